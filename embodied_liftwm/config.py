@@ -1,0 +1,204 @@
+"""The schema of every command and the only home of defaults.
+
+A command is configured by one frozen dataclass below. Values come, in this order, from the defaults here, from a preset
+(`configs/NAME.yaml`, one section per command), and from `key=value` words on the command line; `__post_init__` cross-checks
+them. Code below the command line receives these typed objects, never a `DictConfig`. Loading and its errors are in
+`embodied_liftwm.commands.load_config`. The comment after a field is its documentation: `docs/config.md` is generated from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from embodied_liftwm.errors import UserError
+
+EVAL_SEED_OFFSET = 2**30
+"""Seeds below belong to training scenes, seeds from here on to evaluation: the two never share a room."""
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UserError(f"{name}={value}: must be at least {least}")
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """Keyword arguments of our environments; see docs/tasks.md."""
+
+    embodiment: Literal["base", "drone"] = "base"  # wheeled base with odometry, or 6-DoF drone
+    action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
+    image_size: int = 64  # height and width of frames, pixels
+    texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
+    odometry_noise: float = 0.0  # standard deviation of the believed motion, as a share of the true motion
+
+    def __post_init__(self) -> None:
+        _at_least("env_options.image_size", self.image_size, 16)
+        _at_least("env_options.odometry_noise", self.odometry_noise, 0.0)
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """`liftwm collect`: episodes from an environment into a dataset folder."""
+
+    env: str = "Revisit-S"  # Task-size, a gymnasium id, or my_package:make_env
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    out: str = "data/revisit-s"  # dataset folder; an interrupted one is continued
+    episodes: int = 100  # how many
+    steps: int = 96  # actions per episode at most; the environment may end it earlier
+    policy: Literal["explore", "walk", "tour", "loop", "random", "oracle"] = "explore"  # explore mixes walk, tour and loop
+    split: Literal["train", "eval"] = "train"  # which half of the seeds: training and evaluation never share a scene
+    seed: int = 0  # episode i uses seed + i within its split
+    workers: int = 2  # processes, one shard each at a time
+    episodes_per_shard: int = 16  # episodes packed into one file
+    renderer: Literal["auto", "egl", "osmesa"] = "auto"  # which GL; auto takes EGL, else OSMesa
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps", "workers", "episodes_per_shard"):
+            _at_least(name, getattr(self, name), 1)
+        if not 0 <= self.seed < EVAL_SEED_OFFSET:
+            raise UserError(f"seed={self.seed}: must be in [0, {EVAL_SEED_OFFSET}); split=eval chooses the other half")
+
+    @property
+    def first_seed(self) -> int:
+        """Environment seed of episode 0."""
+        return self.seed + (EVAL_SEED_OFFSET if self.split == "eval" else 0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The world model: what it remembers with, and how large it is."""
+
+    memory: Literal["gaussians", "recurrent"] = "gaussians"  # persistent 3D primitives, or the 2D recurrent baseline
+    budget: int = 4096  # primitives the state holds, N
+    latent_dim: int = 12  # latent channels a primitive carries, D
+    stride: int = 2  # pixels a side of the image patch that becomes one primitive
+    width: int = 32  # channels of the first encoder and decoder stage
+    recurrent_dim: int = 512  # units of the baseline's GRU
+    max_depth_m: float = 12.0  # depth the encoder can express at most, metres
+    min_depth_m: float = 0.1  # and at least
+    merge_tolerance: float = 0.08  # relative depth difference under which a primitive is seen again, not covered
+
+    def __post_init__(self) -> None:
+        _at_least("model.budget", self.budget, 16)
+        if self.stride not in (1, 2, 4, 8):
+            raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`liftwm train`: a world model from a dataset."""
+
+    data: str = "data/revisit-s"  # dataset folder
+    run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
+    model: ModelConfig = field(default_factory=ModelConfig)
+    terms: tuple[str, ...] = ("frame", "multi_view", "ego_motion", "reward", "continuation")  # terms of the objective
+    steps: int = 20_000  # optimiser steps at most
+    minutes: float = 0.0  # wall-clock training time at most, over all resumptions; 0 for no limit
+    batch_size: int = 4  # windows a step
+    context: int = 8  # frames observed, in order, per window
+    targets: int = 4  # frames rendered per window: from before, among and after the context
+    span: int = 48  # steps an episode window spans; context frames are drawn from it in order
+    learning_rate: float = 1e-3  # peak, after warm-up; cosine decay over steps or minutes
+    grad_clip: float = 1.0  # largest gradient norm
+    seed: int = 0  # weights, windows and everything else random
+    threads: int = 0  # torch threads; 0 for all cores
+    log_every: int = 10  # steps between log rows
+    save_every: int = 100  # steps between checkpoints
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "context", "targets", "log_every", "save_every"):
+            _at_least(name, getattr(self, name), 1)
+        if self.span < self.context + self.targets:
+            raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """`liftwm evaluate`: score a world model on held-out episodes and tasks, and write a report."""
+
+    model: str = "runs/train"  # run folder, or my_package:make_model
+    baseline: str = ""  # a second model to compare with, scored by the same code
+    data: str = "data/revisit-s-eval"  # held-out episodes with truth
+    out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
+    episodes: int = 0  # episodes of data to use; 0 for all
+    suites: tuple[Literal["views", "persistence", "navigation"], ...] = ("views", "persistence", "navigation")  # what
+    context: int = 48  # views: frames observed before novel views are rendered
+    views_per_episode: int = 8  # views: held-out target frames per episode
+    env: str = "Revisit-S"  # navigation: the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    navigation_episodes: int = 30  # navigation: paired episodes per agent
+    bootstrap: int = 1000  # resamples behind every interval
+    seed: int = 0  # of the bootstrap and of the navigation episodes
+    workers: int = 2  # processes
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("context", "views_per_episode", "navigation_episodes", "bootstrap", "workers"):
+            _at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Model-predictive control on the state: MPPI over `imagine`."""
+
+    horizon: int = 12  # steps looked ahead
+    num_samples: int = 128  # action sequences tried per plan
+    iterations: int = 2  # refinements of the sampling distribution
+    temperature: float = 0.1  # of the softmax over returns, metres of cost
+    noise: float = 0.6  # standard deviation of sampled actions
+    panorama_views: int = 6  # views rendered from the state to find the goal and free space
+    cell_m: float = 0.1  # edge of an occupancy cell
+
+
+@dataclass(frozen=True)
+class TrainAgentConfig:
+    """`liftwm train-agent`: stable-baselines3 PPO on what a world model remembers."""
+
+    model: str = "runs/train"  # run folder of a trained world model
+    env: str = "Revisit-S"  # the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    run: str = "runs/agent"  # run folder: SB3 zip, TensorBoard log, metrics
+    steps: int = 100_000  # environment steps
+    num_envs: int = 2  # environments in the VecEnv
+    rollout_steps: int = 128  # PPO n_steps
+    batch_size: int = 64  # PPO batch_size
+    learning_rate: float = 3e-4  # PPO learning_rate
+    seed: int = 0  # weights and environments
+    device: str = "cpu"  # torch device
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """`liftwm bench NAME`: speed as a ratio within one run."""
+
+    env: str = "Revisit-S"  # collect: the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    frames: int = 1500  # collect: frames per timing
+    repeats: int = 3  # timings, of which the median is reported
+    workers: int = 2  # collect: processes in the scaling row
+    out: str = "results"  # folder for the CSV
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """`liftwm demo`: collect, train, plan, evaluate, report; small and whole."""
+
+    out: str = "runs/demo"  # everything the demo writes
+    collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=160, steps=96))
+    eval_episodes: int = 12  # held-out episodes for the figures
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(minutes=4.0, threads=1))
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    agent: TrainAgentConfig = field(default_factory=lambda: TrainAgentConfig(steps=1024))
+
+
+COMMANDS: dict[str, Any] = {
+    "collect": CollectConfig,
+    "train": TrainConfig,
+    "train-agent": TrainAgentConfig,
+    "evaluate": EvaluateConfig,
+    "bench": BenchConfig,
+    "demo": DemoConfig,
+}
+"""Command name -> its schema. Preset files have one section per command under the same name."""

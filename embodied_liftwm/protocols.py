@@ -1,0 +1,102 @@
+"""The contracts between models, agents and the benchmark. Read this first.
+
+Axis letters: B batch, T time, V views, N primitives, H W image, D latent channels, A action, G goal.
+Units: metres, radians, seconds, pixels. Cameras are OpenCV (x right, y down, z forward); a pose is `world_from_camera`.
+Pixel centres lie at half-integers. Depth is z-depth in metres, 0 where invalid. RGB is float32 [B, 3, H, W] in [0, 1].
+
+A model is anything that satisfies `WorldModel`. Planners, policies and the benchmark call these eight methods and nothing
+else, so a model that is not ours is scored by the same code as ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from embodied_liftwm.tensor_tree import TensorTree
+
+
+@dataclass(frozen=True)
+class Camera(TensorTree):
+    """A batch of pinhole cameras of one image size."""
+
+    intrinsics: Tensor  # [B, 3, 3] pixels, principal point with pixel centres at half-integers
+    world_from_camera: Tensor  # [B, 4, 4] OpenCV pose in the world frame of the episode
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Observation(TensorTree):
+    """What the agent perceives at one step."""
+
+    rgb: Tensor  # [B, 3, H, W] float32 in [0, 1]
+    camera: Camera  # the pose the agent believes it has (exact, or odometry)
+    action: Tensor  # [B, A] the action that led here; zeros on the first frame
+    is_first: Tensor  # [B] bool, true on the first frame of an episode: the model forgets what it held
+    goal: Tensor | None = None  # [B, G] the task's instruction, zeros before it is given
+
+
+@dataclass(frozen=True)
+class View(TensorTree):
+    """What a model believes a camera would see."""
+
+    rgb: Tensor  # [B, 3, H, W] in [0, 1]
+    depth: Tensor  # [B, H, W] metres, 0 where the model has no opinion
+    seen: Tensor  # [B, H, W] in [0, 1]: probability that this pixel shows something that was observed, not imagined
+    normal: Tensor | None = None  # [B, 3, H, W] unit, camera frame, facing the camera
+    latent: Tensor | None = None  # [B, D, h, w] what was splatted, before decoding
+
+
+@dataclass(frozen=True)
+class Prediction(TensorTree):
+    """What a model expects of the task in this state."""
+
+    reward: Tensor  # [B] expected reward of the step that led here
+    continuation: Tensor  # [B] probability that the episode goes on
+
+
+class State(TensorTree):
+    """A pytree of tensors with a batch axis: stack, detach, move, save and compare it. Opaque to everyone but its model."""
+
+
+S = TypeVar("S", bound=TensorTree)
+
+
+@runtime_checkable
+class WorldModel(Protocol[S]):
+    """What the planners, the policies and the benchmark need of any world model."""
+
+    def initial_state(self, batch_size: int) -> S:
+        """A state that remembers nothing."""
+        ...
+
+    def observe(self, state: S, observation: Observation) -> S:
+        """Write: take in what the camera sees now."""
+        ...
+
+    def imagine(self, state: S, action: Tensor) -> S:
+        """Advance one step by `action` [B, A] without looking: moves the believed ego camera, and moves what moves."""
+        ...
+
+    def render(self, state: S, camera: Camera) -> View:
+        """Read: what `camera` would see."""
+        ...
+
+    def predict(self, state: S) -> Prediction:
+        """Reward and continuation expected in this state."""
+        ...
+
+    def surprise(self, state: S, observation: Observation) -> Tensor:
+        """-log p of what is seen now, in nats per pixel, before observing it. [B]"""
+        ...
+
+    def summarize(self, state: S) -> Tensor:
+        """What probes and policies may read. [B, F]"""
+        ...
+
+    def ego_camera(self, state: S) -> Camera:
+        """The camera the state believes it looks through now; `imagine` moves it. Requires one `observe` before."""
+        ...

@@ -1,0 +1,109 @@
+"""A frozen dataclass of tensors that behaves as a pytree with a batch axis.
+
+Every model state derives from `TensorTree`, so that planners can expand it, policies can index it and anyone can save it,
+without knowing which memory is inside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorTree:
+    """Fields are tensors with a leading batch axis, other `TensorTree`s, or None.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Point(TensorTree):
+        ...     xyz: Tensor
+        >>> Point(torch.zeros(1, 3)).expand(4).xyz.shape
+        torch.Size([4, 3])
+    """
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """Apply `fn` to every tensor and return the tree of results."""
+
+        def apply(value):
+            if isinstance(value, Tensor):
+                return fn(value)
+            return value.map(fn) if isinstance(value, TensorTree) else value
+
+        return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def named_tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """Every tensor by its dotted name."""
+        found: dict[str, Tensor] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                found[prefix + field.name] = value
+            elif isinstance(value, TensorTree):
+                found |= value.named_tensors(f"{prefix}{field.name}.")
+        return found
+
+    def detach(self) -> Self:
+        return self.map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> Self:
+        return self.map(lambda t: t.to(device))
+
+    def index(self, which: Tensor | slice | list[int]) -> Self:
+        """Select along the batch axis."""
+        return self.map(lambda t: t[which])
+
+    def expand(self, batch_size: int) -> Self:
+        """Repeat a batch of one without copying memory."""
+        return self.map(lambda t: t.expand(batch_size, *t.shape[1:]))
+
+    def where(self, mask: Tensor, other: Self) -> Self:
+        """Take rows of `self` where `mask` [B] is true, of `other` elsewhere. Both trees have the same structure."""
+        theirs = other.named_tensors()
+        names = iter(self.named_tensors())
+
+        def choose(mine: Tensor) -> Tensor:
+            return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), mine, theirs[next(names)])
+
+        return self.map(choose)
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors: what this state costs to keep."""
+        return sum(t.numel() * t.element_size() for t in self.named_tensors().values())
+
+    def save(self, path: str | Path) -> None:
+        """Write the tensors as safetensors, whole or not at all."""
+        from safetensors.torch import save_file
+
+        partial = Path(f"{path}.partial")
+        save_file({k: v.detach().contiguous() for k, v in self.named_tensors().items()}, partial)
+        os.replace(partial, path)
+
+    def load(self, path: str | Path) -> Self:
+        """Return a tree of this structure with the tensors of `path`. Raises KeyError for a file of another structure."""
+        from safetensors.torch import load_file
+
+        stored = load_file(path)
+        mine = self.named_tensors()
+        if stored.keys() != mine.keys():
+            raise KeyError(f"state file {path} holds {sorted(stored)}, expected {sorted(mine)}")
+        names = iter(mine)
+        return self.map(lambda _: stored[next(names)])
+
+
+def concatenate(trees: list[TensorTree]) -> TensorTree:
+    """Join trees of one structure along the batch axis."""
+    tensors = [tree.named_tensors() for tree in trees]
+    names = iter(tensors[0])
+
+    def join(_: Tensor) -> Tensor:
+        name = next(names)
+        return torch.cat([t[name] for t in tensors])
+
+    return trees[0].map(join)
