@@ -1,0 +1,160 @@
+"""The `liftwm` program: parse, dispatch, and turn what users can cause into one line and exit code 2.
+
+Commands live in `embodied_liftwm.commands`, one module each, imported only when they run: `liftwm --help` needs no torch.
+Exit codes: 0 done, 1 the command ran and found a fault (`doctor`, `data check`), 2 bad input or a machine that cannot do what
+was asked, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from embodied_liftwm import __version__
+from embodied_liftwm.commands import load_config, preset_names
+from embodied_liftwm.commands.schema import help_table
+from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.errors import UserError
+
+SUMMARIES = {
+    "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
+    "collect": "episodes from an environment into a dataset folder",
+    "train": "a world model from a dataset",
+    "train-agent": "a stable-baselines3 policy on what a world model remembers",
+    "evaluate": "score a world model on held-out episodes and tasks, and write a report",
+    "bench": "speed, as a ratio within one run",
+    "data": "look at a dataset: summary, integrity, a video",
+    "doctor": "check that this machine has what liftwm needs",
+}
+DATA_ACTIONS = {"info": "summary", "check": "integrity of every shard", "play": "write an mp4 of an episode"}
+USER_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.EFBIG, errno.EMFILE,
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `liftwm` with these words, by default those of the command line; return the exit code."""
+    try:
+        return _dispatch(_parse(argv))
+    except KeyboardInterrupt:
+        print("\nliftwm: interrupted; the same command continues where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output is gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        line = user_message(error)
+        if line is None:
+            raise
+        if os.environ.get("LIFTWM_TRACEBACK") == "1":
+            traceback.print_exc()
+        print(f"liftwm: error: {line}", file=sys.stderr)
+        return 2
+
+
+def user_message(error: BaseException) -> str | None:
+    """One line for an error that the input, the machine or the disk caused; None for a bug of ours."""
+    environments = sys.modules.get("liftwm_envs.errors")  # an EnvError can only come from a module that is loaded
+    mine = (UserError, environments.EnvError) if environments else UserError
+    if isinstance(error, mine):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return _disk_message(error)
+    return None
+
+
+def _disk_message(error: OSError) -> str | None:
+    """Name the file and the reason for a full disk, a missing or unwritable file; None for any other OSError."""
+    named = re.search(r"errno = (\d+)", str(error))  # h5py puts the number into its text only
+    number = error.errno or (int(named.group(1)) if named else None)
+    if number not in USER_ERRNOS:
+        return None
+    path = error.filename or next(iter(re.findall(r"name = '([^']+)'", str(error))), None)
+    return f"{path}: {os.strerror(number)}" if path else os.strerror(number)
+
+
+def _dispatch(parsed: argparse.Namespace) -> int:
+    """Load the configuration first, so that bad words cost no heavy import; then run the command."""
+    arguments: list[Any] = []
+    if parsed.command == "bench":
+        arguments.append(parsed.name)
+    if parsed.command in COMMANDS:
+        arguments.append(load_config(COMMANDS[parsed.command], parsed.preset, parsed.words))
+    if parsed.command == "data":
+        arguments.append([parsed.action, *parsed.words])
+    module = importlib.import_module(f"embodied_liftwm.commands.{parsed.command.replace('-', '_')}")
+    return module.run(*arguments) or 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, except that mistakes take one line and name the nearest real word."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '([^']*)'", message)
+        if wrong:
+            choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
+            close = difflib.get_close_matches(wrong.group(1), choices, 1, 0.5)
+            message = f"unknown word '{wrong.group(1)}': " + (
+                f"did you mean '{close[0]}'?" if close else f"one of {', '.join(choices)}"
+            )
+        print(f"liftwm: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, allowing `--preset` to stand among the `key=value` words, where plain argparse would stop."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(argv)
+    if any(word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "words")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.words = [*parsed.words, *rest]
+    return parsed
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The whole grammar: `liftwm COMMAND [--preset NAME] [key=value ...]`."""
+    parser = _Parser(
+        prog="liftwm",
+        description="World models with a persistent 3D state for agents that carry a camera.",
+        epilog="`liftwm COMMAND --help` lists every key of a command. LIFTWM_TRACEBACK=1 shows where an error came from.",
+    )
+    parser.add_argument("--version", action="version", version=f"liftwm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, summary in SUMMARIES.items():
+        _add_command(
+            commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", **_style(name)), name
+        )
+    return parser
+
+
+def _style(name: str) -> dict[str, Any]:
+    if name not in COMMANDS:
+        return {"allow_abbrev": False}
+    keys = f"keys, as key=default:\n{help_table(COMMANDS[name])}"
+    return {"epilog": keys, "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+
+
+def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
+    if name == "bench":
+        parser.add_argument("name", metavar="NAME", help="what to time, e.g. collect")
+    if name == "data":
+        actions = "; ".join(f"{action}: {what}" for action, what in DATA_ACTIONS.items())
+        parser.add_argument("action", choices=list(DATA_ACTIONS), help=actions)
+        parser.add_argument("words", nargs="+", metavar="DIR", help="dataset folder, then key=value words of the action")
+    if name in COMMANDS:
+        parser.add_argument("--preset", metavar="NAME", help=f"start from configs/NAME.yaml: {', '.join(preset_names())}")
+        parser.add_argument("words", nargs="*", metavar="key=value", help="override a key, e.g. seed=1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""One module per command, each with `run(config)`; and the loading of their configuration.
+
+`load_config(schema, preset, words)` merges the defaults of a dataclass, one section of a preset and `key=value` words, in this
+order, and returns the typed object. This package and `cli.py` are the only code that may import everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from embodied_liftwm.commands.schema import Key, own_keys
+from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.errors import UserError
+
+Schema = TypeVar("Schema")
+
+
+def load_config(schema: type[Schema], preset: str | None = None, words: Sequence[str] = ()) -> Schema:
+    """Build a command's configuration.
+
+    Args:
+        schema: one of the dataclasses in `embodied_liftwm.config.COMMANDS`.
+        preset: name of a file in `configs/`, or None for the defaults alone.
+        words: `key=value` overrides; keys are dotted, values are YAML, lists may be written `a,b`.
+
+    Returns:
+        A frozen `schema` object that has passed its `__post_init__` checks.
+
+    Raises:
+        UserError: unknown preset or key (the nearest real one is named), a value of the wrong type, a word without `=`.
+    """
+    keys = {key.name: key for key in own_keys(schema)}
+    config: DictConfig = OmegaConf.structured(schema)
+    _make_writable(config)
+    if preset is not None:
+        for name, value in _preset_values(preset, schema):
+            _assign(config, keys, name, value, where=f"preset '{preset}': ")
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise UserError(f"'{word}' is not of the form key=value")
+        _assign(config, keys, name, _parse(text, name, keys), where="")
+    try:
+        return OmegaConf.to_object(config)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:  # an interpolation that resolves to nothing, or a missing value
+        raise UserError(f"{getattr(error, 'full_key', None) or 'config'}: {_first_line(error)}") from error
+
+
+def preset_folder() -> Path:
+    """Where the YAML presets are: inside the installed package, else in the source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def preset_names() -> list[str]:
+    """Names that `--preset` accepts."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def _preset_values(preset: str, schema: type) -> list[tuple[str, Any]]:
+    """Dotted keys and values of one command's section of a preset; empty where the preset changes nothing."""
+    path = preset_folder() / f"{preset}.yaml"
+    if preset not in preset_names():
+        raise UserError(f"unknown preset '{preset}': there are {', '.join(preset_names())} in {preset_folder()}")
+    try:
+        sections = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"preset {path} is not valid YAML: {_first_line(error)}") from error
+    unknown = sorted(set(sections) - set(COMMANDS))
+    if unknown:
+        raise UserError(f"preset {path}: unknown section '{unknown[0]}'{_nearest(unknown[0], COMMANDS)}")
+    command = next((name for name, known in COMMANDS.items() if known is schema), None)
+    return list(_flatten(sections.get(command) or {}))
+
+
+def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in section.items():
+        found += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return found
+
+
+def _parse(text: str, name: str, keys: dict[str, Key]) -> Any:
+    """Turn the text after `=` into a value: as it stands for text, a list from `a,b`, YAML otherwise."""
+    kind = keys[name].type if name in keys else None
+    if kind is str:
+        return text
+    if get_origin(kind) is tuple and not text.startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}={text}: not a valid value ({_first_line(error)})") from error
+
+
+def _assign(config: DictConfig, keys: dict[str, Key], name: str, value: Any, where: str) -> None:
+    """Set one key, or say what is wrong with it."""
+    if name not in keys:
+        members = [key for key in keys if key.startswith(f"{name}.")]
+        if members:
+            raise UserError(f"{where}'{name}' is a group of keys: set one of them, such as {members[0]}=VALUE")
+        raise UserError(f"{where}unknown key '{name}'{_nearest(name, keys)}")
+    try:
+        OmegaConf.update(config, name, value)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}{name}={_shown(value)}: expected {keys[name].type_text}") from error
+
+
+def _nearest(name: str, known: Any) -> str:
+    """`: did you mean 'episodes'?`, or nothing where no name is near."""
+    leaves = {key.rpartition(".")[2]: key for key in reversed(list(known))}
+    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    if not close:
+        close = [leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 1, 0.75)]
+    if close:
+        return f": did you mean '{close[0]}'?"
+    return f": known are {', '.join(known)}" if len(known) <= 16 else "; --help lists the keys"
+
+
+def _shown(value: Any) -> str:
+    return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def _make_writable(config: DictConfig) -> None:
+    """Frozen dataclasses give read-only nodes; the overrides still have to be written into them."""
+    OmegaConf.set_readonly(config, False)
+    for name in config:
+        child = config._get_node(name)
+        if isinstance(child, DictConfig):
+            _make_writable(child)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,103 @@
+"""What can be set on the command line, read from the dataclasses and the comments beside their fields.
+
+The help texts, `docs/config.md` and the error messages all come from here, so that none of them can disagree with
+`embodied_liftwm.config`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import textwrap
+import types
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting of a command."""
+
+    name: str  # dotted, as written on the command line
+    type: Any  # the annotation, resolved
+    default: Any
+    meaning: str  # the comment after the field
+
+    @property
+    def type_text(self) -> str:
+        """The type in words a user reads, e.g. `int` or `base | drone`."""
+        return describe_type(self.type)
+
+    @property
+    def default_text(self) -> str:
+        """The default as it would be typed after `key=`."""
+        if isinstance(self.default, tuple | list):
+            return "[" + ", ".join(map(str, self.default)) + "]"
+        return "''" if self.default == "" else str(self.default)
+
+
+def describe_type(annotation: Any) -> str:
+    """Name an annotation for users: literals are listed, tuples become lists, optionals end in `or null`."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, arguments))
+    if get_origin(annotation) in (tuple, list):
+        return f"list of {describe_type(arguments[0])}"
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else describe_type(a) for a in arguments)
+    return {str: "text", int: "integer", float: "number", bool: "true | false"}.get(
+        annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+@functools.cache
+def field_comments(schema: type) -> dict[str, str]:
+    """Comment after each field of a module-level dataclass, by field name; comment lines right below continue it."""
+    lines = inspect.getsource(schema).splitlines()
+    tree = ast.parse("\n".join(lines))
+    found = {}
+    for node in tree.body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            end = node.end_lineno or node.lineno
+            rest = lines[end - 1][node.end_col_offset :].strip()
+            comment = [rest.removeprefix("#").strip()] if rest.startswith("#") else []
+            while end < len(lines) and lines[end].lstrip().startswith("#"):
+                comment.append(lines[end].strip().removeprefix("#").strip())
+                end += 1
+            found[node.target.id] = " ".join(comment)
+    return found
+
+
+def own_keys(schema: type) -> list[Key]:
+    """Every setting of a command's schema, depth first, with the defaults the command would start from."""
+    return _keys_of(schema(), "")
+
+
+def _keys_of(config: Any, prefix: str) -> list[Key]:
+    hints, comments = typing.get_type_hints(type(config)), field_comments(type(config))
+    found: list[Key] = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            found += _keys_of(value, f"{prefix}{field.name}.")
+        else:
+            found.append(Key(prefix + field.name, hints[field.name], value, comments.get(field.name, "")))
+    return found
+
+
+def help_table(schema: type, width: int = 110) -> str:
+    """Every key with type, default and meaning, for `liftwm COMMAND --help`."""
+    keys = own_keys(schema)
+    column = max(len(f"{k.name}={k.default_text}") for k in keys if len(k.default_text) < 24) + 4
+    rows = []
+    for key in keys:
+        text = f"{key.meaning} ({key.type_text})"
+        first = f"  {key.name}={key.default_text}"
+        body = textwrap.wrap(text, max(40, width - column))
+        if len(first) >= column:
+            rows.append(first)
+            first = ""
+        rows += [first.ljust(column) + body[0]] + [" " * column + line for line in body[1:]]
+    return "\n".join(rows)
