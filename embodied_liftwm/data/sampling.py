@@ -1,0 +1,159 @@
+"""Training batches as a pure function of (seed, step), so that training resumed after a kill sees the very same ones.
+
+A window is a span of one episode. Its *context* frames are observed in order; its *targets* are rendered from what was
+observed: most lie among the context, some after it, a few before it. *Transitions* are steps of the span with the motion
+before and after them, for the dynamics, reward and continuation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from embodied_liftwm.config import TrainConfig
+from embodied_liftwm.data.reader import TrainingReader
+
+TARGET_SHARES = (0.15, 0.5, 0.35)
+"""Share of targets before the first, among, and after the last context frame, where there are such frames."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of a step of training. B windows, K context frames, V targets, P transitions (P = 2 K).
+
+    A transition is the step `t -> t + 1`; `pose_prev` is the pose at `t - 1`, or at `t` where t = 0, and `previous_action` is
+    the action that led to `t`, zeros where t = 0.
+    """
+
+    rgb: np.ndarray  # [B, K, H, W, 3] uint8 context frames in order of time
+    intrinsics: np.ndarray  # [B, 3, 3] float32 pixels
+    world_from_camera: np.ndarray  # [B, K, 4, 4] float32 believed poses of the context
+    goal: np.ndarray  # [B, K, G] float32
+    context_index: np.ndarray  # [B, K] int64 frame number in the episode
+    context_action: np.ndarray  # [B, K, A] float32 the action that led to the frame; zeros at frame 0
+    context_reward: np.ndarray  # [B, K] float32 the reward of the step that led to the frame; 0 at frame 0
+    context_terminated: np.ndarray  # [B, K] bool whether that step ended the task
+    target_rgb: np.ndarray  # [B, V, H, W, 3] uint8
+    target_world_from_camera: np.ndarray  # [B, V, 4, 4] float32
+    target_index: np.ndarray  # [B, V] int64 frame number in the episode
+    step_index: np.ndarray  # [B, P] int64 the transition's t
+    action: np.ndarray  # [B, P, A] float32 the action of the transition
+    previous_action: np.ndarray  # [B, P, A] float32
+    pose_prev: np.ndarray  # [B, P, 4, 4] float32 at t - 1
+    pose_before: np.ndarray  # [B, P, 4, 4] float32 at t
+    pose_after: np.ndarray  # [B, P, 4, 4] float32 at t + 1
+    reward: np.ndarray  # [B, P] float32
+    terminated: np.ndarray  # [B, P] bool
+    goal_at: np.ndarray  # [B, P, G] float32 goal at t
+    episode: np.ndarray  # [B] int64 position of the episode in the dataset
+
+
+def sample_windows(reader: TrainingReader, config: TrainConfig, step: int) -> Batch:
+    """Draw the batch of one training step.
+
+    Args:
+        reader: the dataset.
+        config: `seed`, `batch_size`, `context`, `targets` and `span` are used.
+        step: number of the step, from 0.
+
+    Returns:
+        The same arrays for the same dataset, config and step, in any process.
+    """
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step))))
+    starts = np.maximum(1, reader.episode_lengths - config.span + 1)  # windows an episode has, each equally likely
+    chosen = rng.choice(len(reader), size=config.batch_size, p=starts / starts.sum())
+    windows = [_window(reader, config, int(episode), int(rng.integers(starts[episode])), rng) for episode in chosen]
+    return Batch(**{name: np.stack([window[name] for window in windows]) for name in windows[0]})
+
+
+def _window(
+    reader: TrainingReader, config: TrainConfig, episode: int, start: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    length = int(reader.episode_lengths[episode])
+    stop = min(start + config.span, length)  # last frame of the span
+    context = choose_context(rng, start, stop, config.context)
+    targets = choose_targets(rng, context, max(0, start - config.span // 4), stop, config.targets)
+    steps = np.sort(_draw(rng, np.arange(start, stop), 2 * config.context))
+    found = _context(reader, episode, context) | _targets(reader, episode, targets) | _transitions(reader, episode, steps)
+    return found | {"episode": np.int64(episode)}
+
+
+def _context(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[str, np.ndarray]:
+    led, first = np.maximum(frames - 1, 0), frames == 0
+    return {
+        "rgb": reader.read(episode, "rgb")[frames],
+        "intrinsics": np.array(reader.read(episode, "intrinsics")),
+        "world_from_camera": reader.read(episode, "world_from_camera")[frames],
+        "goal": reader.read(episode, "goal")[frames],
+        "context_index": frames,
+        "context_action": np.where(first[:, None], np.float32(0), reader.read(episode, "action")[led]),
+        "context_reward": np.where(first, np.float32(0), reader.read(episode, "reward")[led]),
+        "context_terminated": ~first & reader.read(episode, "terminated")[led],
+    }
+
+
+def _targets(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "target_rgb": reader.read(episode, "rgb")[frames],
+        "target_world_from_camera": reader.read(episode, "world_from_camera")[frames],
+        "target_index": frames,
+    }
+
+
+def _transitions(reader: TrainingReader, episode: int, steps: np.ndarray) -> dict[str, np.ndarray]:
+    poses, actions = reader.read(episode, "world_from_camera"), reader.read(episode, "action")
+    earlier = np.maximum(steps - 1, 0)
+    return {
+        "step_index": steps,
+        "action": actions[steps],
+        "previous_action": np.where((steps == 0)[:, None], np.float32(0), actions[earlier]),
+        "pose_prev": poses[earlier],
+        "pose_before": poses[steps],
+        "pose_after": poses[steps + 1],
+        "reward": reader.read(episode, "reward")[steps],
+        "terminated": reader.read(episode, "terminated")[steps],
+        "goal_at": reader.read(episode, "goal")[steps],
+    }
+
+
+def choose_context(rng: np.random.Generator, start: int, stop: int, count: int) -> np.ndarray:
+    """Frames to observe: the start, then strided with jitter, a quarter of them right after another.
+
+    The context reaches over a random 60 to 100 % of the span, so that frames after it remain to be foreseen.
+
+    Returns:
+        Frame numbers in [start, stop], ascending; repeated only where the span has fewer than `count`. [count] int64
+    """
+    if stop - start + 1 <= count:
+        return np.round(np.linspace(start, stop, count)).astype(np.int64)
+    reach = max(count - 1, round((stop - start) * rng.uniform(0.6, 1.0)))
+    followers = max(1, count // 4) if count >= 3 else 0
+    edges = np.linspace(start + 1, start + reach + 1, count - followers)  # count - followers - 1 strata after the start
+    strata = pairwise(edges)
+    picked = {start} | {int(rng.integers(int(low), max(int(low) + 1, int(high)))) for low, high in strata}
+    after = [frame + 1 for frame in sorted(picked) if frame + 1 <= start + reach and frame + 1 not in picked]
+    picked |= set(_draw(rng, np.array(after), min(followers, len(after))).tolist()) if after else set()
+    free = np.setdiff1d(np.arange(start, start + reach + 1), list(picked))
+    picked |= set(_draw(rng, free, count - len(picked)).tolist()) if count > len(picked) else set()
+    return np.array(sorted(picked), np.int64)
+
+
+def choose_targets(rng: np.random.Generator, context: np.ndarray, first: int, last: int, count: int) -> np.ndarray:
+    """Frames to render, none of them observed: before, among and after the context in `TARGET_SHARES`.
+
+    Returns:
+        Frame numbers in [first, last], ascending; where fewer than `count` are unobserved, observed ones too. [count] int64
+    """
+    free = np.setdiff1d(np.arange(first, last + 1), context)
+    if len(free) < count:
+        return np.sort(_draw(rng, np.arange(first, last + 1), count))
+    zone = (free >= context[0]).astype(int) + (free > context[-1])
+    weight = np.array(TARGET_SHARES)[zone] / np.bincount(zone, minlength=3)[zone]
+    return np.sort(rng.choice(free, size=count, replace=False, p=weight / weight.sum()))
+
+
+def _draw(rng: np.random.Generator, options: np.ndarray, count: int) -> np.ndarray:
+    """Draw without replacement, or with it where there are too few."""
+    return rng.choice(options, size=count, replace=len(options) < count)

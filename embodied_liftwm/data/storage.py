@@ -1,0 +1,247 @@
+"""Datasets on disk that a kill at any moment cannot corrupt.
+
+HDF5 killed in mid-write can lose the whole file, so no file here is ever modified in place: each is written under a temporary
+name and moved over its final one. A finished episode is at once a file of its own; when all episodes of a shard are there they
+are copied, still compressed, into one file and the pieces go. Readers see both, so a dataset is readable at every moment.
+
+    dataset.json               env, options, seed, versions: what every episode shares
+    shard-00003.h5             groups episode-00000048 ... episode-00000063
+    episode-00000064.h5        a piece: the one group episode-00000064
+    .cache/                    decoded copies made by readers; safe to delete
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from embodied_liftwm.data.episode import ARRAYS, TRUTH_ARRAYS, Episode, Truth
+from embodied_liftwm.errors import UserError
+
+FORMAT = 1
+CHUNK_FRAMES = 8
+PARTIAL = ".partial-"
+INFO = "dataset.json"
+_FILE = re.compile(r"(episode|shard)-\d+\.h5")
+_GROUP = re.compile(r"episode-(\d{8})")
+
+
+def group_name(index: int) -> str:
+    """Name of an episode's group, and of its piece file without suffix."""
+    return f"episode-{index:08d}"
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard."""
+    return f"shard-{shard:05d}.h5"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its place if the block succeeds and vanishes if not.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        remove_quietly(partial)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file if it is there and the folder lets us."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    """The one line that says why `path` could not be written. HDF5 hides errno in its message."""
+    number = error.errno or int((re.search(r"errno = (\d+)", str(error)) or [0, 0])[1])
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again, finished episodes are kept",
+        errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
+        errno.EACCES: "the folder cannot be written; choose another with out=FOLDER",
+        errno.EPERM: "the folder cannot be written; choose another with out=FOLDER",
+        errno.EROFS: "the folder is on a read-only disk; choose another with out=FOLDER",
+    }
+    return UserError(f"cannot write {path}: {reasons.get(number, str(error).splitlines()[0])}")
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write `dataset.json`, whole or not at all. The same info gives the same bytes."""
+    with replacing(folder / INFO) as partial:
+        partial.write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read `dataset.json`.
+
+    Raises:
+        UserError: no dataset there, or a file of another kind or a newer format.
+    """
+    path = folder / INFO
+    try:
+        info = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"no dataset at {folder}: {INFO} is missing; make one with `liftwm collect out={folder}`") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it, or collect the dataset again") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        found = info.get("format") if isinstance(info, dict) else type(info).__name__
+        raise UserError(f"{path}: format {found}, this version reads format {FORMAT}")
+    return info
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading.
+
+    Raises:
+        UserError: names the file when it is truncated, foreign or damaged.
+        FileNotFoundError: it is gone, as pieces are once they are packed.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).splitlines()[0].strip("'\"")
+        raise UserError(f"{path} is truncated or not an episode file ({reason}): delete it and collect again") from error
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Shards and pieces in a dataset folder, shards first, in order of name."""
+    return sorted((p for p in folder.iterdir() if _FILE.fullmatch(p.name)), key=lambda p: (p.name[0] != "s", p.name))
+
+
+def scan(folder: Path) -> dict[int, Path]:
+    """Find every finished episode: index -> file, in order of index. A packed copy comes before a piece."""
+    for _ in range(20):
+        try:
+            return _scan(folder)
+        except FileNotFoundError:  # a collector packed a piece between our listing and our opening
+            time.sleep(0.05)
+    return _scan(folder)
+
+
+def _scan(folder: Path) -> dict[int, Path]:
+    found: dict[int, Path] = {}
+    for path in data_files(folder):
+        with open_file(path) as file:
+            indices = [int(match[1]) for name in file if (match := _GROUP.fullmatch(name))]
+        if not indices:
+            raise UserError(f"{path} is truncated or not an episode file (no episode in it): delete it and collect again")
+        for index in indices:
+            found.setdefault(index, path)
+    return dict(sorted(found.items()))
+
+
+def write_episode(folder: Path, index: int, episode: Episode) -> Path:
+    """Write one episode as a piece, whole or not at all.
+
+    Raises:
+        UserError: the episode is not valid, the disk is full, or the folder cannot be written.
+    """
+    episode.validate(group_name(index))
+    path = folder / f"{group_name(index)}.h5"
+    with replacing(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+        _write_group(file.create_group(group_name(index)), episode)
+    return path
+
+
+def _write_group(group: h5py.Group, episode: Episode) -> None:
+    for name, array in episode.arrays().items():
+        _write_array(group, name, array)
+    _write_text(group, "meta", episode.meta)
+    if episode.truth is not None:
+        truth = group.create_group("truth")
+        for name, array in episode.truth_arrays().items():
+            _write_array(truth, name, array)
+        _write_text(truth, "object_shape", list(episode.truth.object_shape))
+        _write_text(truth, "scene", episode.truth.scene)
+
+
+def _write_array(group: h5py.Group, name: str, array: np.ndarray) -> None:
+    if array.nbytes < 4096:
+        group.create_dataset(name, data=array)
+        return
+    chunks = (min(CHUNK_FRAMES, len(array)), *array.shape[1:])
+    group.create_dataset(name, data=array, chunks=chunks, compression="gzip", compression_opts=1)
+
+
+def _write_text(group: h5py.Group, name: str, value: Any) -> None:
+    group.create_dataset(name, data=json.dumps(value, sort_keys=True), dtype=h5py.string_dtype())
+
+
+def read_arrays(group: h5py.Group) -> dict[str, np.ndarray]:
+    """What the agent saw, believed and did; never truth."""
+    return {name: group[name][()] for name in ARRAYS}
+
+
+def read_episode(path: Path, index: int) -> Episode:
+    """Read one whole episode, truth included.
+
+    Raises:
+        UserError: the file is truncated or foreign, or arrays do not fit together.
+    """
+    with open_file(path) as file:
+        group = file[group_name(index)]
+        truth = _read_truth(group["truth"]) if "truth" in group else None
+        episode = Episode(**read_arrays(group), meta=json.loads(group["meta"][()]), truth=truth)
+    return episode.validate(f"{path}: {group_name(index)}")
+
+
+def _read_truth(group: h5py.Group) -> Truth:
+    shapes = tuple(json.loads(group["object_shape"][()]))
+    arrays = {name: group[name][()] for name in TRUTH_ARRAYS}
+    return Truth(**arrays, object_shape=shapes, scene=json.loads(group["scene"][()]))
+
+
+def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:
+    """Copy episodes, still compressed, into one shard file, then remove their pieces.
+
+    Args:
+        indices: every episode the shard shall hold, from pieces and from the shard as it was.
+    """
+    files = scan(folder)
+    path = folder / shard_name(shard)
+    if any(files[index] != path for index in indices):
+        with replacing(path) as partial, h5py.File(partial, "w", libver="latest") as target:
+            for index in indices:
+                with open_file(files[index]) as source:
+                    source.copy(group_name(index), target)
+    remove_packed(folder, indices)
+
+
+def remove_packed(folder: Path, indices: list[int]) -> None:
+    """Remove the pieces of packed episodes."""
+    for index in indices:
+        (folder / f"{group_name(index)}.h5").unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left behind."""
+    for path in folder.glob(f".*{PARTIAL}*"):
+        remove_quietly(path)
