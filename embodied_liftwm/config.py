@@ -92,12 +92,13 @@ class TrainConfig:
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     model: ModelConfig = field(default_factory=ModelConfig)
-    terms: tuple[str, ...] = ("frame", "multi_view", "ego_motion", "reward", "continuation")  # terms of the objective
+    terms: tuple[str, ...] = ("frame", "multi_view", "smoothness", "ego_motion", "reward", "continuation")  # terms of the objective
     steps: int = 20_000  # optimiser steps at most
     minutes: float = 0.0  # wall-clock training time at most, over all resumptions; 0 for no limit
     batch_size: int = 4  # windows a step
     context: int = 8  # frames observed, in order, per window
     targets: int = 4  # frames rendered per window: from before, among and after the context
+    sources: int = 2  # other frames of the episode that must explain each context and target frame
     span: int = 48  # steps an episode window spans; context frames are drawn from it in order
     learning_rate: float = 1e-3  # peak, after warm-up; cosine decay over steps or minutes
     grad_clip: float = 1.0  # largest gradient norm
@@ -108,7 +109,7 @@ class TrainConfig:
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "context", "targets", "log_every", "save_every"):
+        for name in ("steps", "batch_size", "context", "targets", "sources", "log_every", "save_every"):
             _at_least(name, getattr(self, name), 1)
         if self.span < self.context + self.targets:
             raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
+from embodied_liftwm.data.sources import choose_sources
 
 TARGET_SHARES = (0.15, 0.5, 0.35)
 """Share of targets before the first, among, and after the last context frame, where there are such frames."""
@@ -38,6 +39,8 @@ class Batch:
     target_rgb: np.ndarray  # [B, V, H, W, 3] uint8
     target_world_from_camera: np.ndarray  # [B, V, 4, 4] float32
     target_index: np.ndarray  # [B, V] int64 frame number in the episode
+    source_rgb: np.ndarray  # [B, K + V, S, H, W, 3] uint8 frames that can explain each context and target frame
+    source_world_from_camera: np.ndarray  # [B, K + V, S, 4, 4] float32
     step_index: np.ndarray  # [B, P] int64 the transition's t
     action: np.ndarray  # [B, P, A] float32 the action of the transition
     previous_action: np.ndarray  # [B, P, A] float32
@@ -77,6 +80,7 @@ def _window(
     targets = choose_targets(rng, context, max(0, start - config.span // 4), stop, config.targets)
     steps = np.sort(_draw(rng, np.arange(start, stop), 2 * config.context))
     found = _context(reader, episode, context) | _targets(reader, episode, targets) | _transitions(reader, episode, steps)
+    found |= _sources(reader, rng, episode, np.concatenate([context, targets]), config.sources)
     return found | {"episode": np.int64(episode)}
 
 
@@ -100,6 +104,14 @@ def _targets(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[s
         "target_world_from_camera": reader.read(episode, "world_from_camera")[frames],
         "target_index": frames,
     }
+
+
+def _sources(
+    reader: TrainingReader, rng: np.random.Generator, episode: int, frames: np.ndarray, count: int
+) -> dict[str, np.ndarray]:
+    poses = reader.read(episode, "world_from_camera")
+    chosen = np.stack([choose_sources(rng, poses, int(frame), count) for frame in frames])
+    return {"source_rgb": reader.read(episode, "rgb")[chosen], "source_world_from_camera": poses[chosen]}
 
 
 def _transitions(reader: TrainingReader, episode: int, steps: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,0 +1,6 @@
+"""The persistent state: what is kept, how a frame is lifted into it, and how it is fused to a fixed budget.
+
+    gaussian_map.py   the tensors of the state: a fixed budget of Gaussian primitives with colour, latents and evidence
+    lift.py           a frame's depth and latents become primitives in the world frame
+    fuse.py           new primitives meet old ones: associate, merge, refute, keep the best N
+"""

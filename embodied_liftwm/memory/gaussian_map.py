@@ -1,0 +1,62 @@
+"""A fixed budget of 3D Gaussian primitives in the world frame of an episode.
+
+A slot with zero evidence is empty. Every frame's contribution to a primitive is weighted by its *evidence*, the inverse
+square of the size of the patch it was seen through: a patch seen from close by knows a surface better than one seen from
+afar, as the variance of a mean does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from embodied_liftwm.tensor_tree import TensorTree
+
+
+@dataclass(frozen=True)
+class GaussianMap(TensorTree):
+    """N Gaussian primitives per batch row."""
+
+    means: Tensor  # [B, N, 3] metres, world frame
+    quats: Tensor  # [B, N, 4] wxyz, unit
+    scales: Tensor  # [B, N, 3] metres, standard deviations along the primitive's own axes
+    opacities: Tensor  # [B, N] in [0, 1), 0 in empty slots
+    rgb: Tensor  # [B, N, 3] in [0, 1]
+    latents: Tensor  # [B, N, D]
+    evidence: Tensor  # [B, N] 1/m^2, 0 in empty slots
+
+    @classmethod
+    def empty(cls, batch_size: int, budget: int, latent_dim: int, like: Tensor) -> Self:
+        """A map whose slots are all free, on the device and of the dtype of `like`."""
+        zeros = like.new_zeros
+        quats = zeros(batch_size, budget, 4)
+        quats[..., 0] = 1.0
+        return cls(
+            means=zeros(batch_size, budget, 3),
+            quats=quats,
+            scales=like.new_full((batch_size, budget, 3), 1e-3),
+            opacities=zeros(batch_size, budget),
+            rgb=zeros(batch_size, budget, 3),
+            latents=zeros(batch_size, budget, latent_dim),
+            evidence=zeros(batch_size, budget),
+        )
+
+    @property
+    def occupied(self) -> Tensor:
+        """Slots that hold a primitive. [B, N] bool"""
+        return self.evidence > 0
+
+    def gather(self, slots: Tensor) -> Self:
+        """Primitives at `slots` [B, K] of each row."""
+        return self.map(
+            lambda t: t.gather(1, slots.view(*slots.shape, *[1] * (t.dim() - 2)).expand(-1, -1, *t.shape[2:]))
+        )
+
+    def concatenate(self, other: Self) -> Self:
+        """Primitives of both maps, along N."""
+        theirs = other.named_tensors()
+        names = iter(self.named_tensors())
+        return self.map(lambda t: torch.cat([t, theirs[next(names)]], dim=1))

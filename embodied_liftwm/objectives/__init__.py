@@ -1,0 +1,5 @@
+"""The objective: named terms, each the log-likelihood of one kind of (pseudo-)observation. Sees tensors, knows no trainer.
+
+    terms.py        the terms and what they read (`Rollout`)
+    photometric.py  how far apart two images are, for warps
+"""

@@ -1,0 +1,142 @@
+"""Run folders and weights on disk.
+
+    RUN/config.yaml                         the resolved `TrainConfig`
+    RUN/checkpoints/step-00000100/          written under another name and renamed: a checkpoint exists whole or not at all
+        model.safetensors, model.json       weights; architecture and shapes
+        optimizer.safetensors, state.json   what resuming needs
+    RUN/metrics.csv, RUN/tensorboard/       logs
+
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
+from embodied_liftwm.world_model.build import build_model
+
+FORMAT = 1
+KEPT = 2
+"""Checkpoints kept per run: the newest, and one before it."""
+
+
+def save_checkpoint(
+    run: Path, step: int, model: BaseWorldModel[Any], extra: dict[str, Tensor], state: dict[str, Any]
+) -> Path:
+    """Write a checkpoint whole, then drop the oldest. `extra` are the optimiser's tensors, `state` JSON of the trainer."""
+    folder = run / "checkpoints"
+    final, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, partial / "model.safetensors")
+    save_file(extra, partial / "optimizer.safetensors")
+    described = {"format": FORMAT, "model": asdict(model.config), "shapes": asdict(model.shapes)}
+    (partial / "model.json").write_text(json.dumps(described, indent=2) + "\n")
+    (partial / "state.json").write_text(json.dumps({"step": step} | state, indent=2) + "\n")
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    for old in checkpoints(run)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first. Half-written ones of a killed process do not count."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def read_resume(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimiser's tensors and the trainer's state of a checkpoint."""
+    return _load_tensors(checkpoint / "optimizer.safetensors"), json.loads((checkpoint / "state.json").read_text())
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load weights, or raise UserError naming the first tensor that does not fit."""
+    stored = _load_tensors(path)
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ stored.keys()):
+        where = "lacks" if name in wanted else "has an extra"
+        raise UserError(f"{path} {where} tensor {name!r}: these are weights of another architecture")
+    for name, tensor in wanted.items():
+        if tensor.shape != stored[name].shape:
+            got, expected = list(stored[name].shape), list(tensor.shape)
+            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected}: another architecture")
+    model.load_state_dict(stored)
+
+
+def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:
+    """A world model from a run folder, a checkpoint folder, or `my_package:make_model`. See `embodied_liftwm.load`."""
+    path = Path(name_or_path)
+    if not path.exists() and ":" in name_or_path:
+        return _load_foreign(name_or_path)
+    folder = _checkpoint_folder(path)
+    try:
+        described = json.loads((folder / "model.json").read_text())
+        config, shapes = ModelConfig(**described["model"]), ModelShapes(**described["shapes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'model.json'} does not describe a model of this version: {error}") from None
+    model = build_model(config, shapes)
+    load_weights(model, folder / "model.safetensors")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _checkpoint_folder(path: Path) -> Path:
+    if (path / "model.safetensors").is_file():
+        return path
+    found = checkpoints(path)
+    if found:
+        return found[-1]
+    if not path.exists():
+        raise UserError(f"no model at {path}: train one with `liftwm train run={path}`, or name it as my_package:make_model")
+    raise UserError(f"{path} holds no checkpoint: expected {path}/checkpoints/step-*/model.safetensors")
+
+
+def _load_foreign(name: str) -> WorldModel[Any]:
+    """Call `make_model` of `my_package:make_model`, and check that what it returns has the protocol's methods."""
+    module, _, attribute = name.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"model={name}: {error}; expected an importable my_package:make_model") from None
+    if not isinstance(model, WorldModel):
+        needed = ("initial_state", "observe", "imagine", "render", "predict", "surprise", "summarize", "ego_camera")
+        lacking = [method for method in needed if not hasattr(model, method)]
+        raise UserError(f"model={name} lacks {', '.join(lacking)}: see embodied_liftwm.protocols.WorldModel")
+    return model
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's moments as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, slot in state.items() for name, value in slot.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, field = name.partition(".")
+        slots.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})

@@ -1,0 +1,139 @@
+"""What every world model of ours shares: shapes, the ego camera, imagination, task heads and the likelihood of a frame.
+
+A model adds four things: `encode` (a frame by itself), `write` (an encoding into the state), `decode` (any camera from the
+state) and `summarize`. Training encodes many frames at once and writes them one by one; `observe` does both for one frame.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.se3 import inverse_pose, se3_log
+from embodied_liftwm.protocols import Camera, Observation, Prediction, View
+from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.world_model.decoder import Decoded
+from embodied_liftwm.world_model.dynamics import EgoMotion, EgoState, TaskHeads
+
+
+@dataclass(frozen=True)
+class ModelShapes:
+    """What a model takes from the dataset it is trained on; saved beside its weights."""
+
+    image_size: int  # pixels a side
+    action_dim: int  # A; discrete actions are one-hot
+    goal_dim: int  # G; 0 where the task has no goal
+
+
+class Rendering(NamedTuple):
+    """A decoded view, and what was known of it before decoding."""
+
+    decoded: Decoded
+    seen: Tensor  # [B, H, W]
+    latent: Tensor | None  # [B, D, H, W]
+
+
+S = TypeVar("S", bound=TensorTree)
+
+
+class BaseWorldModel(nn.Module, ABC, Generic[S]):
+    """Implements `protocols.WorldModel` up to the four methods a memory must bring."""
+
+    def __init__(self, config: ModelConfig, shapes: ModelShapes, summary_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.shapes = shapes
+        self.image_size = shapes.image_size
+        self.summary_dim = summary_dim
+        self.ego_motion = EgoMotion(shapes.action_dim)
+        self.heads = TaskHeads(summary_dim, shapes.goal_dim)
+
+    @abstractmethod
+    def encode(self, rgb: Tensor, camera: Camera) -> Any:
+        """What frames [B, 3, H, W] say by themselves: a NamedTuple of tensors with a leading batch axis."""
+
+    @abstractmethod
+    def write(self, state: S, encoding: Any, observation: Observation) -> S:
+        """Take one encoded frame into the state and move the ego camera to it."""
+
+    @abstractmethod
+    def decode(self, state: S, cameras: Camera) -> Rendering:
+        """Render V cameras per batch row.
+
+        Args:
+            state: B rows.
+            cameras: B * V cameras, the views of a row one after another.
+
+        Returns:
+            B * V rendered views.
+        """
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> S:
+        """A state that remembers nothing."""
+
+    @abstractmethod
+    def summarize(self, state: S) -> Tensor:
+        """What probes and policies may read. [B, F]"""
+
+    def observe(self, state: S, observation: Observation) -> S:
+        """Write: take in what the camera sees now. Raises UserError for frames of another size."""
+        expected = (3, self.image_size, self.image_size)
+        if tuple(observation.rgb.shape[1:]) != expected:
+            raise UserError(f"expected rgb [B, {', '.join(map(str, expected))}], got {list(observation.rgb.shape)}")
+        return self.write(state, self.encode(observation.rgb, observation.camera), observation)
+
+    def imagine(self, state: S, action: Tensor) -> S:
+        """Advance one step by `action` [B, A] without looking."""
+        return replace(state, ego=self.ego_motion.move(state.ego, action))
+
+    def render(self, state: S, camera: Camera) -> View:
+        """Read: what `camera` would see, one camera a row."""
+        rendering = self.decode(state, camera)
+        return View(
+            rgb=rendering.decoded.rgb.clamp(0, 1),
+            depth=rendering.decoded.depth,
+            seen=rendering.seen,
+            latent=rendering.latent,
+        )
+
+    def predict(self, state: S) -> Prediction:
+        """Reward and continuation expected in this state."""
+        return self.heads(self.summarize(state), state.ego.goal)
+
+    def surprise(self, state: S, observation: Observation) -> Tensor:
+        """-log p of a frame under the model's own Laplace noise, in nats per pixel and channel. [B]"""
+        decoded = self.decode(state, observation.camera).decoded
+        scale = decoded.scale.unsqueeze(1)
+        nats = (observation.rgb - decoded.rgb).abs() / scale + torch.log(2.0 * scale)
+        return nats.mean(dim=(1, 2, 3))
+
+    def ego_camera(self, state: S) -> Camera:
+        """The camera the state believes it looks through now."""
+        return Camera(state.ego.intrinsics, state.ego.world_from_camera, self.image_size, self.image_size)
+
+    def blank_ego(self, batch_size: int) -> EgoState:
+        """An ego state before anything was seen: at the origin, with a 90 degree field of view."""
+        like = next(self.parameters())
+        focal = self.image_size / 2.0
+        intrinsics = like.new_tensor([[focal, 0, focal], [0, focal, focal], [0, 0, 1]])
+        return EgoState(
+            world_from_camera=torch.eye(4).to(like).expand(batch_size, 4, 4).clone(),
+            twist=like.new_zeros(batch_size, 6),
+            intrinsics=intrinsics.expand(batch_size, 3, 3).clone(),
+            goal=like.new_zeros(batch_size, self.shapes.goal_dim),
+        )
+
+    def move_ego(self, ego: EgoState, observation: Observation) -> EgoState:
+        """Take the believed pose of an observation; the twist is the step since the last one, zero on first frames."""
+        pose = observation.camera.world_from_camera
+        step = se3_log(inverse_pose(ego.world_from_camera) @ pose)
+        twist = torch.where(observation.is_first[:, None], torch.zeros_like(step), step)
+        goal = ego.goal if observation.goal is None else observation.goal
+        return EgoState(pose, twist.detach(), observation.camera.intrinsics, goal)

@@ -1,0 +1,20 @@
+"""From a config and a dataset's shapes to a model. A new memory is registered here and in `ModelConfig.memory`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
+from embodied_liftwm.world_model.liftwm import LiftWM
+from embodied_liftwm.world_model.recurrent import RecurrentWorldModel
+
+MODELS: dict[str, type[BaseWorldModel[Any]]] = {"gaussians": LiftWM, "recurrent": RecurrentWorldModel}
+
+
+def build_model(config: ModelConfig, shapes: ModelShapes) -> BaseWorldModel[Any]:
+    """Make an untrained model. Raises UserError where the image cannot be divided into cells."""
+    if shapes.image_size % 16 or shapes.image_size & (shapes.image_size - 1):
+        raise UserError(f"image size {shapes.image_size}: models take square frames of a power of two, 32 pixels or more")
+    return MODELS[config.memory](config, shapes)

@@ -1,0 +1,98 @@
+"""Decoder: splatted features become an image with depth and a noise scale; holes are filled, and known to be filled."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.protocols import Camera
+from embodied_liftwm.world_model.layers import Pyramid, ray_channels
+
+MIN_SCALE = 0.01
+"""Smallest noise scale of a pixel: below it 8-bit frames carry no information."""
+
+
+class Decoded(NamedTuple):
+    """A frame as the model expects it."""
+
+    rgb: Tensor  # [B, 3, H, W], not clamped to [0, 1]: a clamp would cut gradients
+    depth: Tensor  # [B, H, W] metres
+    scale: Tensor  # [B, H, W] Laplace scale of the colour of each pixel, its own uncertainty
+
+
+class SplatDecoder(nn.Module):
+    """Refines a splatted image and completes it where nothing was splatted, on pixels folded 2 x 2."""
+
+    def __init__(self, config: ModelConfig, image_size: int) -> None:
+        super().__init__()
+        self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
+        inputs = 3 + config.latent_dim + 2 + 4
+        self.stem = nn.Conv2d(4 * inputs, config.width, 1)
+        self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
+        self.head = nn.Conv2d(config.width, 4 * 5, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor, alpha: Tensor, depth: Tensor, camera: Camera) -> Decoded:
+        """Decode.
+
+        Args:
+            features: alpha-premultiplied colours and latents. [B, 3 + D, H, W]
+            alpha: how much was splatted. [B, H, W]
+            depth: alpha-premultiplied z-depth in metres. [B, H, W]
+            camera: the camera to render.
+        """
+        low, high = self.log_range
+        alpha = alpha.unsqueeze(1)
+        mean_depth = depth.unsqueeze(1) / alpha.clamp_min(1e-3)
+        log_depth = mean_depth.clamp(math.exp(low), math.exp(high)).log()
+        known = (log_depth - low) / (high - low) * (alpha > 1e-2)
+        inputs = torch.cat([features, alpha, known, ray_channels(camera)], dim=1)
+        x = self.trunk(self.stem(F.pixel_unshuffle(inputs, 2)))
+        out = F.pixel_shuffle(self.head(F.silu(x)), 2)
+        imagined_depth = torch.exp(low + (high - low) * torch.sigmoid(out[:, 3:4] + 1.0))
+        trust = alpha.detach().clamp(0, 1)
+        blended = torch.exp(trust * log_depth + (1 - trust) * imagined_depth.log())
+        return Decoded(
+            rgb=features[:, :3] + 0.5 * (1 - alpha) + out[:, :3],
+            depth=blended.squeeze(1),
+            scale=MIN_SCALE + F.softplus(out[:, 4] - 2.0),
+        )
+
+
+class PoseDecoder(nn.Module):
+    """The baseline's read-out: a code and a camera's rays become an image. No primitive in between."""
+
+    def __init__(self, config: ModelConfig, code_dim: int, image_size: int) -> None:
+        super().__init__()
+        self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
+        self.side = 4
+        width = 4 * config.width
+        self.stem = nn.Linear(code_dim, width * self.side**2)
+        stages = int(math.log2(image_size // self.side))
+        widths = [max(config.width // 2, width // 2**i) for i in range(stages + 1)]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(8, a), nn.SiLU(), nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2))
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.head = nn.Conv2d(widths[-1], 5, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=1e-2)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, code: Tensor) -> Decoded:
+        """Decode codes [B, F] that know the state and the queried pose."""
+        x = self.stem(code).unflatten(1, (-1, self.side, self.side))
+        for stage in self.stages:
+            x = stage(x)
+        out = self.head(F.silu(x))
+        low, high = self.log_range
+        return Decoded(
+            rgb=torch.sigmoid(out[:, :3]),
+            depth=torch.exp(low + (high - low) * torch.sigmoid(out[:, 3] + 1.0)),
+            scale=MIN_SCALE + F.softplus(out[:, 4] - 2.0),
+        )

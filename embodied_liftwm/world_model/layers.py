@@ -1,0 +1,65 @@
+"""Layers shared by encoders and decoders."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embodied_liftwm.geometry.cameras import pixel_centres
+from embodied_liftwm.protocols import Camera
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a normalisation, added to the input. [B, C, H, W] -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
+
+
+class Pyramid(nn.Module):
+    """A small U-Net: `levels` halvings and back, with skips. [B, C, H, W] -> [B, C, H, W], H and W divisible by 2**levels."""
+
+    def __init__(self, width: int, levels: int) -> None:
+        super().__init__()
+        widths = [min(width * 2**i, 4 * width) for i in range(levels + 1)]
+        self.blocks_down = nn.ModuleList(ResidualBlock(w) for w in widths)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks_up = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for block, down in zip(self.blocks_down, self.down, strict=False):
+            x = block(x)
+            skips.append(x)
+            x = down(x)
+        x = self.blocks_down[-1](x)
+        for skip, up, block in reversed(list(zip(skips, self.up, self.blocks_up, strict=True))):
+            x = block(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
+        return x
+
+
+def ray_channels(camera: Camera) -> Tensor:
+    """What the camera knows of each pixel before it opens its eyes. [B, 4, H, W]
+
+    The channels are the ray's x and y at unit depth, its slope against gravity (world z is up), and the depth at which it
+    would meet the floor plane z = 0, as 1 / (1 + depth), 0 for rays that never do: embodiment is a prior.
+    """
+    grid = pixel_centres(camera.height, camera.width).to(camera.intrinsics)
+    focal = camera.intrinsics[:, [0, 1], [0, 1]][:, None, None]
+    centre = camera.intrinsics[:, :2, 2][:, None, None]
+    plane = (grid - centre) / focal
+    rays = torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1)
+    up = (rays * camera.world_from_camera[:, None, None, 2, :3]).sum(-1)
+    height = camera.world_from_camera[:, None, None, 2, 3]
+    floor = height / (-up).clamp_min(1e-3)
+    near = torch.where(up < -1e-3, 1.0 / (1.0 + floor), torch.zeros_like(floor))
+    return torch.stack([plane[..., 0], plane[..., 1], up, near], dim=1)
