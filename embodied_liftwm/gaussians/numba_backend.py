@@ -1,0 +1,103 @@
+"""The CPU painter: compiled kernels as one node of torch's graph, bands of rows and views in parallel."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from embodied_liftwm.gaussians.numba_kernels import LANES, paint_band, paint_band_backward
+from embodied_liftwm.gaussians.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Projection, front_to_back
+from embodied_liftwm.gaussians.threads import for_each
+
+_TASKS = 8
+"""Views are cut into bands until there are this many tasks. Not the number of threads, so that results do not depend on it."""
+
+
+def paint(
+    projection: Projection, opacities: Tensor, features: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Composite projected primitives front to back; arguments and results as in `torch_backend.paint`."""
+    channels = features.shape[-1]
+    order, counts = front_to_back(projection.depths, projection.radii)
+    padded = F.pad(features, (0, -channels % LANES))
+    image, alphas, depths = _Paint.apply(
+        projection.means2d, projection.conics, projection.depths, opacities, padded, projection.radii, order, counts, width, height
+    )
+    return image[..., :channels], alphas, depths
+
+
+class _Paint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, means2d, conics, depths, opacities, features, radii, order, counts, width, height):
+        batch, views = depths.shape[:2]
+        image = features.new_zeros(batch, views, height, width, features.shape[-1])
+        transmittance = features.new_ones(batch, views, height, width, 1)
+        out_depth = features.new_zeros(batch, views, height, width, 1)
+        last = torch.zeros(batch, views, height, width, dtype=torch.int32)
+        inputs = _numpy(means2d, conics, depths, radii, opacities, features)
+        order_, counts_ = _numpy(order, counts)
+        outputs = _numpy(image, transmittance[..., 0], out_depth[..., 0], last)
+        cuts = _cuts(inputs[0].dtype)
+
+        def task(b: int, v: int, band: int, top: int, bottom: int) -> None:
+            paint_band(order_[b, v, : counts_[b, v]], *_of_view(inputs, b, v), cuts, top, bottom, *(o[b, v] for o in outputs))
+
+        for_each(task, _tasks(batch, views, height))
+        ctx.save_for_backward(means2d, conics, depths, opacities, features, radii, order, counts, transmittance, last)
+        return image, 1.0 - transmittance, out_depth
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_image, grad_alphas, grad_depths):
+        means2d, conics, depths, opacities, features, radii, order, counts, transmittance, last = ctx.saved_tensors
+        batch, views, height = grad_image.shape[:3]
+        bands = _bands(batch * views, height)
+        count = depths.shape[-1]
+        geometry = features.new_zeros(batch, views, bands, count, 7)
+        grad_features = features.new_zeros(batch, views, bands, count, features.shape[-1])
+        inputs = _numpy(means2d, conics, depths, radii, opacities, features)
+        order_, counts_ = _numpy(order, counts)
+        images = _numpy(transmittance[..., 0].clone(), last, grad_image, grad_alphas[..., 0], grad_depths[..., 0])
+        outputs = _numpy(geometry, grad_features)
+        cuts = _cuts(inputs[0].dtype)
+
+        def task(b: int, v: int, band: int, top: int, bottom: int) -> None:
+            paint_band_backward(
+                order_[b, v, : counts_[b, v]], *_of_view(inputs, b, v), cuts, top, bottom,
+                *(i[b, v] for i in images), *(o[b, v, band] for o in outputs),
+            )  # fmt: skip
+
+        for_each(task, _tasks(batch, views, height))
+        geometry = geometry.sum(2)
+        d_means2d, d_conics, d_depths, d_opacities = geometry.split([2, 3, 1, 1], dim=-1)
+        return (
+            d_means2d, d_conics, d_depths[..., 0], d_opacities[..., 0].sum(1), grad_features.sum((1, 2)),
+            None, None, None, None, None,
+        )  # fmt: skip
+
+
+def _numpy(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+
+
+def _cuts(dtype: np.dtype) -> np.ndarray:
+    return np.array([ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN], dtype)
+
+
+def _of_view(inputs: tuple[np.ndarray, ...], b: int, v: int) -> tuple[np.ndarray, ...]:
+    """The kernels' view of (means2d, conics, depths, radii, opacities, features)."""
+    return (*(array[b, v] for array in inputs[:4]), inputs[4][b], inputs[5][b])
+
+
+def _bands(images: int, height: int) -> int:
+    return max(1, min(-(-_TASKS // max(images, 1)), height // 8))
+
+
+def _tasks(batch: int, views: int, height: int) -> list[tuple[int, int, int, int, int]]:
+    """(scene, view, band, first row, end row)"""
+    bands = _bands(batch * views, height)
+    edges = [height * k // bands for k in range(bands + 1)]
+    return [(b, v, k, edges[k], edges[k + 1]) for b in range(batch) for v in range(views) for k in range(bands)]

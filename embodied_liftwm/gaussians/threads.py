@@ -1,0 +1,36 @@
+"""A few helper threads for kernels that release the GIL.
+
+Used instead of numba's parallel loops, whose thread pools abort the process when two Python threads call at once or after
+a fork, and keep spinning while torch computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+os.register_at_fork(after_in_child=_pools.clear)
+
+
+def for_each(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
+    """Call `function(*task)` for every task, on as many threads as torch is set to use, this one included."""
+    tasks = list(tasks)
+    helpers = min(torch.get_num_threads(), len(tasks)) - 1
+    pending = iter(tasks)
+
+    def work() -> None:
+        for task in pending:
+            function(*task)
+
+    if helpers < 1:
+        work()
+        return
+    pool = _pools.setdefault(helpers, ThreadPoolExecutor(helpers, thread_name_prefix="liftwm-paint"))
+    futures = [pool.submit(work) for _ in range(helpers)]
+    work()
+    for future in futures:
+        future.result()
