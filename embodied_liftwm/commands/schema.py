@@ -7,7 +7,6 @@ The help texts, `docs/config.md` and the error messages all come from here, so t
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 import textwrap
 import types
@@ -52,7 +51,6 @@ def describe_type(annotation: Any) -> str:
     )
 
 
-@functools.cache
 def field_comments(schema: type) -> dict[str, str]:
     """Comment after each field of a module-level dataclass, by field name; comment lines right below continue it."""
     lines = inspect.getsource(schema).splitlines()
