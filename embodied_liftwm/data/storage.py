@@ -13,6 +13,7 @@ are copied, still compressed, into one file and the pieces go. Readers see both,
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -74,8 +75,7 @@ def remove_quietly(path: Path) -> None:
 
 
 def disk_error(path: Path, error: OSError) -> UserError:
-    """The one line that says why `path` could not be written. HDF5 hides errno in its message."""
-    number = error.errno or int((re.search(r"errno = (\d+)", str(error)) or [0, 0])[1])
+    """The one line that says why `path` could not be written."""
     reasons = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again, finished episodes are kept",
         errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
@@ -83,7 +83,20 @@ def disk_error(path: Path, error: OSError) -> UserError:
         errno.EPERM: "the folder cannot be written; choose another with out=FOLDER",
         errno.EROFS: "the folder is on a read-only disk; choose another with out=FOLDER",
     }
-    return UserError(f"cannot write {path}: {reasons.get(number, str(error).splitlines()[0])}")
+    return UserError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}")
+
+
+@contextmanager
+def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file in memory, which is written over `path` if the block succeeds.
+
+    HDF5 itself must not meet a full disk: it prints pages of errors and may crash the process. Plain bytes cannot.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver="latest") as file:
+        yield file
+    with replacing(path) as partial:
+        partial.write_bytes(image.getbuffer())
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
@@ -149,13 +162,17 @@ def scan(folder: Path) -> dict[int, Path]:
 def _scan(folder: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
     for path in data_files(folder):
-        with open_file(path) as file:
-            indices = [int(match[1]) for name in file if (match := _GROUP.fullmatch(name))]
-        if not indices:
-            raise UserError(f"{path} is truncated or not an episode file (no episode in it): delete it and collect again")
-        for index in indices:
+        for index in _indices(path):
             found.setdefault(index, path)
     return dict(sorted(found.items()))
+
+
+def _indices(path: Path) -> list[int]:
+    with open_file(path) as file:
+        indices = [int(match[1]) for name in file if (match := _GROUP.fullmatch(name))]
+    if not indices:
+        raise UserError(f"{path} is truncated or not an episode file (no episode in it): delete it and collect again")
+    return indices
 
 
 def write_episode(folder: Path, index: int, episode: Episode) -> Path:
@@ -166,7 +183,7 @@ def write_episode(folder: Path, index: int, episode: Episode) -> Path:
     """
     episode.validate(group_name(index))
     path = folder / f"{group_name(index)}.h5"
-    with replacing(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+    with replacing_hdf5(path) as file:
         _write_group(file.create_group(group_name(index)), episode)
     return path
 
@@ -223,22 +240,18 @@ def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:
     """Copy episodes, still compressed, into one shard file, then remove their pieces.
 
     Args:
-        indices: every episode the shard shall hold, from pieces and from the shard as it was.
+        indices: every episode the shard shall hold, each in the shard as it was or in a piece.
     """
-    files = scan(folder)
     path = folder / shard_name(shard)
-    if any(files[index] != path for index in indices):
-        with replacing(path) as partial, h5py.File(partial, "w", libver="latest") as target:
-            for index in indices:
-                with open_file(files[index]) as source:
+    pieces = {index: folder / f"{group_name(index)}.h5" for index in indices}
+    packed = set(_indices(path)) if path.exists() else set()
+    if not packed.issuperset(indices):
+        with replacing_hdf5(path) as target:
+            for index in sorted(packed.union(indices)):
+                with open_file(path if index in packed else pieces[index]) as source:
                     source.copy(group_name(index), target)
-    remove_packed(folder, indices)
-
-
-def remove_packed(folder: Path, indices: list[int]) -> None:
-    """Remove the pieces of packed episodes."""
-    for index in indices:
-        (folder / f"{group_name(index)}.h5").unlink(missing_ok=True)
+    for piece in pieces.values():
+        piece.unlink(missing_ok=True)
 
 
 def remove_partials(folder: Path) -> None:

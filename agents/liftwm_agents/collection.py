@@ -1,0 +1,142 @@
+"""Collect a dataset: one process a shard, any of which may be killed at any moment.
+
+Episode `i` depends on the settings and the seed `first_seed + i` alone, so the dataset is the same whatever the number of
+workers, and however often collection was interrupted and continued. An episode is on disk as soon as it is finished; a kill
+costs the one in flight. Workers end themselves when their parent is gone, and are replaced when they are killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from embodied_liftwm import __version__
+from embodied_liftwm.config import CollectConfig
+from embodied_liftwm.data.storage import FORMAT, INFO, disk_error, read_info, remove_partials, scan, write_info
+from embodied_liftwm.errors import UserError
+from liftwm_agents.collection_workers import Report, Shard, run_shards
+from liftwm_agents.env_source import find_env
+
+SAME = ("env", "env_options", "steps", "policy", "split", "seed", "episodes_per_shard")
+"""Settings that every episode of a dataset shares."""
+
+
+@dataclass(frozen=True)
+class CollectProgress:
+    """How far a collection is."""
+
+    episodes: int  # finished, those of earlier runs included
+    total: int  # wanted
+    frames: int  # recorded by this run, the episodes in flight included
+    found: int  # episodes that were there when this run began
+
+
+def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None] = lambda progress: None) -> CollectProgress:
+    """Bring the dataset `config.out` to `config.episodes` episodes.
+
+    Args:
+        config: what to collect; a dataset that is there already is continued if its settings are the same.
+        on_progress: called when frames or episodes were added.
+
+    Returns:
+        The final progress.
+
+    Raises:
+        UserError: unknown environment, other settings than the dataset's, another collection under way, a full disk, a folder
+            that cannot be written, or an environment without image or camera.
+    """
+    source = find_env(config.env)
+    folder = Path(config.out)
+    with _locked(folder):
+        remove_partials(folder)
+        found = scan(folder)
+        _prepare_info(folder, config, continued=bool(found))
+        progress = CollectProgress(sum(i < config.episodes for i in found), config.episodes, 0, len(found))
+        on_progress(progress)
+        for report in run_shards(config, source, plan(found, config)):
+            progress = _add(progress, report)
+            on_progress(progress)
+    return progress
+
+
+def plan(found: dict[int, Path], config: CollectConfig) -> list[Shard]:
+    """The shards that lack episodes or are not packed, each with the episodes it lacks."""
+    shards = []
+    for first in range(0, config.episodes, config.episodes_per_shard):
+        indices = list(range(first, min(first + config.episodes_per_shard, config.episodes)))
+        missing = [index for index in indices if index not in found]
+        if missing or any(found[index].name.startswith("episode-") for index in indices):
+            shards.append(Shard(first // config.episodes_per_shard, indices, missing))
+    return shards
+
+
+def _add(progress: CollectProgress, report: Report) -> CollectProgress:
+    added = dataclasses.replace(progress, episodes=progress.episodes + report.episodes, frames=progress.frames + report.frames)
+    return added
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder and hold its lock, which the system releases when this process ends in whatever way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another collection is writing {folder}: wait for it to finish, or choose another out=") from error
+        yield
+
+
+def _prepare_info(folder: Path, config: CollectConfig, continued: bool) -> None:
+    """Write `dataset.json`, or hold what it says against this run."""
+    settings = dataclasses.asdict(config)
+    info = {"format": FORMAT, "versions": versions(), **{key: settings[key] for key in SAME}}
+    if not continued:
+        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != INFO]
+        if foreign and not (folder / INFO).exists():
+            raise UserError(f"{folder} holds other files ({foreign[0]}): choose an empty or new folder with out=")
+        write_info(folder, info)
+        return
+    stored = read_info(folder)
+    for key in _flat(info):
+        if key.split(".")[0] in SAME and _flat(stored).get(key) != _flat(info)[key]:
+            _refuse(folder, key, _flat(stored).get(key), _flat(info)[key])
+    changed = [f"{name} {old} -> {info['versions'].get(name)}" for name, old in stored.get("versions", {}).items()
+               if info["versions"].get(name) != old]  # fmt: skip
+    if changed:
+        print(f"warning: {folder} was begun with other versions ({', '.join(changed)}): frames may differ", file=sys.stderr)
+
+
+def _flat(info: dict[str, Any]) -> dict[str, Any]:
+    nested = {f"{key}.{name}": value for key, group in info.items() if isinstance(group, dict) for name, value in group.items()}
+    return {key: value for key, value in info.items() if not isinstance(value, dict)} | nested
+
+
+def _refuse(folder: Path, key: str, stored: Any, wanted: Any) -> NoReturn:
+    raise UserError(
+        f"{folder} was collected with {key}={stored}, not {key}={wanted}: use the same, or another folder with out="
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the content of an episode."""
+    names = ("numpy", "mujoco", "gymnasium")
+    return {"embodied_liftwm": __version__, **{name: importlib.metadata.version(name) for name in names}}
+
+
+def use_renderer(renderer: str) -> None:
+    """Choose the GL of this process, before MuJoCo is imported."""
+    if renderer != "auto":
+        os.environ["MUJOCO_GL"] = renderer

@@ -1,0 +1,109 @@
+"""Environments by name, ours and anyone's, and where their camera is.
+
+    Revisit-S                   ours, with `EnvOptions`
+    liftwm/Revisit-S-v0, ...    any Gymnasium id
+    my_package:make_env         a function of yours that returns a `gymnasium.Env`, or a pair of one and a `CameraSource`
+
+An observation is a dict with `rgb` [H, W, 3] uint8, `intrinsics` (9 numbers) and `world_from_camera` (16 numbers), and `goal`
+where the task has one. An environment whose observation lacks the camera comes with a `CameraSource`; its observation may then
+be the image alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from embodied_liftwm.config import EnvOptions
+from embodied_liftwm.errors import UserError
+
+OURS = "liftwm/"
+
+
+class CameraSource(Protocol):
+    """Says where the camera of an environment is, when its observation does not."""
+
+    def __call__(self, env: gym.Env, observation: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return intrinsics [3, 3] in pixels, and the OpenCV pose world_from_camera [4, 4] in metres, of this observation."""
+        ...
+
+
+@dataclass(frozen=True)
+class EnvSource:
+    """A named environment that exists; `make` builds it. Picklable, so that workers build their own."""
+
+    name: str  # as the user wrote it
+    gym_id: str = ""  # id to give to gymnasium.make, else
+    factory: str = ""  # module:function
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is one of liftwm_envs, with its options, truth and scripted policies."""
+        return self.gym_id.startswith(OURS)
+
+    def make(self, options: EnvOptions, truth: bool) -> tuple[gym.Env, CameraSource | None]:
+        """Build the environment, and its camera source where it has one.
+
+        Args:
+            options: keyword arguments of ours; other environments take none.
+            truth: whether `info["truth"]` is filled in (ours only).
+        """
+        if self.ours:
+            return gym.make(self.gym_id, disable_env_checker=True, truth=truth, **dataclasses.asdict(options)), None
+        if options != EnvOptions():
+            raise UserError(f"env_options are for liftwm environments; {self.name} takes none, set them in your make_env")
+        if self.gym_id:
+            return gym.make(self.gym_id, disable_env_checker=True), None
+        made = _function(self.factory)()
+        env, camera = made if isinstance(made, tuple) else (made, None)
+        if not isinstance(env, gym.Env):
+            raise UserError(f"env={self.name} returned {type(env).__name__}, expected a gymnasium.Env")
+        return env, camera
+
+
+def find_env(name: str) -> EnvSource:
+    """Find an environment by name, without building it.
+
+    Raises:
+        UserError: nothing of that name; the nearest real one is named.
+    """
+    importlib.import_module("liftwm_envs")  # registers ours
+    module = name.partition(":")[0] if ":" in name else ""
+    if module:
+        _import(module, name)
+        if callable(getattr(sys.modules[module], name.partition(":")[2], None)):
+            return EnvSource(name, factory=name)
+        name = name.partition(":")[2]
+    ours = {gym_id.removeprefix(OURS).rsplit("-v", 1)[0]: gym_id for gym_id in gym.registry if gym_id.startswith(OURS)}
+    gym_id = ours.get(name, name)
+    if gym_id in gym.registry:
+        return EnvSource(name, gym_id=gym_id)
+    functions = [key for key, value in vars(sys.modules[module]).items() if callable(value)] if module else []
+    near = difflib.get_close_matches(name, functions or [*ours, *gym.registry], 1, 0.5)
+    where = f" in {module}" if module else ""
+    hint = f"did you mean '{near[0]}'?" if near else f"ours are {', '.join(sorted(ours))}; yours is my_package:make_env"
+    raise UserError(f"unknown env '{name}'{where}: {hint}")
+
+
+def _import(module: str, name: str) -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"env={name}: no module named '{error.name}'; run where it is, or install it") from error
+
+
+def _function(path: str) -> Callable[[], Any]:
+    module, _, attribute = path.partition(":")
+    _import(module, path)
+    return getattr(sys.modules[module], attribute)

@@ -1,0 +1,183 @@
+"""Record one episode of any environment under any policy, as a pure function of its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.errors import UserError
+from liftwm_agents.env_source import CameraSource
+
+PROGRESS_FRAMES = 32
+
+
+class Policy(Protocol):
+    """What chooses actions: a scripted explorer, or an agent of yours."""
+
+    def reset(self) -> None:
+        """Start an episode."""
+        ...
+
+    def act(self, obs: Any, info: dict[str, Any]) -> Any:
+        """Choose an action of the environment's action space."""
+        ...
+
+
+class RandomActions:
+    """Uniform actions of any action space, from one seed."""
+
+    def __init__(self, space: gym.Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+
+    def reset(self) -> None:
+        self._space.seed(self._seed)
+
+    def act(self, obs: Any, info: dict[str, Any]) -> Any:
+        return self._space.sample()
+
+
+def record_episode(
+    env: gym.Env,
+    camera: CameraSource | None,
+    policy: Callable[[gym.Env], Policy],
+    seed: int,
+    steps: int,
+    on_frames: Callable[[int], None] = lambda frames: None,
+) -> Episode:
+    """Run one episode.
+
+    Args:
+        env: reset with `seed` here.
+        camera: where the camera is, if the observation does not say.
+        policy: makes the policy once the environment stands reset, as it may look at the scene.
+        seed: of the environment; the policy has its own from the caller.
+        steps: actions at most; an episode cut by this limit is marked truncated.
+        on_frames: told how many frames were added, now and then.
+
+    Returns:
+        An episode whose meta holds what happened (seed, success, return, call step).
+
+    Raises:
+        UserError: the observation holds no image or no camera, or the action space is neither Box nor Discrete.
+    """
+    encode = action_encoder(env.action_space)
+    obs, info = env.reset(seed=seed)
+    recorder = _Recorder(env, camera, steps)
+    recorder.add(obs, info)
+    actor = policy(env)
+    actor.reset()
+    for step in range(steps):
+        action = actor.act(obs, info)
+        obs, reward, terminated, truncated, info = env.step(action)
+        recorder.add(obs, info, encode(action), float(reward), terminated, truncated or step == steps - 1 and not terminated)
+        if recorder.frames % PROGRESS_FRAMES == 0:
+            on_frames(PROGRESS_FRAMES)
+        if terminated or truncated:
+            break
+    on_frames(recorder.frames % PROGRESS_FRAMES)
+    return recorder.finish({"seed": seed})
+
+
+def action_encoder(space: gym.Space) -> Callable[[Any], np.ndarray]:
+    """How actions of a space become float32 [A]: continuous ones as they are, discrete ones one-hot."""
+    if isinstance(space, gym.spaces.Discrete):
+        eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
+        return lambda action: eye[int(action) - start]
+    if isinstance(space, gym.spaces.Box):
+        return lambda action: np.asarray(action, np.float32).reshape(-1)
+    raise UserError(f"action space {type(space).__name__} cannot be recorded: Box and Discrete can")
+
+
+class _Recorder:
+    """Frames and steps of a running episode, in arrays of full length that `finish` trims."""
+
+    def __init__(self, env: gym.Env, camera: CameraSource | None, steps: int) -> None:
+        self._env, self._camera, self._steps = env, camera, steps
+        self._arrays: dict[str, np.ndarray] = {}
+        self._intrinsics: np.ndarray | None = None
+        self._infos: list[dict[str, Any]] = []
+        self._describe = getattr(getattr(env.unwrapped, "scene", None), "describe", dict)
+        self._truth = False
+        self.frames = 0
+
+    def add(self, obs: Any, info: dict[str, Any], *step: Any) -> None:
+        """Add a frame, and the step (action, reward, terminated, truncated) that led to it."""
+        rgb = obs.get("rgb") if isinstance(obs, dict) else obs
+        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            raise UserError(f"observation has no image: expected rgb [H, W, 3] uint8, got {_describe(rgb)}")
+        intrinsics, pose = self._camera_of(obs, info)
+        self._put("rgb", self.frames, rgb)
+        self._put("world_from_camera", self.frames, np.asarray(pose, np.float32).reshape(4, 4))
+        goal = obs.get("goal", ()) if isinstance(obs, dict) else ()
+        self._put("goal", self.frames, np.asarray(goal, np.float32).reshape(-1))
+        self._truth = "truth" in info
+        for name, value in info.get("truth", {}).items():
+            self._put(f"truth/{name}", self.frames, value)
+        for name, value in zip(("action", "reward", "terminated", "truncated"), step, strict=False):
+            self._put(name, self.frames - 1, np.asarray(value, {"action": "f4", "reward": "f4"}.get(name, "?")))
+        self._check_intrinsics(np.asarray(intrinsics, np.float32).reshape(3, 3))
+        self._infos.append({key: info[key] for key in ("phase", "success", "shortest_path_m") if key in info})
+        self.frames += 1
+
+    def _camera_of(self, obs: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        if self._camera is not None:
+            return self._camera(self._env, obs, info)
+        if not isinstance(obs, dict) or "intrinsics" not in obs or "world_from_camera" not in obs:
+            raise UserError(
+                "observation has no camera: expected intrinsics and world_from_camera beside rgb, "
+                "or a make_env that returns (env, camera_source)"
+            )
+        return obs["intrinsics"], obs["world_from_camera"]
+
+    def _check_intrinsics(self, intrinsics: np.ndarray) -> None:
+        if self._intrinsics is None:
+            self._intrinsics = intrinsics.copy()
+        elif not np.array_equal(intrinsics, self._intrinsics):
+            raise UserError(f"intrinsics changed at frame {self.frames}: an episode has one camera of fixed focal length")
+
+    def _put(self, name: str, row: int, value: np.ndarray) -> None:
+        if name not in self._arrays:
+            self._arrays[name] = np.empty((self._steps + 1, *value.shape), value.dtype)
+        if value.shape != self._arrays[name].shape[1:]:
+            raise UserError(
+                f"{name} changed from {list(self._arrays[name].shape[1:])} to {list(value.shape)} within an episode"
+            )
+        self._arrays[name][row] = value
+
+    def finish(self, meta: dict[str, Any]) -> Episode:
+        """The episode so far."""
+        assert self._intrinsics is not None
+        steps = self.frames - 1
+        rows = {name: array[: steps if name in ("action", "reward", "terminated", "truncated") else self.frames]
+                for name, array in self._arrays.items() if not name.startswith("truth/")}  # fmt: skip
+        meta |= {"return": float(rows["reward"].sum(dtype=np.float64)), "frames": self.frames, **_outcome(self._infos)}
+        return Episode(**rows, intrinsics=self._intrinsics, meta=meta, truth=self._finish_truth() if self._truth else None)
+
+    def _finish_truth(self) -> Truth:
+        arrays = {name[6:]: rows[: self.frames] for name, rows in self._arrays.items() if name.startswith("truth/")}
+        scene = self._describe()
+        objects = scene.get("objects") or [{"id": i + 1} for i in range(arrays["object_pose"].shape[1])]
+        return Truth(
+            **arrays,
+            object_id=np.array([o["id"] for o in objects], np.int32).reshape(-1),
+            object_colour=np.array([o.get("colour", (0, 0, 0)) for o in objects], np.float32).reshape(-1, 3),
+            object_shape=tuple(o.get("shape", "") for o in objects),
+            scene=scene,
+        )
+
+
+def _outcome(infos: list[dict[str, Any]]) -> dict[str, Any]:
+    """Success, the first frame after the goal was called, and the shortest path from there; None where there is no such thing."""
+    called = next((frame for frame, info in enumerate(infos) if info.get("phase") == "call"), None)
+    success = bool(infos[-1]["success"]) if "success" in infos[-1] else None
+    path = None if called is None else infos[called].get("shortest_path_m")
+    return {"success": success, "call_frame": called, "shortest_path_m": None if path is None else float(path)}
+
+
+def _describe(value: Any) -> str:
+    return f"{list(value.shape)} {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__

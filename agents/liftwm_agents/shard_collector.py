@@ -1,0 +1,63 @@
+"""Records the episodes of a collection in this process: environment and policy from the configuration, seed from the index."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import gymnasium as gym
+
+from embodied_liftwm.config import CollectConfig
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.errors import UserError
+from liftwm_agents.collection import use_renderer, versions
+from liftwm_agents.env_source import EnvSource
+from liftwm_agents.recording import Policy, RandomActions, record_episode
+
+
+class ShardCollector:
+    """One environment, kept over the episodes of a process."""
+
+    def __init__(self, config: CollectConfig, source: EnvSource) -> None:
+        """Build the environment.
+
+        Raises:
+            UserError, EnvError: it cannot be built, or `config.policy` cannot steer it.
+        """
+        use_renderer(config.renderer)
+        self._config, self._source = config, source
+        if not source.ours and config.policy not in ("explore", "random"):
+            raise UserError(f"policy={config.policy} knows liftwm environments only: use policy=random with env={source.name}")
+        self._env, self._camera = source.make(config.env_options, truth=True)
+        self._versions = versions()
+
+    def record(self, index: int, on_frames: Callable[[int], None] = lambda frames: None) -> Episode:
+        """Record episode `index` of the dataset."""
+        config, seed = self._config, self._config.first_seed + index
+        policy = partial(make_policy, config.policy, ours=self._source.ours, seed=seed)
+        episode = record_episode(self._env, self._camera, policy, seed, config.steps, on_frames)
+        renderer = getattr(self._env.unwrapped, "renderer", None)
+        about = {
+            "index": index,
+            "env": config.env,
+            "env_options": dataclasses.asdict(config.env_options) if self._source.ours else {},
+            "policy": config.policy,
+            "renderer": renderer if isinstance(renderer, str) else None,
+            "versions": self._versions,
+            "licence": "CC0-1.0" if self._source.ours else None,
+        }
+        return dataclasses.replace(episode, meta=episode.meta | about)
+
+    def close(self) -> None:
+        """Free the environment's GL context."""
+        self._env.close()
+
+
+def make_policy(name: str, env: gym.Env, *, ours: bool, seed: int) -> Policy:
+    """A scripted policy for our environments, random actions for others."""
+    if not ours:
+        return RandomActions(env.action_space, seed)
+    from liftwm_agents.explorers import make_policy as make_explorer
+
+    return make_explorer(name, env, seed)

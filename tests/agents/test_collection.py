@@ -1,0 +1,269 @@
+"""Collection: the same dataset whatever happens on the way, and one clear line when it cannot be had."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embodied_liftwm.config import CollectConfig, EnvOptions
+from embodied_liftwm.data import EvaluationReader, TrainingReader
+from embodied_liftwm.data.storage import data_files, scan
+from embodied_liftwm.errors import UserError
+from liftwm_agents.collection import collect
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def config(out: Path, **changes: object) -> CollectConfig:
+    settings = {"env": "toy_camera_env:make_env", "policy": "random", "episodes": 5, "episodes_per_shard": 2, "steps": 8}
+    return CollectConfig(out=str(out), **(settings | {"workers": 1} | changes))
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = EvaluationReader(one), EvaluationReader(other)
+    assert first.indices == second.indices
+    for mine, theirs in zip(first, second, strict=True):
+        assert mine.meta == theirs.meta
+        for name, array in (mine.arrays() | mine.truth_arrays()).items():
+            assert array.tobytes() == (theirs.arrays() | theirs.truth_arrays())[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "data"
+    sys.path.insert(0, str(HERE))
+    collect(config(folder))
+    return folder
+
+
+def test_episodes_hold_what_the_environment_showed(undisturbed: Path) -> None:
+    from toy_camera_env import make_env
+
+    episode = EvaluationReader(undisturbed)[3]
+    env = make_env()
+    obs, _ = env.reset(seed=3)
+    for frame, action in enumerate([*episode.action, None]):
+        assert np.array_equal(episode.rgb[frame], obs["rgb"])
+        assert np.array_equal(episode.world_from_camera[frame].ravel(), obs["world_from_camera"])
+        if action is not None:
+            obs, reward, terminated, _, _ = env.step(action)
+            assert (episode.reward[frame], episode.terminated[frame]) == (reward, terminated)
+    assert episode.meta["seed"] == episode.meta["index"] == 3
+    assert episode.truth is None
+
+
+def test_last_step_is_marked_as_ended(undisturbed: Path) -> None:
+    for episode in EvaluationReader(undisturbed):
+        assert len(episode) <= 8
+        assert episode.terminated[-1] != episode.truncated[-1]
+        assert not (episode.terminated[:-1] | episode.truncated[:-1]).any()
+        assert episode.meta["success"] == episode.terminated[-1]
+
+
+def test_shards_are_packed(undisturbed: Path) -> None:
+    assert [path.name for path in data_files(undisturbed)] == ["shard-00000.h5", "shard-00001.h5", "shard-00002.h5"]
+    assert list(scan(undisturbed)) == [0, 1, 2, 3, 4]
+
+
+def test_workers_do_not_matter(undisturbed: Path, tmp_path: Path) -> None:
+    seen = []
+    collect(config(tmp_path / "two", workers=2), seen.append)
+    assert_same(undisturbed, tmp_path / "two")
+    assert (seen[-1].episodes, seen[-1].total) == (5, 5)
+    assert seen[-1].frames == sum(len(episode.rgb) for episode in EvaluationReader(undisturbed))
+
+
+def test_continues_and_grows(undisturbed: Path, tmp_path: Path) -> None:
+    first = collect(config(tmp_path, episodes=3))
+    before = (tmp_path / "shard-00000.h5").stat().st_mtime_ns
+    second = collect(config(tmp_path, episodes=5))
+    assert (first.found, second.found, second.episodes) == (0, 3, 5)
+    assert (tmp_path / "shard-00000.h5").stat().st_mtime_ns == before, "a finished shard was touched"
+    assert_same(undisturbed, tmp_path)
+    assert collect(config(tmp_path)).frames == 0, "nothing was left to do"
+
+
+def start(folder: Path, episodes: int, pause_s: float = 0.01) -> subprocess.Popen[bytes]:
+    """A collection in a process of its own, that can be killed."""
+    code = (
+        "from embodied_liftwm.config import CollectConfig; from liftwm_agents.collection import collect\n"
+        f"if __name__ == '__main__': collect(CollectConfig(env='toy_camera_env:make_env', policy='random', out={str(folder)!r}, "
+        f"episodes={episodes}, episodes_per_shard=2, steps=8, workers=2))"
+    )
+    script = folder.with_suffix(".py")
+    script.write_text(code)
+    path = os.pathsep.join([*(str(HERE.parents[1] / part) for part in ("", "envs", "agents")), str(HERE)])
+    return subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": path, "TOY_PAUSE_S": str(pause_s)})
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    collect(config(tmp_path / "whole", episodes=12))
+    folder, rng = tmp_path / "killed", np.random.default_rng(0)
+    finished = 0
+    for _ in range(3):
+        process = start(folder, 12)
+        deadline = time.monotonic() + 20
+        while (len(episodes_of(folder)) <= finished) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(0.3)
+        survivors = episodes_of(folder)
+        assert len(survivors) > finished, "finished episodes were lost"
+        finished = len(survivors)
+        EvaluationReader(folder)[finished - 1]  # readable as it is
+    assert start(folder, 12, 0).wait() == 0
+    assert_same(tmp_path / "whole", folder)
+    assert not list(folder.glob(".*partial*"))
+
+
+def episodes_of(folder: Path) -> dict[int, Path]:
+    return scan(folder) if folder.is_dir() else {}
+
+
+def test_orphans_end_with_their_parent(tmp_path: Path) -> None:
+    process = start(tmp_path / "data", 200)
+    while not episodes_of(tmp_path / "data"):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    time.sleep(0.5)
+    before = set(episodes_of(tmp_path / "data"))
+    time.sleep(0.5)
+    assert set(episodes_of(tmp_path / "data")) == before, "workers went on without their parent"
+
+
+def test_a_killed_worker_is_replaced(undisturbed: Path, tmp_path: Path) -> None:
+    import multiprocessing
+
+    killed = []
+
+    def kill_once(progress: object) -> None:
+        if not killed and getattr(progress, "episodes", 0) == 1:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    collect(config(tmp_path), kill_once)
+    assert killed
+    assert_same(undisturbed, tmp_path)
+
+
+def test_a_worker_that_always_dies_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"died 3 times over at episode 0 \(signal SIGKILL\)"):
+        collect(config(tmp_path, env="toy_camera_env:make_mortal"))
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug of the environment"):
+        collect(config(tmp_path, env="toy_camera_env:make_buggy"))
+
+
+def test_discrete_actions_are_one_hot(tmp_path: Path) -> None:
+    collect(config(tmp_path, env="toy_camera_env:make_discrete", episodes=1))
+    action = EvaluationReader(tmp_path)[0].action
+    assert action.shape[1] == 3
+    assert set(np.unique(action)) <= {0.0, 1.0}
+    assert (action.sum(1) == 1).all()
+
+
+def test_camera_source(undisturbed: Path, tmp_path: Path) -> None:
+    collect(config(tmp_path, env="toy_camera_env:make_with_source"))
+    for mine, theirs in zip(EvaluationReader(tmp_path), EvaluationReader(undisturbed), strict=True):
+        assert np.array_equal(mine.rgb, theirs.rgb)
+        assert np.array_equal(mine.world_from_camera, theirs.world_from_camera)
+    assert TrainingReader(tmp_path).goal_dim == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"env": "Revisit-Z"}, "unknown env 'Revisit-Z': did you mean 'Revisit-"),
+        ({"env": "no_such_module:make_env"}, "no module named 'no_such_module'"),
+        ({"env": "toy_camera_env:mak_env"}, "unknown env 'mak_env' in toy_camera_env: did you mean 'make_env'?"),
+        ({"env": "toy_camera_env:make_image_only"}, "has no camera"),
+        ({"env": "toy_camera_env:SIZE"}, "unknown env 'SIZE' in toy_camera_env"),
+        ({"env": "CartPole-v1"}, "has no image"),
+        ({"policy": "tour"}, "policy=tour knows liftwm environments only"),
+        ({"env_options": EnvOptions(image_size=48)}, "env_options are for liftwm environments"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path: Path, changes: dict, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        collect(config(tmp_path / "data", **changes))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"seed": 1}, "was collected with seed=0, not seed=1"),
+        ({"steps": 9}, "was collected with steps=8, not steps=9"),
+        ({"env": "toy_camera_env:make_discrete"}, "was collected with env=toy_camera_env:make_env, not env="),
+        (
+            {"env_options": EnvOptions(image_size=48)},
+            "was collected with env_options.image_size=64, not env_options.image_size=48",
+        ),
+    ],
+)
+def test_other_settings_are_refused(undisturbed: Path, changes: dict, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        collect(config(undisturbed, **changes))
+
+
+def test_two_collections_of_one_folder_are_refused(tmp_path: Path) -> None:
+    process = start(tmp_path / "data", 100)
+    try:
+        while not episodes_of(tmp_path / "data"):
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="another collection is writing"):
+            collect(config(tmp_path / "data"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds other files \(thesis.tex\)"):
+        collect(config(tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_path_that_cannot_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        collect(config(tmp_path / "file" / "data"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount")
+    try:
+        with pytest.raises(UserError, match="the disk is full"):
+            collect(config(tmp_path, episodes=20))
+        survivors = scan(tmp_path)
+        assert survivors
+        assert not list(tmp_path.glob(".*partial*"))
+        assert len(EvaluationReader(tmp_path)[0]) > 0
+        subprocess.run(["mount", "-o", "remount,size=10m", tmp_path], check=True)
+        assert collect(config(tmp_path, episodes=20)).found == len(survivors)
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+        with pytest.raises(UserError, match="read-only"):
+            collect(config(tmp_path, episodes=21))
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
