@@ -1,0 +1,88 @@
+"""A model at the public boundary: what it returns is checked, and a fault is named in one line."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
+from embodied_liftwm.tensor_tree import TensorTree
+
+NEEDED = ("initial_state", "observe", "render")
+"""What the protocols of this package call; the planner needs more of `WorldModel`."""
+
+S = TypeVar("S", bound=TensorTree)
+
+
+class CheckedModel(Generic[S]):
+    """Passes calls on to a model and raises `UserError` for outputs of a wrong type, shape or range, or with NaN.
+
+    Args:
+        model: anything that satisfies `WorldModel`.
+        name: what to call it in messages and rows.
+    """
+
+    def __init__(self, model: WorldModel[S], name: str) -> None:
+        missing = [method for method in NEEDED if not callable(getattr(model, method, None))]
+        if missing:
+            raise UserError(f"model {name}: a {type(model).__name__} without {missing[0]}(), which WorldModel asks for")
+        self.model = model
+        self.name = name
+
+    def initial_state(self, batch_size: int) -> S:
+        """A state that remembers nothing."""
+        return self._state(self.model.initial_state(batch_size), "initial_state", batch_size)
+
+    def observe(self, state: S, observation: Observation) -> S:
+        """Write one observation."""
+        return self._state(self.model.observe(state, observation), "observe", len(observation.rgb))
+
+    def render(self, state: S, camera: Camera) -> View:
+        """Read what the cameras would see; each output checked."""
+        view = self.model.render(state, camera)
+        image = (len(camera.intrinsics), camera.height, camera.width)
+        self._tensor(view, "rgb", (image[0], 3, *image[1:]), (-0.5, 1.5))
+        self._tensor(view, "depth", image, (-1e-3, 1e6))
+        self._tensor(view, "seen", image, (-1e-3, 1.001))
+        return view
+
+    def fits(self, episode: Episode) -> None:
+        """Raise UserError if the model is for images or actions of another size than these episodes have."""
+        size = getattr(self.model, "image_size", None)
+        if size is not None:
+            expected = (size, size) if isinstance(size, int) else tuple(size)
+            if expected != tuple(episode.image_size):
+                have, want = "x".join(map(str, episode.image_size)), "x".join(map(str, expected))
+                raise UserError(f"the dataset has images of {have}, model {self.name} is for {want}: one of them must change")
+        shapes = getattr(self.model, "shapes", None)
+        for field, found in (("action_dim", episode.action.shape[1]), ("goal_dim", episode.goal.shape[1])):
+            wanted = getattr(shapes, field, found)
+            if wanted != found:
+                raise UserError(f"the dataset has {field} {found}, model {self.name} is for {wanted}: not the same task")
+
+    def _state(self, state: Any, method: str, batch_size: int) -> S:
+        if not isinstance(state, TensorTree):
+            raise UserError(f"model {self.name}: {method} returned a {type(state).__name__}, expected a TensorTree")
+        for name, tensor in state.named_tensors().items():
+            if tensor.dim() == 0 or tensor.shape[0] != batch_size:
+                got = list(tensor.shape)
+                raise UserError(f"model {self.name}: {method}: state.{name} expected a batch axis of {batch_size}, got {got}")
+        return state  # type: ignore[return-value]
+
+    def _tensor(self, view: View, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
+        value = getattr(view, name, None)
+        if not isinstance(value, Tensor):
+            raise UserError(f"model {self.name}: render: {name} expected a tensor {list(shape)}, got {type(value).__name__}")
+        if tuple(value.shape) != shape:
+            raise UserError(f"model {self.name}: render: {name} expected {list(shape)}, got {list(value.shape)}")
+        if not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise UserError(f"model {self.name}: render: {name} holds NaN or infinity at {bad} of {value.numel()} values")
+        low, high = float(value.min()), float(value.max())
+        if low < bounds[0] or high > bounds[1]:
+            expected = f"[{bounds[0]:g}, {bounds[1]:g}]"
+            raise UserError(f"model {self.name}: render: {name} expected within {expected}, got [{low:g}, {high:g}]")

@@ -1,0 +1,111 @@
+"""Intervals and robust means. Everything random is seeded: the same numbers give the same interval."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval. NaN throughout where nothing was measured."""
+
+    mean: float
+    low: float
+    high: float
+    count: int  # rows behind the mean
+    clusters: int  # independent units behind the interval: episodes
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """JSON-able; NaN becomes None."""
+
+        def clean(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        return {
+            "mean": clean(self.mean),
+            "low": clean(self.low),
+            "high": clean(self.high),
+            "count": self.count,
+            "clusters": self.clusters,
+        }
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Mean of rows, with a percentile bootstrap 95 % interval over clusters.
+
+    Rows of one episode are not independent, so whole episodes are drawn with replacement (the cluster bootstrap; Field and
+    Welsh 2007) and the mean of all rows drawn is taken. Rows that are NaN are left out first.
+
+    Args:
+        values: one number a row. [R]
+        clusters: the episode of each row. [R]
+        resamples: how many times episodes are drawn.
+        seed: of the draws.
+
+    Returns:
+        Mean and interval. With one cluster the interval is NaN: nothing is known about other episodes.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    kept = ~np.isnan(values)
+    values, owners = values[kept], [c for c, keep in zip(clusters, kept, strict=True) if keep]
+    if not len(values):
+        return Estimate(np.nan, np.nan, np.nan, 0, 0)
+    order = {c: i for i, c in enumerate(dict.fromkeys(owners))}
+    index = np.array([order[c] for c in owners])
+    sums, counts = np.bincount(index, values), np.bincount(index).astype(np.float64)
+    if len(sums) < 2:
+        return Estimate(float(values.mean()), np.nan, np.nan, len(values), len(sums))
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high), len(values), len(sums))
+
+
+def paired_difference(
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    clusters: Sequence[Hashable] | np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of `first - second` row by row, as `bootstrap_mean`; both list the same frames or episodes in the same order."""
+    return bootstrap_mean(np.asarray(first, np.float64) - np.asarray(second, np.float64), clusters, resamples, seed)
+
+
+def wilson_interval(successes: int, trials: int) -> Estimate:
+    """Share of successes with Wilson's 95 % score interval (Wilson 1927), which stays inside [0, 1] and works at 0 and at n.
+
+    Args:
+        successes: how many.
+        trials: out of how many; 0 gives NaN.
+    """
+    if trials == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0, 0)
+    share, z2 = successes / trials, Z_95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z_95 / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return Estimate(share, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)), trials, trials)
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Mean of the middle half: the lowest and the highest quarter are trimmed (Agarwal et al. 2021, arXiv:2108.13264).
+
+    A quarter that is not a whole number of values is trimmed by that fraction: the values at the edges count in part. NaN
+    values are left out; NaN without values.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    ordered = ordered[~np.isnan(ordered)]
+    if not len(ordered):
+        return float("nan")
+    quarter = len(ordered) / 4
+    edges = np.arange(len(ordered) + 1, dtype=np.float64)
+    weights = np.diff(np.clip(edges, quarter, len(ordered) - quarter))
+    return float((weights * ordered).sum() / weights.sum())

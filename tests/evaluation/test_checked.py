@@ -1,0 +1,98 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.cost import measure_cost
+from embodied_liftwm.evaluation.episodes import EpisodeBatch, batches, rollout
+from embodied_liftwm.evaluation.floors import MeanColour
+from embodied_liftwm.evaluation.views import evaluate_views
+
+
+class Faulty(MeanColour):
+    """A floor whose view is spoiled."""
+
+    def __init__(self, spoil):
+        super().__init__(1.0)
+        self.spoil = spoil
+
+    def render(self, state, camera):
+        return self.spoil(super().render(state, camera))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v: dataclasses.replace(v, rgb=v.rgb * torch.nan), r"model mine: render: rgb holds NaN"),
+        (lambda v: dataclasses.replace(v, depth=v.depth[:, None]), r"depth expected \[2, 32, 32\], got \[2, 1, 32, 32\]"),
+        (lambda v: dataclasses.replace(v, rgb=v.rgb * 255), r"rgb expected within \[-0.5, 1.5\]"),
+        (lambda v: dataclasses.replace(v, seen=None), r"seen expected a tensor \[2, 32, 32\], got NoneType"),
+        (lambda v: dataclasses.replace(v, depth=-v.depth), r"depth expected within"),
+    ],
+)
+def test_a_bad_view_is_named(episodes, spoil, message):
+    with pytest.raises(UserError, match=message):
+        evaluate_views([CheckedModel(Faulty(spoil), "mine")], episodes, 28, 1)
+
+
+def test_a_state_must_keep_its_batch_axis(episodes):
+    class Shrinks(MeanColour):
+        def observe(self, state, observation):
+            return super().observe(state, observation).index([0])
+
+    with pytest.raises(UserError, match=r"observe: state.colour expected a batch axis of 2, got \[1, 3\]"):
+        evaluate_views([CheckedModel(Shrinks(1.0), "mine")], episodes, 20, 1)
+
+
+def test_a_missing_method_is_named():
+    with pytest.raises(UserError, match=r"model mine: a object without initial_state"):
+        CheckedModel(object(), "mine")
+
+
+def test_another_image_size_is_refused(episodes, cloud):
+    model = CheckedModel(cloud, "mine")
+    model.fits(episodes[0])
+    grown = dataclasses.replace(episodes[0], rgb=np.zeros((31, 64, 64, 3), np.uint8))
+    with pytest.raises(UserError, match="images of 64x64, model mine is for 32x32"):
+        model.fits(grown)
+
+
+def test_truth_is_asked_for(episodes):
+    bare = [dataclasses.replace(episode, truth=None) for episode in episodes]
+    with pytest.raises(UserError, match="episode 0 has no truth"):
+        evaluate_views([CheckedModel(MeanColour(1.0), "mine")], bare, 20, 1)
+
+
+def test_batches_never_leave_one_alone(episodes):
+    parts = batches([episodes[0]] * 17, size=8)
+    assert [len(p) for p in parts] == [6, 6, 5] and [i for p in parts for i in p.indices] == list(range(17))
+    assert all(min(len(p) for p in batches([episodes[0]] * n, size=3)) > 1 for n in range(2, 20))
+
+
+def test_an_episode_that_is_over_keeps_its_state(episodes, tools):
+    short = tools.make_episode(tools.WORLDS[1], tools.turn_away(5))
+    states = dict(rollout(CheckedModel(MeanColour(1.0), "mine"), EpisodeBatch([episodes[0], short], [0, 1])))
+    assert states[3].frames.flatten().tolist() == [3, 3]
+    assert states[30].frames.flatten().tolist() == [30, 5]
+    assert torch.equal(states[30].colour[1], states[5].colour[1])
+
+
+def test_observations_are_what_the_agent_perceived(episodes):
+    batch = EpisodeBatch(episodes, [0, 1])
+    seen = batch.observation([(1, 3), (0, 0)])
+    assert seen.is_first.tolist() == [False, True]
+    assert np.array_equal((seen.rgb[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8), episodes[1].rgb[3])
+    assert np.array_equal(seen.camera.world_from_camera[0].numpy(), episodes[1].world_from_camera[3])
+    marked = dataclasses.replace(episodes[0], action=np.arange(58, dtype=np.float32).reshape(29, 2))
+    led_here = EpisodeBatch([marked], [0]).observation([(0, 0), (0, 1), (0, 29)]).action
+    assert led_here.tolist() == [[0, 0], [0, 1], [56, 57]]
+
+
+def test_cost_is_measured_on_every_frame(episodes):
+    rows = measure_cost([CheckedModel(MeanColour(1.0), "mine")], episodes[0])
+    assert [row.frame for row in rows] == list(range(30)) and all(row.observe_ms > 0 for row in rows)
+    assert {row.state_bytes for row in rows} == {16}
+    assert [row.frame for row in rows if not np.isnan(row.render_ms)] == [0, 8, 16, 24]

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.floors import floor_model
+from embodied_liftwm.evaluation.views import evaluate_views, seen_mask, target_frames
+
+
+def mean(rows, model, field):
+    return np.nanmean([getattr(row, field) for row in rows if row.model == model])
+
+
+def test_targets_are_even_and_end_at_the_last_frame():
+    assert target_frames(97, 48, 7) == [54, 61, 68, 75, 82, 89, 96]
+    assert target_frames(10, 8, 8) == [8, 9]
+    assert target_frames(10, 10, 8) == []
+
+
+def test_seen_pixels_are_those_the_context_looked_at(tools):
+    poses = [tools.pose_at(0.0), tools.pose_at(np.pi / 4), tools.pose_at(np.pi), tools.pose_at(0.0)]
+    episode = tools.make_episode(tools.WORLDS[0], poses)
+    half_turn = seen_mask(episode.truth, episode.intrinsics, 1, 1)  # 90 degree view turned by 45: half of it is new
+    assert not half_turn[:, : tools.SIZE // 2 - 1].any() and half_turn[:, tools.SIZE // 2 + 1 :].float().mean() > 0.85
+    assert not seen_mask(episode.truth, episode.intrinsics, 2, 2).any()
+    assert seen_mask(episode.truth, episode.intrinsics, 3, 3).all()
+
+
+def test_what_stood_behind_something_was_not_seen(tools):
+    world = tools.World(np.array([[1.0, 0.0, 1.0]]), np.array([[1.0, 0.0, 0.0]]))
+    poses = [tools.pose_at(0.0), tools.pose_at(0.0, (0.0, 1.2))]  # from the side, the wall behind the ball appears
+    episode = tools.make_episode(world, poses)
+    seen = seen_mask(episode.truth, episode.intrinsics, 1, 1).numpy()
+    wall = np.abs(poses[1][0, 3] + episode.truth.depth[1].astype(float) - tools.HALF[0]) < 0.02
+    first_ids = world.cast(poses[0])[2]
+    behind = wall & ~seen
+    assert 0.5 < behind.sum() / first_ids.astype(bool).sum() < 2.0  # the ball's shadow, seen from the side
+    assert (wall & seen).sum() > behind.sum()
+
+
+def test_models_rank_as_they_remember(episodes, clairvoyant, cloud, last_frame):
+    named = {"all": clairvoyant, "cloud": cloud, "last": last_frame, "floor": floor_model(episodes)}
+    rows = evaluate_views([CheckedModel(m, name) for name, m in named.items()], episodes, context=20, views_per_episode=5)
+    assert len(rows) == 4 * 2 * 5
+    assert mean(rows, "all", "psnr") > 50  # 8-bit colour alone: 20 log10(255 sqrt(12)) = 58.9 dB
+    assert mean(rows, "all", "ssim") > 0.99 and mean(rows, "all", "delta_125") == 1.0
+    assert mean(rows, "all", "depth_rmse_m") < 2e-3  # half precision
+    assert mean(rows, "cloud", "psnr_seen") > mean(rows, "last", "psnr_seen") + 3
+    assert mean(rows, "cloud", "depth_rmse_seen_m") < mean(rows, "last", "depth_rmse_seen_m")
+    assert mean(rows, "floor", "depth_share") == 1.0
+    relative = [r.depth_rmse_m / r.depth_rmse_rel for r in rows if r.episode == 1]
+    assert np.ptp(relative) < 1e-3  # one median depth per episode
+
+
+def test_batching_changes_nothing(episodes, cloud):
+    together = evaluate_views([CheckedModel(cloud, "cloud")], episodes, 20, 3)
+    alone = evaluate_views([CheckedModel(cloud, "cloud")], episodes[:1], 20, 3)
+    assert [r.psnr for r in together if r.episode == 0] == pytest.approx([r.psnr for r in alone])
+
+
+def test_a_context_that_leaves_nothing_is_refused(episodes, cloud):
+    with pytest.raises(UserError, match=r"context=99.*30 frames"):
+        evaluate_views([CheckedModel(cloud, "cloud")], episodes, 99, 3)
