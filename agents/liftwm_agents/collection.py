@@ -79,8 +79,7 @@ def plan(found: dict[int, Path], config: CollectConfig) -> list[Shard]:
 
 
 def _add(progress: CollectProgress, report: Report) -> CollectProgress:
-    added = dataclasses.replace(progress, episodes=progress.episodes + report.episodes, frames=progress.frames + report.frames)
-    return added
+    return dataclasses.replace(progress, episodes=progress.episodes + report.episodes, frames=progress.frames + report.frames)
 
 
 @contextmanager
@@ -125,9 +124,7 @@ def _flat(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(folder: Path, key: str, stored: Any, wanted: Any) -> NoReturn:
-    raise UserError(
-        f"{folder} was collected with {key}={stored}, not {key}={wanted}: use the same, or another folder with out="
-    )
+    raise UserError(f"{folder} was collected with {key}={stored}, not {key}={wanted}: use the same, or choose another out=")
 
 
 def versions() -> dict[str, str]:

@@ -74,7 +74,8 @@ def record_episode(
     for step in range(steps):
         action = actor.act(obs, info)
         obs, reward, terminated, truncated, info = env.step(action)
-        recorder.add(obs, info, encode(action), float(reward), terminated, truncated or step == steps - 1 and not terminated)
+        cut = step == steps - 1 and not terminated
+        recorder.add(obs, info, encode(action), float(reward), terminated, truncated or cut)
         if recorder.frames % PROGRESS_FRAMES == 0:
             on_frames(PROGRESS_FRAMES)
         if terminated or truncated:
@@ -172,11 +173,15 @@ class _Recorder:
 
 
 def _outcome(infos: list[dict[str, Any]]) -> dict[str, Any]:
-    """Success, the first frame after the goal was called, and the shortest path from there; None where there is no such thing."""
+    """Success, the first frame after the goal was called, and the shortest path from there; None where there is none."""
     called = next((frame for frame, info in enumerate(infos) if info.get("phase") == "call"), None)
     success = bool(infos[-1]["success"]) if "success" in infos[-1] else None
     path = None if called is None else infos[called].get("shortest_path_m")
-    return {"success": success, "call_frame": called, "shortest_path_m": None if path is None else float(path)}
+    return {
+        "success": success,
+        "call_frame": called,
+        "shortest_path_m": None if path is None or not np.isfinite(path) else float(path),
+    }
 
 
 def _describe(value: Any) -> str:

@@ -31,19 +31,19 @@ class ShardCollector:
             raise UserError(f"policy={config.policy} knows liftwm environments only: use policy=random with env={source.name}")
         self._env, self._camera = source.make(config.env_options, truth=True)
         self._versions = versions()
+        self._renderer = _describe_renderer() if source.ours else None
 
     def record(self, index: int, on_frames: Callable[[int], None] = lambda frames: None) -> Episode:
         """Record episode `index` of the dataset."""
         config, seed = self._config, self._config.first_seed + index
         policy = partial(make_policy, config.policy, ours=self._source.ours, seed=seed)
         episode = record_episode(self._env, self._camera, policy, seed, config.steps, on_frames)
-        renderer = getattr(self._env.unwrapped, "renderer", None)
         about = {
             "index": index,
             "env": config.env,
             "env_options": dataclasses.asdict(config.env_options) if self._source.ours else {},
             "policy": config.policy,
-            "renderer": renderer if isinstance(renderer, str) else None,
+            "renderer": self._renderer,
             "versions": self._versions,
             "licence": "CC0-1.0" if self._source.ours else None,
         }
@@ -52,6 +52,12 @@ class ShardCollector:
     def close(self) -> None:
         """Free the environment's GL context."""
         self._env.close()
+
+
+def _describe_renderer() -> str:
+    from liftwm_envs.rendering import describe_renderer
+
+    return describe_renderer()
 
 
 def make_policy(name: str, env: gym.Env, *, ours: bool, seed: int) -> Policy:

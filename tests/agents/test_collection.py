@@ -99,8 +99,8 @@ def start(folder: Path, episodes: int, pause_s: float = 0.01) -> subprocess.Pope
     """A collection in a process of its own, that can be killed."""
     code = (
         "from embodied_liftwm.config import CollectConfig; from liftwm_agents.collection import collect\n"
-        f"if __name__ == '__main__': collect(CollectConfig(env='toy_camera_env:make_env', policy='random', out={str(folder)!r}, "
-        f"episodes={episodes}, episodes_per_shard=2, steps=8, workers=2))"
+        "if __name__ == '__main__': collect(CollectConfig(env='toy_camera_env:make_env', policy='random', "
+        f"out={str(folder)!r}, episodes={episodes}, episodes_per_shard=2, steps=8, workers=2))"
     )
     script = folder.with_suffix(".py")
     script.write_text(code)

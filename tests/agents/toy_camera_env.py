@@ -1,4 +1,4 @@
-"""A small environment that is not ours: an image and a camera, drawn from its seed alone. Used as `env=toy_camera_env:make_env`."""
+"""A small environment that is not ours: an image and a camera, drawn from its seed. `env=toy_camera_env:make_env`."""
 
 from __future__ import annotations
 
