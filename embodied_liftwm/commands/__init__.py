@@ -41,12 +41,12 @@ def load_config(schema: type[Schema], preset: str | None = None, words: Sequence
     _make_writable(config)
     if preset is not None:
         for name, value in _preset_values(preset, schema):
-            _assign(config, keys, name, value, where=f"preset '{preset}': ")
+            _assign(config, keys, name, value, _shown(value), where=f"preset '{preset}': ")
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
             raise UserError(f"'{word}' is not of the form key=value")
-        _assign(config, keys, name, _parse(text, name, keys), where="")
+        _assign(config, keys, name, _parse(text, name, keys), text)
     try:
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:  # an interpolation that resolves to nothing, or a missing value
@@ -101,8 +101,8 @@ def _parse(text: str, name: str, keys: dict[str, Key]) -> Any:
         raise UserError(f"{name}={text}: not a valid value ({_first_line(error)})") from error
 
 
-def _assign(config: DictConfig, keys: dict[str, Key], name: str, value: Any, where: str) -> None:
-    """Set one key, or say what is wrong with it."""
+def _assign(config: DictConfig, keys: dict[str, Key], name: str, value: Any, shown: str, where: str = "") -> None:
+    """Set one key, or say what is wrong with it; `shown` is the value as the user wrote it."""
     if name not in keys:
         members = [key for key in keys if key.startswith(f"{name}.")]
         if members:
@@ -111,7 +111,7 @@ def _assign(config: DictConfig, keys: dict[str, Key], name: str, value: Any, whe
     try:
         OmegaConf.update(config, name, value)
     except OmegaConfBaseException as error:
-        raise UserError(f"{where}{name}={_shown(value)}: expected {keys[name].type_text}") from error
+        raise UserError(f"{where}{name}={shown}: expected {keys[name].type_text}") from error
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -1,0 +1,130 @@
+"""Presets and `key=value` words become typed configuration, or one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from embodied_liftwm.commands import load_config, preset_folder, preset_names
+from embodied_liftwm.commands.schema import describe_type, field_comments, own_keys
+from embodied_liftwm.config import COMMANDS, CollectConfig, DemoConfig, EnvOptions, EvaluateConfig, TrainConfig
+from embodied_liftwm.errors import UserError
+
+
+def test_presets_are_the_four_of_the_design() -> None:
+    assert preset_names() == ["base", "debug", "paper", "small"]
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_preset_loads_into_every_command(preset: str, command: str) -> None:
+    assert isinstance(load_config(COMMANDS[command], preset), COMMANDS[command])
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_presets_hold_only_what_differs_from_the_defaults(preset: str) -> None:
+    import yaml
+
+    sections = yaml.safe_load((preset_folder() / f"{preset}.yaml").read_text())
+    for command, section in sections.items():
+        defaults = {key.name: key.default for key in own_keys(COMMANDS[command])}
+        for name, value in _leaves(section):
+            same = tuple(value) == defaults[name] if isinstance(value, list) else value == defaults[name]
+            assert not same, f"{preset}.yaml repeats the default of {command}.{name}"
+
+
+def _leaves(section: dict, prefix: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name, value in section.items():
+        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return found
+
+
+def test_words_override_the_preset_which_overrides_the_defaults() -> None:
+    config = load_config(TrainConfig, "debug", ["steps=7", "model.stride=8", "learning_rate=1e-4"])
+    assert (config.steps, config.model.stride, config.learning_rate) == (7, 8, 1e-4)
+    assert config.batch_size == 2  # from the preset
+    assert config.grad_clip == TrainConfig().grad_clip
+
+
+def test_values_keep_the_types_of_the_schema() -> None:
+    config = load_config(CollectConfig, None, ["env=123", "out=a=b", "env_options.odometry_noise=1", "episodes=1_000"])
+    assert (config.env, config.out, config.env_options.odometry_noise, config.episodes) == ("123", "a=b", 1.0, 1000)
+    assert isinstance(config.env_options, EnvOptions) and isinstance(config.env_options.odometry_noise, float)
+    assert load_config(EvaluateConfig, None, ["baseline="]).baseline == ""
+
+
+@pytest.mark.parametrize("text", ["[views,navigation]", "[views, navigation]", "views,navigation"])
+def test_lists_become_tuples(text: str) -> None:
+    assert load_config(EvaluateConfig, None, [f"suites={text}"]).suites == ("views", "navigation")
+
+
+def test_the_last_word_wins() -> None:
+    assert load_config(CollectConfig, None, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "words", "message"),
+    [
+        (CollectConfig, ["episode=3"], "unknown key 'episode': did you mean 'episodes'?"),
+        (CollectConfig, ["image_size=32"], "unknown key 'image_size': did you mean 'env_options.image_size'?"),
+        (DemoConfig, ["train.model.budgt=9"], "unknown key 'train.model.budgt': did you mean 'train.model.budget'?"),
+        (CollectConfig, ["zzzz=1"], "unknown key 'zzzz'"),
+        (CollectConfig, ["episodes"], "'episodes' is not of the form key=value"),
+        (CollectConfig, ["=3"], "'=3' is not of the form key=value"),
+        (CollectConfig, ["episodes=many"], "episodes=many: expected integer"),
+        (CollectConfig, ["episodes=2.5"], "episodes=2.5: expected integer"),
+        (CollectConfig, ["episodes="], "episodes=: expected integer"),
+        (CollectConfig, ["policy=foo"], "policy=foo: expected explore | walk | tour | loop | random | oracle"),
+        (CollectConfig, ["env_options=5"], "'env_options' is a group of keys"),
+        (CollectConfig, ["env_options.embodiment=car"], "env_options.embodiment=car: expected base | drone"),
+        (EvaluateConfig, ["suites=view"], "suites=view: expected list of views | persistence | navigation"),
+        (CollectConfig, ["episodes=[1"], "episodes=[1: not a valid value"),
+        (CollectConfig, ["episodes=0"], "episodes=0: must be at least 1"),
+        (CollectConfig, ["env_options.image_size=3"], "env_options.image_size=3: must be at least 16"),
+        (CollectConfig, ["seed=-1"], "seed=-1: must be in [0, "),
+        (CollectConfig, ["env=${nothing}"], "env: Interpolation key 'nothing' not found"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_would_be_right(schema: type, words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(schema, None, words)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_names_the_real_ones() -> None:
+    with pytest.raises(UserError, match=r"unknown preset 'huge': there are base, debug, paper, small"):
+        load_config(TrainConfig, "huge")
+
+
+def test_a_preset_that_names_an_unknown_key_says_which_preset(tmp_path, monkeypatch) -> None:
+    (tmp_path / "mine.yaml").write_text("train: {model: {budgets: 3}}\n")
+    (tmp_path / "broken.yaml").write_text("train: [\n")
+    (tmp_path / "stray.yaml").write_text("trian: {}\n")
+    monkeypatch.setattr("embodied_liftwm.commands.preset_folder", lambda: tmp_path)
+    with pytest.raises(UserError, match="preset 'mine': unknown key 'model.budgets': did you mean 'model.budget'?"):
+        load_config(TrainConfig, "mine")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(TrainConfig, "broken")
+    with pytest.raises(UserError, match="unknown section 'trian': did you mean 'train'?"):
+        load_config(TrainConfig, "stray")
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_key_is_documented_where_it_is_defined(command: str) -> None:
+    assert not [key.name for key in own_keys(COMMANDS[command]) if not key.meaning]
+
+
+def test_comments_are_read_from_the_source() -> None:
+    assert field_comments(EnvOptions)["image_size"] == "height and width of frames, pixels"
+    assert {key.name: key.default for key in own_keys(DemoConfig)}["collect.episodes"] == DemoConfig().collect.episodes
+    assert describe_type(tuple[int, ...]) == "list of integer"
+    assert describe_type(float | None) == "number or null"
+
+
+def test_schemas_are_frozen() -> None:
+    for schema in COMMANDS.values():
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            schema().out = "elsewhere"
