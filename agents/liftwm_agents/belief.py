@@ -1,0 +1,114 @@
+"""What one agent believes about its surroundings, read out of a world model's state: a map and the place of the goal.
+
+Reading is expensive (pictures are rendered), so it happens when the goal is called, from several places of the tour, for
+the goal may be in a room that cannot be seen from here; and every few steps afterwards, from where the agent stands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.tensor_tree import TensorTree
+from liftwm_agents.mapping import Grid, OccupancyMap
+from liftwm_agents.perception import goal_evidence, heading_of, locate_goal, panorama
+
+RECENT_READINGS = 3
+
+
+class SpatialBelief:
+    """Map and goal of one agent in one episode."""
+
+    def __init__(self, model: WorldModel, views: int, cell_m: float, stride: int = 2) -> None:
+        """
+        Args:
+            model: the world model whose state is read.
+            views: pictures of a full turn.
+            cell_m: edge of a map cell, metres.
+            stride: every stride-th pixel of a picture is used.
+        """
+        self._model, self._views, self._stride = model, views, stride
+        self.map = OccupancyMap(cell_m)
+        self.goal_xyz: np.ndarray | None = None  # [3] world, metres
+        self.confidence = 0.0  # in [0, 1]
+        self.rejected = np.zeros((0, 2))  # places that turned out not to be the goal, world xy
+        self._survey: list[tuple[np.ndarray, ...]] = []
+        self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=RECENT_READINGS)
+
+    def survey(self, state: TensorTree, positions: np.ndarray) -> None:
+        """Read the state from several places at once and keep what was found.
+
+        Args:
+            state: batch of one.
+            positions: camera centres in the world, metres. [P, 3]
+        """
+        found = panorama(self._model, state, self._views, positions, self._stride)
+        self.map.update(found)
+        self._survey.append(found.points())
+
+    def look(self, state: TensorTree) -> None:
+        """Read the state from the believed present position."""
+        found = panorama(self._model, state, self._views, None, self._stride)
+        self.map.update(found)
+        self._recent.append(found.points())
+
+    def stand(self, position: np.ndarray) -> None:
+        """Where the agent stands is free. [2] or [3] world, metres."""
+        self.map.mark(position[:2], occupied=False)
+
+    def bump(self, position: np.ndarray, heading_rad: float, ahead_m: float = 0.3) -> None:
+        """Something blocked the way ahead, whatever the state shows."""
+        ahead = np.array([np.cos(heading_rad), np.sin(heading_rad)]) * ahead_m
+        self.map.mark(position[:2] + ahead, occupied=True)
+
+    def reject(self) -> None:
+        """The goal was not where it was believed to be."""
+        if self.goal_xyz is not None:
+            self.rejected = np.concatenate([self.rejected, self.goal_xyz[None, :2]])
+        self.goal_xyz, self.confidence = None, 0.0
+
+    def locate(self, goal: np.ndarray) -> None:
+        """Search all readings for the goal. [G]"""
+        self.goal_xyz, self.confidence = locate_goal(*self._points(), goal, self.rejected)
+
+    def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Votes for the goal's place: positions [M, 3], weights [M]."""
+        return goal_evidence(*self._points(), goal)
+
+    def grid(self) -> Grid:
+        """The present map."""
+        return self.map.grid()
+
+    def _points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        readings = [*self._survey, *self._recent]
+        if not readings:
+            return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
+        xyz, rgb, seen = (np.concatenate(parts) for parts in zip(*readings, strict=True))
+        return xyz, rgb, seen
+
+
+def spread(positions: np.ndarray, count: int, at_least_m: float = 0.5) -> np.ndarray:
+    """Choose places that are far from one another: farthest-point sampling from the last one.
+
+    Args:
+        positions: [P, 3] world, metres.
+        count: how many at most.
+        at_least_m: stop when every place has a chosen one this near.
+
+    Returns:
+        [K, 3], K <= count.
+    """
+    chosen = [len(positions) - 1]
+    distance = np.linalg.norm(positions - positions[-1], axis=-1)
+    while len(chosen) < count and distance.max() > at_least_m:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(positions - positions[chosen[-1]], axis=-1))
+    return positions[chosen]
+
+
+def ego_pose(model: WorldModel, state: TensorTree) -> tuple[np.ndarray, float]:
+    """Believed camera position [3] and heading, radians, of a state of batch one."""
+    pose = model.ego_camera(state).world_from_camera[0].detach().cpu().numpy()
+    return pose[:3, 3].astype(np.float64), float(heading_of(pose))

@@ -1,0 +1,143 @@
+"""A world model's memory as the observation of stable-baselines3 policies.
+
+`WorldModelVecEnv` watches every step through the model and replaces the observation by what `readout` finds in the state;
+`BirdsEyeExtractor` is the network in front of the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import Tensor, nn
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.tensor_tree import TensorTree, concatenate
+from liftwm_agents.observations import KEYS, encode_action, to_observation
+from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, feature_space, watch
+
+
+class WorldModelVecEnv(VecEnvWrapper):
+    """Watches every step of a VecEnv through a world model and shows the policy what the model remembers.
+
+    One state row per environment. A guided tour in `reset_infos[i]["tour"]` is watched whole before the episode begins.
+    """
+
+    def __init__(
+        self, venv: VecEnv, model: WorldModel, config: FeatureConfig | None = None, device: str | torch.device = "cpu"
+    ) -> None:
+        """
+        Args:
+            venv: environments whose observations are dicts with rgb, intrinsics, world_from_camera and goal.
+            model: any world model for frames of their size.
+            config: what is read.
+            device: where the model's tensors live.
+
+        Raises:
+            UserError: the observation space lacks a key, or its images are not the model's size.
+        """
+        self._model, self._config, self._device = model, config or FeatureConfig(), device
+        space = venv.observation_space
+        check_spaces(space, model)
+        assert isinstance(space, spaces.Dict)
+        goal_shape = space["goal"].shape
+        assert goal_shape is not None
+        super().__init__(venv, observation_space=feature_space(model, goal_shape[0], self._config))
+        self._readers = [FeatureReader(model, self._config) for _ in range(venv.num_envs)]
+        self._states: TensorTree = model.initial_state(venv.num_envs)
+        self._actions = np.zeros((venv.num_envs, spaces.flatdim(venv.action_space)), dtype=np.float32)
+
+    @torch.no_grad()
+    def reset(self) -> VecEnvObs:
+        """Reset every environment and watch the tours."""
+        obs = self._raw(self.venv.reset())
+        self.reset_infos = self.venv.reset_infos
+        fresh = [self._begin(i, obs) for i in range(self.num_envs)]
+        self._states = concatenate(fresh)
+        return self._stack([self._read(i, obs) for i in range(self.num_envs)])
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = np.stack([encode_action(action, self.action_space) for action in actions])
+        self.venv.step_async(actions)
+
+    @torch.no_grad()
+    def step_wait(self) -> VecEnvStepReturn:
+        """Observe the step; where an episode ended, its last features go to `terminal_observation` and a new one begins."""
+        raw, rewards, dones, infos = self.venv.step_wait()
+        obs = self._raw(raw)
+        ended = [int(i) for i in np.flatnonzero(dones)]
+        seen = {key: obs[key].copy() for key in KEYS}
+        for i in ended:
+            for key in KEYS:
+                seen[key][i] = infos[i]["terminal_observation"][key]
+        self._states = self._model.observe(self._states, to_observation(seen, self._actions, False, self._device))
+        features = [self._read(i, seen) for i in range(self.num_envs)]
+        self.reset_infos = self.venv.reset_infos
+        for i in ended:
+            infos[i]["terminal_observation"] = features[i]
+            self._replace_row(i, self._begin(i, obs))
+            features[i] = self._read(i, obs)
+        return self._stack(features), rewards, dones, infos
+
+    def _raw(self, obs: VecEnvObs) -> dict[str, np.ndarray]:
+        assert isinstance(obs, dict)
+        return {key: obs[key] for key in KEYS}
+
+    def _read(self, i: int, obs: Mapping[str, np.ndarray]) -> Features:
+        return self._readers[i].read(self._states.index(slice(i, i + 1)), obs["goal"][i])
+
+    def _replace_row(self, i: int, row: TensorTree) -> None:
+        chosen = torch.zeros(self.num_envs, dtype=torch.bool, device=self._device)
+        chosen[i] = True
+        self._states = row.expand(self.num_envs).where(chosen, self._states)
+
+    def _begin(self, i: int, obs: Mapping[str, np.ndarray]) -> TensorTree:
+        """Watch the tour and the first frame of environment i; returns its state, batch of one."""
+        first = {key: obs[key][i] for key in KEYS}
+        state, positions = watch(self._model, self.reset_infos[i].get("tour"), first, self._actions.shape[1], self._device)
+        self._readers[i].begin(state, positions)
+        return state
+
+    def _stack(self, features: list[Features]) -> VecEnvObs:
+        return {key: np.stack([row[key] for row in features]) for key in features[0]}
+
+
+def check_spaces(space: spaces.Space, model: WorldModel) -> None:
+    """Raise UserError where a model cannot watch an environment."""
+    if not isinstance(space, spaces.Dict) or any(key not in space.spaces for key in KEYS):
+        raise UserError(f"the environment's observation must be a Dict with {', '.join(KEYS)}, got {space}")
+    shape, size = space["rgb"].shape, getattr(model, "image_size", None)
+    assert shape is not None
+    if size is not None and tuple(shape[:2]) != (size, size):
+        raise UserError(
+            f"the model takes frames of {size} x {size}, the environment gives {shape[0]} x {shape[1]}: "
+            f"set env_options.image_size={size}, or choose another model"
+        )
+
+
+class BirdsEyeExtractor(BaseFeaturesExtractor):
+    """A small convolutional network over the map, joined with the vector."""
+
+    def __init__(self, observation_space: spaces.Dict, features_dim: int = 128) -> None:
+        super().__init__(observation_space, features_dim)
+        birdseye, vector = observation_space["birdseye"].shape, observation_space["vector"].shape
+        assert birdseye is not None and vector is not None
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(birdseye[0], 16, 4, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+        )  # fmt: skip
+        with torch.no_grad():
+            width = self.convolutions(torch.zeros(1, *birdseye)).shape[1]
+        self.join = nn.Sequential(nn.Linear(width + vector[0], features_dim), nn.LayerNorm(features_dim), nn.ReLU())
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """birdseye [B, 4, cells, cells] and vector [B, n] -> [B, features_dim]."""
+        vector = observations["vector"].clamp(-10.0, 10.0)
+        return self.join(torch.cat([self.convolutions(observations["birdseye"]), vector], dim=1))

@@ -1,0 +1,201 @@
+"""A top-down map of what the state believes is free, occupied or unknown, and the way through it.
+
+The map is a grid of log odds in the world frame (the standard occupancy filter: Moravec and Elfes 1985; Thrun, Burgard,
+Fox 2005, chapter 9). Each rendered picture is level, so an image column is a vertical plane and acts as one beam of a
+range finder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
+
+from liftwm_agents.perception import Panorama
+
+FLOOR_M = 0.1  # points below are floor
+FLOOR_SLOPE = 0.04  # and this much more per metre of range: believed depth is worst far away
+CEILING_M = 1.2  # points above do not block a base
+BASE_RADIUS_M = 0.2
+RANGE_M = 8.0  # believed points farther than this are not mapped
+HIT, MISS, LIMIT = 0.9, 0.45, 3.0  # log odds of one reading, and their bound
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A snapshot of the map. Cell [i, j] covers world x in origin[0] + [i, i + 1] * cell_m, y likewise."""
+
+    occupied: np.ndarray  # [X, Y] bool
+    free: np.ndarray  # [X, Y] bool; neither means unknown
+    origin: np.ndarray  # [2] world xy of the lower corner, metres
+    cell_m: float
+
+    def cells(self, xy: np.ndarray) -> np.ndarray:
+        """Fractional index of world positions; whole numbers are cell centres. [..., 2]"""
+        return (xy - self.origin) / self.cell_m - 0.5
+
+    def nearest(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the cell that holds, or lies nearest to, world positions. Two of [...]"""
+        index = np.clip(np.rint(self.cells(xy)).astype(int), 0, np.array(self.free.shape) - 1)
+        return index[..., 0], index[..., 1]
+
+    def centres(self) -> np.ndarray:
+        """World xy of every cell centre. [X, Y, 2]"""
+        index = np.stack(np.meshgrid(*map(np.arange, self.free.shape), indexing="ij"), axis=-1)
+        return self.origin + (index + 0.5) * self.cell_m
+
+
+class OccupancyMap:
+    """Accumulates panoramas; grows where they reach."""
+
+    def __init__(self, cell_m: float, margin_m: float = 1.0) -> None:
+        self.cell_m = cell_m
+        self._margin = round(margin_m / cell_m)
+        self._corner = np.zeros(2, dtype=int)  # index, in cells from the world's origin, of log_odds[0, 0]
+        self._log_odds = np.zeros((1, 1), dtype=np.float32)
+
+    def update(self, panorama: Panorama) -> None:
+        """Take in one reading: cells where beams end are occupied, cells that they cross are free."""
+        hits, crossed = _beams(panorama, self.cell_m)
+        both = np.concatenate([hits, crossed])
+        if len(both) == 0:
+            return
+        self._grow(both.min(axis=0), both.max(axis=0))
+        shape = self._log_odds.shape
+        hit, miss = np.zeros(shape), np.zeros(shape)
+        np.add.at(hit, tuple((hits - self._corner).T), 1.0)
+        np.add.at(miss, tuple((crossed - self._corner).T), 1.0)
+        change = np.where(hit >= 2, HIT, np.where((miss > 0) & (hit == 0), -MISS, 0.0))
+        self._log_odds = np.clip(self._log_odds + change, -LIMIT, LIMIT).astype(np.float32)
+
+    def mark(self, xy: np.ndarray, occupied: bool) -> None:
+        """Set one place for sure: where the base stands is free, what it bumped into is occupied. [2] world, metres."""
+        cell = np.floor(np.asarray(xy) / self.cell_m).astype(int)
+        self._grow(cell, cell)
+        i, j = cell - self._corner
+        around = self._log_odds[i - 1 : i + 2, j - 1 : j + 2]
+        around[...] = LIMIT if occupied else np.minimum(around, -MISS)
+
+    def grid(self) -> Grid:
+        """The present map."""
+        return Grid(self._log_odds > 0.5, self._log_odds < -0.2, self._corner * self.cell_m, self.cell_m)
+
+    def _grow(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Pad so that cells `low` to `high` lie inside with a margin."""
+        top = self._corner + self._log_odds.shape
+        before = np.maximum(self._corner - (low - self._margin), 0)
+        after = np.maximum(high + self._margin + 1 - top, 0)
+        if before.any() or after.any():
+            self._log_odds = np.pad(self._log_odds, list(zip(before, after, strict=True)))
+            self._corner = self._corner - before
+
+
+def _beams(panorama: Panorama, cell_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cells where obstacles are and cells that are seen through, in cells from the world's origin. Two of [n, 2]"""
+    seen = panorama.seen > 0.5
+    offset = panorama.xyz[..., :2] - panorama.origin[:, None, None, :2]
+    distance = np.linalg.norm(offset, axis=-1)
+    height = panorama.xyz[..., 2]
+    near = seen & (distance < RANGE_M)
+    obstacle = near & (height > FLOOR_M + FLOOR_SLOPE * distance) & (height < CEILING_M)
+    # A beam is free up to the second nearest obstacle pixel of its column (one may be noise), or up to the farthest point.
+    blocked = np.where(obstacle, distance, np.inf)
+    first = np.partition(blocked, 1, axis=1)[:, 1]
+    farthest = np.where(near, distance, 0.0).max(axis=1)
+    reach = np.minimum(first - 1.5 * cell_m, farthest)
+    direction = np.where(near[..., None], offset / np.maximum(distance, 1e-6)[..., None], 0.0).sum(axis=1)
+    direction = direction / np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-6)
+    steps = np.arange(0.0, RANGE_M, cell_m)
+    along = panorama.origin[:, None, None, :2] + direction[:, :, None] * steps[:, None]
+    crossed = along[(steps < reach[..., None]) & near.any(axis=1)[..., None]]
+    hits = panorama.xyz[obstacle][:, :2]
+    return np.floor(hits / cell_m).astype(int), np.floor(crossed / cell_m).astype(int)
+
+
+@dataclass(frozen=True)
+class CostField:
+    """Metres still to go from anywhere, at the price of the cells crossed."""
+
+    cost: np.ndarray  # [X, Y] metres
+    blocked: np.ndarray  # [X, Y] 1.0 where a base of BASE_RADIUS_M would touch something
+    grid: Grid
+
+    def at(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cost and collision at world positions, bilinear; outside the map the straight way back is added.
+
+        Args:
+            xy: world, metres. [..., 2]
+
+        Returns:
+            Cost in metres [...], collision in [0, 1] [...].
+        """
+        cells = self.grid.cells(xy)
+        inside = np.clip(cells, 0, np.array(self.cost.shape) - 1)
+        outside = np.linalg.norm(cells - inside, axis=-1) * self.grid.cell_m
+        where = np.moveaxis(inside, -1, 0)
+        cost = ndimage.map_coordinates(self.cost, where, order=1, mode="nearest")
+        return cost + 3.0 * outside, ndimage.map_coordinates(self.blocked, where, order=1, mode="nearest")
+
+
+def cost_to_go(
+    grid: Grid, targets: np.ndarray, unknown: float = 2.5, blocked: float = 30.0, reach_m: float = 0.45
+) -> CostField:
+    """Shortest priced paths to the nearest target by Dijkstra's algorithm on the 8-connected grid.
+
+    Nothing is forbidden, only dear: a phantom wall in the map must not seal a door. Cells within `reach_m` of a target are
+    cleared, for the target itself is an obstacle.
+
+    Args:
+        grid: the map.
+        targets: world xy, metres; at least one. [K, 2]
+        unknown: price of a metre of unknown cells; free ones cost 1.
+        blocked: price added within BASE_RADIUS_M of an occupied cell.
+        reach_m: radius around targets that stays open.
+
+    Returns:
+        `CostField` on the grid.
+    """
+    targets = np.atleast_2d(targets)
+    i, j = grid.nearest(targets)
+    elsewhere = np.ones(grid.free.shape, dtype=bool)
+    elsewhere[i, j] = False
+    away = ndimage.distance_transform_edt(elsewhere) * grid.cell_m
+    occupied = grid.occupied & (away > reach_m)
+    clearance = np.full(occupied.shape, np.inf)
+    if occupied.any():
+        clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m - 0.5 * grid.cell_m
+    touching = clearance < BASE_RADIUS_M
+    price = np.where(grid.free | (away <= reach_m), 1.0, unknown)
+    price = price + np.where(touching, blocked, 2.0 * np.clip(1.0 - (clearance - BASE_RADIUS_M) / 0.25, 0.0, 1.0))
+    sources = np.unique(i * grid.free.shape[1] + j)
+    cost = dijkstra(_graph(price, grid.cell_m), directed=False, indices=sources, min_only=True)
+    return CostField(cost.reshape(price.shape), touching.astype(np.float64), grid)
+
+
+def _graph(price: np.ndarray, cell_m: float) -> coo_matrix:
+    """Edges between neighbouring cells, priced by the mean of the two."""
+    index = np.arange(price.size).reshape(price.shape)
+    rows, columns, weights = [], [], []
+    pairs = (
+        (np.s_[1:, :], np.s_[:-1, :], 1.0),
+        (np.s_[:, 1:], np.s_[:, :-1], 1.0),
+        (np.s_[1:, 1:], np.s_[:-1, :-1], 2**0.5),
+        (np.s_[1:, :-1], np.s_[:-1, 1:], 2**0.5),
+    )
+    for here, there, length in pairs:
+        rows.append(index[here].ravel())
+        columns.append(index[there].ravel())
+        weights.append((0.5 * (price[here] + price[there]) * length * cell_m).ravel())
+    entries = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
+    return coo_matrix(entries, shape=(price.size, price.size)).tocsr()
+
+
+def frontier(grid: Grid) -> np.ndarray:
+    """Free cells that touch the unknown: where exploring may go on. World xy, metres. [K, 2]"""
+    unknown = ~(grid.free | grid.occupied)
+    open_free = grid.free & ~ndimage.binary_dilation(grid.occupied, iterations=max(1, round(BASE_RADIUS_M / grid.cell_m)))
+    edge = open_free & ndimage.binary_dilation(unknown)
+    return grid.centres()[edge]

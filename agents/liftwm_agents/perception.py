@@ -1,0 +1,234 @@
+"""What an agent can find out by looking around inside a world model's state.
+
+Cameras are placed at believed positions, the model renders them, and the depth it believes in becomes coloured points in
+the world frame. Everything here goes through `WorldModel.render` and `ego_camera`, so it works on any memory. World z is
+up and the floor lies at z = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embodied_liftwm.geometry import back_project
+from embodied_liftwm.protocols import Camera, WorldModel
+from embodied_liftwm.tensor_tree import TensorTree
+
+MIN_FIELD_OF_VIEW_RAD = math.radians(80.0)  # as the environments' cameras: models render best what looks like their data
+VOXEL_M = 0.05  # points closer than this are one piece of evidence, however many pixels show them
+CLUSTER_RADIUS_M = 0.35  # about the largest object
+MAX_OBJECT_HEIGHT_M = 1.5
+CHROMA_SIGMA = 0.06  # of chromaticity r/(r+g+b), g/(r+g+b): 10-20 % errors of a channel stay within two sigma
+BRIGHTNESS_SIGMA = 0.6  # of log brightness: shading and lamps change it more than the hue
+
+
+@dataclass(frozen=True)
+class Panorama:
+    """Level pictures of the state around one or more positions, as points in the world."""
+
+    xyz: np.ndarray  # [V, H, W, 3] float32 world, metres
+    rgb: np.ndarray  # [V, H, W, 3] float32 in [0, 1]
+    seen: np.ndarray  # [V, H, W] float32 in [0, 1]; 0 where the model has no depth
+    origin: np.ndarray  # [V, 3] float32 camera centres, metres
+
+    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All points with any evidence: xyz [P, 3], rgb [P, 3], seen [P]."""
+        keep = self.seen > 0.05
+        return self.xyz[keep], self.rgb[keep], self.seen[keep]
+
+
+def heading_of(world_from_camera: np.ndarray) -> np.ndarray:
+    """Yaw of the optical axis in the world's ground plane, radians. [...]"""
+    return np.arctan2(world_from_camera[..., 1, 2], world_from_camera[..., 0, 2])
+
+
+def level_cameras(positions: np.ndarray, headings: np.ndarray, height: int, width: int, views: int) -> Camera:
+    """`views` level cameras at each position, a full turn in equal yaw steps from each heading.
+
+    Args:
+        positions: camera centres in the world, metres. [P, 3]
+        headings: yaw of the first view, radians. [P]
+        height: image height, pixels.
+        width: image width, pixels.
+        views: cameras a position.
+
+    Returns:
+        Camera of batch P * views, positions outermost.
+    """
+    yaw = (headings[:, None] + np.arange(views) * 2 * np.pi / views).reshape(-1)
+    forward = np.stack([np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)], axis=-1)
+    right = np.stack([np.sin(yaw), -np.cos(yaw), np.zeros_like(yaw)], axis=-1)
+    down = np.broadcast_to([0.0, 0.0, -1.0], forward.shape)
+    pose = np.tile(np.eye(4, dtype=np.float32), (len(yaw), 1, 1))
+    pose[:, :3, :3] = np.stack([right, down, forward], axis=-1)
+    pose[:, :3, 3] = np.repeat(positions, views, axis=0)
+    field_of_view = max(MIN_FIELD_OF_VIEW_RAD, 2 * math.pi / views * 1.05)
+    focal = 0.5 * width / math.tan(0.5 * min(field_of_view, math.radians(150.0)))
+    Ks = np.array([[focal, 0, 0.5 * width], [0, focal, 0.5 * height], [0, 0, 1]], dtype=np.float32)
+    return Camera(torch.from_numpy(np.tile(Ks, (len(yaw), 1, 1))), torch.from_numpy(pose), height, width)
+
+
+@torch.no_grad()
+def panorama(
+    model: WorldModel, state: TensorTree, views: int, positions: np.ndarray | None = None, stride: int = 1
+) -> Panorama:
+    """Look around inside the state.
+
+    Args:
+        model: any world model.
+        state: its state, batch of one.
+        views: cameras of a full turn.
+        positions: camera centres in the world, metres; None for the believed ego camera alone. [P, 3]
+        stride: keep every stride-th pixel of the rendered points.
+
+    Returns:
+        `Panorama` of V = P * views pictures.
+    """
+    ego = model.ego_camera(state)
+    pose = ego.world_from_camera[0].cpu().numpy()
+    centres = pose[None, :3, 3] if positions is None else np.asarray(positions, dtype=np.float32)
+    cameras = level_cameras(centres, np.full(len(centres), heading_of(pose)), ego.height, ego.width, views)
+    pictures = []
+    for start in range(0, len(centres) * views, views):
+        camera = cameras.index(slice(start, start + views)).to(ego.world_from_camera.device)
+        pictures.append(_points_of_view(model, state.expand(views), camera, stride))
+    xyz, rgb, seen = (np.concatenate(parts) for parts in zip(*pictures, strict=True))
+    return Panorama(xyz, rgb, seen, cameras.world_from_camera[:, :3, 3].numpy())
+
+
+def _points_of_view(model: WorldModel, state: TensorTree, camera: Camera, stride: int) -> tuple[np.ndarray, ...]:
+    """Render and back-project: xyz [V, h, w, 3], rgb [V, h, w, 3], seen [V, h, w] at every stride-th pixel."""
+    view = model.render(state, camera)
+    pixels = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+    xyz = back_project(view.depth, camera.intrinsics, camera.world_from_camera)[pixels]
+    rgb = view.rgb.permute(0, 2, 3, 1)[pixels].clamp(0, 1)
+    seen = torch.where(view.depth > 0, view.seen, torch.zeros_like(view.seen))[pixels]
+    return xyz.cpu().numpy(), rgb.cpu().numpy(), seen.cpu().numpy()
+
+
+def colour_match(rgb: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """How well colours agree in hue, and roughly in brightness, in [0, 1].
+
+    Args:
+        rgb: [P, 3] in [0, 1].
+        colour: the colour looked for. [3] in [0, 1]
+
+    Returns:
+        exp(-d^2 / 2) of the chromaticity distance and of the log brightness ratio. [P]
+    """
+    brightness = rgb.sum(axis=-1, keepdims=True) + 1e-3
+    wanted = float(colour.sum()) + 1e-3
+    chroma = ((rgb / brightness - colour / wanted) ** 2).sum(axis=-1) / CHROMA_SIGMA**2
+    darker = np.log(brightness[..., 0] / wanted) / BRIGHTNESS_SIGMA
+    return np.exp(-0.5 * (chroma + darker**2))
+
+
+def voxelize(points: np.ndarray, rgb: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average points within cells of VOXEL_M, weighted by `seen`.
+
+    Args:
+        points: world, metres. [P, 3]
+        rgb: [P, 3]
+        seen: [P]
+
+    Returns:
+        Mean position [M, 3], mean colour [M, 3], largest `seen` [M].
+    """
+    cells = np.floor(points / VOXEL_M).astype(np.int64) + (1 << 19)
+    keys = (cells[:, 0] << 40) | (cells[:, 1] << 20) | cells[:, 2]
+    _, index = np.unique(keys, return_inverse=True)
+    weight = np.bincount(index, seen)
+    means = [np.bincount(index, seen * column) / weight for column in (*points.T, *rgb.T)]
+    highest = np.zeros(len(weight))
+    np.maximum.at(highest, index, seen)
+    return np.stack(means[:3], axis=-1), np.stack(means[3:], axis=-1), highest
+
+
+def goal_evidence(points: np.ndarray, rgb: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the goal's colour is: one weighted vote a voxel.
+
+    Args:
+        points: world, metres. [P, 3]
+        rgb: [P, 3] in [0, 1]
+        seen: [P] in [0, 1]
+        goal: the instruction, colour first; all zeros before it is given. [G]
+
+    Returns:
+        Positions [M, 3] between the floor and MAX_OBJECT_HEIGHT_M, and votes in [0, 1] [M]; empty without a goal.
+    """
+    height = points[:, 2]
+    keep = (height > 0.02) & (height < MAX_OBJECT_HEIGHT_M) & (seen > 0.2)
+    if not np.any(goal) or not keep.any():
+        return np.zeros((0, 3)), np.zeros(0)
+    xyz, colour, confidence = voxelize(points[keep], rgb[keep], seen[keep])
+    votes = confidence * colour_match(colour, np.asarray(goal[:3], dtype=np.float64))
+    strong = votes > 0.1
+    return xyz[strong], votes[strong]
+
+
+def locate_goal(
+    points: np.ndarray,
+    rgb: np.ndarray,
+    seen: np.ndarray,
+    goal: np.ndarray,
+    rejected: np.ndarray | None = None,
+) -> tuple[np.ndarray | None, float]:
+    """Find the compact cluster of points that has the goal's colour.
+
+    Votes are smoothed by mean shift from the strongest cells; a cluster scores by its votes minus those in the ring around
+    it, so that a small object wins over a large wall of the same hue.
+
+    Args:
+        points: world, metres. [P, 3]
+        rgb: [P, 3] in [0, 1]
+        seen: [P] in [0, 1]
+        goal: the instruction, colour first. [G]
+        rejected: places known not to be the goal, world xy. [R, 2]
+
+    Returns:
+        World position [3] or None, and confidence in [0, 1].
+    """
+    xyz, votes = goal_evidence(points, rgb, seen, goal)
+    if rejected is not None and len(rejected) and len(xyz):
+        far = np.linalg.norm(xyz[:, None, :2] - rejected[None], axis=-1).min(axis=1) > 2 * CLUSTER_RADIUS_M
+        xyz, votes = xyz[far], votes[far]
+    if len(votes) == 0:
+        return None, 0.0
+    best, best_score, best_confidence = None, 0.0, 0.0
+    for seed in _seeds(xyz, votes):
+        centre = _mean_shift(xyz, votes, seed)
+        score, confidence = _cluster_score(xyz, votes, centre)
+        if score > best_score:
+            best, best_score, best_confidence = centre, score, confidence
+    return best, best_confidence
+
+
+def _seeds(xyz: np.ndarray, votes: np.ndarray, cell_m: float = 0.25, count: int = 12) -> np.ndarray:
+    """Mean position of the cells that hold the most votes. [S, 3]"""
+    _, index = np.unique(np.floor(xyz / cell_m).astype(np.int64), axis=0, return_inverse=True)
+    index = index.reshape(-1)
+    total = np.bincount(index, votes)
+    means = np.stack([np.bincount(index, votes * column) / total for column in xyz.T], axis=-1)
+    return means[np.argsort(-total)[:count]]
+
+
+def _mean_shift(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray, steps: int = 5) -> np.ndarray:
+    for _ in range(steps):
+        near = votes * (np.linalg.norm(xyz - centre, axis=-1) < CLUSTER_RADIUS_M)
+        if near.sum() == 0:
+            break
+        centre = (near[:, None] * xyz).sum(axis=0) / near.sum()
+    return centre
+
+
+def _cluster_score(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray) -> tuple[float, float]:
+    """Votes inside minus votes of the ring to 2.5 radii, and a confidence that grows with number and quality of votes."""
+    distance = np.linalg.norm(xyz - centre, axis=-1)
+    inside = distance < CLUSTER_RADIUS_M
+    ring = (distance >= CLUSTER_RADIUS_M) & (distance < 2.5 * CLUSTER_RADIUS_M)
+    score = float(votes[inside].sum() - 0.5 * votes[ring].sum())
+    quality = float((votes[inside] ** 2).sum() / (votes[inside].sum() + 1e-9))
+    return score, max(0.0, quality * (1.0 - math.exp(-max(score, 0.0) / 4.0)))

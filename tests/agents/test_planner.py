@@ -1,0 +1,210 @@
+"""The planner and what it reads: goal, map, paths and MPPI."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
+from liftwm_agents.belief import spread
+from liftwm_agents.mapping import Grid, OccupancyMap, cost_to_go, frontier
+from liftwm_agents.mppi import imagine_poses, improve_plan, make_plan
+from liftwm_agents.observations import encode_action, infer_action_space
+from liftwm_agents.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
+from tests.agents.oracle_model import OracleMemory
+
+RED = np.array([0.8, 0.2, 0.2, 1, 0, 0, 0, 0, 0], dtype=np.float32)
+
+
+def blob(rng: np.random.Generator, centre: list[float], colour: list[float], count: int = 200, radius: float = 0.12):
+    points = np.array(centre) + rng.uniform(-radius, radius, (count, 3))
+    shade = rng.uniform(0.7, 1.1, (count, 1))
+    return points, np.clip(np.array(colour) * shade + rng.normal(0, 0.05, (count, 3)), 0, 1)
+
+
+def test_goal_is_found_among_other_objects_and_a_reddish_wall() -> None:
+    rng = np.random.default_rng(0)
+    wall = np.stack([rng.uniform(-3, 3, 4000), np.full(4000, 2.0), rng.uniform(0, 2, 4000)], axis=-1)
+    parts = [
+        blob(rng, [1.0, -1.0, 0.3], [0.85, 0.25, 0.2]),
+        blob(rng, [-2.0, 1.0, 0.3], [0.2, 0.7, 0.3]),
+        (wall, np.tile([0.6, 0.3, 0.25], (4000, 1))),
+    ]
+    xyz, rgb = (np.concatenate(part) for part in zip(*parts, strict=True))
+    found, confidence = locate_goal(xyz, rgb, np.ones(len(xyz)), RED)
+    assert found is not None
+    assert np.linalg.norm(found - [1.0, -1.0, 0.3]) < 0.1
+    assert confidence > 0.3
+
+
+def test_goal_is_not_found_where_nothing_was_seen_or_it_was_rejected() -> None:
+    xyz, rgb = blob(np.random.default_rng(1), [1.0, -1.0, 0.3], [0.8, 0.2, 0.2])
+    assert locate_goal(xyz, rgb, np.zeros(len(xyz)), RED) == (None, 0.0)
+    assert locate_goal(xyz, rgb, np.ones(len(xyz)), np.zeros(9)) == (None, 0.0)
+    assert locate_goal(xyz, rgb, np.ones(len(xyz)), RED, rejected=np.array([[1.0, -1.0]])) == (None, 0.0)
+
+
+def test_colour_match_tolerates_shade_but_not_hue() -> None:
+    colour = np.array([0.8, 0.2, 0.2])
+    shaded, off, other = colour_match(np.array([[0.56, 0.14, 0.14], [0.8, 0.27, 0.22], [0.2, 0.8, 0.2]]), colour)
+    assert shaded > 0.7 and off > 0.4 and other < 1e-6
+
+
+def test_level_cameras_turn_once_and_look_level() -> None:
+    camera = level_cameras(np.array([[1.0, 2.0, 0.5]]), np.array([0.3]), 8, 8, 4)
+    pose = camera.world_from_camera.numpy()
+    np.testing.assert_allclose(np.linalg.det(pose[:, :3, :3]), 1.0, atol=1e-6)
+    turns = np.angle(np.exp(1j * (heading_of(pose) - 0.3)))
+    np.testing.assert_allclose(np.sort(turns % (2 * np.pi)), np.arange(4) * np.pi / 2, atol=1e-5)
+    np.testing.assert_allclose(pose[:, 2, 1], -1.0, atol=1e-6)  # image down is world down
+
+
+class WallModel(OracleMemory):
+    """Renders a wall straight ahead at z-depth 2 m, whatever it is asked."""
+
+    def render(self, state, camera: Camera) -> View:
+        size = (len(camera.intrinsics), camera.height, camera.width)
+        return View(torch.full((size[0], 3, *size[1:]), 0.5), torch.full(size, 2.0), torch.ones(size))
+
+
+def test_panorama_back_projects_z_depth_into_the_world() -> None:
+    model = WallModel(image_size=8)
+    state = model.initial_state(1)
+    seen = panorama(model, state, 4, np.array([[1.0, 2.0, 0.5]], dtype=np.float32), stride=2)
+    assert seen.xyz.shape == (4, 4, 4, 3)
+    planes = np.abs(seen.xyz[..., :2] - [1.0, 2.0]).max(axis=-1)
+    np.testing.assert_allclose(planes, 2.0, atol=1e-5)  # four walls make a square of 2 m around the camera
+    assert isinstance(model, WorldModel)
+
+
+def room(low: float = -2.0, high: float = 2.0, cell_m: float = 0.1) -> Panorama:
+    """A panorama of a square room seen from its centre: one level ring of wall points at 0.6 m."""
+    yaw = np.linspace(-np.pi, np.pi, 720, endpoint=False)
+    reach = high / np.maximum(np.abs(np.cos(yaw)), np.abs(np.sin(yaw)))
+    ring = np.stack([reach * np.cos(yaw), reach * np.sin(yaw), np.full_like(yaw, 0.6)], axis=-1)
+    xyz = np.repeat(ring[None, None], 3, axis=1)  # three pixel rows of the same wall
+    return Panorama(xyz, np.full(xyz.shape, 0.5), np.ones(xyz.shape[:3]), np.array([[0.0, 0.0, 0.5]]))
+
+
+def test_map_is_free_inside_occupied_at_walls_unknown_beyond() -> None:
+    occupancy = OccupancyMap(cell_m=0.1)
+    occupancy.update(room())
+    grid = occupancy.grid()
+
+    def at(x: float, y: float) -> tuple[bool, bool]:
+        i, j = grid.nearest(np.array([x, y]))
+        return bool(grid.free[i, j]), bool(grid.occupied[i, j])
+
+    assert at(0.05, 0.05) == (True, False)
+    assert at(1.45, -1.45) == (True, False)
+    assert at(2.05, 0.55) == (False, True)
+    assert at(2.75, 0.0) == (False, False)
+    occupancy.mark(np.array([2.05, 0.55]), occupied=False)
+    grid = occupancy.grid()
+    assert at(2.05, 0.55) == (True, False)
+
+
+def test_map_grows_where_it_is_told() -> None:
+    occupancy = OccupancyMap(cell_m=0.1)
+    occupancy.update(room())
+    occupancy.mark(np.array([-7.0, 9.0]), occupied=True)
+    grid = occupancy.grid()
+    i, j = grid.nearest(np.array([-7.0, 9.0]))
+    assert grid.occupied[i, j]
+    i, j = grid.nearest(np.array([0.0, 0.0]))
+    assert grid.free[i, j]
+
+
+def two_rooms() -> Grid:
+    """4 m x 2 m of free cells; a wall at x = 2 with a door at y in [1.4, 2.0]."""
+    free = np.ones((40, 20), dtype=bool)
+    free[20, :14] = False
+    return Grid(~free, free, np.zeros(2), 0.1)
+
+
+def test_cost_to_go_leads_through_the_door() -> None:
+    field = cost_to_go(two_rooms(), np.array([[3.0, 0.3]]))
+    start, door, goal = field.at(np.array([[1.0, 0.3], [2.05, 1.8], [3.0, 0.3]]))[0]
+    assert goal < 0.1
+    assert door < start
+    straight = 2.0
+    through = np.hypot(1.05, 1.5) + np.hypot(0.95, 1.5)
+    assert straight + 1.0 < start < through + 3.0
+    touching = field.at(np.array([[2.05, 0.5], [1.0, 1.0]]))[1]
+    np.testing.assert_allclose(touching, [1.0, 0.0], atol=1e-6)
+
+
+def test_cost_outside_the_map_grows() -> None:
+    field = cost_to_go(two_rooms(), np.array([[3.0, 0.3]]))
+    near, far = field.at(np.array([[4.5, 0.3], [6.5, 0.3]]))[0]
+    assert far - near == pytest.approx(6.0)
+
+
+def test_frontier_lies_between_free_and_unknown() -> None:
+    free = np.zeros((30, 30), dtype=bool)
+    free[5:15, 5:15] = True
+    edge = frontier(Grid(np.zeros_like(free), free, np.zeros(2), 0.1))
+    assert len(edge) == 36  # the border cells of a 10 x 10 square
+    assert edge.min() > 0.5 and edge.max() < 1.5
+
+
+def test_spread_covers_the_tour() -> None:
+    path = np.stack([np.linspace(0, 4, 50), np.zeros(50), np.zeros(50)], axis=-1)
+    chosen = spread(path, 3)
+    np.testing.assert_allclose(np.sort(chosen[:, 0]), [0.0, 2.0, 4.0], atol=0.1)
+    assert len(spread(np.zeros((5, 3)), 3)) == 1
+
+
+def drive_to(space: spaces.Space, target: torch.Tensor, steps: int) -> float:
+    """Distance that remains after `steps` of replanning in the model's own unicycle."""
+    model = OracleMemory(image_size=8, capacity=4)
+    state = model.initial_state(1)
+    pose = level_cameras(np.zeros((1, 3)), np.zeros(1), 8, 8, 1).world_from_camera
+    state = state.map(lambda t: pose if t.shape == (1, 4, 4) else t)
+    plan = make_plan(space, horizon=12, noise=0.6)
+    generator = torch.Generator().manual_seed(0)
+
+    def cost(poses: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return (poses[:, :, :2, 3] - target).norm(dim=-1).mean(dim=1)
+
+    for _ in range(steps):
+        improve_plan(plan, model, state, cost, 64, 2, 0.05, generator)
+        state = model.imagine(state, plan.first()[None])
+        plan.shift()
+    return float((state.world_from_camera[0, :2, 3] - target).norm())
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(6)])
+@pytest.mark.parametrize("target", [(1.5, 0.5), (-1.0, 1.0)])
+def test_mppi_reaches_a_target_with_a_unicycle(space: spaces.Space, target: tuple[float, float]) -> None:
+    assert drive_to(space, torch.tensor(target), steps=30) < 0.2
+
+
+def test_imagined_states_share_memory_with_the_state() -> None:
+    model = OracleMemory(image_size=8, capacity=1000)
+    state = model.initial_state(1)
+    assert state.expand(64).points.data_ptr() == state.points.data_ptr()
+    assert imagine_poses(model, state, torch.zeros(64, 3, 2)).shape == (64, 3, 4, 4)
+
+
+def test_actions_are_encoded_and_inferred() -> None:
+    discrete, continuous = spaces.Discrete(6), spaces.Box(-1.0, 1.0, (2,), np.float32)
+    np.testing.assert_array_equal(encode_action(2, discrete), [0, 0, 1, 0, 0, 0])
+    tour = np.stack([np.zeros(6), *(encode_action(a, discrete) for a in (1, 4, 0))])
+    assert infer_action_space(tour) == discrete
+    assert infer_action_space(np.array([[0, 0], [0.5, 1.0]], dtype=np.float32)) == continuous
+
+
+def test_oracle_memory_renders_what_it_observed() -> None:
+    rng = np.random.default_rng(0)
+    model = OracleMemory(image_size=16, stride=1, capacity=1000)
+    rgb = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    model.tell(rgb, np.full((16, 16), 2.0))
+    camera = level_cameras(np.zeros((1, 3)), np.zeros(1), 16, 16, 1)
+    image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+    state = model.observe(model.initial_state(1), Observation(image, camera, torch.zeros(1, 2), torch.ones(1, dtype=bool)))
+    view = model.render(state, camera)
+    assert torch.allclose(view.depth, torch.full((1, 16, 16), 2.0), atol=1e-4)
+    assert view.seen.min() == 1.0

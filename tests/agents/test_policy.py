@@ -1,0 +1,235 @@
+"""Policies on the state: the VecEnv wrapper, features, and PPO that trains, saves, resumes and acts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from embodied_liftwm.config import EVAL_SEED_OFFSET, PlannerConfig, TrainAgentConfig
+from embodied_liftwm.errors import UserError
+from liftwm_agents.features import BirdsEyeExtractor, WorldModelVecEnv
+from liftwm_agents.planner import PlannerPolicy
+from liftwm_agents.policy import PPOPolicy, TrainingSeeds, train_ppo
+from liftwm_agents.readout import FeatureConfig
+from tests.agents.oracle_model import DepthTap, OracleMemory
+from tests.agents.toy_env import TOUR_FRAMES, ToyRoom
+
+SIZE = 24
+FEATURES = FeatureConfig(cells=16, extent_m=6.0, views=4, read_every=4, survey_places=1)
+MODEL = OracleMemory(image_size=SIZE, capacity=20_000, stride=1)
+
+
+class TourTap(DepthTap):
+    """Also hands over the depth of the tour's frames."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        obs, info = super().reset(**kwargs)
+        for rgb, depth in zip(info["tour"]["rgb"], info["tour_depth"], strict=True):
+            self._model.tell(rgb, depth)
+        return obs, info
+
+
+def toy(discrete: bool = False, max_steps: int = 40) -> gym.Env:
+    return TourTap(ToyRoom(SIZE, discrete, max_steps), MODEL)
+
+
+def make_toy() -> gym.Env:
+    return toy()
+
+
+def watched(num_envs: int = 2, max_steps: int = 40, discrete: bool = False) -> WorldModelVecEnv:
+    venv = DummyVecEnv([lambda: toy(discrete, max_steps)] * num_envs)
+    venv.seed(0)
+    return WorldModelVecEnv(venv, MODEL, FEATURES)
+
+
+def rows(obs: Any, i: int) -> dict[str, np.ndarray]:
+    return {key: value[i] for key, value in obs.items()}
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_observations_are_in_the_space(discrete: bool) -> None:
+    env = watched(discrete=discrete, max_steps=3)
+    obs = env.reset()
+    for _ in range(4):
+        assert all(env.observation_space.contains(rows(obs, i)) for i in range(2))
+        obs, rewards, dones, infos = env.step(np.stack([env.action_space.sample() for _ in range(2)]))
+        assert rewards.shape == dones.shape == (2,) and len(infos) == 2
+
+
+def test_tour_is_watched_and_the_goal_behind_is_known() -> None:
+    env = watched(num_envs=1)
+    obs = env.reset()
+    points = int(env._states.valid.sum())
+    assert points == (TOUR_FRAMES + 1) * SIZE * SIZE
+    room: ToyRoom = env.venv.envs[0].unwrapped
+    east, north = room._ball[:2] - room._xy
+    bearing = np.arctan2(north, east) - room._yaw
+    cos, sin, distance, confidence = obs["vector"][0, 9:13]
+    np.testing.assert_allclose([cos, sin], [np.cos(bearing), np.sin(bearing)], atol=0.15)
+    assert confidence > 0.3 and abs(distance * 5.0 - np.hypot(east, north)) < 0.4
+    ahead, left = np.hypot(east, north) * np.array([np.cos(bearing), np.sin(bearing)])
+    row, column = int((3.0 - ahead) / 0.375), int((3.0 - left) / 0.375)
+    goal_channel = obs["birdseye"][0, 3]
+    assert goal_channel[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].max() > 0.5
+    assert obs["birdseye"][0, 0, 8, 8] == 1.0  # where it stands is free
+    assert obs["birdseye"][0, 1].sum() > 10  # and there are walls
+
+
+def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
+    env = watched(max_steps=5)
+    env.reset()
+    env.venv.envs[1].unwrapped._max_steps = 100
+    still = np.zeros((2, 2), dtype=np.float32)
+    for _ in range(4):
+        _, _, dones, _ = env.step(still)
+        assert not dones.any()
+    before = env._states.valid.sum(dim=1)
+    obs, _, dones, infos = env.step(still)
+    after = env._states.valid.sum(dim=1)
+    assert dones.tolist() == [True, False]
+    assert after[0] == (TOUR_FRAMES + 1) * SIZE * SIZE < before[0]
+    assert after[1] == before[1] + SIZE * SIZE
+    terminal = infos[0]["terminal_observation"]
+    assert env.observation_space.contains(terminal)
+    assert not np.array_equal(terminal["vector"], obs["vector"][0])
+    assert infos[0]["TimeLimit.truncated"] and "terminal_observation" not in infos[1]
+
+
+def test_model_of_another_image_size_is_refused() -> None:
+    model = OracleMemory(image_size=64)
+    model.image_size = 64
+    with pytest.raises(UserError, match="64 x 64, the environment gives 24 x 24"):
+        WorldModelVecEnv(DummyVecEnv([toy]), model, FEATURES)
+    with pytest.raises(UserError, match="must be a Dict with rgb"):
+        WorldModelVecEnv(DummyVecEnv([lambda: gym.make("CartPole-v1")]), MODEL, FEATURES)
+
+
+def test_extractor_reads_both_parts() -> None:
+    space = spaces.Dict(
+        birdseye=spaces.Box(0, 1, (4, 16, 16), np.float32), vector=spaces.Box(-np.inf, np.inf, (15,), np.float32)
+    )
+    extractor = BirdsEyeExtractor(space, features_dim=8)
+    birdseye, vector = torch.rand(3, 4, 16, 16), torch.randn(3, 15)
+    out = extractor({"birdseye": birdseye, "vector": vector})
+    assert out.shape == (3, 8)
+    assert not torch.equal(out, extractor({"birdseye": 1 - birdseye, "vector": vector}))
+    assert not torch.equal(out, extractor({"birdseye": birdseye, "vector": -vector}))
+
+
+def test_training_scenes_never_come_from_the_evaluation_half() -> None:
+    seeds: list[int] = []
+
+    class Spy(gym.Wrapper):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            assert seed is not None
+            seeds.append(seed)
+            return self.env.reset(seed=seed)
+
+    first, second = (TrainingSeeds(Spy(ToyRoom(8)), seed) for seed in (3, 3))
+    for _ in range(3):
+        first.reset()
+    for _ in range(3):
+        second.reset()
+    assert seeds[:3] == seeds[3:] and len(set(seeds)) == 3
+    assert all(0 <= seed < EVAL_SEED_OFFSET for seed in seeds)
+
+
+def config(run: Path, steps: int) -> TrainAgentConfig:
+    return TrainAgentConfig(
+        env="tests.agents.test_policy:make_toy", run=str(run), steps=steps, num_envs=2, rollout_steps=16, batch_size=16
+    )
+
+
+def test_ppo_trains_saves_resumes_and_acts(tmp_path: Path) -> None:
+    seen: list[int] = []
+    path = train_ppo(config(tmp_path, 64), MODEL, lambda row: seen.append(row.steps), FEATURES)
+    assert seen == [32, 64]
+    first = PPO.load(path).policy.state_dict()
+    train_ppo(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
+    assert seen == [32, 64, 96]
+    resumed = PPO.load(path)
+    assert resumed.num_timesteps == 96
+    assert any(not torch.equal(value, first[name]) for name, value in resumed.policy.state_dict().items())
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 96
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "policy.zip", "tensorboard"]
+    train_ppo(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
+    assert seen == [32, 64, 96]  # nothing remained to be done
+
+    env, policy = toy(), PPOPolicy(MODEL, tmp_path, features=FEATURES)
+    obs, info = env.reset(seed=1)
+    policy.begin(info["tour"])
+    for _ in range(3):
+        action = policy.act(obs, info)
+        assert env.action_space.contains(action)
+        obs, _, _, _, info = env.step(action)
+
+
+def test_wrapper_and_policy_see_the_same_features(tmp_path: Path) -> None:
+    train_ppo(config(tmp_path, 32), MODEL, None, FEATURES)
+    algorithm = PPO.load(tmp_path / "policy.zip")
+    venv = WorldModelVecEnv(DummyVecEnv([toy]), MODEL, FEATURES)
+    venv.seed(5)
+    obs = venv.reset()
+    env, policy = toy(), PPOPolicy(MODEL, tmp_path, features=FEATURES)
+    raw, info = env.reset(seed=5)
+    policy.begin(info["tour"])
+    for _ in range(6):
+        expected, _ = algorithm.predict(obs, deterministic=True)
+        action = policy.act(raw, info)
+        np.testing.assert_allclose(action, expected[0], atol=1e-5)
+        obs, *_ = venv.step(expected)
+        raw, *_ = env.step(action)
+
+
+def test_bad_zip_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no policy at"):
+        PPOPolicy(MODEL, tmp_path)
+    (tmp_path / "policy.zip").write_bytes(b"not a zip")
+    with pytest.raises(UserError, match="not a stable-baselines3 zip"):
+        PPOPolicy(MODEL, tmp_path)
+    with pytest.raises(UserError, match="not a stable-baselines3 zip"):
+        train_ppo(config(tmp_path, 32), MODEL, None, FEATURES)
+
+
+def test_zip_of_another_model_is_refused(tmp_path: Path) -> None:
+    train_ppo(config(tmp_path, 32), MODEL, None, FEATURES)
+    wider = replace(FEATURES, cells=32)
+    with pytest.raises(UserError, match="another model, task or number"):
+        train_ppo(config(tmp_path, 64), MODEL, None, wider)
+    env, policy = toy(), PPOPolicy(MODEL, tmp_path, features=wider)
+    obs, info = env.reset(seed=1)
+    policy.begin(info["tour"])
+    with pytest.raises(UserError, match="another model's features"):
+        policy.act(obs, info)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_planner_returns_to_the_ball_it_saw_on_the_tour(discrete: bool) -> None:
+    policy = PlannerPolicy(MODEL, PlannerConfig(num_samples=64, panorama_views=4))
+    solved = 0
+    for seed in range(4):
+        env = toy(discrete)
+        obs, info = env.reset(seed=seed)
+        policy.begin(info["tour"])
+        done = False
+        while not done:
+            action = policy.act(obs, {})
+            assert env.action_space.contains(action)
+            obs, _, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
+        solved += info["success"]
+    assert solved >= 3
+    found = policy.diagnostics()
+    assert found["confidence"] > 0.3 and found["plans_per_second"] > 10
