@@ -1,0 +1,27 @@
+"""Camera-carrying agents in procedural rooms that test memory: `import liftwm_envs` registers the Gymnasium ids."""
+
+from __future__ import annotations
+
+import os
+
+import gymnasium
+
+from liftwm_envs.backend import choose_renderer
+from liftwm_envs.errors import EnvError
+
+__all__ = ["ENV_IDS", "EnvError", "choose_renderer"]
+
+choose_renderer()
+# Frames are small: llvmpipe's worker threads cost more than they give, and collection runs a process per core.
+os.environ.setdefault("LP_NUM_THREADS", "0")
+
+_TASKS = ("Revisit", "Occlusion")
+_SIZES = ("S", "M")
+
+ENV_IDS: tuple[str, ...] = tuple(f"liftwm/{task}-{size}-v0" for task in _TASKS for size in _SIZES)
+
+for _task in _TASKS:
+    for _size in _SIZES:
+        _id = f"liftwm/{_task}-{_size}-v0"
+        if _id not in gymnasium.registry:
+            gymnasium.register(_id, entry_point="liftwm_envs.env:RoomEnv", kwargs={"task": _task, "size": _size})

@@ -1,0 +1,43 @@
+"""Cameras: intrinsics, and the one conversion from MuJoCo's camera frame to OpenCV's.
+
+A MuJoCo (OpenGL) camera looks along -z with y up; an OpenCV camera looks along +z with y down. Poses everywhere else in the
+project are OpenCV `world_from_camera`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FOVY_DEG = 80.0
+_OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])
+
+
+def world_from_opencv(xpos: ArrayLike, xmat: ArrayLike) -> NDArray[np.float64]:
+    """OpenCV camera pose from MuJoCo's `cam_xpos` [3] and `cam_xmat` [9]: flips the y and z axes of the camera. [4, 4]"""
+    pose = np.eye(4)
+    pose[:3, :3] = np.reshape(xmat, (3, 3)) * _OPENCV_FROM_OPENGL
+    pose[:3, 3] = xpos
+    return pose
+
+
+def intrinsics_from_fovy(height: int, width: int, fovy_deg: float = FOVY_DEG) -> NDArray[np.float32]:
+    """Pinhole matrix in pixels of a camera with square pixels, whose pixel centres lie at half-integers. [3, 3]"""
+    focal = 0.5 * height / math.tan(0.5 * math.radians(fovy_deg))
+    return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]], np.float32)
+
+
+def back_project(depth: NDArray, intrinsics: NDArray, world_from_camera: NDArray) -> NDArray[np.float64]:
+    """World points of a z-depth map. depth [H, W] metres, intrinsics [3, 3], pose [4, 4] -> [H, W, 3]; where depth is 0, the camera."""
+    height, width = depth.shape
+    v, u = np.mgrid[0:height, 0:width] + 0.5
+    rays = np.stack([(u - intrinsics[0, 2]) / intrinsics[0, 0], (v - intrinsics[1, 2]) / intrinsics[1, 1], np.ones_like(u)], -1)
+    points = rays * depth[..., None].astype(np.float64)
+    return points @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
+
+
+def yaw_of(world_from_camera: NDArray) -> float:
+    """Heading of the camera's viewing direction in the floor plane, radians, counter-clockwise from world x."""
+    return math.atan2(world_from_camera[1, 2], world_from_camera[0, 2])

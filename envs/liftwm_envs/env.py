@@ -1,0 +1,220 @@
+"""The Gymnasium environment: a camera-carrying agent in a procedural world, on a task that tests its memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from liftwm_envs.errors import EnvError
+from liftwm_envs.odometry import Odometry
+from liftwm_envs.scene import SHAPES, Scene, make_scene
+from liftwm_envs.simulation import Simulation
+from liftwm_envs.embodiments import EMBODIMENTS
+from liftwm_envs.tasks import TASKS, Task, settings_of
+
+GOAL_DIM = 3 + len(SHAPES)
+_SPLIT = 2**30  # scenes of seeds below are for training, from here on for evaluation
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise EnvError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
+
+
+class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
+    """See docs/tasks.md. One integer seed fixes the scene and everything else.
+
+    Args:
+        task, size: set by the Gymnasium id, e.g. `liftwm/Revisit-S-v0`.
+        embodiment: wheeled base, or 6-DoF drone.
+        action: continuous in [-1, 1], or discrete.
+        image_size: height and width of frames, pixels.
+        texture: "flat" leaves surfaces without texture, a stress test.
+        odometry_noise: standard deviation of the believed motion as a share of the true motion.
+        truth: put the hidden state into info["truth"]; for evaluation alone.
+        reward: "sparse" is 1 on success; "progress" adds the metres by which the way to the goal shortened.
+        max_steps: truncate an episode after so many steps in all; by default only the task's own limit holds.
+        render_mode: None or "rgb_array".
+
+    Raises:
+        EnvError: an option that does not exist, or no GL on this machine.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's own spelling
+
+    def __init__(
+        self,
+        task: str = "Revisit",
+        size: str = "S",
+        *,
+        embodiment: Literal["base", "drone"] = "base",
+        action: Literal["continuous", "discrete"] = "continuous",
+        image_size: int = 64,
+        texture: Literal["rich", "flat"] = "rich",
+        odometry_noise: float = 0.0,
+        truth: bool = False,
+        reward: Literal["sparse", "progress"] = "sparse",
+        max_steps: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        _choice("embodiment", embodiment, tuple(EMBODIMENTS))
+        _choice("action", action, ("continuous", "discrete"))
+        _choice("texture", texture, ("rich", "flat"))
+        _choice("reward", reward, ("sparse", "progress"))
+        if not 16 <= image_size <= 2048:
+            raise EnvError(f"image_size={image_size}: must be in [16, 2048]")
+        if not 0 <= odometry_noise < math.inf:
+            raise EnvError(f"odometry_noise={odometry_noise}: must be at least 0")
+        if max_steps is not None and max_steps < 1:
+            raise EnvError(f"max_steps={max_steps}: must be at least 1")
+        if render_mode not in (None, "rgb_array"):
+            raise EnvError(f"render_mode={render_mode!r}: must be None or 'rgb_array'")
+        self.settings = settings_of(task, size)
+        self.task_name, self.size, self.embodiment_name, self.action_kind = task, size, embodiment, action
+        self.image_size, self.texture, self.truth, self.reward_kind = image_size, texture, truth, reward
+        self.max_steps, self.render_mode = max_steps, render_mode
+        self._odometry_noise = odometry_noise
+        self._discrete = EMBODIMENTS[embodiment].discrete_actions if action == "discrete" else None
+        self._action_dim = EMBODIMENTS[embodiment].action_dim
+        self.action_space = (
+            spaces.Discrete(len(self._discrete))
+            if self._discrete is not None
+            else spaces.Box(-1.0, 1.0, (self._action_dim,), np.float32)
+        )
+        self.observation_space = spaces.Dict(
+            {
+                "rgb": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
+                "intrinsics": spaces.Box(0.0, 1e5, (9,), np.float32),
+                "world_from_camera": spaces.Box(-1e3, 1e3, (16,), np.float32),
+                "goal": spaces.Box(0.0, 1.0, (GOAL_DIM,), np.float32),
+            }
+        )
+        self._sim: Simulation | None = None
+        self._last_seed = 0
+        self._goal = np.zeros(GOAL_DIM, np.float32)
+
+    # -- what policies with privileges, tests and tools read -------------------------------------------------------------
+    @property
+    def sim(self) -> Simulation:
+        """The running simulation.
+
+        Raises:
+            EnvError: before the first reset, or after close.
+        """
+        if self._sim is None:
+            raise EnvError("the environment is not running: call reset() first")
+        return self._sim
+
+    @property
+    def scene(self) -> Scene:
+        """The present world."""
+        return self.sim.scene
+
+    # -- Gymnasium -------------------------------------------------------------------------------------------------------
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """A new world: that of `seed`, else one drawn from the same half of the seeds (training or evaluation) as the last seed."""
+        super().reset(seed=seed)
+        if seed is None:
+            seed = int(self.np_random.integers(_SPLIT)) + (_SPLIT if self._last_seed >= _SPLIT else 0)
+        self._last_seed = seed
+        self.close()
+        rng = np.random.default_rng([seed, 11])
+        scene = make_scene(seed, self.settings.scene_of(self.texture))
+        self._sim = Simulation(scene, self.embodiment_name, self.image_size)
+        self.task: Task = TASKS[self.task_name](self.settings, scene, rng, self.image_size)
+        self._odometry = Odometry(self._sim.camera_pose(), self._odometry_noise, np.random.default_rng([seed, 13]))
+        self._intrinsics = self._sim.intrinsics.ravel()
+        self._goal = np.zeros(GOAL_DIM, np.float32)
+        self._steps, self._distance, self._done = 0, math.nan, False
+        return self._observe()
+
+    def step(self, action: Any) -> tuple[dict[str, NDArray], float, bool, bool, dict[str, Any]]:
+        """One control step (0.25 s).
+
+        Raises:
+            EnvError: an action of the wrong shape, out of range or not a number; a step before reset.
+        """
+        sim = self.sim
+        sim.action[:] = self._continuous(action)
+        sim.step()
+        self._steps += 1
+        before = self._distance
+        observation, info = self._observe()
+        success = info["success"]
+        reward = float(success)
+        if self.reward_kind == "progress" and not math.isnan(before):
+            reward += before - self._distance
+        task = self.task
+        late = task.goal is not None and self._steps - task.called_at >= task.limit_steps
+        truncated = not success and (late or (self.max_steps is not None and self._steps >= self.max_steps))
+        return observation, reward, success, truncated, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The last frame, in render mode "rgb_array". [H, W, 3] uint8"""
+        return self._rgb.copy() if self.render_mode == "rgb_array" and self._sim is not None else None
+
+    def close(self) -> None:
+        """Free the renderer; harmless twice."""
+        if self._sim is not None:
+            self._sim.close()
+            self._sim = None
+
+    # -- inner -----------------------------------------------------------------------------------------------------------
+    def _continuous(self, action: Any) -> NDArray:
+        if self._discrete is not None:
+            if not self.action_space.contains(action) and not (isinstance(action, int | np.integer) and 0 <= action < len(self._discrete)):
+                raise EnvError(f"action {action!r}: must be an integer in [0, {len(self._discrete) - 1}]")
+            return self._discrete[int(action)]
+        values = np.asarray(action, np.float64)
+        if values.shape != (self._action_dim,):
+            raise EnvError(f"action of shape {list(values.shape)}: must be [{self._action_dim}]")
+        if not np.abs(values).max() <= 1.0 + 1e-6:  # also false for NaN
+            raise EnvError(f"action {values.tolist()}: every number must be in [-1, 1]")
+        return values
+
+    def _observe(self) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """Render, let the task look, and put observation and info together."""
+        sim, task = self.sim, self.task
+        rgb, depth = sim.render_rgb_depth()
+        self._rgb = rgb
+        segmentation = visible = None
+        if self.truth or task.goal is None:
+            segmentation = sim.render_segmentation()
+            visible = np.bincount(segmentation.ravel(), minlength=len(sim.scene.objects) + 1)[1:]
+        if task.goal is None:
+            task.update(sim, self._steps, visible)
+            if task.goal is not None:
+                self._goal = np.concatenate([task.goal.colour, task.goal.one_hot_shape()])
+        pose = sim.camera_pose()
+        position = pose[:2, 3].copy()
+        self._distance = task.distance_to_goal(position)
+        observation = {
+            "rgb": rgb,
+            "intrinsics": self._intrinsics.copy(),
+            "world_from_camera": self._odometry.update(pose).astype(np.float32).ravel(),
+            "goal": self._goal.copy(),
+        }
+        info: dict[str, Any] = {
+            "phase": task.phase,
+            "success": task.is_success(position),
+            "position": position,
+            "distance_to_goal": self._distance,
+            "shortest_path_m": task.shortest_path_m,
+            "solvable_by_memory": task.solvable_by_memory,
+            "goal_object": 0 if task.goal is None else task.goal.id,
+            "bump": sim.bumped,
+        }
+        if self.truth:
+            info["truth"] = {
+                "depth": depth.astype(np.float16),
+                "segmentation": segmentation,
+                "world_from_camera": pose.astype(np.float32),
+                "object_pose": sim.object_poses(),
+                "visible_pixels": visible.astype(np.int32),
+            }
+        return observation, info

@@ -1,0 +1,82 @@
+"""A scene with an agent in it, running: physics, camera, screens."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from liftwm_envs.build import AGENT_NAME, CAMERA_NAME, SCREEN_SUNK_M, new_spec, object_body, screen_body
+from liftwm_envs.cameras import intrinsics_from_fovy, world_from_opencv
+from liftwm_envs.embodiments import EMBODIMENTS, SUBSTEPS
+from liftwm_envs.rendering import Renderer
+from liftwm_envs.scene import Scene
+
+_RISE_STEPS = 4
+
+
+class Simulation:
+    """Physics and camera of one scene. `step`, `render_rgb_depth` and `render_segmentation` are what one control step costs."""
+
+    def __init__(self, scene: Scene, embodiment: str, image_size: int) -> None:
+        self.scene = scene
+        self.embodiment = EMBODIMENTS[embodiment]()
+        spec = new_spec(scene, image_size)
+        self.embodiment.add_to(spec, scene.start)
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self.embodiment.bind(self.model, self.data)
+        mujoco.mj_forward(self.model, self.data)
+        self._camera = self.model.camera(CAMERA_NAME).id
+        self._agent = self.model.body(AGENT_NAME).id
+        self._objects = np.array([self.model.body(object_body(o.id)).id for o in scene.objects])
+        self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
+        self._renderer = Renderer(self.model, self.data, image_size, image_size, self._camera)
+        self.intrinsics = intrinsics_from_fovy(image_size, image_size)
+        self.action = np.zeros(self.embodiment.action_dim)
+        self.bumped = False
+
+    def step(self) -> None:
+        """One control step under `self.action`: `SUBSTEPS` steps of physics, each with its velocity command."""
+        model, data, control, action = self.model, self.data, self.embodiment.control, self.action
+        bumped = False
+        for _ in range(SUBSTEPS):
+            control(action)
+            mujoco.mj_step(model, data)
+            bumped = bumped or data.ncon > 0
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+        self.bumped = bumped
+
+    def render_rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Colour [H, W, 3] and z-depth in metres [H, W], of one pass."""
+        return self._renderer.rgb_depth()
+
+    def render_segmentation(self) -> NDArray[np.uint16]:
+        """Object ids [H, W] of the frame that `render_rgb_depth` drew last."""
+        return self._renderer.segmentation()
+
+    def camera_pose(self) -> NDArray[np.float64]:
+        """True `world_from_camera` (OpenCV). [4, 4]"""
+        return world_from_opencv(self.data.cam_xpos[self._camera], self.data.cam_xmat[self._camera])
+
+    def position(self) -> NDArray[np.float64]:
+        """Camera position in the plan. [2]"""
+        return self.data.cam_xpos[self._camera][:2].copy()
+
+    def object_poses(self) -> NDArray[np.float32]:
+        """xyz and quaternion wxyz of every object, world frame. [O, 7]"""
+        return np.concatenate([self.data.xpos[self._objects], self.data.xquat[self._objects]], 1).astype(np.float32)
+
+    def screen_is_up(self, screen_id: int) -> bool:
+        """Whether a screen has risen all the way."""
+        return bool(self.data.mocap_pos[self._mocap[screen_id], 2] >= 0.0)
+
+    def lift_screen(self, screen_id: int) -> None:
+        """Raise a screen by a quarter of its way; takes effect with the next physics step."""
+        at = self.data.mocap_pos[self._mocap[screen_id]]
+        at[2] = min(0.0, at[2] - SCREEN_SUNK_M / _RISE_STEPS) if at[2] - SCREEN_SUNK_M / _RISE_STEPS < -1e-6 else 0.0
+
+    def close(self) -> None:
+        """Free what the renderer holds."""
+        self._renderer.close()
