@@ -162,12 +162,17 @@ def scan(folder: Path) -> dict[int, Path]:
 def _scan(folder: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
     for path in data_files(folder):
-        for index in _indices(path):
+        for index in episode_indices(path):
             found.setdefault(index, path)
     return dict(sorted(found.items()))
 
 
-def _indices(path: Path) -> list[int]:
+def episode_indices(path: Path) -> list[int]:
+    """Indices of the episodes in a file.
+
+    Raises:
+        UserError: it is truncated, foreign, or holds none.
+    """
     with open_file(path) as file:
         indices = [int(match[1]) for name in file if (match := _GROUP.fullmatch(name))]
     if not indices:
@@ -244,7 +249,7 @@ def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:
     """
     path = folder / shard_name(shard)
     pieces = {index: folder / f"{group_name(index)}.h5" for index in indices}
-    packed = set(_indices(path)) if path.exists() else set()
+    packed = set(episode_indices(path)) if path.exists() else set()
     if not packed.issuperset(indices):
         with replacing_hdf5(path) as target:
             for index in sorted(packed.union(indices)):

@@ -1,0 +1,64 @@
+"""`liftwm collect`: episodes into a dataset folder, with a progress bar; an interrupted collection is continued."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from embodied_liftwm.config import CollectConfig
+from liftwm_agents.collection import CollectProgress, collect
+
+
+def run(config: CollectConfig) -> None:
+    """Collect, or continue to, `config.episodes` episodes, and say what is there now."""
+    console = Console()
+    meter = _Meter(config.episodes)
+    with Progress(
+        TextColumn("collecting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes  {task.fields[rate]:5.0f} frames/s"),
+        TimeElapsedColumn(),
+        TextColumn("left {task.fields[left]}"),
+        console=console,
+    ) as bar:
+        task = bar.add_task("collect", total=config.episodes, rate=0.0, left="?")
+        progress = collect(config, lambda now: bar.update(task, completed=now.episodes, **meter.update(now)))
+    console.print(_closing_line(config, progress, meter), soft_wrap=True, highlight=False)
+
+
+def _closing_line(config: CollectConfig, progress: CollectProgress, meter: _Meter) -> str:
+    if not progress.frames:
+        return f"{config.out} holds {progress.found} episodes already: nothing to collect"
+    new = progress.episodes - meter.found
+    kept = f", {meter.found} were there" if meter.found else ""
+    speed = f"{progress.frames} frames in {meter.seconds:.1f} s ({meter.rate:.0f} frames/s, {config.workers} workers)"
+    return f"collected {new} episodes{kept}: {speed}: {config.out}"
+
+
+class _Meter:
+    """Frames per second since the first frame came, and time left. Starting processes is not counted as recording."""
+
+    def __init__(self, total: int) -> None:
+        self._begin = time.monotonic()
+        self._first: float | None = None
+        self._total = total
+        self.found = 0
+        self.rate = self.seconds = 0.0
+
+    def update(self, progress: CollectProgress) -> dict[str, float | str]:
+        now = time.monotonic()
+        self.seconds = now - self._begin
+        if not progress.frames:
+            self.found = progress.episodes
+            return {}
+        self._first = self._first or now
+        if now > self._first:
+            self.rate = progress.frames / (now - self._first)
+        new = progress.episodes - self.found
+        if not new:
+            return {"rate": self.rate}
+        minutes, seconds = divmod(round((now - self._first) / new * (self._total - progress.episodes)), 60)
+        return {"rate": self.rate, "left": f"{minutes}:{seconds:02d}"}

@@ -1,0 +1,103 @@
+"""`liftwm data info|check|play DIR`: look at a dataset."""
+
+from __future__ import annotations
+
+import difflib
+
+from rich.console import Console
+from rich.table import Table
+
+from embodied_liftwm.data.integrity import DatasetSummary, check, summarize
+from embodied_liftwm.data.reader import EvaluationReader
+from embodied_liftwm.errors import UserError
+
+PLAY_OPTIONS = ("episode", "out", "fps")
+
+
+def run(words: list[str]) -> int:
+    """Run one action on a dataset.
+
+    Args:
+        words: the action, the dataset folder, then `key=value` options of the action.
+
+    Returns:
+        Exit code: 1 if `check` found problems, else 0.
+    """
+    action, *rest = words
+    folders = [word for word in rest if "=" not in word]
+    if len(folders) != 1:
+        raise UserError(f"data {action} takes one dataset folder, got {len(folders)}: liftwm data {action} DIR")
+    options = dict(word.split("=", 1) for word in rest if "=" in word)
+    known = PLAY_OPTIONS if action == "play" else ()
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known) or 'none'}"
+            raise UserError(f"unknown option '{key}' of data {action}: {hint}")
+    return {"info": _info, "check": _check, "play": _play}[action](folders[0], options)
+
+
+def _info(folder: str, options: dict[str, str]) -> int:
+    found = summarize(folder)
+    table = Table(title=folder, show_header=False, title_justify="left")
+    for key, value in _rows(found).items():
+        table.add_row(key, value)
+    Console().print(table)
+    return 0
+
+
+def _rows(found: DatasetSummary) -> dict[str, str]:
+    info, (height, width), (least, median, most) = found.info, found.image_size, found.lengths
+    return {
+        "env": str(info.get("env")),
+        "env options": ", ".join(f"{key}={value}" for key, value in info.get("env_options", {}).items()),
+        "policy": f"{info.get('policy')}, split {info.get('split')}, seed {info.get('seed')}",
+        "episodes": str(found.episodes),
+        "frames": f"{found.frames} of {height} x {width}",
+        "actions an episode": f"{least} to {most}, median {median:g}",
+        "size": f"{found.bytes / 1e6:.1f} MB, {found.bytes / found.frames / 1e3:.1f} kB a frame",
+        "truth": "yes" if found.has_truth else "no",
+        "success": "not recorded" if found.success_share is None else f"{100 * found.success_share:.0f} %",
+        "mean return": f"{found.mean_return:.3f}",
+        "renderer": "; ".join(found.renderers) or "not recorded",
+        "versions": ", ".join(f"{name} {version}" for name, version in info.get("versions", {}).items()),
+    }
+
+
+def _check(folder: str, options: dict[str, str]) -> int:
+    console = Console()
+    with console.status("checking") as status:
+        problems = check(folder, lambda done, total: status.update(f"checking episode {done} of {total}"))
+    for problem in problems:
+        console.print(problem, style="red", soft_wrap=True, highlight=False, markup=False)
+    if problems:
+        console.print(f"{folder}: {len(problems)} problem{'s'[: len(problems) > 1]}", soft_wrap=True)
+        return 1
+    found = summarize(folder)
+    console.print(f"{folder}: {found.episodes} episodes, {found.frames} frames, no problems", soft_wrap=True)
+    return 0
+
+
+def _play(folder: str, options: dict[str, str]) -> int:
+    from embodied_liftwm.data.video import write_mp4
+
+    reader = EvaluationReader(folder)
+    number, fps = _whole(options, "episode", 0), _whole(options, "fps", 8)
+    if not 0 <= number < len(reader):
+        raise UserError(f"episode={number}: {folder} holds {len(reader)}, counted from 0")
+    if not 1 <= fps <= 240:
+        raise UserError(f"fps={fps}: must be 1 to 240")
+    out = options.get("out", f"{folder.rstrip('/')}-episode-{number}.mp4")
+    if not out.endswith(".mp4"):
+        raise UserError(f"out={out}: must end in .mp4")
+    episode = reader[number]
+    height, width = write_mp4(out, episode.rgb, fps)
+    Console().print(f"wrote {len(episode.rgb)} frames, {height} x {width}: {out}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _whole(options: dict[str, str], key: str, default: int) -> int:
+    try:
+        return int(options.get(key, default))
+    except ValueError:
+        raise UserError(f"{key}={options[key]}: expected a whole number") from None
