@@ -23,15 +23,17 @@ class CheckedModel(Generic[S]):
 
     Args:
         model: anything that satisfies `WorldModel`.
-        name: what to call it in messages and rows.
+        name: what rows call it.
+        source: what messages call it: where it was loaded from.
     """
 
-    def __init__(self, model: WorldModel[S], name: str) -> None:
+    def __init__(self, model: WorldModel[S], name: str, source: str = "") -> None:
         missing = [method for method in NEEDED if not callable(getattr(model, method, None))]
         if missing:
-            raise UserError(f"model {name}: a {type(model).__name__} without {missing[0]}(), which WorldModel asks for")
+            raise UserError(f"model {source or name}: a {type(model).__name__} without {missing[0]}(), which WorldModel has")
         self.model = model
         self.name = name
+        self.source = source or name
 
     def initial_state(self, batch_size: int) -> S:
         """A state that remembers nothing."""
@@ -57,32 +59,32 @@ class CheckedModel(Generic[S]):
             expected = (size, size) if isinstance(size, int) else tuple(size)
             if expected != tuple(episode.image_size):
                 have, want = "x".join(map(str, episode.image_size)), "x".join(map(str, expected))
-                raise UserError(f"the dataset has images of {have}, model {self.name} is for {want}: one of them must change")
+                raise UserError(f"the dataset has images of {have}, model {self.source} is for {want}: one of them must change")
         shapes = getattr(self.model, "shapes", None)
         for field, found in (("action_dim", episode.action.shape[1]), ("goal_dim", episode.goal.shape[1])):
             wanted = getattr(shapes, field, found)
             if wanted != found:
-                raise UserError(f"the dataset has {field} {found}, model {self.name} is for {wanted}: not the same task")
+                raise UserError(f"the dataset has {field} {found}, model {self.source} is for {wanted}: not the same task")
 
     def _state(self, state: Any, method: str, batch_size: int) -> S:
         if not isinstance(state, TensorTree):
-            raise UserError(f"model {self.name}: {method} returned a {type(state).__name__}, expected a TensorTree")
+            raise UserError(f"model {self.source}: {method} returned a {type(state).__name__}, expected a TensorTree")
         for name, tensor in state.named_tensors().items():
             if tensor.dim() == 0 or tensor.shape[0] != batch_size:
                 got = list(tensor.shape)
-                raise UserError(f"model {self.name}: {method}: state.{name} expected a batch axis of {batch_size}, got {got}")
+                raise UserError(f"model {self.source}: {method}: state.{name} expected a batch axis of {batch_size}, got {got}")
         return state  # type: ignore[return-value]
 
     def _tensor(self, view: View, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
         value = getattr(view, name, None)
         if not isinstance(value, Tensor):
-            raise UserError(f"model {self.name}: render: {name} expected a tensor {list(shape)}, got {type(value).__name__}")
+            raise UserError(f"model {self.source}: render: {name} expected a tensor {list(shape)}, got {type(value).__name__}")
         if tuple(value.shape) != shape:
-            raise UserError(f"model {self.name}: render: {name} expected {list(shape)}, got {list(value.shape)}")
+            raise UserError(f"model {self.source}: render: {name} expected {list(shape)}, got {list(value.shape)}")
         if not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
-            raise UserError(f"model {self.name}: render: {name} holds NaN or infinity at {bad} of {value.numel()} values")
+            raise UserError(f"model {self.source}: render: {name} holds NaN or infinity at {bad} of {value.numel()} values")
         low, high = float(value.min()), float(value.max())
         if low < bounds[0] or high > bounds[1]:
             expected = f"[{bounds[0]:g}, {bounds[1]:g}]"
-            raise UserError(f"model {self.name}: render: {name} expected within {expected}, got [{low:g}, {high:g}]")
+            raise UserError(f"model {self.source}: render: {name} expected within {expected}, got [{low:g}, {high:g}]")
