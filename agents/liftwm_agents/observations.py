@@ -73,6 +73,11 @@ def tour_observations(tour: Mapping[str, np.ndarray], device: str | torch.device
         yield to_observation(frame, tour["action"][k : k + 1], k == 0, device)
 
 
+def is_last_frame(tour: Mapping[str, np.ndarray] | None, obs: Mapping[str, np.ndarray]) -> bool:
+    """Whether a tour already ends with this observation, which must then not be observed a second time."""
+    return tour is not None and all(np.array_equal(tour[key][-1], obs[key]) for key in KEYS)
+
+
 def encode_action(action: np.ndarray | int, space: spaces.Space) -> np.ndarray:
     """The action as models see it: discrete ones one-hot, continuous ones as they are. [A] float32"""
     if isinstance(space, spaces.Discrete):

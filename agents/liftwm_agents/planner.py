@@ -20,14 +20,22 @@ from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.belief import SpatialBelief, ego_pose, spread
 from liftwm_agents.mapping import CostField, cost_to_go, frontier
 from liftwm_agents.mppi import ActionPlan, improve_plan, make_plan
-from liftwm_agents.observations import encode_action, infer_action_space, single, to_observation, tour_observations
+from liftwm_agents.observations import (
+    encode_action,
+    infer_action_space,
+    is_last_frame,
+    single,
+    to_observation,
+    tour_observations,
+)
 
 READ_EVERY = 4  # steps between readings of the state
 SURVEY_PLACES = 8  # places of the tour from which the state is read when the goal is called
 LEAST_CONFIDENCE = 0.05  # below, the goal counts as not found and the agent explores
-ARRIVED_M, PATIENCE = 0.5, 8  # this near for so many steps and the episode still goes on: it was not the goal
+ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the episode still goes on: it was not the goal
 NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
-COLLISION_M, CONTROL_M, TILT_M = 1.0, 0.02, 1.0  # prices in metres: touching, full action, leaving level flight
+COLLISION = 30.0  # price of a metre while touching something, in metres, as in the cost field
+CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
 BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined is a bump
 
 
@@ -72,6 +80,7 @@ class PlannerPolicy:
         self._last_action: np.ndarray | None = None
         self._expected_xy: np.ndarray | None = None
         self._last_xy: np.ndarray | None = None
+        self._tour: Mapping[str, np.ndarray] | None = None
         self._first, self._steps, self._arrived = True, 0, 0
         self._visited: list[np.ndarray] = []
         self._plans, self._plan_seconds = 0, 0.0
@@ -81,7 +90,7 @@ class PlannerPolicy:
         """Start an episode by watching its guided tour.
 
         Args:
-            tour: `info["tour"]` of a GuidedTour: stacked arrays of every frame before the call.
+            tour: `info["tour"]` of a GuidedTour: stacked arrays of every frame up to the call.
         """
         self.reset()
         if self._space is None:
@@ -89,7 +98,7 @@ class PlannerPolicy:
         for observation in tour_observations(tour, self._device):
             self._state = self._model.observe(self._state, observation)
             self._visited.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
-            self._first = False
+        self._tour, self._first = tour, False
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
@@ -138,8 +147,9 @@ class PlannerPolicy:
             raise ValueError("PlannerPolicy: give action_space, or begin() with a tour, before act()")
         if self._last_action is None:
             self._last_action = np.zeros(spaces.flatdim(self._space), dtype=np.float32)
-        observation = to_observation(single(obs), self._last_action[None], self._first, self._device)
-        self._state = self._model.observe(self._state, observation)
+        if self._steps > 0 or not is_last_frame(self._tour, obs):
+            observation = to_observation(single(obs), self._last_action[None], self._first, self._device)
+            self._state = self._model.observe(self._state, observation)
         self._first = False
 
     def _feel(self, position: np.ndarray, heading: float) -> None:
@@ -193,9 +203,12 @@ class PlannerPolicy:
             return moved - turned.sum(dim=1).abs()
         xy = poses[:, :, :2, 3]
         nose = xy[:, -1] + NOSE_M * poses[:, -1, :2, 2]
-        cost, touching = self._field.at(torch.cat([xy, nose[:, None]], dim=1).double().numpy())
-        along = cost[:, :-1].mean(axis=1) + cost[:, -1]
-        price = torch.from_numpy(along + COLLISION_M * touching[:, :-1].mean(axis=1)).float()
+        path = torch.cat([xy, nose[:, None]], dim=1).double().numpy()
+        cost, touching = self._field.at(path)
+        # Touching is paid for ever after: a sequence must not gain by passing through a wall within the horizon.
+        stride = np.linalg.norm(np.diff(path, axis=1, prepend=path[:, :1]), axis=-1)
+        total = cost + COLLISION * np.cumsum(touching * stride, axis=1)
+        price = torch.from_numpy(total[:, :-1].mean(axis=1) + total[:, -1]).float()
         tilt = poses[:, :, 2, 2].abs().mean(dim=1) + (poses[:, :, 2, 3] - poses[:, :1, 2, 3]).abs().mean(dim=1)
         return price + control + TILT_M * tilt
 

@@ -71,7 +71,7 @@ def make_env(config: TrainAgentConfig, seed: int) -> gym.Env:
     """
     source = find_env(config.env)
     if source.ours:
-        from liftwm_envs import GuidedTour
+        from liftwm_envs.wrappers import GuidedTour
 
         made: gym.Env = gym.make(
             source.gym_id, disable_env_checker=True, reward="progress", **dataclasses.asdict(config.env_options)

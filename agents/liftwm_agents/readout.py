@@ -17,7 +17,7 @@ from scipy import ndimage
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.belief import SpatialBelief, ego_pose, spread
-from liftwm_agents.observations import KEYS, to_observation, tour_observations
+from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
 
 BELIEF_DIM = 4  # cosine, sine and distance of the believed goal, confidence
 DISTANCE_SCALE_M = 5.0
@@ -130,19 +130,20 @@ def watch(
     Args:
         model: the world model.
         tour: stacked frames, or None.
-        first: the observation that reset returned.
+        first: the observation that reset returned, be it the tour's last frame or the one after.
         action_dim: A.
         device: where the model's tensors live.
 
     Returns:
-        The state, batch of one, and every camera position on the way, [K + 1, 3] world, metres.
+        The state, batch of one, and every camera position on the way, [K, 3] world, metres.
     """
     state, positions = model.initial_state(1), []
     for observation in tour_observations(tour, device) if tour else ():
         state = model.observe(state, observation)
         positions.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
-    batch = {key: np.asarray(first[key])[None] for key in KEYS}
-    observation = to_observation(batch, np.zeros((1, action_dim), dtype=np.float32), not positions, device)
-    state = model.observe(state, observation)
-    positions.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
+    if not is_last_frame(tour, first):
+        none = np.zeros((1, action_dim), dtype=np.float32)
+        observation = to_observation(single(first), none, not positions, device)
+        state = model.observe(state, observation)
+        positions.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
     return state, np.stack(positions)

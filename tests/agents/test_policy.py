@@ -71,7 +71,7 @@ def test_tour_is_watched_and_the_goal_behind_is_known() -> None:
     env = watched(num_envs=1)
     obs = env.reset()
     points = int(env._states.valid.sum())
-    assert points == (TOUR_FRAMES + 1) * SIZE * SIZE
+    assert points == TOUR_FRAMES * SIZE * SIZE
     room: ToyRoom = env.venv.envs[0].unwrapped
     east, north = room._ball[:2] - room._xy
     bearing = np.arctan2(north, east) - room._yaw
@@ -98,7 +98,7 @@ def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
     obs, _, dones, infos = env.step(still)
     after = env._states.valid.sum(dim=1)
     assert dones.tolist() == [True, False]
-    assert after[0] == (TOUR_FRAMES + 1) * SIZE * SIZE < before[0]
+    assert after[0] == TOUR_FRAMES * SIZE * SIZE < before[0]
     assert after[1] == before[1] + SIZE * SIZE
     terminal = infos[0]["terminal_observation"]
     assert env.observation_space.contains(terminal)

@@ -38,18 +38,16 @@ class ToyRoom(gym.Env):
         super().reset(seed=seed)
         self._ball = np.array([*self.np_random.choice([-1.4, 1.4], 2) + self.np_random.uniform(-0.2, 0.2, 2), BALL_M])
         self._xy, self._yaw, self._steps = np.zeros(2), float(self.np_random.uniform(-np.pi, np.pi)), 0
-        self._called = False
         frames, depths, turn = [], [], 1.0
-        for _ in range(TOUR_FRAMES):
+        for k in range(TOUR_FRAMES):
+            self._called = k == TOUR_FRAMES - 1
             obs, depth = self._look()
             frames.append(obs)
             depths.append(depth)
-            self._yaw += TURN_RAD * turn
-        self._called = True
+            self._yaw += TURN_RAD * turn * (not self._called)
         tour = {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}
         left = np.eye(6)[2] if isinstance(self.action_space, spaces.Discrete) else np.array([0.0, turn])
         tour["action"] = np.stack([np.zeros_like(left), *[left] * (TOUR_FRAMES - 1)]).astype(np.float32)
-        obs, depth = self._look()
         return obs, {"tour": tour, "tour_depth": depths, "truth": {"depth": depth}, "success": False}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
