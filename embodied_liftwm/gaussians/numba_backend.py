@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from embodied_liftwm.gaussians.numba_kernels import LANES, paint_band, paint_band_backward
+from embodied_liftwm.gaussians.numba_kernels import paint_band, paint_band_backward
 from embodied_liftwm.gaussians.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Projection, front_to_back
+from embodied_liftwm.gaussians.simd import LANES
 from embodied_liftwm.gaussians.threads import for_each
 
 _TASKS = 8
@@ -23,9 +24,8 @@ def paint(
     channels = features.shape[-1]
     order, counts = front_to_back(projection.depths, projection.radii)
     padded = F.pad(features, (0, -channels % LANES))
-    image, alphas, depths = _Paint.apply(
-        projection.means2d, projection.conics, projection.depths, opacities, padded, projection.radii, order, counts, width, height
-    )
+    means2d, conics, depths, radii = projection
+    image, alphas, depths = _Paint.apply(means2d, conics, depths, opacities, padded, radii, order, counts, width, height)
     return image[..., :channels], alphas, depths
 
 

@@ -1,52 +1,50 @@
 """Compiled kernels that paint one band of rows of one view, forward and backward.
 
 They release the GIL and never touch another band's memory, so that `numba_backend` can run them from several threads. Both
-compute alpha with the same instructions, so that they agree on which pixels a primitive touches. Constants are float32 because
-numba would promote float32 arithmetic with Python's floats to float64; the cut-offs come as an array of the kernel's dtype.
+compute alpha with the same instructions, so that they agree on which pixels a primitive touches. Three things keep them fast:
+constants are float32, because numba promotes float32 arithmetic with Python's floats to float64 (the cut-offs come as an array
+of the kernel's dtype); indices are unsigned, because numba checks signed ones for being negative; channels go through `simd`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numba import njit
 
-LANES = 8
-"""Channels are padded to a multiple of this, so that inner loops have a fixed length and compile to SIMD."""
+from embodied_liftwm.gaussians.simd import add_scaled, dot
 
-_HALF = np.float32(0.5)
-_ONE = np.float32(1.0)
-_ZERO = np.float32(0.0)
+_ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
+_SLACK_PX2 = np.float32(1e-3)
+"""Added to the squared half-width of a row span against rounding; the test on alpha decides."""
+_index = np.uint64
 
 
-def _compile(**options):
+def _compile(function: Callable) -> Callable:
     """`njit` with an on-disk cache where the disk allows one."""
-
-    def decorate(function):
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # no writable place for the cache: compile once a process instead
-            return njit(nogil=True, **options)(function)
-
-    return decorate
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no writable place for the cache: compile once a process instead
+        return njit(nogil=True)(function)
 
 
-@_compile()
-def _row_span(mean_x, reach_x, width):
-    """First column, and one past the last, whose pixel centre lies within reach."""
-    first = max(0, int(math.floor(mean_x - reach_x - _HALF)))
-    return first, min(width, int(math.ceil(mean_x + reach_x - _HALF)) + 1)
+@_compile
+def _span(centre, reach, low, high):
+    """First pixel of [low, high), and one past the last, whose centre lies within reach."""
+    return max(low, int(math.ceil(centre - reach - _HALF))), min(high, int(math.floor(centre + reach - _HALF)) + 1)
 
 
-@_compile()
-def _column_span(mean_y, reach_y, top, bottom):
-    """First row of a band, and one past the last, whose pixel centre lies within reach."""
-    first = max(top, int(math.floor(mean_y - reach_y - _HALF)))
-    return first, min(bottom, int(math.ceil(mean_y + reach_y - _HALF)) + 1)
+@_compile
+def _row_span(mean_x, xx, xy, level, dy, reach_y, width):
+    """The pixels of one row inside of the ellipse `power = level / 2`; `reach_y` is that ellipse's half height."""
+    relative = dy / reach_y
+    half = math.sqrt(max(_ZERO, level / xx * (_ONE - relative * relative)) + _SLACK_PX2)
+    return _span(mean_x - xy / xx * dy, half, 0, width)
 
 
-@_compile()
+@_compile
 def paint_band(
     order, means2d, conics, depths, radii, opacities, features, cuts, top, bottom, out, transmittance, out_depth, last
 ):
@@ -56,56 +54,50 @@ def paint_band(
         means2d, conics, depths, radii, opacities, features: [N, ...] of this view; features [N, C], C a multiple of LANES.
         cuts: (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN).
         out: zeros [H, W, C], written. transmittance: ones [H, W], written. out_depth: zeros [H, W], written.
-        last: [H, W] int32, written: one more than the rank of the last primitive painted.
+        last: zeros [H, W] int32, written: one more than the rank of the last primitive painted.
     """
     alpha_min, alpha_max, transmittance_min = cuts[0], cuts[1], cuts[2]
-    width, channels = out.shape[1], out.shape[2]
+    width = out.shape[1]
     unfinished = (bottom - top) * width
     finished = np.zeros((bottom - top, width), np.bool_)
     for rank in range(order.shape[0]):
         if unfinished == 0:
             break
-        i = order[rank]
+        i = _index(order[rank])
         mean_x, mean_y, opacity, depth = means2d[i, 0], means2d[i, 1], opacities[i], depths[i]
         xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
-        first_row, end_row = _column_span(mean_y, radii[i, 1], top, bottom)
-        first, end = _row_span(mean_x, radii[i, 0], width)
+        level = _TWO * math.log(opacity / alpha_min)
+        feature = features[i]
+        first_row, end_row = _span(mean_y, radii[i, 1], top, bottom)
         for v in range(first_row, end_row):
             dy = np.float32(v) + _HALF - mean_y
+            first, end = _row_span(mean_x, xx, xy, level, dy, radii[i, 1], width)
+            row = _index(v)
+            finished_row, transmittance_row = finished[_index(v - top)], transmittance[row]
+            out_row, depth_row, last_row = out[row], out_depth[row], last[row]
             for u in range(first, end):
-                if finished[v - top, u]:
+                column = _index(u)
+                if finished_row[column]:
                     continue
                 dx = np.float32(u) + _HALF - mean_x
                 power = _HALF * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
                 alpha = min(alpha_max, opacity * math.exp(-power))
                 if power < _ZERO or alpha < alpha_min:
                     continue
-                before = transmittance[v, u]
+                before = transmittance_row[column]
                 after = before * (_ONE - alpha)
                 if after <= transmittance_min:
-                    finished[v - top, u] = True
+                    finished_row[column] = True
                     unfinished -= 1
                     continue
                 weight = alpha * before
-                for block in range(0, channels, LANES):
-                    for c in range(LANES):
-                        out[v, u, block + c] += weight * features[i, block + c]
-                out_depth[v, u] += weight * depth
-                transmittance[v, u] = after
-                last[v, u] = rank + 1
+                add_scaled(out_row[column], weight, feature)
+                depth_row[column] += weight * depth
+                transmittance_row[column] = after
+                last_row[column] = rank + 1
 
 
-@_compile(fastmath={"reassoc", "contract", "nsz"})
-def _dot(left, v, u, right, i, channels):
-    total = left[v, u, 0] * right[i, 0]
-    total -= total
-    for block in range(0, channels, LANES):
-        for c in range(LANES):
-            total += left[v, u, block + c] * right[i, block + c]
-    return total
-
-
-@_compile()
+@_compile
 def paint_band_backward(
     order, means2d, conics, depths, radii, opacities, features, cuts, top, bottom, transmittance, last,
     grad_out, grad_alpha, grad_depth, out_geometry, out_features,
@@ -122,22 +114,25 @@ def paint_band_backward(
         out_features: zeros [N, C], written.
     """
     alpha_min, alpha_max = cuts[0], cuts[1]
-    width, channels = grad_out.shape[1], grad_out.shape[2]
+    width = grad_out.shape[1]
     behind = -grad_alpha[top:bottom] * transmittance[top:bottom]
-    deepest = 0
-    for v in range(top, bottom):
-        for u in range(width):
-            deepest = max(deepest, last[v, u])
-    for rank in range(deepest - 1, -1, -1):
-        i = order[rank]
+    for rank in range(last[top:bottom].max() - 1, -1, -1):
+        i = _index(order[rank])
         mean_x, mean_y, opacity, depth = means2d[i, 0], means2d[i, 1], opacities[i], depths[i]
         xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
-        first_row, end_row = _column_span(mean_y, radii[i, 1], top, bottom)
-        first, end = _row_span(mean_x, radii[i, 0], width)
+        level = _TWO * math.log(opacity / alpha_min)
+        feature, out_feature = features[i], out_features[i]
+        d_x = d_y = d_xx = d_xy = d_yy = d_depth = d_opacity = alpha_min - alpha_min  # zero, of the kernel's dtype
+        first_row, end_row = _span(mean_y, radii[i, 1], top, bottom)
         for v in range(first_row, end_row):
             dy = np.float32(v) + _HALF - mean_y
+            first, end = _row_span(mean_x, xx, xy, level, dy, radii[i, 1], width)
+            row = _index(v)
+            last_row, transmittance_row, behind_row = last[row], transmittance[row], behind[_index(v - top)]
+            grad_row, grad_depth_row = grad_out[row], grad_depth[row]
             for u in range(first, end):
-                if rank >= last[v, u]:
+                column = _index(u)
+                if rank >= last_row[column]:
                     continue
                 dx = np.float32(u) + _HALF - mean_x
                 power = _HALF * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
@@ -145,22 +140,23 @@ def paint_band_backward(
                 alpha = min(alpha_max, opacity * density)
                 if power < _ZERO or alpha < alpha_min:
                     continue
-                before = transmittance[v, u] / (_ONE - alpha)
-                transmittance[v, u] = before
+                inverse = _ONE / (_ONE - alpha)
+                before = transmittance_row[column] * inverse
+                transmittance_row[column] = before
                 weight = alpha * before
-                for block in range(0, channels, LANES):
-                    for c in range(LANES):
-                        out_features[i, block + c] += weight * grad_out[v, u, block + c]
-                pull = _dot(grad_out, v, u, features, i, channels) + grad_depth[v, u] * depth
-                out_geometry[i, 5] += weight * grad_depth[v, u]
-                grad = before * pull - behind[v - top, u] / (_ONE - alpha)
-                behind[v - top, u] += weight * pull
+                add_scaled(out_feature, weight, grad_row[column])
+                d_depth += weight * grad_depth_row[column]
+                pull = dot(grad_row[column], feature) + grad_depth_row[column] * depth
+                grad = before * pull - behind_row[column] * inverse
+                behind_row[column] += weight * pull
                 if opacity * density > alpha_max:
                     continue
-                out_geometry[i, 6] += density * grad
-                grad_power = -alpha * grad
-                out_geometry[i, 0] -= grad_power * (xx * dx + xy * dy)
-                out_geometry[i, 1] -= grad_power * (xy * dx + yy * dy)
-                out_geometry[i, 2] += grad_power * _HALF * dx * dx
-                out_geometry[i, 3] += grad_power * dx * dy
-                out_geometry[i, 4] += grad_power * _HALF * dy * dy
+                d_opacity += density * grad
+                d_power = -alpha * grad
+                d_x -= d_power * (xx * dx + xy * dy)
+                d_y -= d_power * (xy * dx + yy * dy)
+                d_xx += d_power * _HALF * dx * dx
+                d_xy += d_power * dx * dy
+                d_yy += d_power * _HALF * dy * dy
+        for k, value in enumerate((d_x, d_y, d_xx, d_xy, d_yy, d_depth, d_opacity)):
+            out_geometry[i, _index(k)] = value

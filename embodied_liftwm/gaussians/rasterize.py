@@ -12,6 +12,7 @@ from torch import Tensor
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.gaussians.projection import project_gaussians
+from embodied_liftwm.gaussians.validation import check_inputs
 
 Backend = Literal["auto", "torch", "numba", "gsplat"]
 
@@ -66,20 +67,15 @@ def rasterize(
         UserError: a wrong shape, dtype or device, values that are not finite, quaternions that are not unit, opacities or
             scales out of range, or a backend that this machine lacks.
     """
-    tensors = {
-        "means": means, "quats": quats, "scales": scales, "opacities": opacities, "features": features,
-        "viewmats": viewmats, "Ks": Ks,
-    }  # fmt: skip
     if validate:
-        from embodied_liftwm.gaussians.validation import check_inputs
-
-        check_inputs(tensors, width, height)
+        check_inputs(means, quats, scales, opacities, features, viewmats, Ks, width, height)
     chosen = choose_backend(means.device, backend, Ks.requires_grad)
     with torch.autocast(means.device.type, enabled=False):
         if chosen == "gsplat":
             from embodied_liftwm.gaussians.gsplat_backend import render
 
-            return Rasterization(*render(**tensors, width=width, height=height, near=near, eps2d=eps2d))
+            inputs = (means, quats, scales, opacities, features, viewmats, Ks)
+            return Rasterization(*render(*inputs, width, height, near, eps2d))
         if chosen == "numba":
             from embodied_liftwm.gaussians.numba_backend import paint
         else:
@@ -110,8 +106,7 @@ def choose_backend(device: torch.device, backend: Backend = "auto", gradient_of_
     if backend == "gsplat" and gradient_of_Ks:
         raise UserError("backend='gsplat' gives no gradient to Ks: use 'torch', or detach Ks")
     if backend != "torch" and not _installed(backend):
-        extra = "cuda" if backend == "gsplat" else "fast"
-        raise UserError(f"backend={backend!r} is not installed: pip install 'embodied-liftwm[{extra}]', or use 'torch'")
+        raise UserError(f"backend={backend!r}: {backend} is not installed; pip install {backend}, or use backend='torch'")
     return backend
 
 

@@ -43,15 +43,14 @@ def paint(
         for b in range(batch)
         for v in range(views)
     ]
-    image = torch.stack(images).unflatten(0, (batch, views)) if images else features.new_zeros(
-        batch, views, height, width, features.shape[-1] + 2
-    )
     channels = features.shape[-1]
+    image = torch.cat(images).reshape(batch, views, height, width, channels + 2)
     return image[..., :channels], image[..., channels : channels + 1], image[..., channels + 1 :]
 
 
 def _paint_view(sorted_: Projection, opacities: Tensor, features: Tensor, width: int, height: int, tile: int) -> Tensor:
     """One view of primitives that are sorted and visible. [H, W, C + 2]"""
+    # A weighted sum of (feature, 1, depth) gives the image, its alphas and its depths.
     payload = torch.cat([features, torch.ones_like(features[:, :1]), sorted_.depths[:, None]], dim=-1)
     centres = pixel_centres(height, width, features.device, features.dtype)
     rows = []
@@ -63,9 +62,7 @@ def _paint_view(sorted_: Projection, opacities: Tensor, features: Tensor, width:
             # One pixel of slack: what decides is the exact test on alpha, not this box.
             reach = sorted_.radii + 1.0
             touches = ((sorted_.means2d + reach >= low) & (sorted_.means2d - reach <= high)).all(-1).nonzero().squeeze(-1)
-            weights = _weights(
-                pixels.reshape(-1, 2), sorted_.means2d[touches], sorted_.conics[touches], opacities[touches]
-            )
+            weights = _weights(pixels.reshape(-1, 2), sorted_.means2d[touches], sorted_.conics[touches], opacities[touches])
             row.append((weights @ payload[touches]).reshape(*pixels.shape[:2], -1))
         rows.append(torch.cat(row, dim=1))
     return torch.cat(rows, dim=0)

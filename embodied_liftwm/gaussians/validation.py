@@ -14,16 +14,27 @@ _LAYOUT = {
 }  # fmt: skip
 
 
-def check_inputs(tensors: dict[str, Tensor], width: int, height: int) -> None:
+def check_inputs(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+) -> None:
     """Raise a `UserError` that names the first argument at fault, with what was expected and what came."""
     if width < 1 or height < 1:
         raise UserError(f"rasterize: expected a width and height of at least 1 px, got {width} x {height}")
+    tensors = dict(zip(_LAYOUT, (means, quats, scales, opacities, features, viewmats, Ks), strict=True))
     _check_layout(tensors)
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
             raise UserError(f"rasterize: expected finite {name}, got {bad} NaN or infinite values of {tensor.numel()}")
-    _check_values(tensors["quats"], tensors["scales"], tensors["opacities"])
+    _check_values(quats, scales, opacities)
 
 
 def _check_layout(tensors: dict[str, Tensor]) -> None:
@@ -56,4 +67,4 @@ def _check_values(quats: Tensor, scales: Tensor, opacities: Tensor) -> None:
     if deviation.numel() and deviation.max() > _UNIT_TOLERANCE:
         index = int(deviation.argmax())
         norm = quats.reshape(-1, 4)[index].norm()
-        raise UserError(f"rasterize: expected unit quaternions (wxyz), got norm {norm:.4g} at primitive {index}; normalise them")
+        raise UserError(f"rasterize: expected unit quaternions (wxyz), got norm {norm:.4g} at primitive {index}")
