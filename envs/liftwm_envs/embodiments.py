@@ -58,7 +58,7 @@ class WheeledBase(Embodiment):
         body.add_joint(name="y", type=slide, axis=[0, 1, 0])
         body.add_joint(name="yaw", type=hinge, axis=[0, 0, 1])
         body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[AGENT_RADIUS_M, 0.4, 0], pos=[0, 0, 0.45], mass=10, friction=[0.05, 0, 0], condim=3, group=4
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[AGENT_RADIUS_M, 0.4, 0], pos=[0, 0, 0.45], mass=10, friction=[0.05, 0, 0], condim=3, priority=1, group=4
         )
         add_camera(body, self.camera_height_m)
         for name, gain, limit in (("x", 400.0, 60.0), ("y", 400.0, 60.0), ("yaw", 10.0, 20.0)):
@@ -104,8 +104,9 @@ class Drone(Embodiment):
         body.pos = [start[0], start[1], self.camera_height_m]
         body.quat = [math.cos(start[2] / 2), 0, 0, math.sin(start[2] / 2)]
         body.mass, body.inertia, body.explicitinertial = self._mass_kg, [self._inertia] * 3, True
+        body.ipos, body.iquat = [0, 0, 0], [1, 0, 0, 0]
         body.add_freejoint()
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[AGENT_RADIUS_M, 0, 0], friction=[0.05, 0, 0], condim=3, group=4)
+        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[AGENT_RADIUS_M, 0, 0], friction=[0.05, 0, 0], condim=3, priority=1, group=4)
         add_camera(body, 0.0)
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -123,7 +124,7 @@ class Drone(Embodiment):
             ]
         )
         twist = self.limits * action
-        level = np.cross(rotation[2], (0.0, 0.0, 1.0))  # torque axis, in the body, that brings the body's z back up
+        level = np.array([-rotation[2, 1], rotation[2, 0], 0.0])  # axis, in the body, about which its z turns back up
         linear = (rotation @ twist[:3] - self._qvel[:3]) * (self._mass_kg / self._settle_s)
         angular = (twist[3:] + 1.5 * level - self._qvel[3:6]) * (self._inertia / self._settle_s)
         self._force[:3] = np.clip(linear, -8.0, 8.0)

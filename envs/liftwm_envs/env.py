@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.odometry import Odometry
 from liftwm_envs.scene import SHAPES, Scene, make_scene
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.tasks import TASKS, Task, settings_of
 
 GOAL_DIM = 3 + len(SHAPES)
@@ -126,7 +126,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         rng = np.random.default_rng([seed, 11])
         scene = make_scene(seed, self.settings.scene_of(self.texture))
         self._sim = Simulation(scene, self.embodiment_name, self.image_size)
-        self.task: Task = TASKS[self.task_name](self.settings, scene, rng, self.image_size)
+        pace = 1.6 if self.embodiment_name == "drone" and self.action_kind == "discrete" else 1.0
+        self.task: Task = TASKS[self.task_name](self.settings, scene, rng, self.image_size, pace)
         self._odometry = Odometry(self._sim.camera_pose(), self._odometry_noise, np.random.default_rng([seed, 13]))
         self._intrinsics = self._sim.intrinsics.ravel()
         self._goal = np.zeros(GOAL_DIM, np.float32)
@@ -192,7 +193,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
                 self._goal = np.concatenate([task.goal.colour, task.goal.one_hot_shape()])
         pose = sim.camera_pose()
         position = pose[:2, 3].copy()
-        self._distance = task.distance_to_goal(position)
+        success = task.is_success(position)
+        self._distance = 0.0 if success else task.distance_to_goal(position)
         observation = {
             "rgb": rgb,
             "intrinsics": self._intrinsics.copy(),
@@ -201,7 +203,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         }
         info: dict[str, Any] = {
             "phase": task.phase,
-            "success": task.is_success(position),
+            "success": success,
             "position": position,
             "distance_to_goal": self._distance,
             "shortest_path_m": task.shortest_path_m,

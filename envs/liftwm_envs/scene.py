@@ -230,12 +230,11 @@ def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Sc
     reach = grid.field_to(start[:2])
     inside = np.isfinite(reach)
     around = grid.centres[inside]
-    if min(distance_to_discs(around, np.array([(*o.position, o.radius_m)])).min() for o in objects) > 0.9 and not screens:
-        return None
     gaps = distance_to_rectangles(around, np.array([s.rectangle for s in screens])) if screens else distance_to_discs(around, discs)
     seen_rooms = all(np.isfinite(reach[grid.cell(room.centre)]) for room in rooms)
     if not seen_rooms or gaps.min(0).max() > 0.45:
         return None
+    grid.free &= inside  # pockets between obstacles are no places to go
     return Scene(seed, options.texture, bounds, rooms, doors, walls, objects, screens, start, grid)
 
 

@@ -62,8 +62,11 @@ def settings_of(task: str, size: str) -> TaskSettings:
 class Task:
     """One episode of Revisit: the goal is called once some object was seen, is out of view and is far enough away."""
 
-    def __init__(self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int) -> None:
-        self.settings, self.scene, self._rng = settings, scene, rng
+    def __init__(
+        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
+    ) -> None:
+        """`pace` stretches the time limit for agents that cannot turn and drive at once."""
+        self.settings, self.scene, self._rng, self._pace = settings, scene, rng, pace
         self.tour_steps = settings.tour_steps[len(scene.rooms)]
         self.goal: SceneObject | None = None
         self.solvable_by_memory = True
@@ -125,7 +128,7 @@ class Task:
             towards = math.atan2(leg[1], leg[0])
             turn += abs(bounded_angle(towards - heading))
             heading = towards
-        return math.ceil(LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
+        return math.ceil(self._pace * LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
 
     def surface_distance(self, points: NDArray, index: int) -> NDArray[np.float64]:
         """Metres in the plan from points [..., 2] to the surface that counts. [...]"""
@@ -154,8 +157,10 @@ class Task:
 class OcclusionTask(Task):
     """One episode of Occlusion: screens rise around every object, and after a while one of those looked at before is called."""
 
-    def __init__(self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int) -> None:
-        super().__init__(settings, scene, rng, image_size)
+    def __init__(
+        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
+    ) -> None:
+        super().__init__(settings, scene, rng, image_size, pace)
         self.hidden_at = -1
         self.gap_steps = int(rng.integers(settings.gap_steps[0], settings.gap_steps[1] + 1))
         self._rectangles = np.array([screen.rectangle for screen in scene.screens])
@@ -194,4 +199,4 @@ def interpolate(grid: Grid, field: NDArray[np.float64], position: NDArray) -> fl
     i, j = grid.cell(position)
     window = slice(max(i - 1, 0), i + 2), slice(max(j - 1, 0), j + 2)
     offset = grid.centres[window] - position
-    return float((field[window] + np.hypot(offset[..., 0], offset[..., 1])).min()) if field[i, j] > 0 else 0.0
+    return float((field[window] + np.hypot(offset[..., 0], offset[..., 1])).min())

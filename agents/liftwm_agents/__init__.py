@@ -1,0 +1,1 @@
+"""What acts: explorers that collect, planners and policies that use what a world model remembers."""
