@@ -150,7 +150,7 @@ def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "data":
         actions = "; ".join(f"{action}: {what}" for action, what in DATA_ACTIONS.items())
         parser.add_argument("action", choices=list(DATA_ACTIONS), help=actions)
-        parser.add_argument("words", nargs="+", metavar="DIR", help="dataset folder, then key=value words of the action")
+        parser.add_argument("words", nargs="+", metavar="DIR", help="dataset folder; play takes episode=, out= and fps= too")
     if name in COMMANDS:
         parser.add_argument("--preset", metavar="NAME", help=f"start from configs/NAME.yaml: {', '.join(preset_names())}")
         parser.add_argument("words", nargs="*", metavar="key=value", help="override a key, e.g. seed=1")

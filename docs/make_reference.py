@@ -1,0 +1,140 @@
+"""Write docs/config.md and docs/cli.md from the dataclasses and the parser, so that they cannot disagree with the code.
+
+python docs/make_reference.py            write both pages
+python docs/make_reference.py --check    exit 1 if they are out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import yaml
+
+from embodied_liftwm import cli
+from embodied_liftwm.commands import preset_folder, preset_names
+from embodied_liftwm.commands.schema import Key, own_keys
+from embodied_liftwm.config import COMMANDS
+
+FOLDER = Path(__file__).resolve().parent
+NOTE = "<!-- written by docs/make_reference.py; change the code, then run `make docs` -->\n"
+
+
+def config_page() -> str:
+    """Tables of every key of every command, and what each preset changes."""
+    parts = [
+        NOTE,
+        "# Configuration\n",
+        "Every command is configured by one frozen dataclass in `embodied_liftwm/config.py`, the only home of defaults.",
+        "Values come from the defaults, then from a preset (`--preset NAME`), then from `key=value` words;",
+        "see [the command line](cli.md).\n",
+        "Lists are written `[a,b]` or `a,b`. Relative paths start at the current folder.\n",
+    ]
+    for command, schema in COMMANDS.items():
+        parts.append(f"## {command}\n")
+        parts.append(f"{(schema.__doc__ or '').strip()}\n")
+        if command == "demo":
+            parts += _demo_part(schema)
+        else:
+            parts.append(_table(own_keys(schema)))
+    return "\n".join(parts + _presets_part())
+
+
+def _demo_part(schema: type) -> list[str]:
+    """The demo's own keys, and for each stage only the defaults in which it differs from the stage's command."""
+    config = schema()
+    groups = [field.name for field in fields(config) if is_dataclass(getattr(config, field.name))]
+    standard = {f"{group}.{key.name}": key.default for group in groups for key in own_keys(type(getattr(config, group)))}
+    keys = [key for key in own_keys(schema) if standard.get(key.name, object()) != key.default]
+    text = "The keys of each stage are those of its command, behind the stage's name: " + ", ".join(
+        f"`{group}.KEY` as in [{command}](#{command})"
+        for group in groups
+        for command, known in COMMANDS.items()
+        if known is type(getattr(config, group))
+    )
+    own, changed = ([key for key in keys if ("." in key.name) == dotted] for dotted in (False, True))
+    return [_table(own), f"{text}. The demo's defaults differ in:\n", _table(changed)]
+
+
+def _table(keys: list[Key]) -> str:
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{k.name}` | {_cell(k.type_text)} | `{k.default_text}` | {_cell(k.meaning)} |" for k in keys]
+    return "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _presets_part() -> list[str]:
+    parts = ["## Presets\n", "What each file in `configs/` changes.\n"]
+    by_size = ["debug", "small", "base", "paper"]
+    for name in [*by_size, *(name for name in preset_names() if name not in by_size)]:
+        text = (preset_folder() / f"{name}.yaml").read_text()
+        about = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+        sections = ", ".join(f"`{section}`" for section in yaml.safe_load(text))
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+        parts.append(f"### {name}\n\n{about} Sections: {sections}.\n\n```yaml\n{body}\n```\n")
+    return parts
+
+
+def cli_page() -> str:
+    """The help texts, as printed on a terminal of 100 columns."""
+    parts = [
+        NOTE,
+        "# The command line\n",
+        "`liftwm COMMAND [--preset NAME] [key=value ...]`\n",
+        "| exit code | meaning |",
+        "|---|---|",
+        "| 0 | done |",
+        "| 1 | the command ran and found a fault (`doctor`, `data check`) |",
+        "| 2 | bad input, or a machine that cannot do what was asked: one line on stderr says what and what would be right |",
+        "| 130 | interrupted; the same command continues where it was |",
+        "",
+        "`LIFTWM_TRACEBACK=1` also prints where an error came from.",
+        "The keys of each command are in [configuration](config.md).\n",
+    ]
+    for words in [[], *([name] for name in cli.SUMMARIES)]:
+        title = " ".join(["liftwm", *words])
+        body = _help(words).partition("\nkeys, as key=default:")[0].rstrip()
+        parts.append(f"## {title}\n\n```\n$ {title} --help\n{body}\n```\n")
+    return "\n".join(parts)
+
+
+def _help(words: list[str]) -> str:
+    os.environ["COLUMNS"] = "100"
+    os.environ["NO_COLOR"] = "1"
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        cli.main([*words, "--help"])
+    return shown.getvalue()
+
+
+PAGES = {"config.md": config_page, "cli.md": cli_page}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    check = parser.parse_args().check
+    stale = [name for name, page in PAGES.items() if not _same(FOLDER / name, page())]
+    for name in stale:
+        if check:
+            print(f"docs/{name} is out of date: run `make docs`", file=sys.stderr)
+        else:
+            (FOLDER / name).write_text(PAGES[name]())
+            print(f"wrote docs/{name}")
+    return 1 if check and stale else 0
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

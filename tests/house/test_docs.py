@@ -1,0 +1,96 @@
+"""The pages are true: generated ones are current, links resolve, commands parse, the quickstart runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from embodied_liftwm import cli
+from embodied_liftwm.commands import load_config
+from embodied_liftwm.config import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs/make_reference.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["config.md", "cli.md"])
+def test_generated_pages_are_current(reference: ModuleType, name: str) -> None:
+    written, fresh = (ROOT / "docs" / name).read_text(), reference.PAGES[name]()
+    # argparse breaks lines a little differently from one Python to the next
+    assert written.split() == fresh.split(), f"docs/{name} is out of date: run `make docs`"
+
+
+def test_the_configuration_page_has_every_key_of_every_command(reference: ModuleType) -> None:
+    page = reference.config_page()
+    for command in set(COMMANDS) - {"demo"}:
+        section = page.partition(f"\n## {command}\n")[2].partition("\n## ")[0]
+        for key in reference.own_keys(COMMANDS[command]):
+            assert f"| `{key.name}` |" in section
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_resolve(page: Path) -> None:
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    missing = [t for t in targets if t and not t.startswith(("http:", "https:", "mailto:")) and not (page.parent / t).exists()]
+    assert not missing
+
+
+def test_files_named_in_the_map_exist() -> None:
+    text = (ROOT / "docs/index.md").read_text()
+    named = [
+        path for path in re.findall(r"`([\w/]+/[\w.]*)`", text) if path.startswith(("embodied_liftwm/", "agents/", "envs/"))
+    ]
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_liftwm_line_in_a_shell_block_parses(page: Path) -> None:
+    for line in "\n".join(blocks(page, "bash")).splitlines():
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        if words[:1] == ["liftwm"]:
+            parsed = cli._parse(words[1:])
+            if parsed.command in COMMANDS:
+                load_config(COMMANDS[parsed.command], parsed.preset, parsed.words)
+
+
+def test_every_make_target_that_pages_name_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for line in "\n".join(blocks(page, "bash")).splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["make"]:
+                assert {word for word in words[1:] if "=" not in word} <= targets, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(len(blocks(ROOT / "README.md", "python"))))
+def test_python_blocks_of_the_readme_run(index: int, tmp_path: Path) -> None:
+    script = tmp_path / "quickstart.py"
+    script.write_text(blocks(ROOT / "README.md", "python")[index])
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_has_a_quickstart() -> None:
+    assert any("embodied_liftwm.load" in block for block in blocks(ROOT / "README.md", "python"))
