@@ -21,6 +21,7 @@ FLOOR_SLOPE = 0.04  # and this much more per metre of range: believed depth is w
 CEILING_M = 1.2  # points above do not block a base
 BASE_RADIUS_M = 0.2
 RANGE_M = 8.0  # believed points farther than this are not mapped
+TOUCHING = 60.0  # price of a metre with something in the base's middle; a wall costs some 14 m to cross
 HIT, MISS, LIMIT = 0.9, 0.45, 3.0  # log odds of one reading, and their bound
 
 
@@ -120,7 +121,7 @@ class CostField:
     """Metres still to go from anywhere, at the price of the cells crossed."""
 
     cost: np.ndarray  # [X, Y] metres
-    blocked: np.ndarray  # [X, Y] 1.0 where a base of BASE_RADIUS_M would touch something
+    touching: np.ndarray  # [X, Y] how deep a base of BASE_RADIUS_M would stand in something: 1 at its middle, 0 when clear
     grid: Grid
 
     def at(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +138,10 @@ class CostField:
         outside = np.linalg.norm(cells - inside, axis=-1) * self.grid.cell_m
         where = np.moveaxis(inside, -1, 0)
         cost = ndimage.map_coordinates(self.cost, where, order=1, mode="nearest")
-        return cost + 3.0 * outside, ndimage.map_coordinates(self.blocked, where, order=1, mode="nearest")
+        return cost + 3.0 * outside, ndimage.map_coordinates(self.touching, where, order=1, mode="nearest")
 
 
-def cost_to_go(
-    grid: Grid, targets: np.ndarray, unknown: float = 2.5, blocked: float = 30.0, reach_m: float = 0.45
-) -> CostField:
+def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: float = 0.45) -> CostField:
     """Shortest priced paths to the nearest target by Dijkstra's algorithm on the 8-connected grid.
 
     Nothing is forbidden, only dear: a phantom wall in the map must not seal a door. Cells within `reach_m` of a target are
@@ -152,7 +151,6 @@ def cost_to_go(
         grid: the map.
         targets: world xy, metres; at least one. [K, 2]
         unknown: price of a metre of unknown cells; free ones cost 1.
-        blocked: price added within BASE_RADIUS_M of an occupied cell.
         reach_m: radius around targets that stays open.
 
     Returns:
@@ -166,13 +164,14 @@ def cost_to_go(
     occupied = grid.occupied & (away > reach_m)
     clearance = np.full(occupied.shape, np.inf)
     if occupied.any():
-        clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m - 0.5 * grid.cell_m
-    touching = clearance < BASE_RADIUS_M
+        clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m
+    # Graded, not all or nothing: cells make gaps up to two cells narrower than they are.
+    touching = np.clip(1.0 - clearance / BASE_RADIUS_M, 0.0, 1.0) ** 2
     price = np.where(grid.free | (away <= reach_m), 1.0, unknown)
-    price = price + np.where(touching, blocked, 2.0 * np.clip(1.0 - (clearance - BASE_RADIUS_M) / 0.25, 0.0, 1.0))
+    price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - BASE_RADIUS_M) / 0.25, 0.0, 1.0)
     sources = np.unique(i * grid.free.shape[1] + j)
     cost = dijkstra(_graph(price, grid.cell_m), directed=False, indices=sources, min_only=True)
-    return CostField(cost.reshape(price.shape), touching.astype(np.float64), grid)
+    return CostField(cost.reshape(price.shape), touching, grid)
 
 
 def _graph(price: np.ndarray, cell_m: float) -> coo_matrix:

@@ -18,7 +18,7 @@ from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.belief import SpatialBelief, ego_pose, spread
-from liftwm_agents.mapping import CostField, cost_to_go, frontier
+from liftwm_agents.mapping import TOUCHING, CostField, cost_to_go, frontier
 from liftwm_agents.mppi import ActionPlan, improve_plan, make_plan
 from liftwm_agents.observations import (
     encode_action,
@@ -34,7 +34,6 @@ SURVEY_PLACES = 8  # places of the tour from which the state is read when the go
 LEAST_CONFIDENCE = 0.05  # below, the goal counts as not found and the agent explores
 ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the episode still goes on: it was not the goal
 NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
-COLLISION = 30.0  # price of a metre while touching something, in metres, as in the cost field
 CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
 BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined is a bump
 
@@ -207,7 +206,7 @@ class PlannerPolicy:
         cost, touching = self._field.at(path)
         # Touching is paid for ever after: a sequence must not gain by passing through a wall within the horizon.
         stride = np.linalg.norm(np.diff(path, axis=1, prepend=path[:, :1]), axis=-1)
-        total = cost + COLLISION * np.cumsum(touching * stride, axis=1)
+        total = cost + TOUCHING * np.cumsum(touching * stride, axis=1)
         price = torch.from_numpy(total[:, :-1].mean(axis=1) + total[:, -1]).float()
         tilt = poses[:, :, 2, 2].abs().mean(dim=1) + (poses[:, :, 2, 3] - poses[:, :1, 2, 3]).abs().mean(dim=1)
         return price + control + TILT_M * tilt
