@@ -23,7 +23,7 @@ from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.storage import FORMAT, INFO, disk_error, read_info, remove_partials, scan, write_info
 from embodied_liftwm.errors import UserError
 from liftwm_agents.collection_workers import Report, Shard, run_shards
-from liftwm_agents.env_source import find_env
+from liftwm_agents.env_source import EnvSource, find_env
 
 SAME = ("env", "env_options", "steps", "policy", "split", "seed", "episodes_per_shard")
 """Settings that every episode of a dataset shares."""
@@ -54,11 +54,12 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
             that cannot be written, or an environment without image or camera.
     """
     source = find_env(config.env)
+    source.check(config.env_options, config.policy)
     folder = Path(config.out)
     with _locked(folder):
         remove_partials(folder)
         found = scan(folder)
-        _prepare_info(folder, config, continued=bool(found))
+        _prepare_info(folder, _settings(config, source), continued=bool(found))
         progress = CollectProgress(sum(i < config.episodes for i in found), config.episodes, 0, len(found))
         on_progress(progress)
         for report in run_shards(config, source, plan(found, config)):
@@ -98,10 +99,14 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_info(folder: Path, config: CollectConfig, continued: bool) -> None:
+def _settings(config: CollectConfig, source: EnvSource) -> dict[str, Any]:
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key in SAME}
+    return settings if source.ours else settings | {"env_options": {}}
+
+
+def _prepare_info(folder: Path, settings: dict[str, Any], continued: bool) -> None:
     """Write `dataset.json`, or hold what it says against this run."""
-    settings = dataclasses.asdict(config)
-    info = {"format": FORMAT, "versions": versions(), **{key: settings[key] for key in SAME}}
+    info = {"format": FORMAT, "versions": versions(), **settings}
     if not continued:
         foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != INFO]
         if foreign and not (folder / INFO).exists():

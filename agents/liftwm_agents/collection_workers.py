@@ -9,15 +9,20 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embodied_liftwm.config import CollectConfig
+from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import pack_shard, write_episode
 from embodied_liftwm.errors import UserError
 from liftwm_agents.env_source import EnvSource
+
+if TYPE_CHECKING:
+    from liftwm_agents.shard_collector import ShardCollector
 
 DEATHS = 3
 """A worker that dies so often without finishing an episode is not replaced again."""
@@ -140,27 +145,70 @@ def _work(config: CollectConfig, source: EnvSource, connection: Connection) -> N
     """A worker's life: shards come in, reports go out, None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    lock = threading.Lock()
+
+    def report(message: Report) -> None:
+        with lock:  # the writer reports from its thread
+            connection.send(message)
+
     try:
         from liftwm_agents.shard_collector import ShardCollector
 
-        collector = ShardCollector(config, source)
+        collector, writer = ShardCollector(config, source), ShardWriter(Path(config.out), report)
         while (shard := connection.recv()) is not None:
-            collect_shard(collector.record, Path(config.out), shard, connection.send)
+            collect_shard(collector, writer, shard, report)
+            writer.wait()
     except EOFError:
         return  # the parent is gone
     except Exception as error:
         user_error = isinstance(error, ValueError) and type(error).__name__ in ("UserError", "EnvError", "TruthAccessError")
-        connection.send(Report(error=str(error) if user_error else traceback.format_exc(), user_error=user_error))
+        report(Report(error=str(error) if user_error else traceback.format_exc(), user_error=user_error))
 
 
-def collect_shard(record: Callable[..., Any], folder: Path, shard: Shard, report: Callable[[Report], None]) -> None:
+class ShardWriter:
+    """Writes in a thread while the environment prepares the next episode, and is done before that has its first step.
+
+    So a kill never costs more than one episode, and compression, which needs no interpreter, costs little time.
+    """
+
+    def __init__(self, folder: Path, report: Callable[[Report], None]) -> None:
+        self._folder, self._report = folder, report
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def write(self, index: int, episode: Episode) -> None:
+        """Begin to write a finished episode."""
+        self._begin(self._write, index, episode)
+
+    def pack(self, shard: Shard) -> None:
+        """Begin to pack a shard whose episodes are finished."""
+        self._begin(self._pack, shard)
+
+    def wait(self) -> None:
+        """Return when everything begun is on disk. Raises what went wrong there."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
+        self.wait()
+        self._pending = self._thread.submit(work, *arguments)
+
+    def _write(self, index: int, episode: Episode) -> None:
+        write_episode(self._folder, index, episode)
+        self._report(Report(episode=index))
+
+    def _pack(self, shard: Shard) -> None:
+        pack_shard(self._folder, shard.number, shard.indices)
+        self._report(Report(packed=True))
+
+
+def collect_shard(collector: ShardCollector, writer: ShardWriter, shard: Shard, report: Callable[[Report], None]) -> None:
     """Record what a shard lacks, each episode written as soon as it is finished, and pack it."""
     for index in shard.missing:
-        episode = record(index, lambda frames: report(Report(frames=frames)))
-        write_episode(folder, index, episode)
-        report(Report(episode=index))
-    pack_shard(folder, shard.number, shard.indices)
-    report(Report(packed=True))
+        episode = collector.record(index, on_ready=writer.wait, on_frames=lambda frames: report(Report(frames=frames)))
+        writer.write(index, episode)
+    writer.pack(shard)
 
 
 def _die_with_parent() -> None:

@@ -42,13 +42,21 @@ class EnvSource:
     """A named environment that exists; `make` builds it. Picklable, so that workers build their own."""
 
     name: str  # as the user wrote it
-    gym_id: str = ""  # id to give to gymnasium.make, else
+    gym_id: str = ""  # id to give to gymnasium.make, once
+    module: str = "liftwm_envs"  # this was imported, which registers it, or else
     factory: str = ""  # module:function
 
     @property
     def ours(self) -> bool:
         """Whether it is one of liftwm_envs, with its options, truth and scripted policies."""
         return self.gym_id.startswith(OURS)
+
+    def check(self, options: EnvOptions, policy: str) -> None:
+        """Raise UserError for options or a policy that this environment cannot have."""
+        if not self.ours and options != EnvOptions():
+            raise UserError(f"env_options are for liftwm environments; {self.name} takes none, set them in your make_env")
+        if not self.ours and policy not in ("explore", "random"):
+            raise UserError(f"policy={policy} knows liftwm environments only: use policy=random with env={self.name}")
 
     def make(self, options: EnvOptions, truth: bool) -> tuple[gym.Env, CameraSource | None]:
         """Build the environment, and its camera source where it has one.
@@ -57,10 +65,9 @@ class EnvSource:
             options: keyword arguments of ours; other environments take none.
             truth: whether `info["truth"]` is filled in (ours only).
         """
+        importlib.import_module(self.module)
         if self.ours:
             return gym.make(self.gym_id, disable_env_checker=True, truth=truth, **dataclasses.asdict(options)), None
-        if options != EnvOptions():
-            raise UserError(f"env_options are for liftwm environments; {self.name} takes none, set them in your make_env")
         if self.gym_id:
             return gym.make(self.gym_id, disable_env_checker=True), None
         made = _function(self.factory)()
@@ -86,7 +93,7 @@ def find_env(name: str) -> EnvSource:
     ours = {gym_id.removeprefix(OURS).rsplit("-v", 1)[0]: gym_id for gym_id in gym.registry if gym_id.startswith(OURS)}
     gym_id = ours.get(name, name)
     if gym_id in gym.registry:
-        return EnvSource(name, gym_id=gym_id)
+        return EnvSource(name, gym_id=gym_id, module=module or "liftwm_envs")
     functions = [key for key, value in vars(sys.modules[module]).items() if callable(value)] if module else []
     near = difflib.get_close_matches(name, functions or [*ours, *gym.registry], 1, 0.5)
     where = f" in {module}" if module else ""

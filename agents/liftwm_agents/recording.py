@@ -47,6 +47,7 @@ def record_episode(
     policy: Callable[[gym.Env], Policy],
     seed: int,
     steps: int,
+    on_ready: Callable[[], None] = lambda: None,
     on_frames: Callable[[int], None] = lambda frames: None,
 ) -> Episode:
     """Run one episode.
@@ -57,6 +58,7 @@ def record_episode(
         policy: makes the policy once the environment stands reset, as it may look at the scene.
         seed: of the environment; the policy has its own from the caller.
         steps: actions at most; an episode cut by this limit is marked truncated.
+        on_ready: called once the environment stands reset, before the first step.
         on_frames: told how many frames were added, now and then.
 
     Returns:
@@ -71,6 +73,7 @@ def record_episode(
     recorder.add(obs, info)
     actor = policy(env)
     actor.reset()
+    on_ready()
     for step in range(steps):
         action = actor.act(obs, info)
         obs, reward, terminated, truncated, info = env.step(action)

@@ -10,7 +10,6 @@ import gymnasium as gym
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.errors import UserError
 from liftwm_agents.collection import use_renderer, versions
 from liftwm_agents.env_source import EnvSource
 from liftwm_agents.recording import Policy, RandomActions, record_episode
@@ -23,21 +22,21 @@ class ShardCollector:
         """Build the environment.
 
         Raises:
-            UserError, EnvError: it cannot be built, or `config.policy` cannot steer it.
+            UserError, EnvError: it cannot be built.
         """
         use_renderer(config.renderer)
         self._config, self._source = config, source
-        if not source.ours and config.policy not in ("explore", "random"):
-            raise UserError(f"policy={config.policy} knows liftwm environments only: use policy=random with env={source.name}")
         self._env, self._camera = source.make(config.env_options, truth=True)
         self._versions = versions()
         self._renderer = _describe_renderer() if source.ours else None
 
-    def record(self, index: int, on_frames: Callable[[int], None] = lambda frames: None) -> Episode:
-        """Record episode `index` of the dataset."""
+    def record(
+        self, index: int, *, on_ready: Callable[[], None] = lambda: None, on_frames: Callable[[int], None] = lambda frames: None
+    ) -> Episode:
+        """Record episode `index` of the dataset; `on_ready` and `on_frames` as in `record_episode`."""
         config, seed = self._config, self._config.first_seed + index
         policy = partial(make_policy, config.policy, ours=self._source.ours, seed=seed)
-        episode = record_episode(self._env, self._camera, policy, seed, config.steps, on_frames)
+        episode = record_episode(self._env, self._camera, policy, seed, config.steps, on_ready, on_frames)
         about = {
             "index": index,
             "env": config.env,
