@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from embodied_liftwm import __version__
-from embodied_liftwm.commands import load_config, preset_names
+from embodied_liftwm.commands import check_devices, load_config, preset_names
 from embodied_liftwm.commands.schema import help_table
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.errors import UserError
@@ -88,7 +88,9 @@ def _dispatch(parsed: argparse.Namespace) -> int:
     if parsed.command == "bench":
         arguments.append(parsed.name)
     if parsed.command in COMMANDS:
-        arguments.append(load_config(COMMANDS[parsed.command], parsed.preset, parsed.words))
+        config = load_config(COMMANDS[parsed.command], parsed.preset, parsed.words)
+        check_devices(config)
+        arguments.append(config)
     if parsed.command == "data":
         arguments.append([parsed.action, *parsed.words])
     module = importlib.import_module(f"embodied_liftwm.commands.{parsed.command.replace('-', '_')}")

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from embodied_liftwm.commands.schema import Key, own_keys
+from embodied_liftwm.commands.schema import Key, current_keys, own_keys
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.errors import UserError
 
@@ -51,6 +51,26 @@ def load_config(schema: type[Schema], preset: str | None = None, words: Sequence
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:  # an interpolation that resolves to nothing, or a missing value
         raise UserError(f"{getattr(error, 'full_key', None) or 'config'}: {_first_line(error)}") from error
+
+
+def check_devices(config: Any) -> None:
+    """Try every `device` of a configuration before the command starts; torch is imported only for one that is not the CPU.
+
+    Raises:
+        UserError: torch knows no such device, or this machine has none.
+    """
+    for key in current_keys(config):
+        if key.name.rpartition(".")[2] != "device" or key.default == "cpu":
+            continue
+        import torch
+
+        try:
+            torch.empty(0, device=key.default)
+        except (RuntimeError, AssertionError) as error:
+            usable = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+            raise UserError(
+                f"{key.name}={key.default}: not usable here ({_first_line(error)[:80]}); usable: {', '.join(usable)}"
+            ) from error
 
 
 def preset_folder() -> Path:

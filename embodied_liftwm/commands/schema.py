@@ -70,16 +70,17 @@ def field_comments(schema: type) -> dict[str, str]:
 
 def own_keys(schema: type) -> list[Key]:
     """Every setting of a command's schema, depth first, with the defaults the command would start from."""
-    return _keys_of(schema(), "")
+    return current_keys(schema())
 
 
-def _keys_of(config: Any, prefix: str) -> list[Key]:
+def current_keys(config: Any, prefix: str = "") -> list[Key]:
+    """The same for a configuration that was loaded: `default` is the value it holds."""
     hints, comments = typing.get_type_hints(type(config)), field_comments(type(config))
     found: list[Key] = []
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            found += _keys_of(value, f"{prefix}{field.name}.")
+            found += current_keys(value, f"{prefix}{field.name}.")
         else:
             found.append(Key(prefix + field.name, hints[field.name], value, comments.get(field.name, "")))
     return found

@@ -51,6 +51,8 @@ def test_command_help_lists_every_key(command: str, capsys: pytest.CaptureFixtur
         (["collect", "--presets", "debug"], "unrecognized arguments: --presets"),
         (["collect", "--preset", "huge"], "unknown preset 'huge'"),
         (["collect", "steps=0"], "steps=0: must be at least 1"),
+        (["train", "device=abacus"], "device=abacus: not usable here"),
+        (["demo", "train.device=abacus"], "train.device=abacus: not usable here"),
         (["bench"], "NAME"),
         (["data", "inf", "x"], "unknown word 'inf': did you mean 'info'?"),
         (["data", "info"], "DIR"),
