@@ -38,7 +38,8 @@ find_python() {
             return
         fi
     done
-    fail "Python 3.11 or newer is needed, found $(python3 --version 2>&1 || echo none); install it or set PYTHON=/path/to/python3"
+    fail "Python 3.11 or newer is needed, ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>/dev/null || echo missing): install" \
+        "it, or set PYTHON=/path/to/python3"
 }
 
 make_venv() {
