@@ -37,15 +37,17 @@ class SpatialBelief:
         self._survey: list[tuple[np.ndarray, ...]] = []
         self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=RECENT_READINGS)
 
-    def survey(self, state: TensorTree, positions: np.ndarray) -> None:
+    def survey(self, state: TensorTree, positions: np.ndarray, places: int) -> None:
         """Read the state from several places at once and keep what was found.
 
         Args:
             state: batch of one.
-            positions: camera centres in the world, metres. [P, 3]
+            positions: where the camera has been, in the world, metres. [P, 3]
+            places: how many of them to look from.
         """
-        found = panorama(self._model, state, self._views, positions, self._stride)
+        found = panorama(self._model, state, self._views, spread(positions, places), self._stride)
         self.map.update(found)
+        self.stand(positions)
         self._survey.append(found.points())
 
     def look(self, state: TensorTree) -> None:
@@ -54,14 +56,15 @@ class SpatialBelief:
         self.map.update(found)
         self._recent.append(found.points())
 
-    def stand(self, position: np.ndarray) -> None:
-        """Where the agent stands is free. [2] or [3] world, metres."""
-        self.map.mark(position[:2], occupied=False)
+    def stand(self, positions: np.ndarray) -> None:
+        """Where the agent is, or has been, is free. [P, 3] world, metres."""
+        for position in positions:
+            self.map.stand(position[:2])
 
-    def bump(self, position: np.ndarray, heading_rad: float, ahead_m: float = 0.3) -> None:
+    def bump(self, position: np.ndarray, heading_rad: float, ahead_m: float = 0.35) -> None:
         """Something blocked the way ahead, whatever the state shows."""
         ahead = np.array([np.cos(heading_rad), np.sin(heading_rad)]) * ahead_m
-        self.map.mark(position[:2] + ahead, occupied=True)
+        self.map.bump(position[:2] + ahead)
 
     def reject(self) -> None:
         """The goal was not where it was believed to be."""

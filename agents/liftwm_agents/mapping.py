@@ -16,13 +16,15 @@ from scipy.sparse.csgraph import dijkstra
 
 from liftwm_agents.perception import Panorama
 
-FLOOR_M = 0.1  # points below are floor
-FLOOR_SLOPE = 0.04  # and this much more per metre of range: believed depth is worst far away
+FLOOR_M = 0.15  # points below are floor
+FLOOR_SLOPE = 0.05  # and this much more per metre of range: believed depth is worst far away
 CEILING_M = 1.2  # points above do not block a base
 BASE_RADIUS_M = 0.2
+WALKED_M = 0.15  # around each place where the agent has been, nothing stands
 RANGE_M = 8.0  # believed points farther than this are not mapped
 TOUCHING = 60.0  # price of a metre with something in the base's middle; a wall costs some 14 m to cross
 HIT, MISS, LIMIT = 0.9, 0.45, 3.0  # log odds of one reading, and their bound
+NEAREST = 2  # obstacle pixels of a column that may be noise; the next one ends the beam
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Grid:
 
     occupied: np.ndarray  # [X, Y] bool
     free: np.ndarray  # [X, Y] bool; neither means unknown
+    walked: np.ndarray  # [X, Y] bool; the agent has been there: free, whatever stands near
     origin: np.ndarray  # [2] world xy of the lower corner, metres
     cell_m: float
 
@@ -57,6 +60,7 @@ class OccupancyMap:
         self._margin = round(margin_m / cell_m)
         self._corner = np.zeros(2, dtype=int)  # index, in cells from the world's origin, of log_odds[0, 0]
         self._log_odds = np.zeros((1, 1), dtype=np.float32)
+        self._felt = np.zeros((1, 1), dtype=np.int8)  # 1 where the agent stood, -1 where it bumped: surer than any picture
 
     def update(self, panorama: Panorama) -> None:
         """Take in one reading: cells where beams end are occupied, cells that they cross are free."""
@@ -69,20 +73,30 @@ class OccupancyMap:
         hit, miss = np.zeros(shape), np.zeros(shape)
         np.add.at(hit, tuple((hits - self._corner).T), 1.0)
         np.add.at(miss, tuple((crossed - self._corner).T), 1.0)
-        change = np.where(hit >= 2, HIT, np.where((miss > 0) & (hit == 0), -MISS, 0.0))
+        change = np.where((hit >= 2) & (hit > miss), HIT, np.where(miss > 0, -MISS, 0.0))
         self._log_odds = np.clip(self._log_odds + change, -LIMIT, LIMIT).astype(np.float32)
 
-    def mark(self, xy: np.ndarray, occupied: bool) -> None:
-        """Set one place for sure: where the base stands is free, what it bumped into is occupied. [2] world, metres."""
-        cell = np.floor(np.asarray(xy) / self.cell_m).astype(int)
-        self._grow(cell, cell)
-        i, j = cell - self._corner
-        around = self._log_odds[i - 1 : i + 2, j - 1 : j + 2]
-        around[...] = LIMIT if occupied else np.minimum(around, -MISS)
+    def stand(self, xy: np.ndarray) -> None:
+        """The agent is at `xy` [2] (world, metres): nothing else is."""
+        self._feel(xy, 1)
+
+    def bump(self, xy: np.ndarray) -> None:
+        """Something at `xy` [2] (world, metres) stopped the agent."""
+        self._feel(xy, -1)
 
     def grid(self) -> Grid:
         """The present map."""
-        return Grid(self._log_odds > 0.5, self._log_odds < -0.2, self._corner * self.cell_m, self.cell_m)
+        walked, bumped = self._felt > 0, self._felt < 0
+        occupied = ((self._log_odds > 0.5) & ~walked) | bumped
+        free = ((self._log_odds < -0.2) | walked) & ~bumped
+        return Grid(occupied, free, walked, self._corner * self.cell_m, self.cell_m)
+
+    def _feel(self, xy: np.ndarray, what: int) -> None:
+        reach = max(1, round(WALKED_M / self.cell_m))
+        cell = np.floor(np.asarray(xy) / self.cell_m).astype(int)
+        self._grow(cell - reach, cell + reach)
+        i, j = cell - self._corner
+        self._felt[i - reach : i + reach + 1, j - reach : j + reach + 1] = what
 
     def _grow(self, low: np.ndarray, high: np.ndarray) -> None:
         """Pad so that cells `low` to `high` lie inside with a margin."""
@@ -90,7 +104,8 @@ class OccupancyMap:
         before = np.maximum(self._corner - (low - self._margin), 0)
         after = np.maximum(high + self._margin + 1 - top, 0)
         if before.any() or after.any():
-            self._log_odds = np.pad(self._log_odds, list(zip(before, after, strict=True)))
+            padding = list(zip(before, after, strict=True))
+            self._log_odds, self._felt = np.pad(self._log_odds, padding), np.pad(self._felt, padding)
             self._corner = self._corner - before
 
 
@@ -102,9 +117,8 @@ def _beams(panorama: Panorama, cell_m: float) -> tuple[np.ndarray, np.ndarray]:
     height = panorama.xyz[..., 2]
     near = seen & (distance < RANGE_M)
     obstacle = near & (height > FLOOR_M + FLOOR_SLOPE * distance) & (height < CEILING_M)
-    # A beam is free up to the second nearest obstacle pixel of its column (one may be noise), or up to the farthest point.
     blocked = np.where(obstacle, distance, np.inf)
-    first = np.partition(blocked, 1, axis=1)[:, 1]
+    first = np.partition(blocked, NEAREST, axis=1)[:, NEAREST]
     farthest = np.where(near, distance, 0.0).max(axis=1)
     reach = np.minimum(first - 1.5 * cell_m, farthest)
     direction = np.where(near[..., None], offset / np.maximum(distance, 1e-6)[..., None], 0.0).sum(axis=1)
@@ -166,7 +180,7 @@ def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: f
     if occupied.any():
         clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m
     # Graded, not all or nothing: cells make gaps up to two cells narrower than they are.
-    touching = np.clip(1.0 - clearance / BASE_RADIUS_M, 0.0, 1.0) ** 2
+    touching = np.where(grid.walked, 0.0, np.clip(1.0 - clearance / BASE_RADIUS_M, 0.0, 1.0) ** 2)
     price = np.where(grid.free | (away <= reach_m), 1.0, unknown)
     price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - BASE_RADIUS_M) / 0.25, 0.0, 1.0)
     sources = np.unique(i * grid.free.shape[1] + j)

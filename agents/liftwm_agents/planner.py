@@ -17,7 +17,7 @@ from torch import Tensor
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.belief import SpatialBelief, ego_pose, spread
+from liftwm_agents.belief import SpatialBelief, ego_pose
 from liftwm_agents.mapping import TOUCHING, CostField, cost_to_go, frontier
 from liftwm_agents.mppi import ActionPlan, improve_plan, make_plan
 from liftwm_agents.observations import (
@@ -159,7 +159,7 @@ class PlannerPolicy:
             if length > BUMP_LEAST_M and np.linalg.norm(moved) < BUMP_SHARE * length:
                 self._belief.bump(position, float(np.arctan2(wanted[1], wanted[0])))
                 self._field = None
-        self._belief.stand(position)
+        self._belief.stand(position[None])
         self._visited.append(position)
         goal = self._belief.goal_xyz
         near = goal is not None and np.linalg.norm(goal[:2] - position[:2]) < ARRIVED_M
@@ -171,7 +171,7 @@ class PlannerPolicy:
     def _read(self, goal: np.ndarray) -> None:
         """Look around in the state, find the goal, and price the ways to it."""
         if self._steps == 0:
-            self._belief.survey(self._state, spread(np.stack(self._visited), SURVEY_PLACES))
+            self._belief.survey(self._state, np.stack(self._visited), SURVEY_PLACES)
         else:
             self._belief.look(self._state)
         self._belief.locate(goal)

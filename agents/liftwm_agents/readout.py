@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.belief import SpatialBelief, ego_pose, spread
+from liftwm_agents.belief import SpatialBelief, ego_pose
 from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
 
 BELIEF_DIM = 4  # cosine, sine and distance of the believed goal, confidence
@@ -47,7 +47,7 @@ class FeatureReader:
     def begin(self, state: TensorTree, positions: np.ndarray) -> None:
         """Start an episode: survey the state (batch of one) from where the agent has been, [P, 3] world, metres."""
         self._belief, self._steps = self._new_belief(), 0
-        self._belief.survey(state, spread(positions, self._config.survey_places))
+        self._belief.survey(state, positions, self._config.survey_places)
 
     def read(self, state: TensorTree, goal: np.ndarray) -> Features:
         """Features of a state.
@@ -60,7 +60,7 @@ class FeatureReader:
             birdseye [4, cells, cells] float32 in [0, 1]; vector [G + BELIEF_DIM + F] float32.
         """
         position, heading = ego_pose(self._model, state)
-        self._belief.stand(position)
+        self._belief.stand(position[None])
         if self._steps % self._config.read_every == 0:
             if self._steps:
                 self._belief.look(state)

@@ -101,15 +101,18 @@ def test_map_is_free_inside_occupied_at_walls_unknown_beyond() -> None:
     assert at(1.45, -1.45) == (True, False)
     assert at(2.05, 0.55) == (False, True)
     assert at(2.75, 0.0) == (False, False)
-    occupancy.mark(np.array([2.05, 0.55]), occupied=False)
+    occupancy.stand(np.array([2.05, 0.55]))
+    occupancy.bump(np.array([0.05, 0.05]))
+    occupancy.update(room())
     grid = occupancy.grid()
-    assert at(2.05, 0.55) == (True, False)
+    assert at(2.05, 0.55) == (True, False)  # what was felt outweighs what was seen
+    assert at(0.05, 0.05) == (False, True)
 
 
 def test_map_grows_where_it_is_told() -> None:
     occupancy = OccupancyMap(cell_m=0.1)
     occupancy.update(room())
-    occupancy.mark(np.array([-7.0, 9.0]), occupied=True)
+    occupancy.bump(np.array([-7.0, 9.0]))
     grid = occupancy.grid()
     i, j = grid.nearest(np.array([-7.0, 9.0]))
     assert grid.occupied[i, j]
@@ -121,7 +124,7 @@ def two_rooms() -> Grid:
     """4 m x 2 m of free cells; a wall at x = 2 with a door at y in [1.4, 2.0]."""
     free = np.ones((40, 20), dtype=bool)
     free[20, :14] = False
-    return Grid(~free, free, np.zeros(2), 0.1)
+    return Grid(~free, free, np.zeros_like(free), np.zeros(2), 0.1)
 
 
 def test_cost_to_go_leads_through_the_door() -> None:
@@ -145,7 +148,7 @@ def test_cost_outside_the_map_grows() -> None:
 def test_frontier_lies_between_free_and_unknown() -> None:
     free = np.zeros((30, 30), dtype=bool)
     free[5:15, 5:15] = True
-    edge = frontier(Grid(np.zeros_like(free), free, np.zeros(2), 0.1))
+    edge = frontier(Grid(np.zeros_like(free), free, np.zeros_like(free), np.zeros(2), 0.1))
     assert len(edge) == 36  # the border cells of a 10 x 10 square
     assert edge.min() > 0.5 and edge.max() < 1.5
 
