@@ -25,9 +25,9 @@ _index = np.uint64
 def _compile(function: Callable) -> Callable:
     """`njit` with an on-disk cache where the disk allows one."""
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no writable place for the cache: compile once a process instead
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @_compile

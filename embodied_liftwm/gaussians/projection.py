@@ -22,6 +22,8 @@ ALPHA_MAX = 0.999
 """Alpha is capped here, so that transmittance never becomes zero."""
 TRANSMITTANCE_MIN = 1e-4
 """A pixel is finished before the primitive that would leave it less than this."""
+_SCALE_MAX_M = 1e4
+"""Larger scales act as this one: it fills any image, and its determinant still fits float32."""
 _FOV_MARGIN = 0.3
 """The linearisation point is clamped this share of half the field of view outside of the image."""
 
@@ -69,8 +71,9 @@ def project_gaussians(
     conics, variances = _conics(row_u, row_v, eps2d)
 
     radii = _radii(variances.detach(), opacities.detach()[:, None])
-    outside = (means2d.detach() + radii <= 0) | (means2d.detach() - radii >= means2d.new_tensor([width, height]))
-    radii = torch.where((in_front & ~outside.any(-1))[..., None], radii, 0.0)
+    centre = means2d.detach()
+    on_image = (centre + radii > 0) & (centre - radii < centre.new_tensor([width, height]))
+    radii = torch.where((in_front & on_image.all(-1))[..., None], radii, 0.0)
     return Projection(means2d, conics, z, radii)
 
 
@@ -104,7 +107,7 @@ def _clamp_slope(slope: Tensor, focal: Tensor, centre: Tensor, size: int) -> Ten
 
 def _camera_axes(quats: Tensor, scales: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows x, y, z of R_view R diag(s), whose product with its transpose is the covariance in the camera. 3 x [B, V, N, 3]"""
-    world_axes = quat_to_matrix(quats) * scales[..., None, :]
+    world_axes = quat_to_matrix(quats) * scales.clamp(max=_SCALE_MAX_M)[..., None, :]
     batch, count = quats.shape[:2]
     flat = world_axes.movedim(-2, 1).reshape(batch, 1, 3, count * 3)
     return (rotation @ flat).unflatten(-1, (count, 3)).unbind(2)

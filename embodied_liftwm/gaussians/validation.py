@@ -30,6 +30,8 @@ def check_inputs(
         raise UserError(f"rasterize: expected a width and height of at least 1 px, got {width} x {height}")
     tensors = dict(zip(_LAYOUT, (means, quats, scales, opacities, features, viewmats, Ks), strict=True))
     _check_layout(tensors)
+    if viewmats.shape[0] == 0 or viewmats.shape[1] == 0:
+        raise UserError(f"rasterize: expected at least one scene and one view, got viewmats {list(viewmats.shape)}")
     for name, tensor in tensors.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
