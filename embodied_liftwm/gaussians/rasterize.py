@@ -69,7 +69,7 @@ def rasterize(
     """
     if validate:
         check_inputs(means, quats, scales, opacities, features, viewmats, Ks, width, height)
-    chosen = choose_backend(means.device, backend, Ks.requires_grad)
+    chosen = choose_backend(means.device, backend, means.dtype, Ks.requires_grad)
     with torch.autocast(means.device.type, enabled=False):
         if chosen == "gsplat":
             from embodied_liftwm.gaussians.gsplat_backend import render
@@ -84,30 +84,40 @@ def rasterize(
         return Rasterization(*paint(projection, opacities, features, width, height))
 
 
-def choose_backend(device: torch.device, backend: Backend = "auto", gradient_of_Ks: bool = False) -> str:
+def choose_backend(
+    device: torch.device, backend: Backend = "auto", dtype: torch.dtype = torch.float32, gradient_of_Ks: bool = False
+) -> str:
     """The backend `rasterize` takes: "torch", "numba" or "gsplat".
 
     Raises:
-        UserError: the backend is unknown, not installed, or does not run on this device.
+        UserError: the backend is unknown, not installed, or cannot do this.
     """
+    if backend not in ("auto", "torch", "numba", "gsplat"):
+        raise UserError(f"backend={backend!r}: expected 'auto', 'torch', 'numba' or 'gsplat'")
     if backend == "auto":
-        if device.type == "cuda" and _installed("gsplat") and not gradient_of_Ks:
-            return "gsplat"
-        if device.type == "cpu" and _installed("numba"):
-            return "numba"
+        for candidate in ("gsplat", "numba"):
+            if not _why_not(candidate, device, dtype, gradient_of_Ks):
+                return candidate
         _warn_slow(device.type)
         return "torch"
-    if backend not in ("torch", "numba", "gsplat"):
-        raise UserError(f"backend={backend!r}: expected 'auto', 'torch', 'numba' or 'gsplat'")
-    if backend == "numba" and device.type != "cpu":
-        raise UserError(f"backend='numba' runs on the CPU, got tensors on {device}: use 'gsplat' or 'torch'")
-    if backend == "gsplat" and device.type != "cuda":
-        raise UserError(f"backend='gsplat' runs on CUDA, got tensors on {device}: use 'numba' or 'torch'")
-    if backend == "gsplat" and gradient_of_Ks:
-        raise UserError("backend='gsplat' gives no gradient to Ks: use 'torch', or detach Ks")
-    if backend != "torch" and not _installed(backend):
-        raise UserError(f"backend={backend!r}: {backend} is not installed; pip install {backend}, or use backend='torch'")
+    obstacle = _why_not(backend, device, dtype, gradient_of_Ks)
+    if obstacle:
+        raise UserError(f"backend={backend!r}: {obstacle}")
     return backend
+
+
+def _why_not(backend: str, device: torch.device, dtype: torch.dtype, gradient_of_Ks: bool) -> str:
+    """What keeps a backend from doing this; empty when nothing does."""
+    kind = {"gsplat": "cuda", "numba": "cpu", "torch": device.type}[backend]
+    if device.type != kind:
+        return f"runs on {kind}, got tensors on {device}"
+    if backend == "gsplat" and gradient_of_Ks:
+        return "gives no gradient to Ks; use backend='torch', or detach Ks"
+    if backend == "gsplat" and dtype != torch.float32:
+        return f"takes float32, got {dtype}; use backend='torch'"
+    if not _installed(backend):
+        return f"{backend} is not installed; pip install {backend}, or use backend='torch'"
+    return ""
 
 
 @cache

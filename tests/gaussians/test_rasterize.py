@@ -141,7 +141,7 @@ def test_expected_depth_has_a_gradient() -> None:
         ({"means": torch.ones(2, 10, 3, dtype=torch.int64)}, "int64"),
         ({"width": 0}, "0 x 32"),
         ({"backend": "opengl"}, "opengl"),
-        ({"backend": "gsplat"}, "CUDA"),
+        ({"backend": "gsplat"}, "runs on cuda, got tensors on cpu"),
     ],
 )
 def test_bad_input_is_named(change: dict, words: str) -> None:
@@ -154,6 +154,15 @@ def test_bad_input_is_named(change: dict, words: str) -> None:
 
 def test_auto_takes_the_fast_painter() -> None:
     assert choose_backend(torch.device("cpu")) == "numba"
+
+
+def test_gsplat_is_not_asked_for_what_it_cannot_do() -> None:
+    cuda = torch.device("cuda")
+    with pytest.raises(UserError, match="gradient to Ks"):
+        choose_backend(cuda, "gsplat", gradient_of_Ks=True)
+    with pytest.raises(UserError, match="float32, got torch.float64"):
+        choose_backend(cuda, "gsplat", dtype=torch.float64)
+    assert choose_backend(cuda, gradient_of_Ks=True) == "torch"
 
 
 def test_without_numba_it_runs_and_says_once_that_it_is_slow() -> None:
