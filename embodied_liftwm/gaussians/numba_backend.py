@@ -56,7 +56,7 @@ class _Paint(torch.autograd.Function):
         batch, views, height = grad_image.shape[:3]
         bands = _bands(batch * views, height)
         count = depths.shape[-1]
-        geometry = features.new_zeros(batch, views, bands, count, 7)
+        geometry = features.new_zeros(batch, views, bands, 7, count)
         grad_features = features.new_zeros(batch, views, bands, count, features.shape[-1])
         inputs = _numpy(means2d, conics, depths, radii, opacities, features)
         order_, counts_ = _numpy(order, counts)
@@ -71,10 +71,9 @@ class _Paint(torch.autograd.Function):
             )  # fmt: skip
 
         for_each(task, _tasks(batch, views, height))
-        geometry = geometry.sum(2)
-        d_means2d, d_conics, d_depths, d_opacities = geometry.split([2, 3, 1, 1], dim=-1)
+        d_means2d, d_conics, d_depths, d_opacities = geometry.sum(2).split([2, 3, 1, 1], dim=2)
         return (
-            d_means2d, d_conics, d_depths[..., 0], d_opacities[..., 0].sum(1), grad_features.sum((1, 2)),
+            d_means2d, d_conics, d_depths[:, :, 0], d_opacities[:, :, 0].sum(1), grad_features.sum((1, 2)),
             None, None, None, None, None,
         )  # fmt: skip
 

@@ -20,6 +20,8 @@ _ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np
 _SLACK_PX2 = np.float32(1e-3)
 """Added to the squared half-width of a row span against rounding; the test on alpha decides."""
 _index = np.uint64
+_X, _Y = _index(0), _index(1)
+_XX, _XY, _YY = _index(0), _index(1), _index(2)
 
 
 def _compile(function: Callable) -> Callable:
@@ -51,7 +53,8 @@ def paint_band(
     """Composite the primitives `order` [M], front to back, into rows top..bottom of one view.
 
     Args:
-        means2d, conics, depths, radii, opacities, features: [N, ...] of this view; features [N, C], C a multiple of LANES.
+        means2d, conics, depths, radii: [..., N] of this view, as in `Projection`.
+        opacities: [N]. features: [N, C], C a multiple of LANES.
         cuts: (ALPHA_MIN, ALPHA_MAX, TRANSMITTANCE_MIN).
         out: zeros [H, W, C], written. transmittance: ones [H, W], written. out_depth: zeros [H, W], written.
         last: zeros [H, W] int32, written: one more than the rank of the last primitive painted.
@@ -64,14 +67,14 @@ def paint_band(
         if unfinished == 0:
             break
         i = _index(order[rank])
-        mean_x, mean_y, opacity, depth = means2d[i, 0], means2d[i, 1], opacities[i], depths[i]
-        xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
+        mean_x, mean_y, opacity, depth = means2d[_X, i], means2d[_Y, i], opacities[i], depths[i]
+        xx, xy, yy = conics[_XX, i], conics[_XY, i], conics[_YY, i]
         level = _TWO * math.log(opacity / alpha_min)
         feature = features[i]
-        first_row, end_row = _span(mean_y, radii[i, 1], top, bottom)
+        first_row, end_row = _span(mean_y, radii[_Y, i], top, bottom)
         for v in range(first_row, end_row):
             dy = np.float32(v) + _HALF - mean_y
-            first, end = _row_span(mean_x, xx, xy, level, dy, radii[i, 1], width)
+            first, end = _row_span(mean_x, xx, xy, level, dy, radii[_Y, i], width)
             row = _index(v)
             finished_row, transmittance_row = finished[_index(v - top)], transmittance[row]
             out_row, depth_row, last_row = out[row], out_depth[row], last[row]
@@ -110,7 +113,7 @@ def paint_band_backward(
     Args:
         transmittance, last: as left by `paint_band`; transmittance is overwritten.
         grad_out: [H, W, C]. grad_alpha, grad_depth: [H, W].
-        out_geometry: zeros [N, 7], written: d mean (2), d conic (3), d depth, d opacity.
+        out_geometry: zeros [7, N], written: d mean (2), d conic (3), d depth, d opacity.
         out_features: zeros [N, C], written.
     """
     alpha_min, alpha_max = cuts[0], cuts[1]
@@ -118,15 +121,15 @@ def paint_band_backward(
     behind = -grad_alpha[top:bottom] * transmittance[top:bottom]
     for rank in range(last[top:bottom].max() - 1, -1, -1):
         i = _index(order[rank])
-        mean_x, mean_y, opacity, depth = means2d[i, 0], means2d[i, 1], opacities[i], depths[i]
-        xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
+        mean_x, mean_y, opacity, depth = means2d[_X, i], means2d[_Y, i], opacities[i], depths[i]
+        xx, xy, yy = conics[_XX, i], conics[_XY, i], conics[_YY, i]
         level = _TWO * math.log(opacity / alpha_min)
         feature, out_feature = features[i], out_features[i]
         d_x = d_y = d_xx = d_xy = d_yy = d_depth = d_opacity = alpha_min - alpha_min  # zero, of the kernel's dtype
-        first_row, end_row = _span(mean_y, radii[i, 1], top, bottom)
+        first_row, end_row = _span(mean_y, radii[_Y, i], top, bottom)
         for v in range(first_row, end_row):
             dy = np.float32(v) + _HALF - mean_y
-            first, end = _row_span(mean_x, xx, xy, level, dy, radii[i, 1], width)
+            first, end = _row_span(mean_x, xx, xy, level, dy, radii[_Y, i], width)
             row = _index(v)
             last_row, transmittance_row, behind_row = last[row], transmittance[row], behind[_index(v - top)]
             grad_row, grad_depth_row = grad_out[row], grad_depth[row]
@@ -159,4 +162,4 @@ def paint_band_backward(
                 d_xy += d_power * dx * dy
                 d_yy += d_power * _HALF * dy * dy
         for k, value in enumerate((d_x, d_y, d_xx, d_xy, d_yy, d_depth, d_opacity)):
-            out_geometry[i, _index(k)] = value
+            out_geometry[_index(k), i] = value

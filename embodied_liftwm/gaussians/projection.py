@@ -29,12 +29,12 @@ _FOV_MARGIN = 0.3
 
 
 class Projection(NamedTuple):
-    """Screen-space primitives. Differentiable except `radii`."""
+    """Screen-space primitives. Differentiable except `radii`. Components come before N: that keeps torch's loops contiguous."""
 
-    means2d: Tensor  # [B, V, N, 2] pixels, centres at half-integers
-    conics: Tensor  # [B, V, N, 3] inverse 2D covariance (xx, xy, yy), 1 / px^2
+    means2d: Tensor  # [B, V, 2, N] pixels, centres at half-integers
+    conics: Tensor  # [B, V, 3, N] inverse 2D covariance (xx, xy, yy), 1 / px^2
     depths: Tensor  # [B, V, N] z-depth in the camera, metres
-    radii: Tensor  # [B, V, N, 2] half extents in px outside of which alpha < ALPHA_MIN; 0 where culled
+    radii: Tensor  # [B, V, 2, N] half extents in px outside of which alpha < ALPHA_MIN; 0 where culled
 
 
 def project_gaussians(
@@ -55,25 +55,26 @@ def project_gaussians(
     of the image.
     """
     rotation = viewmats[..., :3, :3]
-    in_camera = means[:, None] @ rotation.mT + viewmats[..., None, :3, 3]
-    x, y, z = in_camera.unbind(-1)
+    in_camera = rotation @ means.mT[:, None] + viewmats[..., :3, 3:]
+    x, y, z = in_camera.unbind(-2)
     in_front = z >= near
     x, y, z = (torch.where(in_front, value, other) for value, other in ((x, 0.0), (y, 0.0), (z, 1.0)))
 
     fx, fy, cx, cy = (Ks[..., i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
-    along_u = _clamp_slope(x / z, fx, cx, width)
-    along_v = _clamp_slope(y / z, fy, cy, height)
+    slope_u, slope_v = x / z, y / z
+    means2d = torch.stack([fx * slope_u + cx, fy * slope_v + cy], dim=-2)
+    slope_u, slope_v = _clamp_slope(slope_u, fx, cx, width), _clamp_slope(slope_v, fy, cy, height)
 
     axes = _camera_axes(quats, scales, rotation)
-    row_u = (fx / z)[..., None] * (axes[0] - along_u[..., None] * axes[2])
-    row_v = (fy / z)[..., None] * (axes[1] - along_v[..., None] * axes[2])
+    row_u = (fx / z)[..., None, :] * (axes[0] - slope_u[..., None, :] * axes[2])
+    row_v = (fy / z)[..., None, :] * (axes[1] - slope_v[..., None, :] * axes[2])
     conics, variances = _conics(row_u, row_v, eps2d)
 
-    radii = _radii(variances.detach(), opacities.detach()[:, None])
-    centre = means2d.detach()
-    on_image = (centre + radii > 0) & (centre - radii < centre.new_tensor([width, height]))
-    radii = torch.where((in_front & on_image.all(-1))[..., None], radii, 0.0)
+    with torch.no_grad():
+        radii = _radii(variances, opacities[:, None, None])
+        size = means2d.new_tensor([width, height])[:, None]
+        on_image = ((means2d + radii > 0) & (means2d - radii < size)).all(-2)
+        radii = torch.where((in_front & on_image)[..., None, :], radii, 0.0)
     return Projection(means2d, conics, z, radii)
 
 
@@ -84,12 +85,12 @@ def front_to_back(depths: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         depths: positive. [..., N]
-        radii: 0 for what is culled. [..., N, 2]
+        radii: 0 for what is culled. [..., 2, N]
 
     Returns:
         Indices, what is visible first [..., N] int64, and how many are visible [...] int64.
     """
-    visible = (radii > 0).all(-1)
+    visible = (radii > 0).all(-2)
     # Positive floats sort like the integers with the same bits; the index in the low half makes every key unique.
     bits = depths.detach().float().view(torch.int32).long()
     index = torch.arange(depths.shape[-1], device=depths.device)
@@ -106,27 +107,28 @@ def _clamp_slope(slope: Tensor, focal: Tensor, centre: Tensor, size: int) -> Ten
 
 
 def _camera_axes(quats: Tensor, scales: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows x, y, z of R_view R diag(s), whose product with its transpose is the covariance in the camera. 3 x [B, V, N, 3]"""
+    """Rows x, y, z of R_view R diag(s), whose product with its transpose is the covariance in the camera. 3 x [B, V, 3, N]"""
     world_axes = quat_to_matrix(quats) * scales.clamp(max=_SCALE_MAX_M)[..., None, :]
-    batch, count = quats.shape[:2]
-    flat = world_axes.movedim(-2, 1).reshape(batch, 1, 3, count * 3)
-    return (rotation @ flat).unflatten(-1, (count, 3)).unbind(2)
+    flat = world_axes.permute(0, 2, 3, 1).flatten(2)
+    return (rotation @ flat[:, None]).unflatten(-1, (3, -1)).unbind(2)
 
 
 def _conics(row_u: Tensor, row_v: Tensor, eps2d: float) -> tuple[Tensor, Tensor]:
-    """Inverse of A A^T + eps2d I for A with rows u, v [B, V, N, 3], and its diagonal before inversion [B, V, N, 2].
+    """Inverse of A A^T + eps2d I for A with rows u, v [B, V, 3, N], and its diagonal before inversion [B, V, 2, N].
 
     The determinant is taken as |u x v|^2 + eps2d (|u|^2 + |v|^2) + eps2d^2 (Lagrange's identity), a sum of squares: the
     difference of products would be noise for needles and for what is huge.
     """
-    uu, uv, vv = row_u.square().sum(-1), (row_u * row_v).sum(-1), row_v.square().sum(-1)
-    area = torch.linalg.cross(row_u, row_v).square().sum(-1)
-    determinant = area + eps2d * (uu + vv) + eps2d**2
-    conics = torch.stack([vv + eps2d, -uv, uu + eps2d], dim=-1) / determinant[..., None]
-    return conics, torch.stack([uu, vv], dim=-1) + eps2d
+    uu, uv, vv = (row_u * row_u).sum(-2), (row_u * row_v).sum(-2), (row_v * row_v).sum(-2)
+    (u0, u1, u2), (v0, v1, v2) = row_u.unbind(-2), row_v.unbind(-2)
+    cross = (u1 * v2 - u2 * v1, u2 * v0 - u0 * v2, u0 * v1 - u1 * v0)
+    determinant = sum(c * c for c in cross) + eps2d * (uu + vv) + eps2d**2
+    variance_u, variance_v = uu + eps2d, vv + eps2d
+    conics = torch.stack([variance_v / determinant, -uv / determinant, variance_u / determinant], dim=-2)
+    return conics, torch.stack([variance_u.detach(), variance_v.detach()], dim=-2)
 
 
 def _radii(variances: Tensor, opacities: Tensor) -> Tensor:
-    """Half extents of the ellipse on which alpha = ALPHA_MIN: alpha = o exp(-q / 2) gives q = 2 log(255 o). [B, V, N, 2]"""
+    """Half extents of the ellipse on which alpha = ALPHA_MIN: alpha = o exp(-q / 2) gives q = 2 log(255 o). [B, V, 2, N]"""
     level = 2.0 * (torch.log(opacities.clamp(min=ALPHA_MIN)) - math.log(ALPHA_MIN))
-    return (level[..., None] * variances).sqrt() * (opacities >= ALPHA_MIN)[..., None]
+    return torch.where(opacities >= ALPHA_MIN, (level * variances).sqrt(), 0.0)

@@ -33,7 +33,7 @@ def paint(
     order, counts = front_to_back(projection.depths, projection.radii)
     images = [
         _paint_view(
-            Projection(*(tensor[b, v, order[b, v, : counts[b, v]]] for tensor in projection)),
+            Projection(*(tensor[b, v][..., order[b, v, : counts[b, v]]] for tensor in projection)),
             opacities[b, order[b, v, : counts[b, v]]],
             features[b, order[b, v, : counts[b, v]]],
             width,
@@ -60,9 +60,9 @@ def _paint_view(sorted_: Projection, opacities: Tensor, features: Tensor, width:
             pixels = centres[top : top + tile, left : left + tile]
             low, high = pixels[0, 0], pixels[-1, -1]
             # One pixel of slack: what decides is the exact test on alpha, not this box.
-            reach = sorted_.radii + 1.0
-            touches = ((sorted_.means2d + reach >= low) & (sorted_.means2d - reach <= high)).all(-1).nonzero().squeeze(-1)
-            weights = _weights(pixels.reshape(-1, 2), sorted_.means2d[touches], sorted_.conics[touches], opacities[touches])
+            means2d, reach = sorted_.means2d.mT, sorted_.radii.mT + 1.0
+            touches = ((means2d + reach >= low) & (means2d - reach <= high)).all(-1).nonzero().squeeze(-1)
+            weights = _weights(pixels.reshape(-1, 2), means2d[touches], sorted_.conics[:, touches], opacities[touches])
             row.append((weights @ payload[touches]).reshape(*pixels.shape[:2], -1))
         rows.append(torch.cat(row, dim=1))
     return torch.cat(rows, dim=0)
@@ -71,7 +71,7 @@ def _paint_view(sorted_: Projection, opacities: Tensor, features: Tensor, width:
 def _weights(pixels: Tensor, means2d: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     """Share of each pixel's colour that comes from each primitive, front to back. [P, M]"""
     dx, dy = (pixels[:, None] - means2d).unbind(-1)
-    xx, xy, yy = conics.unbind(-1)
+    xx, xy, yy = conics
     power = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
     alpha = (opacities * torch.exp(-power)).clamp(max=ALPHA_MAX)
     alpha = torch.where((power >= 0) & (alpha >= ALPHA_MIN), alpha, 0.0)
