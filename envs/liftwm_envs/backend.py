@@ -54,7 +54,9 @@ def choose_renderer(name: str = "auto") -> str:
                 os.environ["MUJOCO_GL"] = found
         return os.environ.get("MUJOCO_GL", "")
     if "mujoco" in sys.modules and present != name:
-        raise EnvError(f"renderer={name}: mujoco is already loaded with MUJOCO_GL={present!r}; set MUJOCO_GL={name} before starting Python")
+        raise EnvError(
+            f"renderer={name}: mujoco is already loaded with MUJOCO_GL={present!r}; set MUJOCO_GL={name} before starting Python"
+        )
     if not (_egl_works() if name == "egl" else ctypes.util.find_library("OSMesa")):
         raise EnvError(f"renderer={name}: does not work on this machine; {GL_HELP}")
     os.environ["MUJOCO_GL"] = name

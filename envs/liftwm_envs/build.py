@@ -6,12 +6,12 @@ has no highlights, so a surface keeps its colour from every direction and an obj
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs import textures
 from liftwm_envs.cameras import FOVY_DEG
+from liftwm_envs.engine import mujoco
 from liftwm_envs.scene import SCREEN_HEIGHT_M, WALL_HEIGHT_M, WALL_THICKNESS_M, Room, Scene, SceneObject, Screen, Wall
 
 TIMESTEP_S = 0.0125
@@ -167,7 +167,11 @@ def _facing(normal: NDArray) -> NDArray[np.float64]:
 
 def _add_posters(spec: mujoco.MjSpec, room: Room, scene: Scene, materials: _Materials, rng: np.random.Generator) -> None:
     """Up to two pictures on solid walls, above the objects; they have no collisions."""
-    solid = [w for w in scene.walls if w.bottom_m == 0 and room.index in (w.left, w.right) and np.hypot(*np.subtract(w.end, w.start)) > 1.6]
+    solid = [
+        w
+        for w in scene.walls
+        if w.bottom_m == 0 and room.index in (w.left, w.right) and np.hypot(*np.subtract(w.end, w.start)) > 1.6
+    ]
     for k in rng.permutation(len(solid))[:2]:
         wall = solid[k]
         a, b = np.array(wall.start), np.array(wall.end)
@@ -177,7 +181,13 @@ def _add_posters(spec: mujoco.MjSpec, room: Room, scene: Scene, materials: _Mate
         size = [rng.uniform(0.3, 0.45), rng.uniform(0.3, 0.45), 0.01]
         material = materials.posters[int(rng.integers(len(materials.posters)))]
         spec.worldbody.add_geom(
-            type=_BOX, size=size, pos=[*at, rng.uniform(1.45, 1.7)], quat=_facing(normal), material=material, contype=0, conaffinity=0
+            type=_BOX,
+            size=size,
+            pos=[*at, rng.uniform(1.45, 1.7)],
+            quat=_facing(normal),
+            material=material,
+            contype=0,
+            conaffinity=0,
         )
 
 
@@ -221,7 +231,9 @@ def _cone_vertices(radius: float, height: float, edges: int = 16) -> NDArray[np.
 def _add_screen(spec: mujoco.MjSpec, screen: Screen) -> None:
     """Three panels and a lid on a mocap body that starts below the floor."""
     x, y = screen.centre
-    body = spec.worldbody.add_body(name=screen_body(screen.id), mocap=True, pos=[x, y, SCREEN_SUNK_M], quat=_yaw_quat(screen.yaw))
+    body = spec.worldbody.add_body(
+        name=screen_body(screen.id), mocap=True, pos=[x, y, SCREEN_SUNK_M], quat=_yaw_quat(screen.yaw)
+    )
     depth, width, top = screen.half_depth, screen.half_width, screen.height_m
     panels = [
         ((depth - _PANEL_M, 0), (1, 0), width),

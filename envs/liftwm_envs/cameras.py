@@ -30,7 +30,7 @@ def intrinsics_from_fovy(height: int, width: int, fovy_deg: float = FOVY_DEG) ->
 
 
 def back_project(depth: NDArray, intrinsics: NDArray, world_from_camera: NDArray) -> NDArray[np.float64]:
-    """World points of a z-depth map. depth [H, W] metres, intrinsics [3, 3], pose [4, 4] -> [H, W, 3]; where depth is 0, the camera."""
+    """World points [H, W, 3] of a z-depth map [H, W] in metres, with intrinsics [3, 3] and pose [4, 4]; the camera where 0."""
     height, width = depth.shape
     v, u = np.mgrid[0:height, 0:width] + 0.5
     rays = np.stack([(u - intrinsics[0, 2]) / intrinsics[0, 0], (v - intrinsics[1, 2]) / intrinsics[1, 1], np.ones_like(u)], -1)

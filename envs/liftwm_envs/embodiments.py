@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.build import AGENT_NAME, TIMESTEP_S, add_camera
+from liftwm_envs.engine import mujoco
 from liftwm_envs.scene import AGENT_RADIUS_M
 
 CONTROL_S = 0.25
@@ -58,7 +58,14 @@ class WheeledBase(Embodiment):
         body.add_joint(name="y", type=slide, axis=[0, 1, 0])
         body.add_joint(name="yaw", type=hinge, axis=[0, 0, 1])
         body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[AGENT_RADIUS_M, 0.4, 0], pos=[0, 0, 0.45], mass=10, friction=[0.05, 0, 0], condim=3, priority=1, group=4
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            size=[AGENT_RADIUS_M, 0.4, 0],
+            pos=[0, 0, 0.45],
+            mass=10,
+            friction=[0.05, 0, 0],
+            condim=3,
+            priority=1,
+            group=4,
         )
         add_camera(body, self.camera_height_m)
         for name, gain, limit in (("x", 400.0, 60.0), ("y", 400.0, 60.0), ("yaw", 10.0, 20.0)):
@@ -106,7 +113,9 @@ class Drone(Embodiment):
         body.mass, body.inertia, body.explicitinertial = self._mass_kg, [self._inertia] * 3, True
         body.ipos, body.iquat = [0, 0, 0], [1, 0, 0, 0]
         body.add_freejoint()
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[AGENT_RADIUS_M, 0, 0], friction=[0.05, 0, 0], condim=3, priority=1, group=4)
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[AGENT_RADIUS_M, 0, 0], friction=[0.05, 0, 0], condim=3, priority=1, group=4
+        )
         add_camera(body, 0.0)
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -114,7 +123,7 @@ class Drone(Embodiment):
         self._qpos, self._qvel, self._force = data.qpos, data.qvel, data.qfrc_applied
 
     def control(self, action: NDArray) -> None:
-        """Forces that close the gap to the commanded twist; MuJoCo's linear velocity is in the world, its angular in the body."""
+        """Forces that close the gap to the commanded twist; MuJoCo's linear velocity is in the world, the angular in the body."""
         w, x, y, z = self._qpos[3:7]
         rotation = np.array(
             [

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
+from liftwm_envs.layout import make_scene
 from liftwm_envs.odometry import Odometry
-from liftwm_envs.scene import SHAPES, Scene, make_scene
+from liftwm_envs.scene import SHAPES, Scene
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks import TASKS, Task, settings_of
 
@@ -45,7 +46,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         EnvError: an option that does not exist, or no GL on this machine.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's own spelling
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
 
     def __init__(
         self,
@@ -116,8 +117,10 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         return self.sim.scene
 
     # -- Gymnasium -------------------------------------------------------------------------------------------------------
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, NDArray], dict[str, Any]]:
-        """A new world: that of `seed`, else one drawn from the same half of the seeds (training or evaluation) as the last seed."""
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """A new world: that of `seed`, else one drawn from the last seed's half of the seeds (training or evaluation)."""
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(_SPLIT)) + (_SPLIT if self._last_seed >= _SPLIT else 0)
@@ -131,7 +134,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         self._odometry = Odometry(self._sim.camera_pose(), self._odometry_noise, np.random.default_rng([seed, 13]))
         self._intrinsics = self._sim.intrinsics.ravel()
         self._goal = np.zeros(GOAL_DIM, np.float32)
-        self._steps, self._distance, self._done = 0, math.nan, False
+        self._steps, self._distance, self._done = 0, math.inf, False
         return self._observe()
 
     def step(self, action: Any) -> tuple[dict[str, NDArray], float, bool, bool, dict[str, Any]]:
@@ -148,7 +151,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         observation, info = self._observe()
         success = info["success"]
         reward = float(success)
-        if self.reward_kind == "progress" and not math.isnan(before):
+        if self.reward_kind == "progress" and math.isfinite(before):
             reward += before - self._distance
         task = self.task
         late = task.goal is not None and self._steps - task.called_at >= task.limit_steps
@@ -168,7 +171,9 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
     # -- inner -----------------------------------------------------------------------------------------------------------
     def _continuous(self, action: Any) -> NDArray:
         if self._discrete is not None:
-            if not self.action_space.contains(action) and not (isinstance(action, int | np.integer) and 0 <= action < len(self._discrete)):
+            if not self.action_space.contains(action) and not (
+                isinstance(action, int | np.integer) and 0 <= action < len(self._discrete)
+            ):
                 raise EnvError(f"action {action!r}: must be an integer in [0, {len(self._discrete) - 1}]")
             return self._discrete[int(action)]
         values = np.asarray(action, np.float64)

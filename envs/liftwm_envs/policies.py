@@ -91,7 +91,7 @@ class Driver:
                 while stuck < 6:
                     here = self.position()
                     offset = target - here
-                    if offset @ offset < 0.15**2:
+                    if offset @ offset < 0.12**2:
                         break
                     stuck = stuck + 1 if abs(here - last).max() < 0.02 and abs(self._error(offset)) < 0.3 else 0
                     last = here

@@ -11,13 +11,12 @@ import importlib
 import os
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.backend import GL_HELP
+from liftwm_envs.engine import mujoco
 from liftwm_envs.errors import EnvError
-
 
 _shared: dict[str, Any] = {"pid": None, "context": None}
 
@@ -38,6 +37,7 @@ def _make_current() -> None:
             name = os.environ.get("MUJOCO_GL", "")
             raise EnvError(f"no off-screen OpenGL (MUJOCO_GL={name!r}): {error}; {GL_HELP}") from error
         _shared.update(pid=os.getpid(), context=context)
+        atexit.register(_free_shared)  # after mujoco registered its own clean-up, so that ours runs first
         return
     _shared["context"].make_current()
 
@@ -47,9 +47,6 @@ def _free_shared() -> None:
     if _shared["context"] is not None and _shared["pid"] == os.getpid():
         _shared["context"].free()
     _shared.update(pid=None, context=None)
-
-
-atexit.register(_free_shared)
 
 
 def describe_renderer() -> str:
@@ -92,7 +89,9 @@ class Renderer:
     def rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour [H, W, 3] and z-depth in metres [H, W] (0: nothing hit), of one render pass. Fresh arrays."""
         self._bind()
-        mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        mujoco.mjv_updateScene(
+            self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, self._depth, self._viewport, self._context)
         metres = self._depth_scale / (self._depth[::-1] + self._depth_shift)  # inverts the reversed-z projection

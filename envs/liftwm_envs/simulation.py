@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.build import AGENT_NAME, CAMERA_NAME, SCREEN_SUNK_M, new_spec, object_body, screen_body
 from liftwm_envs.cameras import intrinsics_from_fovy, world_from_opencv
 from liftwm_envs.embodiments import EMBODIMENTS, SUBSTEPS
+from liftwm_envs.engine import mujoco
 from liftwm_envs.rendering import Renderer
 from liftwm_envs.scene import Scene
 

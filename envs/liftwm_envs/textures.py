@@ -100,11 +100,15 @@ def tint(rng: np.random.Generator, dark: float = 0.25, light: float = 0.95) -> F
     """Two desaturated colours, for the dark and the light end of a pattern. [2, 3] in [0, 1]"""
     hue, saturation = rng.random(), rng.uniform(0.03, MAX_STRUCTURE_SATURATION)
     low = colorsys.hsv_to_rgb(hue, saturation, dark * rng.uniform(0.7, 1.2))
-    high = colorsys.hsv_to_rgb((hue + rng.uniform(-0.1, 0.1)) % 1.0, saturation * rng.uniform(0.3, 1.0), light * rng.uniform(0.85, 1.0))
+    high = colorsys.hsv_to_rgb(
+        (hue + rng.uniform(-0.1, 0.1)) % 1.0, saturation * rng.uniform(0.3, 1.0), light * rng.uniform(0.85, 1.0)
+    )
     return np.array([low, high])
 
 
-def structure_image(rng: np.random.Generator, pattern: Callable[..., Field], size: int = TEXTURE_PX, flat: bool = False) -> Image:
+def structure_image(
+    rng: np.random.Generator, pattern: Callable[..., Field], size: int = TEXTURE_PX, flat: bool = False
+) -> Image:
     """A structure texture: `pattern` between two desaturated colours, or their mean where `flat`."""
     field = np.clip(pattern(rng, size), 0, 1)
     low, high = tint(rng)

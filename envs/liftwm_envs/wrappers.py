@@ -22,7 +22,9 @@ class GuidedTour(gymnasium.Wrapper):
     action that led to each frame (zeros for the first; one-hot where actions are discrete).
     """
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
         """Reset, tour, return at the call."""
         obs, info = self.env.reset(seed=seed, options=options)
         guide = TourPolicy(self.env)

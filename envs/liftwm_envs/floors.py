@@ -1,0 +1,135 @@
+"""What the tasks ask for, measured: success of the oracle, of a searcher without memory, and of random actions.
+
+    python -m liftwm_envs.floors [--episodes 30] [--embodiment base] [--out results/floors.csv]
+
+All three act after the same guided tour, on evaluation scenes (seeds from 2**30). The searcher shares the oracle's driving and
+floor plan but not the tour: it knows no object's place until it sees it. If it succeeded, the task would not test memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+from collections.abc import Generator
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from liftwm_envs import ENV_IDS
+from liftwm_envs.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
+from liftwm_envs.tasks import SEEN_PX
+from liftwm_envs.wrappers import GuidedTour
+
+FIRST_SEED = 2**30
+
+
+class SearchPolicy(ScriptedPolicy):
+    """Looks for the goal from scratch: looks around room by room, or, where screens hide things, tries one after another."""
+
+    def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
+        """Search, and at first sight drive to the goal the shortest way."""
+        env = self.driver.env
+        search = self._try_screens() if env.scene.screens else self._look_through_rooms()
+        for action in search:
+            if not env.scene.screens and self._sees_goal():
+                yield from self.driver.descend(env.task.field)
+            yield action
+
+    def _sees_goal(self) -> bool:
+        env = self.driver.env
+        pixels = int((env.sim.render_segmentation() == env.task.goal.id).sum())
+        return pixels >= SEEN_PX * (env.image_size / 64) ** 2
+
+    def _look_through_rooms(self) -> Generator[Any, None, None]:
+        scene = self.driver.env.scene
+        for stop, room in enumerate(room_order(scene, self.driver.position())):
+            if stop > 0:
+                yield from self.driver.go_to(scene.rooms[room].centre)
+            yield from self.driver.turn(LOOK_AROUND_RAD)
+
+    def _try_screens(self) -> Generator[Any, None, None]:
+        env, left = self.driver.env, list(range(len(self.driver.env.scene.objects)))
+        while left:
+            here = env.scene.grid.field_to(self.driver.position())
+            nearest = min(left, key=lambda k: here[env.task.region(k) & env.scene.grid.free].min())
+            left.remove(nearest)
+            yield from self.driver.descend(env.scene.grid.distance_field(env.task.region(nearest)))
+
+
+POLICIES: dict[str, type[Policy]] = {"oracle": OraclePolicy, "search": SearchPolicy, "random": RandomPolicy}
+
+
+def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
+    """One row per episode and policy: success, steps from the call, shortest path in metres, whether memory can solve it."""
+    env = GuidedTour(gymnasium.make(env_id, disable_env_checker=True, **kwargs))
+    rows = []
+    for name, make in POLICIES.items():
+        for index in range(episodes):
+            seed = FIRST_SEED + index
+            obs, info = env.reset(seed=seed)
+            start = {"shortest_path_m": round(info["shortest_path_m"], 3), "solvable_by_memory": info["solvable_by_memory"]}
+            policy, steps, done = make(env, index), 0, False
+            while not done:
+                obs, _, terminated, truncated, info = env.step(policy.act(obs, info))
+                steps, done = steps + 1, terminated or truncated
+            rows.append(
+                {
+                    "env": env_id,
+                    **kwargs,
+                    "policy": name,
+                    "seed": seed,
+                    "success": int(info["success"]),
+                    "steps": steps,
+                    **start,
+                }
+            )
+    env.close()
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: success of each policy by environment, in percent, and the mean shortest path of the episodes."""
+    lines = [f"| id | {' | '.join(POLICIES)} | shortest path, m | solvable by memory |", "|---|" + "---|" * (len(POLICIES) + 2)]
+    for env_id in dict.fromkeys(row["env"] for row in rows):
+        mine = [row for row in rows if row["env"] == env_id]
+        cells = [f"{100 * np.mean([r['success'] for r in mine if r['policy'] == name]):.0f} %" for name in POLICIES]
+        path = np.mean([r["shortest_path_m"] for r in mine])
+        solvable = 100 * np.mean([r["solvable_by_memory"] for r in mine])
+        lines.append(f"| `{env_id}` | {' | '.join(cells)} | {path:.1f} | {solvable:.0f} % |")
+    return "\n".join(lines)
+
+
+def write_csv(path: str, rows: list[dict[str, Any]]) -> None:
+    """Write rows whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    partial = f"{path}.partial"
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text.getvalue())
+    os.replace(partial, path)
+
+
+def main() -> None:
+    """Measure, print the table, write the rows."""
+    parser = argparse.ArgumentParser(prog="python -m liftwm_envs.floors", description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=30, help="per environment and policy")
+    parser.add_argument("--embodiment", choices=["base", "drone"], default="base")
+    parser.add_argument("--action", choices=["continuous", "discrete"], default="continuous")
+    parser.add_argument("--out", default="", help="CSV of the raw rows")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for env_id in ENV_IDS:
+        rows += measure(env_id, options.episodes, embodiment=options.embodiment, action=options.action)
+    print(table(rows))
+    if options.out:
+        write_csv(options.out, rows)
+
+
+if __name__ == "__main__":
+    main()
