@@ -75,13 +75,13 @@ def _dot_lanes(typing_context, row, other, offset):
 def add_scaled(row, factor, other):
     """row += factor * other, in place."""
     for offset in range(0, row.shape[0], LANES):
-        _add_scaled_lanes(row, factor, other, offset)
+        _add_scaled_lanes(row, factor, other, offset)  # type: ignore[call-arg]
 
 
 @njit(nogil=True)
 def dot(row, other):
     """Inner product of two rows, at least LANES long."""
-    total = _dot_lanes(row, other, 0)
+    total = _dot_lanes(row, other, 0)  # type: ignore
     for offset in range(LANES, row.shape[0], LANES):
-        total += _dot_lanes(row, other, offset)
+        total += _dot_lanes(row, other, offset)  # type: ignore[call-arg]
     return total

@@ -29,7 +29,7 @@ def for_each(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
     if helpers < 1:
         work()
         return
-    pool = _pools.setdefault(helpers, ThreadPoolExecutor(helpers, thread_name_prefix="liftwm-paint"))
+    pool = _pools.get(helpers) or _pools.setdefault(helpers, ThreadPoolExecutor(helpers, thread_name_prefix="liftwm-paint"))
     futures = [pool.submit(work) for _ in range(helpers)]
     work()
     for future in futures:
