@@ -178,8 +178,9 @@ def locate_goal(
 ) -> tuple[np.ndarray | None, float]:
     """Find the compact cluster of points that has the goal's colour.
 
-    Votes are smoothed by mean shift from the strongest cells; a cluster scores by its votes minus those in the ring around
-    it, so that a small object wins over a large wall of the same hue.
+    Votes are smoothed by mean shift from the strongest cells; a cluster counts its votes less those in the ring around it, so
+    that a small object wins over a large wall of the same hue. The best match wins, not the largest: objects seen from near
+    have more voxels.
 
     Args:
         points: world, metres. [P, 3]
@@ -197,13 +198,10 @@ def locate_goal(
         xyz, votes = xyz[far], votes[far]
     if len(votes) == 0:
         return None, 0.0
-    best, best_score, best_confidence = None, 0.0, 0.0
-    for seed in _seeds(xyz, votes):
-        centre = _mean_shift(xyz, votes, seed)
-        score, confidence = _cluster_score(xyz, votes, centre)
-        if score > best_score:
-            best, best_score, best_confidence = centre, score, confidence
-    return best, best_confidence
+    centres = [_mean_shift(xyz, votes, seed) for seed in _seeds(xyz, votes)]
+    confidences = [_cluster_confidence(xyz, votes, centre) for centre in centres]
+    best = int(np.argmax(confidences))
+    return (centres[best], confidences[best]) if confidences[best] > 0 else (None, 0.0)
 
 
 def _seeds(xyz: np.ndarray, votes: np.ndarray, cell_m: float = 0.25, count: int = 12) -> np.ndarray:
@@ -224,11 +222,11 @@ def _mean_shift(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray, steps: i
     return centre
 
 
-def _cluster_score(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray) -> tuple[float, float]:
-    """Votes inside minus votes of the ring to 2.5 radii, and a confidence that grows with number and quality of votes."""
+def _cluster_confidence(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray) -> float:
+    """Quality of the votes inside, times how sure their number makes us; votes of the ring to 2.5 radii count against."""
     distance = np.linalg.norm(xyz - centre, axis=-1)
     inside = distance < CLUSTER_RADIUS_M
     ring = (distance >= CLUSTER_RADIUS_M) & (distance < 2.5 * CLUSTER_RADIUS_M)
-    score = float(votes[inside].sum() - 0.5 * votes[ring].sum())
+    number = float(votes[inside].sum() - 0.5 * votes[ring].sum())
     quality = float((votes[inside] ** 2).sum() / (votes[inside].sum() + 1e-9))
-    return score, max(0.0, quality * (1.0 - math.exp(-max(score, 0.0) / 4.0)))
+    return quality * (1.0 - math.exp(-max(number, 0.0) / 4.0))

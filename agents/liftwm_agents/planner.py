@@ -35,7 +35,8 @@ LEAST_CONFIDENCE = 0.05  # below, the goal counts as not found and the agent exp
 ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the episode still goes on: it was not the goal
 NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
 CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
-BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined is a bump
+BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined
+BUMP_STEPS = 2  # so often in a row is a bump; once may be inertia
 
 
 class PlannerPolicy:
@@ -80,7 +81,7 @@ class PlannerPolicy:
         self._expected_xy: np.ndarray | None = None
         self._last_xy: np.ndarray | None = None
         self._tour: Mapping[str, np.ndarray] | None = None
-        self._first, self._steps, self._arrived = True, 0, 0
+        self._first, self._steps, self._arrived, self._held = True, 0, 0, 0
         self._visited: list[np.ndarray] = []
         self._plans, self._plan_seconds = 0, 0.0
 
@@ -156,7 +157,9 @@ class PlannerPolicy:
         if self._expected_xy is not None and self._last_xy is not None:
             wanted, moved = self._expected_xy - self._last_xy, position[:2] - self._last_xy
             length = float(np.linalg.norm(wanted))
-            if length > BUMP_LEAST_M and np.linalg.norm(moved) < BUMP_SHARE * length:
+            held = length > BUMP_LEAST_M and float(np.linalg.norm(moved)) < BUMP_SHARE * length
+            self._held = self._held + 1 if held else 0
+            if self._held >= BUMP_STEPS:
                 self._belief.bump(position, float(np.arctan2(wanted[1], wanted[0])))
                 self._field = None
         self._belief.stand(position[None])
