@@ -6,6 +6,8 @@ has no highlights, so a surface keeps its colour from every direction and an obj
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,7 +69,7 @@ def _set_visual(spec: mujoco.MjSpec, image_size: int) -> None:
     visual.quality.numslices, visual.quality.numstacks, visual.quality.numquads = 20, 10, 1
     visual.global_.offwidth = visual.global_.offheight = image_size
     visual.headlight.active = 1
-    visual.headlight.ambient = [0.78, 0.78, 0.78]
+    visual.headlight.ambient = [0.94, 0.94, 0.94]
     visual.headlight.diffuse = [0, 0, 0]
     visual.headlight.specular = [0, 0, 0]
 
@@ -75,7 +77,7 @@ def _set_visual(spec: mujoco.MjSpec, image_size: int) -> None:
 def _add_lights(spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
     """Two directional lights from above, of varied direction and slightly varied colour."""
     first = rng.uniform(0, 2 * np.pi)
-    for k, strength in enumerate((0.27, 0.15)):
+    for k, strength in enumerate((0.24, 0.12)):
         azimuth = first + k * np.pi + rng.uniform(-0.6, 0.6)
         light = spec.worldbody.add_light()
         if hasattr(light, "type"):
@@ -106,7 +108,7 @@ class _Materials:
         order = [patterns[k] for k in self._rng.permutation(len(patterns))]
         return [order[k % len(order)] for k in range(count)]
 
-    def _structure(self, name: str, pattern, repeat_per_m: float) -> str:
+    def _structure(self, name: str, pattern: Callable[..., NDArray], repeat_per_m: float) -> str:
         image = textures.structure_image(self._rng, pattern, flat=self._flat)
         self._texture(name, image, mujoco.mjtTexture.mjTEXTURE_2D)
         material = self._spec.add_material(name=name, specular=0.0, shininess=0.0, reflectance=0.0)
@@ -198,7 +200,7 @@ def _add_object(spec: mujoco.MjSpec, item: SceneObject) -> None:
         geom = {"rgba": colour, "material": f"grain{item.grain}", "pos": [0, 0, z]}
         if shape == "cone":
             mesh = spec.add_mesh(name=f"cone{item.id}")
-            mesh.uservert = _cone_vertices(*size).ravel()
+            mesh.uservert = _cone_vertices(size[0], size[1]).ravel()
             body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh.name, **geom)
         else:
             kind = getattr(mujoco.mjtGeom, f"mjGEOM_{shape.upper()}")

@@ -61,14 +61,14 @@ class WheeledBase(Embodiment):
             type=mujoco.mjtGeom.mjGEOM_CYLINDER,
             size=[AGENT_RADIUS_M, 0.4, 0],
             pos=[0, 0, 0.45],
-            mass=10,
+            mass=2,
             friction=[0.05, 0, 0],
             condim=3,
             priority=1,
             group=4,
         )
         add_camera(body, self.camera_height_m)
-        for name, gain, limit in (("x", 400.0, 60.0), ("y", 400.0, 60.0), ("yaw", 10.0, 20.0)):
+        for name, gain, limit in (("x", 160.0, 80.0), ("y", 160.0, 80.0), ("yaw", 4.0, 8.0)):
             _add_velocity_servo(spec, name, gain, limit)
         self._start = start
 
@@ -123,7 +123,7 @@ class Drone(Embodiment):
         self._qpos, self._qvel, self._force = data.qpos, data.qvel, data.qfrc_applied
 
     def control(self, action: NDArray) -> None:
-        """Forces that close the gap to the commanded twist; MuJoCo's linear velocity is in the world, the angular in the body."""
+        """Forces that close the gap to the commanded twist. MuJoCo's linear velocity is in the world, angular in the body."""
         w, x, y, z = self._qpos[3:7]
         rotation = np.array(
             [

@@ -87,7 +87,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             if self._discrete is not None
             else spaces.Box(-1.0, 1.0, (self._action_dim,), np.float32)
         )
-        self.observation_space = spaces.Dict(
+        self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
             {
                 "rgb": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
                 "intrinsics": spaces.Box(0.0, 1e5, (9,), np.float32),
@@ -188,7 +188,6 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         sim, task = self.sim, self.task
         rgb, depth = sim.render_rgb_depth()
         self._rgb = rgb
-        segmentation = visible = None
         if self.truth or task.goal is None:
             segmentation = sim.render_segmentation()
             visible = np.bincount(segmentation.ravel(), minlength=len(sim.scene.objects) + 1)[1:]
@@ -200,7 +199,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         position = pose[:2, 3].copy()
         success = task.is_success(position)
         self._distance = 0.0 if success else task.distance_to_goal(position)
-        observation = {
+        observation: dict[str, NDArray] = {
             "rgb": rgb,
             "intrinsics": self._intrinsics.copy(),
             "world_from_camera": self._odometry.update(pose).astype(np.float32).ravel(),

@@ -12,7 +12,7 @@ import argparse
 import csv
 import io
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import gymnasium
@@ -34,14 +34,15 @@ class SearchPolicy(ScriptedPolicy):
         env = self.driver.env
         search = self._try_screens() if env.scene.screens else self._look_through_rooms()
         for action in search:
-            if not env.scene.screens and self._sees_goal():
-                yield from self.driver.descend(env.task.field)
+            field = env.task.field
+            if not env.scene.screens and field is not None and self._sees_goal():
+                yield from self.driver.descend(field)
             yield action
 
     def _sees_goal(self) -> bool:
-        env = self.driver.env
-        pixels = int((env.sim.render_segmentation() == env.task.goal.id).sum())
-        return pixels >= SEEN_PX * (env.image_size / 64) ** 2
+        env, goal = self.driver.env, self.driver.env.task.goal
+        pixels = 0 if goal is None else np.count_nonzero(env.sim.render_segmentation() == goal.id)
+        return bool(pixels >= SEEN_PX * (env.image_size / 64) ** 2)
 
     def _look_through_rooms(self) -> Generator[Any, None, None]:
         scene = self.driver.env.scene
@@ -59,7 +60,7 @@ class SearchPolicy(ScriptedPolicy):
             yield from self.driver.descend(env.scene.grid.distance_field(env.task.region(nearest)))
 
 
-POLICIES: dict[str, type[Policy]] = {"oracle": OraclePolicy, "search": SearchPolicy, "random": RandomPolicy}
+POLICIES: dict[str, Callable[..., Policy]] = {"oracle": OraclePolicy, "search": SearchPolicy, "random": RandomPolicy}
 
 
 def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:

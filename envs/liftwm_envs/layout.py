@@ -174,4 +174,6 @@ def _screen_for(item: SceneObject, room: Room, inward: float) -> Screen:
     normal = np.array([np.cos(inward), np.sin(inward)])
     wall_to_centre = depth / 2 - (item.radius_m + SCREEN_MARGIN_M)
     centre = np.array(item.position) + normal * wall_to_centre
-    return Screen(item.id, item.id, tuple(float(v) for v in centre), float(inward), item.radius_m + SCREEN_MARGIN_M, depth / 2)
+    middle = (float(centre[0]), float(centre[1]))
+    half_width = item.radius_m + SCREEN_MARGIN_M
+    return Screen(item.id, item.id, middle, float(inward), half_width, half_depth=depth / 2)

@@ -33,7 +33,9 @@ def _smooth_noise(rng: np.random.Generator, cells: int, size: int) -> Field:
 
 def noise(rng: np.random.Generator, size: int = TEXTURE_PX) -> Field:
     """Cloudy noise of four octaves in [0, 1]. [size, size]"""
-    total = sum(_smooth_noise(rng, cells, size) * gain for cells, gain in ((4, 1.0), (8, 0.8), (16, 0.6), (32, 0.3)))
+    total = np.zeros((size, size))
+    for cells, gain in ((4, 1.0), (8, 0.8), (16, 0.6), (32, 0.3)):
+        total += gain * _smooth_noise(rng, cells, size)
     spread = np.ptp(total)
     return (total - total.min()) / spread
 
@@ -96,7 +98,7 @@ WALL_PATTERNS: tuple[Callable[..., Field], ...] = (noise, bricks, planks, checke
 FLOOR_PATTERNS: tuple[Callable[..., Field], ...] = (planks, checker, noise, bricks)
 
 
-def tint(rng: np.random.Generator, dark: float = 0.25, light: float = 0.95) -> Field:
+def tint(rng: np.random.Generator, dark: float = 0.2, light: float = 0.85) -> Field:
     """Two desaturated colours, for the dark and the light end of a pattern. [2, 3] in [0, 1]"""
     hue, saturation = rng.random(), rng.uniform(0.03, MAX_STRUCTURE_SATURATION)
     low = colorsys.hsv_to_rgb(hue, saturation, dark * rng.uniform(0.7, 1.2))
@@ -119,10 +121,11 @@ def structure_image(
 
 def object_grain(rng: np.random.Generator, kind: int, size: int = 32, flat: bool = False) -> Image:
     """Light grey grain for the six faces of a cube texture; multiplied with the object's colour. [6 * size, size, 3]"""
+    noisy = np.concatenate([_smooth_noise(rng, 8, size) for _ in range(6)])  # drawn always: flat scenes stay the same otherwise
     if flat:
-        field = np.ones((6 * size, size))
+        field = np.ones_like(noisy)
     elif kind == 0:
-        field = np.concatenate([_smooth_noise(rng, 8, size) for _ in range(6)])
+        field = noisy
     elif kind == 1:
         field = np.tile((np.arange(size) * 6 // size % 2)[:, None], (6, size)).astype(float)
     else:

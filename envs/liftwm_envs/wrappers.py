@@ -28,8 +28,9 @@ class GuidedTour(gymnasium.Wrapper):
         """Reset, tour, return at the call."""
         obs, info = self.env.reset(seed=seed, options=options)
         guide = TourPolicy(self.env)
-        discrete = isinstance(self.env.action_space, gymnasium.spaces.Discrete)
-        width = int(self.env.action_space.n) if discrete else self.env.action_space.shape[0]
+        space = self.env.action_space
+        discrete = isinstance(space, gymnasium.spaces.Discrete)
+        width = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else int(np.prod(space.shape or ()))
         frames, actions = [obs], [np.zeros(width, np.float32)]
         while info["phase"] == "tour":
             action = guide.act(obs, info)
