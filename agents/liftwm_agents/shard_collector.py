@@ -26,7 +26,8 @@ class ShardCollector:
         """
         use_renderer(config.renderer)
         self._config, self._source = config, source
-        self._env, self._camera = source.make(config.env_options, truth=True)
+        self.env, self._camera = source.make(config.env_options, truth=True)
+        self.policy_maker: Callable[..., Policy] = make_policy
         self._versions = versions()
         self._renderer = _describe_renderer() if source.ours else None
 
@@ -35,8 +36,8 @@ class ShardCollector:
     ) -> Episode:
         """Record episode `index` of the dataset; `on_ready` and `on_frames` as in `record_episode`."""
         config, seed = self._config, self._config.first_seed + index
-        policy = partial(make_policy, config.policy, ours=self._source.ours, seed=seed)
-        episode = record_episode(self._env, self._camera, policy, seed, config.steps, on_ready, on_frames)
+        policy = partial(self.policy_maker, config.policy, ours=self._source.ours, seed=seed)
+        episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
         about = {
             "index": index,
             "env": config.env,
@@ -50,7 +51,7 @@ class ShardCollector:
 
     def close(self) -> None:
         """Free the environment's GL context."""
-        self._env.close()
+        self.env.close()
 
 
 def _describe_renderer() -> str:

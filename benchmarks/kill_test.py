@@ -1,0 +1,162 @@
+"""Kill a running command again and again with `kill -9`, and compare what it leaves with an undisturbed run.
+
+    python benchmarks/kill_test.py collect [kills=20] [seed=0] [out=results]
+
+Every kill hits, at a random time after a random amount of progress (none, now and then: start-up is hit too), the command's
+process or one of its workers. After each, everything on disk must be
+readable, and nothing that was finished before may be gone; at the end the result must equal the undisturbed one byte for byte.
+Exit code 1 if it does not. Rows go to `<out>/kill_test_<target>.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+
+class Target(Protocol):
+    """A command that can be killed and continued."""
+
+    def command(self, folder: Path) -> list[str]:
+        """The command line that begins or continues the work in `folder`."""
+        ...
+
+    def finished(self, folder: Path) -> int:
+        """How much work is safe on disk; raises if anything there cannot be read."""
+        ...
+
+    def progress(self, folder: Path) -> int:
+        """The same, counted quickly and without reading."""
+        ...
+
+    def difference(self, one: Path, other: Path) -> str:
+        """What differs between two finished results; "" if nothing does."""
+        ...
+
+
+class Collect:
+    """`liftwm collect` of small real episodes."""
+
+    def command(self, folder: Path) -> list[str]:
+        words = ["episodes=600", "steps=24", "env_options.image_size=32", "workers=2", "episodes_per_shard=8"]
+        return [sys.executable, "-m", "embodied_liftwm.cli", "collect", *words, f"out={folder}"]
+
+    def finished(self, folder: Path) -> int:
+        from embodied_liftwm.data import EvaluationReader
+        from embodied_liftwm.data.storage import INFO, scan
+
+        if not (folder / INFO).exists() or not scan(folder):
+            return 0
+        return sum(len(episode) > 0 for episode in EvaluationReader(folder))
+
+    def progress(self, folder: Path) -> int:
+        from embodied_liftwm.data.storage import scan
+
+        return len(scan(folder)) if folder.is_dir() else 0
+
+    def difference(self, one: Path, other: Path) -> str:
+        from embodied_liftwm.data import EvaluationReader
+
+        first, second = EvaluationReader(one), EvaluationReader(other)
+        if first.indices != second.indices:
+            return f"episodes {len(first)} and {len(second)}"
+        for index, mine, theirs in zip(first.indices, first, second, strict=True):
+            if mine.meta != theirs.meta:
+                return f"meta of episode {index}"
+            for name, array in (mine.arrays() | mine.truth_arrays()).items():
+                if array.tobytes() != (theirs.arrays() | theirs.truth_arrays())[name].tobytes():
+                    return f"{name} of episode {index}"
+        return ""
+
+
+TARGETS: dict[str, Target] = {"collect": Collect()}
+
+
+def main(words: list[str]) -> int:
+    """Run the test of one target."""
+    name, options = words[0], dict(word.split("=", 1) for word in words[1:])
+    target, kills, rng = TARGETS[name], int(options.get("kills", 20)), random.Random(int(options.get("seed", 0)))
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, folder = Path(scratch) / "whole", Path(scratch) / "killed"
+        begin = time.monotonic()
+        subprocess.run(target.command(whole), check=True, stdout=subprocess.DEVNULL)
+        total = target.finished(whole)
+        print(f"undisturbed: {total} in {time.monotonic() - begin:.0f} s", flush=True)
+        rows = []
+        while len(rows) < kills:
+            rows += _killed_run(target, folder, kills - len(rows), total // (6 * kills), rng)
+        done = target.finished(folder)
+        subprocess.run(target.command(folder), check=True, stdout=subprocess.DEVNULL)
+        lost = [row for row in rows if row["after"] < row["before"]]
+        difference = target.difference(whole, folder)
+    _write(Path(options.get("out", "results")) / f"kill_test_{name}.csv", rows)
+    print(f"{kills} kills, {len(lost)} of them lost finished work; {done} finished before the last run")
+    print(f"result differs in {difference}" if difference else "result equals the undisturbed one byte for byte")
+    return int(bool(lost or difference))
+
+
+def _killed_run(target: Target, folder: Path, kills: int, advance: int, rng: random.Random) -> list[dict[str, object]]:
+    """Run until the command itself is killed, or ends; workers that are killed on the way are replaced by the command."""
+    rows: list[dict[str, object]] = []
+    process = subprocess.Popen(target.command(folder), stdout=subprocess.DEVNULL)
+    while len(rows) < kills:
+        goal = target.progress(folder) + rng.randint(0, 2 * advance)
+        while target.progress(folder) < goal and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        if process.poll() is not None:
+            break  # it came to its end
+        before = target.progress(folder)
+        workers = _children(process.pid)
+        victim = process.pid if not workers or rng.random() < 0.6 else rng.choice(workers)
+        _kill(victim)
+        time.sleep(0.5)  # orphans end by themselves
+        whom = "command" if victim == process.pid else "worker"
+        rows.append({"kill": whom, "before": before, "after": target.finished(folder)})
+        print(rows[-1], flush=True)
+        if whom == "command":
+            break
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if not rows:
+        raise SystemExit("the command ended before it could be killed: give it more to do")
+    return rows
+
+
+def _children(pid: int) -> list[int]:
+    """Worker processes of a command; multiprocessing's own resource tracker is not one."""
+    try:
+        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    except OSError:
+        return []
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _write(path: Path, rows: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"usage: kill_test.py {'|'.join(TARGETS)} [kills=20] [seed=0] [out=results]")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""`liftwm bench NAME`: speed as a ratio within one run, so that the figure travels between machines."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+
+from embodied_liftwm.config import BenchConfig
+from embodied_liftwm.errors import UserError
+
+BENCHES = {"collect": "embodied_liftwm.commands.bench_collect"}
+"""Name -> the module whose `run(config)` times it."""
+
+
+def run(name: str, config: BenchConfig) -> int:
+    """Run one benchmark, print its table and write its rows to `config.out`.
+
+    Raises:
+        UserError: no benchmark of that name.
+    """
+    if name not in BENCHES:
+        near = difflib.get_close_matches(name, BENCHES, 1)
+        raise UserError(f"no benchmark '{name}': {f'did you mean {near[0]}?' if near else 'there is ' + ', '.join(BENCHES)}")
+    bench: Callable[[BenchConfig], int] = importlib.import_module(BENCHES[name]).run
+    return bench(config)
