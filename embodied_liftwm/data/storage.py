@@ -146,6 +146,8 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
+        if not path.exists():  # HDF5 has other words for a file that goes while it is being opened
+            raise FileNotFoundError(path) from error
         reason = str(error).splitlines()[0].strip("'\"")
         raise UserError(f"{path} is truncated or not an episode file ({reason}): delete it and collect again") from error
 
