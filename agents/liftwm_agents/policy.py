@@ -109,7 +109,9 @@ def train_ppo(
     run.mkdir(parents=True, exist_ok=True)
     path = run / ZIP_NAME
     done = saved_steps(run) if path.exists() else 0
-    makers = [partial(make_env, config, config.seed + 7919 * (i + 1) + done) for i in range(config.num_envs)]
+    makers: list[Callable[[], gym.Env]] = [
+        partial(make_env, config, config.seed + 7919 * (i + 1) + done) for i in range(config.num_envs)
+    ]
     venv = WorldModelVecEnv(DummyVecEnv(makers), model, features, config.device)
     try:
         algorithm = _load(path, venv, config) if path.exists() else _create(venv, config)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import asdict
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import embodied_liftwm
+from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainAgentConfig
-from embodied_liftwm.errors import UserError
 
 
 def run(config: TrainAgentConfig) -> int:
@@ -22,11 +19,11 @@ def run(config: TrainAgentConfig) -> int:
     Raises:
         UserError: no such model or environment, or they do not fit each other or the run folder.
     """
-    from liftwm_agents.policy import AgentProgress, saved_steps, train_ppo
+    from liftwm_agents.policy import ZIP_NAME, AgentProgress, saved_steps, train_ppo
 
     folder = Path(config.run)
     model = embodied_liftwm.load(config.model, config.device)
-    _write_config(folder, config)
+    open_run(folder, config, may_change=("steps", "run", "device"), continued=(folder / ZIP_NAME).exists())
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[row]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
@@ -47,14 +44,3 @@ def _describe(row: object) -> str:
     parts += [] if math.isnan(mean_return) else [f"return {mean_return:.2f}"]
     parts += [] if math.isnan(success) else [f"success {100 * success:.0f} %"]
     return ", ".join(parts)
-
-
-def _write_config(folder: Path, config: TrainAgentConfig) -> None:
-    """The resolved configuration, beside what it made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / ".config.yaml"
-        partial.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-        os.replace(partial, folder / "config.yaml")
-    except OSError as error:
-        raise UserError(f"run={config.run}: cannot write there ({error.strerror})") from error

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
 from liftwm_agents.belief import spread
 from liftwm_agents.mapping import Grid, OccupancyMap, cost_to_go, frontier
 from liftwm_agents.mppi import imagine_poses, improve_plan, make_plan
 from liftwm_agents.observations import encode_action, infer_action_space
 from liftwm_agents.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
-from tests.agents.oracle_model import OracleMemory
+from liftwm_agents.planner import PlannerPolicy
+from liftwm_envs.wrappers import GuidedTour
+from tests.agents.oracle_model import DepthTap, OracleMemory
 
 RED = np.array([0.8, 0.2, 0.2, 1, 0, 0, 0, 0, 0], dtype=np.float32)
 
@@ -211,3 +215,27 @@ def test_oracle_memory_renders_what_it_observed() -> None:
     view = model.render(state, camera)
     assert torch.allclose(view.depth, torch.full((1, 16, 16), 2.0), atol=1e-4)
     assert view.seen.min() == 1.0
+
+
+def revisit_success(model: OracleMemory, episodes: int) -> list[bool]:
+    """Outcome of the planner in Revisit-S, training scenes."""
+    env = GuidedTour(DepthTap(gym.make("liftwm_envs:liftwm/Revisit-S-v0", truth=True, disable_env_checker=True), model))
+    policy = PlannerPolicy(model, PlannerConfig())
+    outcomes = []
+    for seed in range(episodes):
+        obs, info = env.reset(seed=seed)
+        policy.begin(info["tour"])
+        done = False
+        while not done:
+            obs, _, terminated, truncated, info = env.step(policy.act(obs, info))
+            done = terminated or truncated
+        outcomes.append(bool(info["success"]))
+    env.close()
+    return outcomes
+
+
+def test_planner_returns_where_memory_tells_and_not_without() -> None:
+    remembers = OracleMemory(capacity=100_000)
+    forgets = OracleMemory(capacity=1024)  # the present frame alone
+    assert sum(revisit_success(remembers, 10)) >= 7
+    assert sum(revisit_success(forgets, 6)) <= 3

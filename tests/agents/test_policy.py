@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from embodied_liftwm.commands import train_agent
 from embodied_liftwm.config import EVAL_SEED_OFFSET, PlannerConfig, TrainAgentConfig
 from embodied_liftwm.errors import UserError
 from liftwm_agents.features import BirdsEyeExtractor, WorldModelVecEnv
@@ -45,6 +46,20 @@ def toy(discrete: bool = False, max_steps: int = 40) -> gym.Env:
 
 def make_toy() -> gym.Env:
     return toy()
+
+
+def make_discrete_toy() -> gym.Env:
+    return toy(discrete=True, max_steps=25)
+
+
+def make_model() -> OracleMemory:
+    return MODEL
+
+
+def make_large_model() -> OracleMemory:
+    model = OracleMemory(image_size=64)
+    model.image_size = 64
+    return model
 
 
 def watched(num_envs: int = 2, max_steps: int = 40, discrete: bool = False) -> WorldModelVecEnv:
@@ -107,10 +122,8 @@ def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
 
 
 def test_model_of_another_image_size_is_refused() -> None:
-    model = OracleMemory(image_size=64)
-    model.image_size = 64
     with pytest.raises(UserError, match="64 x 64, the environment gives 24 x 24"):
-        WorldModelVecEnv(DummyVecEnv([toy]), model, FEATURES)
+        WorldModelVecEnv(DummyVecEnv([toy]), make_large_model(), FEATURES)
     with pytest.raises(UserError, match="must be a Dict with rgb"):
         WorldModelVecEnv(DummyVecEnv([lambda: gym.make("CartPole-v1")]), MODEL, FEATURES)
 
@@ -213,6 +226,35 @@ def test_zip_of_another_model_is_refused(tmp_path: Path) -> None:
     policy.begin(info["tour"])
     with pytest.raises(UserError, match="another model's features"):
         policy.act(obs, info)
+
+
+@pytest.mark.slow
+def test_ppo_learns_to_drive_to_the_ball(tmp_path: Path) -> None:
+    success: list[float] = []
+    settings = replace(
+        config(tmp_path, 3072),
+        env="tests.agents.test_policy:make_discrete_toy",
+        num_envs=4,
+        rollout_steps=64,
+        learning_rate=1e-3,
+    )
+    train_ppo(settings, MODEL, lambda row: success.append(row.success_rate), FEATURES)
+    assert success[1] < 0.35
+    assert success[-1] > 0.5  # of the last 100 episodes; 0.65 when written
+
+
+def test_command_trains_and_refuses_a_model_that_does_not_fit(tmp_path: Path) -> None:
+    settings = replace(config(tmp_path / "agent", 32), model="tests.agents.test_policy:make_model")
+    assert train_agent.run(settings) == 0
+    assert PPO.load(tmp_path / "agent" / "policy.zip").num_timesteps == 32
+    assert "rollout_steps: 16" in (tmp_path / "agent" / "config.yaml").read_text()
+    with pytest.raises(UserError, match="holds a run with learning_rate"):
+        train_agent.run(replace(settings, learning_rate=0.1))
+    elsewhere = replace(settings, run=str(tmp_path / "other"))
+    with pytest.raises(UserError, match="set env_options.image_size=64"):
+        train_agent.run(replace(elsewhere, model="tests.agents.test_policy:make_large_model"))
+    with pytest.raises(UserError, match="unknown env"):
+        train_agent.run(replace(elsewhere, run=str(tmp_path / "third"), env="Revisitt-S"))
 
 
 @pytest.mark.parametrize("discrete", [False, True])
