@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
@@ -52,19 +51,18 @@ class CheckedModel(Generic[S]):
         self._tensor(view, "seen", image, (-1e-3, 1.001))
         return view
 
-    def fits(self, episode: Episode) -> None:
-        """Raise UserError if the model is for images or actions of another size than these episodes have."""
-        size = getattr(self.model, "image_size", None)
-        if size is not None:
-            expected = (size, size) if isinstance(size, int) else tuple(size)
-            if expected != tuple(episode.image_size):
-                have, want = "x".join(map(str, episode.image_size)), "x".join(map(str, expected))
-                raise UserError(f"the dataset has images of {have}, model {self.source} is for {want}: one of them must change")
+    def fits(self, image_size: tuple[int, int], action_dim: int, goal_dim: int, where: str) -> None:
+        """Raise UserError if the model says that it is for images, actions or goals of another size than `where` has."""
+        size = getattr(self.model, "image_size", image_size)
+        wanted_size = (size, size) if isinstance(size, int) else tuple(size)
+        if wanted_size != tuple(image_size):
+            has, wanted = ("x".join(map(str, pair)) for pair in (image_size, wanted_size))
+            raise UserError(f"{where} has images of {has}, model {self.source} is for {wanted}: one of them must change")
         shapes = getattr(self.model, "shapes", None)
-        for field, found in (("action_dim", episode.action.shape[1]), ("goal_dim", episode.goal.shape[1])):
-            wanted = getattr(shapes, field, found)
-            if wanted != found:
-                raise UserError(f"the dataset has {field} {found}, model {self.source} is for {wanted}: not the same task")
+        for name, found in (("action_dim", action_dim), ("goal_dim", goal_dim)):
+            expected = getattr(shapes, name, found)
+            if expected != found:
+                raise UserError(f"{where} has {name} {found}, model {self.source} is for {expected}: not the same task or body")
 
     def _state(self, state: Any, method: str, batch_size: int) -> S:
         if not isinstance(state, TensorTree):

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.episodes import EpisodeBatch, TrueFrames, batches, rollout
+from embodied_liftwm.evaluation.episodes import EpisodeBatch, TrueFrames
+from embodied_liftwm.evaluation.judging import judge_all
 from embodied_liftwm.evaluation.metrics import COLOUR_TOLERANCE, DEPTH_TOLERANCE, persistent_pixels
-from embodied_liftwm.evaluation.progress import progress
 from embodied_liftwm.protocols import View
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -103,6 +103,23 @@ def _until_gone(pixels: np.ndarray) -> np.ndarray:
     return pixels[: gone[0]] if len(gone) else pixels
 
 
+class Persistence:
+    """The judge of one batch of episodes; see the top of this module."""
+
+    def __init__(self, batch: EpisodeBatch) -> None:
+        self.batch = batch
+        truths = [batch.truth(e) for e in range(len(batch))]
+        self.revisits = [r for e, truth in enumerate(truths) for r in find_revisits(truth.visible_pixels, truth.object_id, e)]
+
+    def frames(self) -> set[int]:
+        """The state is asked for before each frame at which an object enters."""
+        return {revisit.entry for revisit in self.revisits}
+
+    def judge(self, model: CheckedModel, t: int, state: TensorTree) -> list[PersistenceRow]:
+        """One row for each object that enters at `t`."""
+        return _score_step(model, self.batch, state, [revisit for revisit in self.revisits if revisit.entry == t])
+
+
 def evaluate_persistence(
     models: Sequence[CheckedModel], episodes: Sequence[Episode], device: str = "cpu"
 ) -> list[PersistenceRow]:
@@ -111,31 +128,7 @@ def evaluate_persistence(
     Raises:
         UserError: an episode has no truth, or a model returns what it should not.
     """
-    rows: list[PersistenceRow] = []
-    parts = batches(episodes, device)
-    with progress("persistence", len(models) * len(episodes)) as advance:
-        for model in models:
-            for batch in parts:
-                rows += _score_batch(model, batch)
-                advance(len(batch))
-    return rows
-
-
-def _score_batch(model: CheckedModel, batch: EpisodeBatch) -> list[PersistenceRow]:
-    """Observe all episodes side by side; before each step, answer for the objects that enter at it."""
-    revisits = [
-        revisit
-        for e in range(len(batch))
-        for revisit in find_revisits(batch.truth(e).visible_pixels, batch.truth(e).object_id, e)
-    ]
-    if not revisits:
-        return []
-    rows: list[PersistenceRow] = []
-    for t, state in rollout(model, batch, max(r.entry for r in revisits)):
-        entering = [r for r in revisits if r.entry == t]
-        if entering:
-            rows += _score_step(model, batch, state, entering)
-    return sorted(rows, key=lambda row: (row.episode, row.entry, row.object_id))
+    return judge_all(models, episodes, [Persistence], device)[0]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation import metrics
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.episodes import EpisodeBatch, Frame, batches, rollout
-from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.evaluation.episodes import EpisodeBatch, Frame
+from embodied_liftwm.evaluation.judging import JudgeFactory, judge_all
 from embodied_liftwm.geometry.cameras import back_project, project
+from embodied_liftwm.tensor_tree import TensorTree
 
 SEEN_RELATIVE, SEEN_ABSOLUTE_M = 0.05, 0.05
 """A point was seen if its depth in a context frame agrees with that frame's depth within 5 % plus 5 cm."""
@@ -90,6 +92,30 @@ def seen_mask(truth: Truth, intrinsics: np.ndarray, target: int, context: int) -
     return visible.any(0).view(height, width) & (depth > 0)
 
 
+class NovelViews:
+    """The judge of one batch of episodes; see the top of this module."""
+
+    def __init__(self, batch: EpisodeBatch, context: int, views_per_episode: int) -> None:
+        self.batch, self.context = batch, context
+        self.targets = [(e, t) for e, n in enumerate(batch.frames) for t in target_frames(n, context, views_per_episode)]
+        self.seen = [seen_mask(batch.truth(e), batch.episodes[e].intrinsics, t, context) for e, t in self.targets]
+
+    def frames(self) -> set[int]:
+        """The state is asked for once, when the context has been observed."""
+        return {self.context} if self.targets else set()
+
+    @torch.no_grad()
+    def judge(self, model: CheckedModel, t: int, state: TensorTree) -> list[ViewRow]:
+        """Render all targets of the batch."""
+        rows: list[ViewRow] = []
+        for start in range(0, len(self.targets), RENDER_BATCH):
+            chosen = self.targets[start : start + RENDER_BATCH]
+            view = model.render(state.index([e for e, _ in chosen]), self.batch.camera(chosen))
+            masks = torch.stack(self.seen[start : start + RENDER_BATCH]).to(self.batch.device)
+            rows += _rows(model.name, self.batch, chosen, view.rgb, view.depth, masks)
+        return rows
+
+
 def evaluate_views(
     models: Sequence[CheckedModel], episodes: Sequence[Episode], context: int, views_per_episode: int, device: str = "cpu"
 ) -> list[ViewRow]:
@@ -98,31 +124,15 @@ def evaluate_views(
     Raises:
         UserError: no episode is longer than the context, an episode has no truth, or a model returns what it should not.
     """
-    if not any(len(episode.rgb) > context for episode in episodes):
-        longest = max(len(episode.rgb) for episode in episodes)
+    return judge_all(models, episodes, [novel_views(episodes, context, views_per_episode)], device)[0]
+
+
+def novel_views(episodes: Sequence[Episode], context: int, views_per_episode: int) -> JudgeFactory:
+    """This protocol, for `judging.judge_all`. Raises UserError where no episode is longer than the context."""
+    longest = max((len(episode.rgb) for episode in episodes), default=0)
+    if longest <= context:
         raise UserError(f"context={context}: must be below the longest episode, {longest} frames, to leave frames to predict")
-    rows: list[ViewRow] = []
-    with progress("novel views", len(models) * len(episodes)) as advance:
-        for batch in batches(episodes, device):
-            targets = [(e, t) for e, n in enumerate(batch.frames) for t in target_frames(n, context, views_per_episode)]
-            seen = [seen_mask(batch.truth(e), batch.episodes[e].intrinsics, t, context) for e, t in targets]
-            for model in models:
-                rows += _score(model, batch, targets, seen, context) if targets else []
-                advance(len(batch))
-    return sorted(rows, key=lambda row: ([m.name for m in models].index(row.model), row.episode, row.frame))
-
-
-@torch.no_grad()
-def _score(model: CheckedModel, batch: EpisodeBatch, targets: list[Frame], seen: list[Tensor], context: int) -> list[ViewRow]:
-    """Observe the context once, then render all targets of the batch."""
-    *_, (_, state) = rollout(model, batch, context)
-    rows: list[ViewRow] = []
-    for start in range(0, len(targets), RENDER_BATCH):
-        chosen = targets[start : start + RENDER_BATCH]
-        view = model.render(state.index([e for e, _ in chosen]), batch.camera(chosen))
-        masks = torch.stack(seen[start : start + RENDER_BATCH]).to(batch.device)
-        rows += _rows(model.name, batch, chosen, view.rgb, view.depth, masks)
-    return rows
+    return partial(NovelViews, context=context, views_per_episode=views_per_episode)
 
 
 def _rows(name: str, batch: EpisodeBatch, targets: list[Frame], rgb: Tensor, depth: Tensor, seen: Tensor) -> list[ViewRow]:

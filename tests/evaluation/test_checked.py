@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,12 +53,15 @@ def test_a_missing_method_is_named():
         CheckedModel(object(), "mine")
 
 
-def test_another_image_size_is_refused(episodes, cloud):
-    model = CheckedModel(cloud, "mine")
-    model.fits(episodes[0])
-    grown = dataclasses.replace(episodes[0], rgb=np.zeros((31, 64, 64, 3), np.uint8))
-    with pytest.raises(UserError, match="images of 64x64, model mine is for 32x32"):
-        model.fits(grown)
+def test_another_image_size_or_body_is_refused(cloud):
+    model = CheckedModel(cloud, "mine", "runs/mine")
+    model.fits((32, 32), 2, 9, "the dataset")
+    with pytest.raises(UserError, match="the dataset has images of 64x64, model runs/mine is for 32x32"):
+        model.fits((64, 64), 2, 9, "the dataset")
+    for_drones = CheckedModel(MeanColour(1.0), "mine")
+    for_drones.model.shapes = SimpleNamespace(action_dim=6, goal_dim=9)
+    with pytest.raises(UserError, match="the task has action_dim 2, model mine is for 6"):
+        for_drones.fits((64, 64), 2, 9, "the task")
 
 
 def test_truth_is_asked_for(episodes):

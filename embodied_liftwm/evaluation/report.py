@@ -1,0 +1,208 @@
+"""One page that shows it all: `report/index.html`, self-contained, readable on a phone and in the dark."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from embodied_liftwm.evaluation import charts, pictures, plans, tables
+from embodied_liftwm.evaluation.arena import Trace
+from embodied_liftwm.evaluation.charts import Series
+from embodied_liftwm.evaluation.metrics import COLOUR_TOLERANCE, DEPTH_TOLERANCE
+from embodied_liftwm.evaluation.strips import Strip
+from embodied_liftwm.files import whole_file, write_text
+
+COLOURS = {"model": "var(--model)", "baseline": "var(--baseline)", "floor": "var(--floor)"}
+AGENT_COLOURS = {
+    "planner": "var(--model)", "planner_baseline": "var(--baseline)", "random": "var(--floor)", "oracle": "var(--oracle)"
+}  # fmt: skip
+SHOWN_TOURS = 4
+"""Navigation episodes drawn: the first ones, whatever their outcome."""
+
+
+@dataclass
+class Report:
+    """Everything the page is made of."""
+
+    metrics: dict[str, Any]  # what metrics.json holds
+    labels: dict[str, str]  # model key -> how the page calls it
+    config_yaml: str
+    strips: list[Strip] = field(default_factory=list)
+    scenes: dict[int, dict[str, Any]] = field(default_factory=dict)  # episode -> scene
+    walked: dict[int, np.ndarray] = field(default_factory=dict)  # episode -> true camera xy [F, 2]
+    traces: list[Trace] = field(default_factory=list)
+    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)  # model key -> rows of its metrics.csv
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write `index.html`, and the first strip as `strip.png` for use elsewhere; each whole or not at all."""
+    loader = jinja2.PackageLoader("embodied_liftwm.evaluation", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html").render(
+        metrics=report.metrics,
+        labels=report.labels,
+        config_yaml=report.config_yaml,
+        cards=tables.headline(report.metrics),
+        tables=_tables(report),
+        persistence_chart=_persistence_chart(report),
+        navigation_chart=_navigation_chart(report),
+        training_chart=_training_chart(report),
+        strips=[_strip(strip, report.labels) for strip in report.strips],
+        maps=[_maps(strip, report) for strip in report.strips[:1]],
+        tours=_tours(report.traces),
+        agents=tables.AGENTS,
+        agent_colours=AGENT_COLOURS,
+        tolerance={"colour": COLOUR_TOLERANCE, "depth": DEPTH_TOLERANCE},
+    )
+    write_text(folder / "index.html", page)
+    if report.strips:
+        with whole_file(folder / "strip.png") as partial:
+            partial.write_bytes(pictures.png(strip_sheet(report.strips[0])))
+    return folder / "index.html"
+
+
+def read_curve(run: Path) -> list[dict[str, float]]:
+    """Rows of a run folder's metrics.csv; empty where there is none, or where it is no table of numbers."""
+    path = run / "metrics.csv"
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError):
+        return []
+
+
+def strip_sheet(strip: Strip, gap: int = 6) -> np.ndarray:
+    """All rows of a strip in one picture: true, then predicted and error of each model. [rows, columns, 3] uint8"""
+    rows = [[pictures.frame_picture(strip.true_rgb[k], strip.mask[k]) for k in range(len(strip.frames))]]
+    for shown in strip.shown.values():
+        rows.append([pictures.frame_picture(rgb) for rgb in shown.rgb])
+        rows.append([pictures.error_picture(rgb, true) for rgb, true in zip(shown.rgb, strip.true_rgb, strict=True)])
+    edge = ((0, gap), (0, gap), (0, 0))
+    lines = [np.concatenate([np.pad(cell, edge, constant_values=255) for cell in row], axis=1) for row in rows]
+    return np.concatenate(lines, axis=0)[:-gap, :-gap]
+
+
+def _tables(report: Report) -> dict[str, tables.Table]:
+    metrics, ranked = report.metrics, ("model", "baseline")
+    found = {}
+    if metrics.get("views"):
+        found["views"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS, ranked)
+    if metrics.get("persistence"):
+        found["persistence"] = tables.figure_table(metrics["persistence"], report.labels, tables.PERSISTENCE_COLUMNS, ranked)
+    agents = metrics.get("navigation", {}).get("agents")
+    if agents:
+        mine = ("planner", "planner_baseline", "random")
+        found["navigation"] = tables.figure_table(agents, tables.AGENTS, tables.NAVIGATION_COLUMNS, mine)
+    return found
+
+
+def _series(label: str, colour: str, estimates: list[dict[str, Any]], dashed: bool = False) -> Series:
+    return Series(label, colour, *[[e[end] for e in estimates] for end in ("mean", "low", "high")], dashed=dashed)
+
+
+def _persistence_chart(report: Report) -> Markup:
+    figures = report.metrics.get("persistence", {})
+    if "model" not in figures:
+        return Markup()
+    bins, notes = tables.bin_labels(figures["model"])
+    lines = [
+        _series(report.labels[key], COLOURS[key], [figures[key]["bins"][name]["score"] for name in bins])
+        for key in figures
+        if key in COLOURS
+    ]
+    others = [figures["model"]["bins"][name]["floor"] for name in bins]
+    lines.append(_series("another scene's state", "var(--shuffled)", others, dashed=True))
+    return Markup(charts.category_chart(bins, lines, "persistence score", 1.0, notes))
+
+
+def _navigation_chart(report: Report) -> Markup:
+    agents = report.metrics.get("navigation", {}).get("agents", {})
+    if not agents:
+        return Markup()
+    groups = [("success", "success"), ("SPL", "spl"), ("SoftSPL", "soft_spl")]
+    bars = [
+        _series(tables.AGENTS.get(agent, agent), AGENT_COLOURS.get(agent, "var(--floor)"), [figures[key] for _, key in groups])
+        for agent, figures in agents.items()
+    ]
+    return Markup(charts.bar_chart([name for name, _ in groups], bars, "share", 1.0))
+
+
+def _training_chart(report: Report) -> Markup:
+    lines = []
+    for key, rows in report.curves.items():
+        kept = [row for row in rows if "seconds" in row and "psnr" in row]
+        if len(kept) > 1:
+            smooth = _smoothed([row["psnr"] for row in kept])
+            lines.append((Series(report.labels[key], COLOURS[key], smooth), [row["seconds"] / 60 for row in kept]))
+    return Markup(charts.line_chart(lines, "minutes of training", "training PSNR (dB), smoothed"))
+
+
+def _smoothed(values: list[float], share: float = 0.1) -> list[float]:
+    """Exponential mean: one batch jumps too much to read."""
+    found: list[float] = []
+    for value in values:
+        found.append(value if not found else (1 - share) * found[-1] + share * value)
+    return found
+
+
+def _strip(strip: Strip, labels: dict[str, str]) -> dict[str, Any]:
+    """Rows of images with their captions, for the template's grid."""
+    revisit, top = strip.revisit, float(np.percentile(strip.true_depth, 99))
+
+    def row(label: str, key: str, images: list[np.ndarray]) -> dict[str, Any]:
+        return {"label": label, "key": key, "images": [pictures.data_uri(image) for image in images]}
+
+    true = list(zip(strip.true_rgb, strip.mask, strict=True))
+    rows = [row("true", "", [pictures.frame_picture(rgb, mask) for rgb, mask in true])]
+    for key, shown in strip.shown.items():
+        rows.append(row(labels[key], key, [pictures.frame_picture(rgb) for rgb in shown.rgb]))
+        errors = [pictures.error_picture(rgb, t) for rgb, t in zip(shown.rgb, strip.true_rgb, strict=True)]
+        rows.append(row("error", key, errors))
+    depth = [row("true depth", "", [pictures.depth_picture(d, top) for d in strip.true_depth])]
+    depth += [row(labels[key], key, [pictures.depth_picture(d, top) for d in s.depth]) for key, s in strip.shown.items()]
+    heads = [_frame_head(frame, strip) for frame in strip.frames]
+    return {"heads": heads, "rows": rows, "depth": depth, "gap": revisit.gap, "episode": strip.episode, "top_m": round(top, 1)}
+
+
+def _frame_head(frame: int, strip: Strip) -> tuple[str, str]:
+    revisit = strip.revisit
+    if frame <= revisit.last_seen:
+        return f"step {frame}", "in view"
+    if frame < revisit.entry:
+        return f"step {frame}", f"gone for {frame - revisit.last_seen}"
+    return f"step {frame}", "back, blind" if frame > revisit.entry or frame == revisit.frame else "enters, blind"
+
+
+def _maps(strip: Strip, report: Report) -> list[dict[str, Any]]:
+    """The true plan with the way so far, and what each state holds."""
+    scene = report.scenes.get(strip.episode, {})
+    way = [plans.Path(report.walked[strip.episode][: strip.revisit.entry + 1].tolist(), "var(--text)")]
+    marked = strip.revisit.object_id
+    found = [{"label": "true plan", "key": "", "svg": Markup(plans.plan(scene, way, marked=marked))}]
+    for key, cloud in strip.maps.items():
+        svg = Markup(plans.plan(scene, way, cloud, marked=marked))
+        found.append({"label": report.labels[key], "key": key, "svg": svg})
+    return found
+
+
+def _tours(traces: list[Trace]) -> list[dict[str, Any]]:
+    """One plan for each of the first episodes, with the ways of all agents."""
+    found = []
+    for seed in list(dict.fromkeys(trace.seed for trace in traces))[:SHOWN_TOURS]:
+        mine = [trace for trace in traces if trace.seed == seed]
+        ways = [plans.Path(mine[0].tour, "var(--grid)")]
+        ways += [plans.Path(trace.path, AGENT_COLOURS.get(trace.agent, "var(--floor)")) for trace in reversed(mine)]
+        believed = next((trace.remembered_goal for trace in mine if trace.agent == "planner"), None)
+        guess = (believed, AGENT_COLOURS["planner"]) if believed else None
+        svg = Markup(plans.plan(mine[0].scene, ways, goal=mine[0].goal_object, guess=guess))
+        reached = [tables.AGENTS.get(trace.agent, trace.agent) for trace in mine if trace.success]
+        found.append({"seed": seed, "svg": svg, "reached": ", ".join(reached) or "nobody"})
+    return found

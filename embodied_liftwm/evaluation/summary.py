@@ -1,0 +1,147 @@
+"""From rows to figures with intervals: what metrics.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from embodied_liftwm.evaluation.arena import NavigationRow
+from embodied_liftwm.evaluation.cost import CostRow
+from embodied_liftwm.evaluation.navigation import NavigationResult
+from embodied_liftwm.evaluation.persistence import GAP_BINS, PersistenceRow
+from embodied_liftwm.evaluation.statistics import bootstrap_mean, interquartile_mean, paired_difference, wilson_interval
+from embodied_liftwm.evaluation.views import ViewRow
+
+VIEW_METRICS = tuple(name for name in ViewRow.__dataclass_fields__ if name not in ("model", "episode", "frame"))
+PERSISTENCE_METRICS = ("score", "floor", "colour_share", "depth_share", "entry_score")
+NAVIGATION_METRICS = ("spl", "soft_spl", "steps", "path_m", "final_distance_m", "bumps")
+LONG_GAP = 11
+"""From this gap on an object counts as long unseen."""
+
+COMPARED_VIEWS = ("psnr", "psnr_seen", "ssim", "ssim_seen", "depth_rmse_m", "depth_rmse_seen_m", "abs_rel_seen")
+
+
+@dataclass
+class Rows:
+    """Everything measured, unaveraged. A suite that was not run is empty."""
+
+    views: list[ViewRow] = field(default_factory=list)
+    persistence: list[PersistenceRow] = field(default_factory=list)
+    cost: list[CostRow] = field(default_factory=list)
+    navigation: NavigationResult | None = None
+
+    def flat(self) -> list[dict[str, Any]]:
+        """One dict a row, the suite first. `cost` is left out: its rows are timings, and these rows are the same every time."""
+        suites: dict[str, Iterable[Any]] = {"views": self.views, "persistence": self.persistence}
+        suites["navigation"] = self.navigation.rows if self.navigation else []
+        return [{"suite": suite} | asdict(row) for suite, rows in suites.items() for row in rows]
+
+
+def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
+    """Figures of every model and agent, each with its interval, and paired differences to the baseline.
+
+    Args:
+        rows: of the models "model", perhaps "baseline", and floors.
+        resamples: behind each bootstrap interval.
+        seed: of the bootstrap.
+
+    Returns:
+        JSON-able: views, persistence, cost by model; navigation by agent; difference: model minus baseline.
+    """
+    draw = resamples, seed
+    found: dict[str, Any] = {}
+    if rows.views:
+        found["views"] = {name: _views(own, draw) for name, own in _by(rows.views, "model").items()}
+    if rows.persistence:
+        found["persistence"] = {name: _persistence(own, draw) for name, own in _by(rows.persistence, "model").items()}
+    if rows.navigation:
+        found["navigation"] = _navigation(rows.navigation, draw)
+    difference = _differences(rows, draw)
+    if difference:
+        found["difference"] = difference
+    if rows.cost:
+        found["cost"] = {name: _cost(own) for name, own in _by(rows.cost, "model").items()}
+    return found
+
+
+def gap_label(low: int, high: int) -> str:
+    """How a bin of gaps is called: "11-50"."""
+    return f"{low}-{high}"
+
+
+def _by(rows: Sequence[Any], key: str) -> dict[str, list[Any]]:
+    return {name: [row for row in rows if getattr(row, key) == name] for name in dict.fromkeys(getattr(r, key) for r in rows)}
+
+
+def _estimate(rows: Sequence[Any], metric: str, draw: tuple[int, int]) -> dict[str, Any]:
+    return bootstrap_mean([getattr(row, metric) for row in rows], [row.episode for row in rows], *draw).as_dict()
+
+
+def _views(rows: list[ViewRow], draw: tuple[int, int]) -> dict[str, Any]:
+    return {metric: _estimate(rows, metric, draw) for metric in VIEW_METRICS}
+
+
+def _persistence(rows: list[PersistenceRow], draw: tuple[int, int]) -> dict[str, Any]:
+    groups = {"all": rows, f"gap_{LONG_GAP}_up": [row for row in rows if row.gap >= LONG_GAP]}
+    bins = {gap_label(*ends): [row for row in rows if ends[0] <= row.gap <= ends[1]] for ends in GAP_BINS}
+
+    def figures(group: list[PersistenceRow]) -> dict[str, Any]:
+        return {metric: _estimate(group, metric, draw) for metric in PERSISTENCE_METRICS}
+
+    return {name: figures(group) for name, group in groups.items()} | {
+        "bins": {name: figures(group) for name, group in bins.items()}
+    }
+
+
+def _navigation(result: NavigationResult, draw: tuple[int, int]) -> dict[str, Any]:
+    found = {agent: _agent(own, draw) for agent, own in _by(result.rows, "agent").items()}
+    removed = {reason: len(seeds) for reason, seeds in result.removed.items()}
+    episodes = len({row.seed for row in result.rows})
+    return {"agents": found, "episodes": episodes, "removed": removed, "asked": episodes + sum(removed.values())}
+
+
+def _agent(rows: list[NavigationRow], draw: tuple[int, int]) -> dict[str, Any]:
+    success = wilson_interval(sum(row.success > 0 for row in rows), len(rows)).as_dict()
+    figures = {metric: _estimate(rows, metric, draw) for metric in NAVIGATION_METRICS}
+    return {"success": success, **figures, "soft_spl_iqm": interquartile_mean([row.soft_spl for row in rows])}
+
+
+def _differences(rows: Rows, draw: tuple[int, int]) -> dict[str, Any]:
+    """Model minus baseline on the same frames, pairs and episodes; empty without a baseline."""
+    found: dict[str, Any] = {}
+    views = _by(rows.views, "model")
+    if "baseline" in views:
+        found["views"] = {name: _paired(views["model"], views["baseline"], name, draw) for name in COMPARED_VIEWS}
+    pairs = _by(rows.persistence, "model")
+    if "baseline" in pairs:
+        long = [[row for row in pairs[name] if row.gap >= LONG_GAP] for name in ("model", "baseline")]
+        found["persistence"] = {
+            "all": _paired(pairs["model"], pairs["baseline"], "score", draw),
+            f"gap_{LONG_GAP}_up": _paired(*long, "score", draw),
+        }
+    agents = _by(rows.navigation.rows if rows.navigation else [], "agent")
+    for other in ("planner_baseline", "random"):
+        if "planner" in agents and other in agents:
+            figures = {name: _paired(agents["planner"], agents[other], name, draw) for name in ("success", "spl", "soft_spl")}
+            found.setdefault("navigation", {})[f"planner_minus_{other}"] = figures
+    return found
+
+
+def _paired(first: Sequence[Any], second: Sequence[Any], metric: str, draw: tuple[int, int]) -> dict[str, Any]:
+    values = [[getattr(row, metric) for row in rows] for rows in (first, second)]
+    return paired_difference(*values, [row.episode for row in first], *draw).as_dict()
+
+
+def _cost(rows: list[CostRow]) -> dict[str, Any]:
+    half = len(rows) // 2
+    return {
+        "observe_ms": float(np.median([row.observe_ms for row in rows])),
+        "observe_ms_second_half": float(np.median([row.observe_ms for row in rows[half:]])),
+        "render_ms": float(np.nanmedian([row.render_ms for row in rows])),
+        "state_bytes": rows[-1].state_bytes,
+        "state_bytes_halfway": rows[half].state_bytes,
+        "frames": len(rows),
+    }
