@@ -100,7 +100,7 @@ class _Materials:
         self.floors = [self._structure(f"floor{k}", p, 0.5) for k, p in enumerate(self._draw(textures.FLOOR_PATTERNS, 2))]
         self.ceiling = self._structure("ceiling", textures.checker if rng.random() < 0.5 else textures.noise, 0.4)
         self.posters = [self._structure(f"poster{k}", textures.poster, 0.0) for k in range(3)]
-        self.screen = self._structure("screen", textures.stripes, 1.0)
+        self.screen = self._structure("screen", textures.bars, 1.0)
         for kind in range(3):
             self._grain(kind)
 

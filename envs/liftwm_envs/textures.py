@@ -80,6 +80,12 @@ def stripes(rng: np.random.Generator, size: int = TEXTURE_PX) -> Field:
     return np.clip(shade[None, :] + 0.5 * (noise(rng, size) - 0.5), 0, 1)
 
 
+def bars(rng: np.random.Generator, size: int = TEXTURE_PX) -> Field:
+    """Regular dark and light bands with a little noise: the cloth of folding screens. [size, size]"""
+    band = np.arange(size) * 8 // size % 2
+    return 0.1 + 0.7 * band[None, :] + 0.2 * noise(rng, size)
+
+
 def poster(rng: np.random.Generator, size: int = TEXTURE_PX) -> Field:
     """A framed picture of random discs and bars. [size, size]"""
     y, x = np.mgrid[0:size, 0:size] / size
