@@ -157,12 +157,14 @@ def _timed(console: Console, name: str, work: Callable[[], Result], describe: Ca
 
 
 def agents_of(config: EvaluateConfig) -> dict[str, Any]:
-    """Who navigates: the planner on each model's state, the random floor and the scripted ceiling."""
+    """Who navigates: the planner on each model's state, a learned policy, the random floor and the scripted ceiling."""
     from embodied_liftwm.evaluation.arena import oracle_agent, random_agent
 
     agents: dict[str, Any] = {"planner": partial(planner_agent, config.model, config.device)}
     if config.baseline:
         agents["planner_baseline"] = partial(planner_agent, config.baseline, config.device)
+    if config.policy:
+        agents["policy"] = partial(policy_agent, config.model, config.policy, config.device)
     return agents | {"random": random_agent, "oracle": oracle_agent}
 
 
@@ -171,6 +173,13 @@ def planner_agent(source: str, device: str, env: Any, seed: int) -> Any:
     from liftwm_agents.planner import PlannerPolicy
 
     return PlannerPolicy(embodied_liftwm.load(source, device), PlannerConfig(), env.action_space, device, seed)
+
+
+def policy_agent(source: str, path: str, device: str, env: Any, seed: int) -> Any:
+    """A policy of `liftwm train-agent` on a model loaded in this very process."""
+    from liftwm_agents.policy import PPOPolicy
+
+    return PPOPolicy(embodied_liftwm.load(source, device), path, device)
 
 
 def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) -> dict[str, Any]:

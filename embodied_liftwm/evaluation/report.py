@@ -20,8 +20,12 @@ from embodied_liftwm.files import whole_file, write_text
 
 COLOURS = {"model": "var(--model)", "baseline": "var(--baseline)", "floor": "var(--floor)"}
 AGENT_COLOURS = {
-    "planner": "var(--model)", "planner_baseline": "var(--baseline)", "random": "var(--floor)", "oracle": "var(--oracle)"
-}  # fmt: skip
+    "planner": "var(--model)",
+    "planner_baseline": "var(--baseline)",
+    "policy": "var(--shuffled)",
+    "random": "var(--floor)",
+    "oracle": "var(--oracle)",
+}
 SHOWN_TOURS = 4
 """Navigation episodes drawn: the first ones, whatever their outcome."""
 
@@ -99,7 +103,7 @@ def _tables(report: Report) -> dict[str, tables.Table]:
         found["persistence"] = tables.figure_table(metrics["persistence"], report.labels, tables.PERSISTENCE_COLUMNS, ranked)
     agents = metrics.get("navigation", {}).get("agents")
     if agents:
-        mine = ("planner", "planner_baseline", "random")
+        mine = ("planner", "planner_baseline", "policy", "random")
         found["navigation"] = tables.figure_table(agents, tables.AGENTS, tables.NAVIGATION_COLUMNS, mine)
     return found
 

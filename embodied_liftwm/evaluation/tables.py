@@ -11,7 +11,14 @@ from embodied_liftwm.evaluation.summary import LONG_GAP, gap_label
 LONG = f"gap_{LONG_GAP}_up"
 NONE = "–"
 
-AGENTS = {"planner": "planner", "planner_baseline": "planner on baseline", "random": "random", "oracle": "scripted oracle"}
+AGENTS = {
+    "planner": "planner",
+    "planner_baseline": "planner on baseline",
+    "policy": "PPO policy",
+    "random": "random",
+    "oracle": "scripted oracle",
+}
+"""Who navigates, as the report calls them."""
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,12 @@ def make_episode(world: World, poses: list[np.ndarray]) -> Episode:
 def scene_of(world: World) -> dict:
     """The same dictionary that environments give."""
     x, y = float(HALF[0]), float(HALF[1])
-    corners = [[-x, -y], [x, -y], [x, y], [-x, y]]
     objects = [
-        {"id": i + 1, "shape": "ball", "colour": c.tolist(), "size": world.radius, "position": b.tolist()}
+        {"id": i + 1, "shape": "ball", "colour": c.tolist(), "radius": world.radius, "position": b[:2].tolist()}
         for i, (b, c) in enumerate(zip(world.balls, world.colours, strict=True))
     ]
-    walls = [{"start": a, "end": b} for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
-    return {"bounds": [-x, -y, x, y], "walls": walls, "rooms": [[-x, -y, x, y]], "screens": [], "objects": objects}
+    walls = [[-x, -y, x, -y], [x, -y, x, y], [x, y, -x, y], [-x, y, -x, -y]]
+    return {"bounds": [-x, -y, x, y], "walls": walls, "rooms": [], "screens": [], "objects": objects}
 
 
 WORLDS = (

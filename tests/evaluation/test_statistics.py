@@ -7,7 +7,7 @@ from embodied_liftwm.evaluation.statistics import bootstrap_mean, interquartile_
 def test_bootstrap_is_seeded_and_brackets_the_mean():
     values = np.random.default_rng(0).normal(5.0, 1.0, 200)
     first, second = (bootstrap_mean(values, range(200), 2000, seed=3) for _ in range(2))
-    assert first == second
+    assert first == second != bootstrap_mean(values, range(200), 2000, seed=4)
     assert first.mean == pytest.approx(values.mean())
     half = 1.96 * values.std() / np.sqrt(200)
     assert first.low == pytest.approx(values.mean() - half, abs=0.03)
