@@ -139,13 +139,14 @@ def _measure(config: EvaluateConfig, console: Console, models: list[Any], episod
             suites["views"] = novel_views(episodes, config.context, config.views_per_episode)
         if "persistence" in config.suites:
             suites["persistence"] = Persistence
-        work = partial(judge_all, with_floor, episodes, list(suites.values()), device)
-        found = _timed(console, "held-out episodes", work, lambda lists: f"{sum(map(len, lists))} rows of {', '.join(suites)}")
-        rows = dataclasses.replace(rows, **dict(zip(suites, found, strict=True)))
+        watch = partial(judge_all, with_floor, episodes, list(suites.values()), device)
+        found = _timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {', '.join(suites)}")
+        by_suite = dict(zip(suites, found, strict=True))
+        rows.views, rows.persistence = by_suite.get("views", []), by_suite.get("persistence", [])
         rows.cost = _timed(console, "cost", partial(measure_cost, models, episodes[0], device), lambda _: "one episode")
     if "navigation" in config.suites:
-        work = partial(evaluate_navigation, agents_of(config), config)
-        rows.navigation = _timed(console, "navigation", work, lambda found: f"{len(found.rows)} episodes of all agents")
+        navigate = partial(evaluate_navigation, agents_of(config), config)
+        rows.navigation = _timed(console, "navigation", navigate, lambda found: f"{len(found.rows)} episodes of all agents")
     return rows
 
 

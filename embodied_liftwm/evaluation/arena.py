@@ -119,10 +119,11 @@ class Arena:
             soft_spl=soft_spl(0.0 if success else final, shortest, length), steps=len(path) - 1, path_m=length,
             shortest_m=shortest, final_distance_m=final, bumps=bumps,
         )  # fmt: skip
+        simulated: Any = self.env.unwrapped
         trace = Trace(
             agent=name, seed=seed, tour=tour["world_from_camera"].reshape(-1, 4, 4)[:, :2, 3].tolist(),
             path=np.stack(path).tolist(), goal_object=int(info.get("goal_object", 0)),
-            remembered_goal=_remembered_goal(agent), success=success, scene=self.env.unwrapped.scene.describe(),
+            remembered_goal=_remembered_goal(agent), success=success, scene=simulated.scene.describe(),
         )  # fmt: skip
         return row, trace, spent / (len(path) - 1)
 

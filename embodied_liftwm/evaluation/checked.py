@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
+from embodied_liftwm.evaluation.episodes import Scorable
+from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
 
 NEEDED = ("initial_state", "observe", "render")
-"""What the protocols of this package call; the planner needs more of `WorldModel`."""
-
-S = TypeVar("S", bound=TensorTree)
+"""Methods of `Scorable`."""
 
 
-class CheckedModel(Generic[S]):
+class CheckedModel:
     """Passes calls on to a model and raises `UserError` for outputs of a wrong type, shape or range, or with NaN.
 
     Args:
@@ -26,7 +25,7 @@ class CheckedModel(Generic[S]):
         source: what messages call it: where it was loaded from.
     """
 
-    def __init__(self, model: WorldModel[S], name: str, source: str = "") -> None:
+    def __init__(self, model: Scorable, name: str, source: str = "") -> None:
         missing = [method for method in NEEDED if not callable(getattr(model, method, None))]
         if missing:
             raise UserError(f"model {source or name}: a {type(model).__name__} without {missing[0]}(), which WorldModel has")
@@ -34,15 +33,15 @@ class CheckedModel(Generic[S]):
         self.name = name
         self.source = source or name
 
-    def initial_state(self, batch_size: int) -> S:
+    def initial_state(self, batch_size: int) -> TensorTree:
         """A state that remembers nothing."""
         return self._state(self.model.initial_state(batch_size), "initial_state", batch_size)
 
-    def observe(self, state: S, observation: Observation) -> S:
+    def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
         """Write one observation."""
         return self._state(self.model.observe(state, observation), "observe", len(observation.rgb))
 
-    def render(self, state: S, camera: Camera) -> View:
+    def render(self, state: TensorTree, camera: Camera) -> View:
         """Read what the cameras would see; each output checked."""
         view = self.model.render(state, camera)
         image = (len(camera.intrinsics), camera.height, camera.width)
@@ -64,14 +63,14 @@ class CheckedModel(Generic[S]):
             if expected != found:
                 raise UserError(f"{where} has {name} {found}, model {self.source} is for {expected}: not the same task or body")
 
-    def _state(self, state: Any, method: str, batch_size: int) -> S:
+    def _state(self, state: Any, method: str, batch_size: int) -> TensorTree:
         if not isinstance(state, TensorTree):
             raise UserError(f"model {self.source}: {method} returned a {type(state).__name__}, expected a TensorTree")
         for name, tensor in state.named_tensors().items():
             if tensor.dim() == 0 or tensor.shape[0] != batch_size:
                 got = list(tensor.shape)
                 raise UserError(f"model {self.source}: {method}: state.{name} expected a batch axis of {batch_size}, got {got}")
-        return state  # type: ignore[return-value]
+        return state
 
     def _tensor(self, view: View, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
         value = getattr(view, name, None)

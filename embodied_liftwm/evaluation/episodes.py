@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,13 +12,22 @@ from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.protocols import Camera, Observation, WorldModel
-from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.protocols import Camera, Observation, View
 
 BATCH_EPISODES = 16
 """Episodes that a model observes side by side."""
 
-S = TypeVar("S", bound=TensorTree)
+
+class Scorable(Protocol):
+    """The part of `WorldModel` that the protocols of this package call; the planner calls the rest."""
+
+    def initial_state(self, batch_size: int) -> Any: ...
+
+    def observe(self, state: Any, observation: Observation) -> Any: ...
+
+    def render(self, state: Any, camera: Camera) -> View: ...
+
+
 Frame = tuple[int, int]
 """Position of an episode in its batch, and a frame of it."""
 
@@ -108,11 +117,11 @@ def batches(episodes: Sequence[Episode], device: str = "cpu", size: int = BATCH_
 
 
 @torch.no_grad()
-def rollout(model: WorldModel[S], batch: EpisodeBatch, frames: int | None = None) -> Iterator[tuple[int, S]]:
+def rollout(model: Scorable, batch: EpisodeBatch, frames: int | None = None) -> Iterator[tuple[int, Any]]:
     """Let a model observe a batch of episodes, frame by frame.
 
     Args:
-        model: anything that satisfies `WorldModel`.
+        model: anything that can observe.
         batch: B episodes; one that is over keeps its last state while the others go on.
         frames: how many frames to observe; all by default.
 

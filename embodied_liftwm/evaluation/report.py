@@ -109,7 +109,8 @@ def _tables(report: Report) -> dict[str, tables.Table]:
 
 
 def _series(label: str, colour: str, estimates: list[dict[str, Any]], dashed: bool = False) -> Series:
-    return Series(label, colour, *[[e[end] for e in estimates] for end in ("mean", "low", "high")], dashed=dashed)
+    mean, low, high = ([estimate[end] for estimate in estimates] for end in ("mean", "low", "high"))
+    return Series(label, colour, mean, low, high, dashed)
 
 
 def _persistence_chart(report: Report) -> Markup:

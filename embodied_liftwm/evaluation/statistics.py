@@ -53,20 +53,20 @@ def bootstrap_mean(
     Returns:
         Mean and interval. With one cluster the interval is NaN: nothing is known about other episodes.
     """
-    values = np.asarray(values, dtype=np.float64)
-    kept = ~np.isnan(values)
-    values, owners = values[kept], [c for c, keep in zip(clusters, kept, strict=True) if keep]
-    if not len(values):
+    given = np.asarray(values, dtype=np.float64)
+    kept = ~np.isnan(given)
+    numbers, owners = given[kept], [c for c, keep in zip(clusters, kept, strict=True) if keep]
+    if not len(numbers):
         return Estimate(np.nan, np.nan, np.nan, 0, 0)
     order = {c: i for i, c in enumerate(dict.fromkeys(owners))}
     index = np.array([order[c] for c in owners])
-    sums, counts = np.bincount(index, values), np.bincount(index).astype(np.float64)
+    sums, counts = np.bincount(index, numbers), np.bincount(index).astype(np.float64)
     if len(sums) < 2:
-        return Estimate(float(values.mean()), np.nan, np.nan, len(values), len(sums))
+        return Estimate(float(numbers.mean()), np.nan, np.nan, len(numbers), len(sums))
     drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high), len(values), len(sums))
+    return Estimate(float(numbers.mean()), float(low), float(high), len(numbers), len(sums))
 
 
 def paired_difference(

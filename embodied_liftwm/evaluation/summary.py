@@ -120,7 +120,7 @@ def _differences(rows: Rows, draw: tuple[int, int]) -> dict[str, Any]:
         long = [[row for row in pairs[name] if row.gap >= LONG_GAP] for name in ("model", "baseline")]
         found["persistence"] = {
             "all": _paired(pairs["model"], pairs["baseline"], "score", draw),
-            f"gap_{LONG_GAP}_up": _paired(*long, "score", draw),
+            f"gap_{LONG_GAP}_up": _paired(long[0], long[1], "score", draw),
         }
     agents = _by(rows.navigation.rows if rows.navigation else [], "agent")
     for other in ("planner_baseline", "random"):
@@ -131,8 +131,8 @@ def _differences(rows: Rows, draw: tuple[int, int]) -> dict[str, Any]:
 
 
 def _paired(first: Sequence[Any], second: Sequence[Any], metric: str, draw: tuple[int, int]) -> dict[str, Any]:
-    values = [[getattr(row, metric) for row in rows] for rows in (first, second)]
-    return paired_difference(*values, [row.episode for row in first], *draw).as_dict()
+    ours, theirs = ([getattr(row, metric) for row in rows] for rows in (first, second))
+    return paired_difference(ours, theirs, [row.episode for row in first], *draw).as_dict()
 
 
 def _cost(rows: list[CostRow]) -> dict[str, Any]:

@@ -81,9 +81,11 @@ def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple
     """A table with the best of the `rank` rows marked in each column that has a better end."""
     cells: dict[str, list[Cell]] = {key: [] for key in figures}
     for column in columns:
-        means = {key: _reach(figures[key], column.path).get("mean") for key in figures}
-        ranked = [means[key] for key in rank if key in means and means[key] is not None]
-        best = (max if column.better == "higher" else min)(ranked) if column.better and len(ranked) > 1 else None
+        means: dict[str, Any] = {key: _reach(figures[key], column.path).get("mean") for key in figures}
+        ranked = [float(means[key]) for key in rank if means.get(key) is not None]
+        best = None
+        if column.better and len(ranked) > 1:
+            best = max(ranked) if column.better == "higher" else min(ranked)
         for key in figures:
             won = best is not None and key in rank and means[key] == best
             cells[key].append(cell(_reach(figures[key], column.path), column.digits, won, column.percent))
