@@ -11,9 +11,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
+
 from liftwm_envs.errors import EnvError
 from liftwm_envs.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, TourPolicy
-from numpy.typing import NDArray
 
 
 class WalkPolicy(ScriptedPolicy):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import gymnasium
 
 from liftwm_envs.backend import choose_renderer
@@ -12,9 +10,6 @@ from liftwm_envs.errors import EnvError
 __all__ = ["ENV_IDS", "EnvError", "choose_renderer"]
 
 choose_renderer()
-# Frames are small: llvmpipe's worker threads cost more than they give, and collection runs a process per core.
-os.environ.setdefault("LP_NUM_THREADS", "0")
-
 _TASKS = ("Revisit", "Occlusion")
 _SIZES = ("S", "M")
 

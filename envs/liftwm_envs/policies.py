@@ -70,6 +70,11 @@ class Driver:
         for _ in range(math.ceil(abs(angle) / _YAW_STEP_RAD)):
             yield self.action(0.0, math.copysign(1.0, angle))
 
+    def look_around(self, angle: float) -> Generator[Any, None, None]:
+        """Turn by an angle on a small arc: a camera that only turns sees no parallax, and so no depth."""
+        for _ in range(math.ceil(abs(angle) / _YAW_STEP_RAD)):
+            yield self.action(_ARC_SPEED, math.copysign(1.0, angle))
+
     def face(self, yaw: float) -> Generator[Any, None, None]:
         """Turn on the spot to a heading."""
         for _ in range(30):
@@ -149,10 +154,10 @@ class TourPolicy(ScriptedPolicy):
         for stop, room in enumerate(room_order(scene, self.driver.position())):
             if stop > 0:
                 yield from self.driver.go_to(scene.rooms[room].centre)
-            yield from self.driver.turn(LOOK_AROUND_RAD)
+            yield from self.driver.look_around(LOOK_AROUND_RAD)
         while True:
             yield from self.driver.go_to(self._viewpoint())
-            yield from self.driver.turn(self.rng.choice([-1, 1]) * self.rng.uniform(1.0, LOOK_AROUND_RAD))
+            yield from self.driver.look_around(self.rng.choice([-1, 1]) * self.rng.uniform(1.0, LOOK_AROUND_RAD))
 
     def _viewpoint(self) -> NDArray[np.float64]:
         """A free place at least 1 m from here that the agent can reach."""
