@@ -47,7 +47,7 @@ def choose_renderer(name: str = "auto") -> str:
     if name not in ("auto", "egl", "osmesa"):
         raise EnvError(f"renderer={name}: must be auto, egl or osmesa")
     present = os.environ.get("MUJOCO_GL", "")
-    # Frames are small: llvmpipe's threads cost more than they give, and collection runs a process per core. Read when EGL starts.
+    # llvmpipe's threads cost more than they give on small frames with a process per core; read when EGL starts.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if name == "auto":
         if not present:
