@@ -164,7 +164,7 @@ class _Recorder:
 
     def _finish_truth(self) -> Truth:
         arrays = {name[6:]: rows[: self.frames] for name, rows in self._arrays.items() if name.startswith("truth/")}
-        scene = self._describe()
+        scene: dict[str, Any] = self._describe()
         objects = scene.get("objects") or [{"id": i + 1} for i in range(arrays["object_pose"].shape[1])]
         return Truth(
             **arrays,

@@ -231,9 +231,9 @@ def _show(console: Console, config: BenchConfig, rows: list[Row], shares: dict[s
     console.print(table)
     console.print("a frame of the whole, ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in shares.items()), soft_wrap=True)
     reached = statistics.median(rows[1].ratio)
-    cpu = statistics.median(b / w for b, w in zip(rows[0].cpu_ms, rows[1].cpu_ms, strict=True))
+    by_cpu = statistics.median(b / w for b, w in zip(rows[0].cpu_ms, rows[1].cpu_ms, strict=True))
     verdict = "reaches" if reached >= TARGET else "misses"
-    console.print(f"{100 * reached:.0f} % of the bare loop per process ({verdict} 85 %), {100 * cpu:.0f} % by CPU time")
+    console.print(f"{100 * reached:.0f} % of the bare loop per process ({verdict} 85 %), {100 * by_cpu:.0f} % by CPU time")
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
 
 
@@ -248,8 +248,8 @@ def _write(path: Path, config: BenchConfig, rows: list[Row], machine: dict[str, 
     for row in rows:
         for repeat, (speed, ratio) in enumerate(zip(row.frames_per_s, row.ratio, strict=True)):
             size = config.env_options.image_size
-            cpu = f"{row.cpu_ms[repeat]:.4f}" if row.cpu_ms else ""
-            writer.writerow([config.env, size, row.what, repeat, f"{speed:.1f}", f"{ratio:.4f}", cpu, *machine.values()])
+            cpu_ms = f"{row.cpu_ms[repeat]:.4f}" if row.cpu_ms else ""
+            writer.writerow([config.env, size, row.what, repeat, f"{speed:.1f}", f"{ratio:.4f}", cpu_ms, *machine.values()])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(text.getvalue())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -48,7 +49,7 @@ class _Meter:
         self.found = 0
         self.rate = self.seconds = 0.0
 
-    def update(self, progress: CollectProgress) -> dict[str, float | str]:
+    def update(self, progress: CollectProgress) -> dict[str, Any]:
         now = time.monotonic()
         self.seconds = now - self._begin
         if not progress.frames:

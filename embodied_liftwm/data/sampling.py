@@ -81,7 +81,7 @@ def _window(
     steps = np.sort(_draw(rng, np.arange(start, stop), 2 * config.context))
     found = _context(reader, episode, context) | _targets(reader, episode, targets) | _transitions(reader, episode, steps)
     found |= _sources(reader, rng, episode, np.concatenate([context, targets]), config.sources)
-    return found | {"episode": np.int64(episode)}
+    return found | {"episode": np.asarray(episode, np.int64)}
 
 
 def _context(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[str, np.ndarray]:
