@@ -7,6 +7,7 @@ where they start are removed for all agents, and counted. What remains is paired
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
@@ -55,20 +56,25 @@ def evaluate_navigation(agents: Mapping[str, AgentFactory], config: EvaluateConf
     return _collect(list(agents), seeds, outcomes)
 
 
-_arena: Arena | None = None  # one a worker process
+@functools.cache
+def _arena() -> Arena:
+    """The arena of this worker process. Made with its first episode and not before: an error there reaches the caller."""
+    return Arena(*_given)
+
+
+_given: tuple[dict[str, AgentFactory], EvaluateConfig]
 
 
 def _start_worker(agents: dict[str, AgentFactory], config: EvaluateConfig) -> None:
     import torch
 
-    global _arena
+    global _given
     torch.set_num_threads(1)
-    _arena = Arena(agents, config)
+    _given = agents, config
 
 
 def _play(episode: int, seed: int) -> Outcome:
-    assert _arena is not None
-    return _arena.play(episode, seed)
+    return _arena().play(episode, seed)
 
 
 def _in_this_process(
@@ -96,7 +102,11 @@ def _in_processes(
             futures = [pool.submit(_play, episode, seed) for episode, seed in enumerate(seeds)]
             for future in futures:
                 future.add_done_callback(lambda _: advance(1))
-            return [future.result() for future in futures]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     except BrokenProcessPool as error:
         raise UserError(f"navigation: a worker process died ({error}); run with workers=1 to see why") from error
     finally:

@@ -45,6 +45,15 @@ def test_processes_change_nothing():
     assert alone.rows == spread.rows and alone.traces == spread.traces
 
 
+def broken_agent(env, seed):
+    raise UserError("no model at runs/nowhere")
+
+
+def test_an_agent_that_cannot_be_made_says_why():
+    with pytest.raises(UserError, match="no model at runs/nowhere"):
+        evaluate_navigation({"planner": broken_agent}, dataclasses.replace(CONFIG, workers=2))
+
+
 class Posing:
     """An environment of one step, whose info is chosen."""
 
