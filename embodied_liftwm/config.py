@@ -70,14 +70,15 @@ class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
     memory: Literal["gaussians", "recurrent"] = "gaussians"  # persistent 3D primitives, or the 2D recurrent baseline
-    budget: int = 4096  # primitives the state holds, N
+    budget: int = 8192  # primitives the state holds, N
     latent_dim: int = 12  # latent channels a primitive carries, D
     stride: int = 2  # pixels a side of the image patch that becomes one primitive
     width: int = 32  # channels of the first encoder and decoder stage
     recurrent_dim: int = 512  # units of the baseline's GRU
-    max_depth_m: float = 12.0  # depth the encoder can express at most, metres
-    min_depth_m: float = 0.1  # and at least
-    merge_tolerance: float = 0.08  # relative depth difference under which a primitive is seen again, not covered
+    planes: int = 32  # depth hypotheses per cell, uniform in log-depth
+    max_depth_m: float = 12.0  # the farthest of them, metres
+    min_depth_m: float = 0.2  # and the nearest
+    stereo_sources: int = 2  # recent frames that depth is triangulated with; 0 for monocular depth alone
 
     def __post_init__(self) -> None:
         _at_least("model.budget", self.budget, 16)
@@ -99,6 +100,7 @@ class TrainConfig:
     context: int = 8  # frames observed, in order, per window
     targets: int = 4  # frames rendered per window: from before, among and after the context
     sources: int = 2  # other frames of the episode that must explain each context and target frame
+    geometry_first: float = 0.4  # share of the training in which a model that lifts learns depth alone, at half the cost
     span: int = 48  # steps an episode window spans; context frames are drawn from it in order
     learning_rate: float = 1e-3  # peak, after warm-up; cosine decay over steps or minutes
     grad_clip: float = 1.0  # largest gradient norm
@@ -121,6 +123,7 @@ class EvaluateConfig:
 
     model: str = "runs/train"  # run folder, or my_package:make_model
     baseline: str = ""  # a second model to compare with, scored by the same code
+    policy: str = ""  # navigation: run folder of `liftwm train-agent`, or its zip, to compare with the planner
     data: str = "data/revisit-s-eval"  # held-out episodes with truth
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
     episodes: int = 0  # episodes of data to use; 0 for all

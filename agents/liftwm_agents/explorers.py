@@ -38,7 +38,7 @@ class WalkPolicy(ScriptedPolicy):
             drift = 0.85 * drift + 0.35 * self.rng.standard_normal()
             yield self.driver.action(speed, float(np.clip(drift, -1, 1)))
         yield self.driver.action(-0.5, 0.0)
-        yield from self.driver.turn(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 3, np.pi))
+        yield from self.driver.look_around(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 3, np.pi))
         self._bumped = False
         yield self.driver.action(speed, 0.0)
 
@@ -49,9 +49,9 @@ class LoopPolicy(TourPolicy):
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """One loop."""
         home, heading = self.driver.position(), self.driver.yaw()
-        yield from self.driver.turn(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 2, LOOK_AROUND_RAD))
+        yield from self.driver.look_around(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 2, LOOK_AROUND_RAD))
         yield from self.driver.go_to(self._viewpoint())
-        yield from self.driver.turn(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 2, LOOK_AROUND_RAD))
+        yield from self.driver.look_around(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 2, LOOK_AROUND_RAD))
         yield from self.driver.go_to(home)
         yield from self.driver.face(heading)
 

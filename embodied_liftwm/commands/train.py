@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainConfig
+from embodied_liftwm.errors import UserError
 
 MAY_CHANGE = {"steps", "minutes", "threads", "log_every", "save_every", "run", "device"}
 """Settings in which a continued run may differ from what it was begun with."""
@@ -19,7 +22,7 @@ def run(config: TrainConfig) -> None:
     from embodied_liftwm.training.checkpoint import checkpoints
     from embodied_liftwm.training.trainer import Trainer
 
-    console = Console()
+    console = Console(highlight=False)
     continued = bool(checkpoints(Path(config.run)))
     open_run(config.run, config, MAY_CHANGE, continued)
     trainer = Trainer(config)
@@ -30,16 +33,9 @@ def run(config: TrainConfig) -> None:
         f"training {config.model.memory} ({parameters:.2f} M parameters) {start} on {len(trainer.reader)} episodes, "
         f"{frames} frames of {config.data}"
     )
-    with Progress(
-        TextColumn("step {task.fields[step]:>6}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:7.3f}  psnr {task.fields[psnr]:5.2f} dB  {task.fields[rate]:5.2f} steps/s"),
-        TimeElapsedColumn(),
-        TextColumn("left {task.fields[left]}"),
-        console=console,
-    ) as bar:
-        task = bar.add_task("train", total=1.0, step=trainer.step, loss=float("nan"), psnr=float("nan"), rate=0.0, left="?")
-        meter = _Meter(trainer.step, trainer.seconds, trainer.progress)
+    meter = Meter()
+    with progress_bar(console) as bar:
+        task = bar.add_task("train", total=1.0, **meter.fields)
 
         def show(row: dict[str, float]) -> None:
             bar.update(task, completed=trainer.progress, **meter.update(row, trainer.progress))
@@ -48,22 +44,68 @@ def run(config: TrainConfig) -> None:
     console.print(f"trained to step {trainer.step} in {trainer.seconds / 60:.1f} minutes, psnr {meter.psnr:.2f} dB: {config.run}")
 
 
-class _Meter:
-    """Running means for the bar: a single batch's loss jumps too much to read."""
+def watch(console: Console, rows: Any, processes: dict[str, Any]) -> None:
+    """Show a bar for each of several trainings that report into a queue, until all have ended.
 
-    def __init__(self, step: int, seconds: float, progress: float) -> None:
-        self._start = (step, seconds, progress)
+    Args:
+        console: where to.
+        rows: queue of (name, row with its progress), (name, None) at the end, or (name, text of an error).
+        processes: by name; one that dies without a word is an error.
+
+    Raises:
+        UserError: one of them failed.
+    """
+    meters = {name: Meter() for name in processes}
+    running = set(processes)
+    with progress_bar(console) as bar:
+        tasks = {name: bar.add_task(name, total=1.0, **meters[name].fields) for name in processes}
+        while running:
+            try:
+                name, row = rows.get(timeout=1.0)
+            except queue.Empty:
+                dead = [name for name in running if processes[name].exitcode not in (None, 0)]
+                if dead:
+                    raise UserError(f"training {dead[0]} died with exit code {processes[dead[0]].exitcode}") from None
+                continue
+            if isinstance(row, str):
+                raise UserError(f"training {name}: {row}")
+            if row is None:
+                running.remove(name)
+                bar.update(tasks[name], completed=1.0)
+            else:
+                bar.update(tasks[name], completed=row["progress"], **meters[name].update(row, row["progress"]))
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with step, loss, PSNR, speed and the time that is left."""
+    return Progress(
+        TextColumn("  {task.description:<9} step {task.fields[step]:>6}"),
+        BarColumn(bar_width=24),
+        TextColumn("loss {task.fields[loss]:6.3f}  psnr {task.fields[psnr]:5.2f} dB  {task.fields[rate]:5.2f} steps/s"),
+        TimeElapsedColumn(),
+        TextColumn("left {task.fields[left]}"),
+        console=console,
+    )
+
+
+class Meter:
+    """Running means for a bar: a single batch's loss jumps too much to read."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float, float] | None = None
         self.loss = self.psnr = float("nan")
+        self.fields: dict[str, Any] = {"step": 0, "loss": self.loss, "psnr": self.psnr, "rate": 0.0, "left": "?"}
 
-    def update(self, row: dict[str, float], progress: float) -> dict[str, float | str]:
-        self.loss = self._mean(self.loss, row["loss"])
-        self.psnr = self._mean(self.psnr, row["psnr"])
+    def update(self, row: dict[str, float], progress: float) -> dict[str, Any]:
+        """Take in one step's row; returns the fields of the bar."""
+        if self._start is None:
+            self._start = (row["step"], row["seconds"], progress)
+        self.loss, self.psnr = self._mean(self.loss, row["loss"]), self._mean(self.psnr, row["psnr"])
         step, seconds, before = self._start
         spent = max(row["seconds"] - seconds, 1e-9)
-        left = spent * (1.0 - progress) / max(progress - before, 1e-9)
-        minutes, rest = divmod(round(left), 60)
-        shown = {"step": int(row["step"]), "loss": self.loss, "psnr": self.psnr}
-        return shown | {"rate": (row["step"] - step) / spent, "left": f"{minutes}:{rest:02d}"}
+        self.fields = {"step": int(row["step"]), "loss": self.loss, "psnr": self.psnr, "rate": (row["step"] - step) / spent}
+        minutes, rest = divmod(round(spent * (1.0 - progress) / max(progress - before, 1e-6)), 60)
+        return self.fields | {"left": f"{minutes}:{rest:02d}" if progress > before else "?"}
 
     @staticmethod
     def _mean(old: float, new: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-BASELINE_M = (0.1, 1.0)
+BASELINE_M = (0.2, 0.9)
 """Between these distances two cameras see a room with parallax, and still see the same of it."""
 MAX_TURN_RAD = 0.6
 """Largest angle between their optical axes, for the images to overlap."""

@@ -7,6 +7,8 @@ images and poses are data. Under pure rotation all planes explain equally well, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,51 +19,60 @@ from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
 
 
+class Sweep(NamedTuple):
+    """Matching costs of every plane, source by source."""
+
+    cost: Tensor  # [B, S, P, h, w] mean absolute colour difference in [0, 1], 0 where not known
+    known: Tensor  # [B, S, P, h, w] bool: the cell falls onto the source image under this plane
+
+
 @torch.no_grad()
-def plane_sweep(
-    rgb: Tensor, camera: Camera, source_rgb: Tensor, source_poses: Tensor, usable: Tensor, planes: Tensor, stride: int
-) -> Tensor:
-    """Matching cost of fronto-parallel planes.
+def plane_sweep(rgb: Tensor, camera: Camera, source_rgb: Tensor, source_poses: Tensor, planes: Tensor, stride: int) -> Sweep:
+    """Match frames against their sources under fronto-parallel planes, cell by cell.
+
+    A cell's colour is its mean, which is what bilinear sampling returns at the centre of 2 x 2 pixels: sources are sampled at
+    full resolution, so that a fraction of a pixel of disparity counts.
 
     Args:
         rgb: the frames to explain. [B, 3, H, W]
         camera: their cameras; the sources share the intrinsics.
         source_rgb: other frames. [B, S, 3, H, W]
         source_poses: their world_from_camera. [B, S, 4, 4]
-        usable: which sources to use. [B, S] bool
         planes: z-depths to try, metres. [P]
         stride: pixels a side of a cell.
-
-    Returns:
-        Mean absolute colour difference, blurred over 3 x 3 cells, less its mean over the planes: 0 where nothing is known.
-        [B, P, H / stride, W / stride]
     """
-    height, width = rgb.shape[-2:]
-    total = rgb.new_zeros(len(rgb), len(planes), height, width)
-    count = torch.zeros_like(total)
-    for s in range(source_rgb.shape[1]):
-        pixels, valid = _hypotheses(camera, source_poses[:, s], planes)
-        sampled = sample_pixels(source_rgb[:, s], pixels.flatten(1, 2)).unflatten(2, (len(planes), height))
-        difference = (sampled - rgb.unsqueeze(2)).abs().mean(1)
-        valid = valid & usable[:, s, None, None, None]
-        total += torch.where(valid, difference, 0.0)
-        count += valid
-    known = count > 0
-    cost = total / count.clamp_min(1.0)
-    mean = (cost * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
-    cost = torch.where(known, cost - mean, 0.0)
-    return F.avg_pool2d(F.avg_pool2d(cost, stride), 3, stride=1, padding=1, count_include_pad=False)
+    rgb = F.avg_pool2d(rgb, stride)
+    count, sources = len(rgb), source_rgb.shape[1]
+    height = rgb.shape[-2]
+    cameras = camera.map(lambda t: t.repeat_interleave(sources, dim=0))
+    pixels, known = _hypotheses(cameras, source_poses.flatten(0, 1), planes, stride)
+    sampled = sample_pixels(source_rgb.flatten(0, 1), pixels.flatten(1, 2)).unflatten(2, (len(planes), height))
+    target = rgb.unsqueeze(2).repeat_interleave(sources, dim=0)
+    difference = torch.where(known, (sampled - target).abs().mean(1), 0.0)
+    blurred = F.avg_pool2d(difference, 3, stride=1, padding=1) / F.avg_pool2d(known.to(rgb), 3, stride=1, padding=1).clamp_min(0.1)
+    cost = torch.where(known, 0.5 * (difference + blurred), 0.0)
+    return Sweep(cost.unflatten(0, (count, sources)), known.unflatten(0, (count, sources)))
 
 
-def _hypotheses(camera: Camera, source_pose: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel falls in the source under each plane: pixels [B, P, H, W, 2] and validity [B, P, H, W].
+def mean_cost(sweep: Sweep, usable: Tensor) -> Tensor:
+    """Average over the usable sources [B, S] bool, less the mean over planes: 0 where nothing is known. [B, P, h, w]"""
+    known = sweep.known & usable[..., None, None, None]
+    count = known.sum(1)
+    cost = (sweep.cost * known).sum(1) / count.clamp_min(1)
+    any_known = count > 0
+    mean = (cost * any_known).sum(1, keepdim=True) / any_known.sum(1, keepdim=True).clamp_min(1)
+    return torch.where(any_known, cost - mean, 0.0)
+
+
+def _hypotheses(camera: Camera, source_pose: Tensor, planes: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Where the centre of each cell falls in the source under each plane: pixels [B, P, h, w, 2], validity [B, P, h, w].
 
     With x = K_s (R K^-1 u z + t), dividing by z: the image of u is K_s R K^-1 u + K_s t / z, up to scale.
     """
     source_from_target = inverse_pose(source_pose) @ camera.world_from_camera
     turn = camera.intrinsics @ source_from_target[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
     shift = (camera.intrinsics @ source_from_target[:, :3, 3:]).squeeze(-1)
-    centres = pixel_centres(camera.height, camera.width).to(turn)
+    centres = stride * pixel_centres(camera.height // stride, camera.width // stride).to(turn)
     homogeneous = torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1)
     rotated = torch.einsum("bij,hwj->bhwi", turn, homogeneous)
     image = rotated[:, None] + shift[:, None, None, None] / planes[None, :, None, None, None]

@@ -1,32 +1,40 @@
-"""Fuse: new primitives meet the persistent map. Associate, merge, refute, and keep the best N.
+"""Fuse: new primitives meet the persistent map. Associate, merge, refute, and keep within the budget.
 
-Association is projective: an old primitive that falls into a cell of the new frame, at the depth the cell shows, *is* what
-the cell sees. It is averaged with it, weighted by evidence. One that hangs in front of the surface which the cell sees
-through it is refuted: what is seen to be gone must go. All others are out of sight and stay as they are, for as long as the
-budget has room; that is what permanence means here. The cost of a step does not depend on how many came before.
+Association is projective: an old primitive that falls into a cell of the new frame, at the depth the cell shows as far as
+both can tell, *is* what the cell sees. The two are averaged, weighted by evidence, as a Kalman filter would. One that hangs
+in front of the surface which the cell sees through it is refuted: what is seen to be gone must go. All others are out of
+sight and stay; that is what permanence means here. A full budget is made coarser, not forgetful (`coarsen`). The cost of a
+step does not depend on how many came before.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.cameras import project, resize_intrinsics
 from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory.coarsen import coarsen
 from embodied_liftwm.memory.gaussian_map import GaussianMap
 from embodied_liftwm.protocols import Camera
 
-REFUTED_KEEPS = 0.5
+GATE_SIGMAS = 1.5
+"""Two depths are one when they differ by less than this many of their joint standard deviations,"""
+GATE_RANGE = (0.04, 0.35)
+"""but in any case when they differ by less than the first share of the depth, and never by more than the second."""
+REFUTED_KEEPS = 0.25
 """Share of its evidence and opacity that a primitive keeps when the camera looks through it once."""
-FORGOTTEN_OPACITY = 0.05
+FORGOTTEN_OPACITY = 0.1
 """A primitive that was refuted below this opacity frees its slot."""
 MAX_EVIDENCE_RATIO = 8.0
 """Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
 
 
-def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stride: int, tolerance: float) -> GaussianMap:
+def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stride: int) -> GaussianMap:
     """Write one frame's primitives into the map.
 
     Args:
@@ -35,26 +43,26 @@ def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stri
         depth: the frame's z-depth at cell centres, metres. [B, h, w]
         camera: the camera that saw the frame.
         stride: pixels a side of a cell.
-        tolerance: relative depth difference below which two primitives are one.
 
     Returns:
         The new map, N slots.
     """
-    cell, difference = _associate(old, depth, camera, stride)
-    matched = difference.abs() < tolerance
-    refuted = difference < -2.0 * tolerance
-    distance = torch.where(matched, difference.abs(), torch.inf)
-    nearest = torch.full_like(new.evidence, torch.inf).scatter_reduce(1, cell, distance, "amin")
-    chosen = matched & (distance <= nearest.gather(1, cell))
-    merged = _merge(old, new.gather(cell), chosen)
-    kept = _refute(merged, refuted)
-    fresh = replace(new, evidence=torch.where(torch.isfinite(nearest), 0.0, new.evidence))
-    return _keep_best(kept, fresh)
+    found = _associate(old, new, depth, camera, stride)
+    explained = torch.zeros_like(new.evidence).scatter_reduce(1, found.cell, found.matched.to(depth), "amax")
+    kept = _refute(_merge(old, new.gather(found.cell), found.matched), found.refuted)
+    return _keep(kept, replace(new, evidence=torch.where(explained > 0, 0.0, new.evidence)))
+
+
+class Association(NamedTuple):
+    """What the new frame says of each slot."""
+
+    cell: Tensor  # [B, N] the cell it falls into
+    matched: Tensor  # [B, N] bool: it is what the cell sees
+    refuted: Tensor  # [B, N] bool: the cell and its neighbours look through it
 
 
 @torch.no_grad()
-def _associate(old: GaussianMap, depth: Tensor, camera: Camera, stride: int) -> tuple[Tensor, Tensor]:
-    """The cell [B, N] that each slot falls into, and its relative depth difference to it [B, N], +inf if out of view."""
+def _associate(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stride: int) -> Association:
     height, width = depth.shape[-2:]
     intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / stride)
     pixels, z = project(old.means, intrinsics, inverse_pose(camera.world_from_camera))
@@ -62,7 +70,11 @@ def _associate(old: GaussianMap, depth: Tensor, camera: Camera, stride: int) -> 
     visible = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (z > 1e-2) & old.occupied
     cell = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).nan_to_num(0).long()
     surface = depth.flatten(1).gather(1, cell)
-    return cell, torch.where(visible, (z - surface) / surface, torch.inf)
+    nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).flatten(1).gather(1, cell)
+    variance = 1.0 / old.evidence.clamp_min(1e-6) + 1.0 / new.evidence.gather(1, cell)
+    gate = (GATE_SIGMAS * variance.sqrt() / surface).clamp(*GATE_RANGE)
+    matched = visible & ((z - surface).abs() < gate * surface)
+    return Association(cell, matched, visible & (z < (1.0 - gate) * nearest))
 
 
 def _merge(old: GaussianMap, seen: GaussianMap, chosen: Tensor) -> GaussianMap:
@@ -98,11 +110,14 @@ def _refute(gaussians: GaussianMap, refuted: Tensor) -> GaussianMap:
     )
 
 
-def _keep_best(old: GaussianMap, fresh: GaussianMap) -> GaussianMap:
-    """Of both, the `N` slots of most evidence; everything of this frame goes before anything older."""
+def _keep(old: GaussianMap, fresh: GaussianMap) -> GaussianMap:
+    """Put the new primitives into free slots; rows that have too few of them are coarsened first."""
+    budget = old.evidence.shape[1]
+    everything = old.concatenate(fresh)
     with torch.no_grad():
-        above = old.evidence.amax(dim=1, keepdim=True) + 1.0
-        now = torch.where(fresh.evidence > 0, above + fresh.evidence, -1.0)
-        slots = torch.cat([old.evidence, now], dim=1).topk(old.evidence.shape[1], dim=1, sorted=False).indices
-    best = old.concatenate(fresh).gather(slots)
-    return replace(best, opacities=torch.where(best.occupied, best.opacities, 0.0))
+        full = everything.occupied.sum(1) > budget
+        slots = everything.occupied.to(torch.uint8).topk(budget, dim=1, sorted=False).indices
+    kept = everything.gather(slots)
+    if bool(full.any()):
+        kept = coarsen(everything, budget).where(full, kept)
+    return replace(kept, opacities=torch.where(kept.occupied, kept.opacities, 0.0))

@@ -1,8 +1,8 @@
 """A fixed budget of 3D Gaussian primitives in the world frame of an episode.
 
 A slot with zero evidence is empty. Every frame's contribution to a primitive is weighted by its *evidence*, the inverse
-square of the size of the patch it was seen through: a patch seen from close by knows a surface better than one seen from
-afar, as the variance of a mean does.
+variance of where it is: the size of the patch it was seen through, and how unsure its depth was. A frame from close by, or
+one with parallax, knows a surface better than one from afar or without.
 """
 
 from __future__ import annotations

@@ -23,11 +23,14 @@ MIN_COSINE = 0.3
 """A surface seen at a grazing angle is stretched at most 1 / MIN_COSINE times: slopes there are unreliable."""
 
 
-def lift(depth: Tensor, latents: Tensor, opacities: Tensor, rgb: Tensor, camera: Camera, stride: int) -> GaussianMap:
+def lift(
+    depth: Tensor, spread: Tensor, latents: Tensor, opacities: Tensor, rgb: Tensor, camera: Camera, stride: int
+) -> GaussianMap:
     """Make one primitive per cell.
 
     Args:
         depth: z-depth at cell centres in metres. [B, h, w]
+        spread: standard deviation of the log-depth. [B, h, w]
         latents: what the encoder has to say of each cell. [B, D, h, w]
         opacities: in (0, 1). [B, h, w]
         rgb: the frame in [0, 1]. [B, 3, H, W] with H = h * stride
@@ -37,7 +40,6 @@ def lift(depth: Tensor, latents: Tensor, opacities: Tensor, rgb: Tensor, camera:
     Returns:
         A map of h * w primitives in row-major order of the cells, evidence set, none empty.
     """
-    batch_size = depth.shape[0]
     intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / stride)
     points = back_project(depth, intrinsics, camera.world_from_camera)
     footprint = depth / intrinsics[:, None, None, 0, 0]
@@ -51,7 +53,7 @@ def lift(depth: Tensor, latents: Tensor, opacities: Tensor, rgb: Tensor, camera:
         opacities=opacities.flatten(1),
         rgb=F.avg_pool2d(rgb, stride).flatten(2).transpose(1, 2),
         latents=latents.flatten(2).transpose(1, 2),
-        evidence=footprint.detach().flatten(1).pow(-2).view(batch_size, -1),
+        evidence=(1.0 / (footprint.square() + (depth * spread).square())).detach().flatten(1),
     )
 
 

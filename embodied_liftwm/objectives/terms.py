@@ -7,6 +7,7 @@ sum of losses is tuned by hand. Terms are averaged over pixels, so that each is 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -19,32 +20,41 @@ from embodied_liftwm.objectives.photometric import edge_aware_smoothness, photom
 from embodied_liftwm.protocols import Camera
 
 
-class DepthPair(NamedTuple):
-    """Depth maps that claim to be those of frames, with other frames that could tell."""
+class Lifted(NamedTuple):
+    """Depth beliefs of F = B * K context frames, and how well each plane explains them from other frames."""
 
-    depth: Tensor  # [F, H, W] metres
-    rgb: Tensor  # [F, 3, H, W] the frames themselves
-    camera: Camera  # F cameras
-    source_rgb: Tensor  # [F, S, 3, H, W]
-    source_world_from_camera: Tensor  # [F, S, 4, 4]
+    log_belief: Tensor  # [F, P, h, w]
+    depth: Tensor  # [F, h, w] metres, the expected one
+    cost: Tensor  # [F, S, P, h, w] colour difference under each plane, 0 where not known
+    known: Tensor  # [F, S, P, h, w] bool
+    rgb: Tensor  # [F, 3, h, w] the frames, a pixel a cell
 
 
-class Rollout(NamedTuple):
-    """Everything a term may read: what the model said, beside what was observed. F = B * V target frames."""
+class Viewed(NamedTuple):
+    """F = B * V rendered targets, and what was foreseen of the task."""
 
-    batch_size: int  # B
     target_rgb: Tensor  # [F, 3, H, W]
-    rendered_rgb: Tensor  # [F, 3, H, W]
-    rendered_scale: Tensor  # [F, H, W] Laplace scale of the colours
-    rendered: DepthPair  # depth of the rendered targets
-    lifted: DepthPair | None  # depth of the context frames, where the model lifts
-    twist: Tensor  # [B, P, 6] observed motion, m and rad in the camera's frame
-    twist_mean: Tensor  # [B, P, 6]
-    twist_scale: Tensor  # [B, P, 6]
+    rgb: Tensor  # [F, 3, H, W]
+    scale: Tensor  # [F, H, W] Laplace scale of the colours
+    depth: Tensor  # [F, H, W] metres
+    camera: Camera  # F cameras
+    source_rgb: Tensor  # [F, S, 3, H, W] other frames, which the depth should explain the targets from
+    source_world_from_camera: Tensor  # [F, S, 4, 4]
     reward: Tensor  # [B, K]
     reward_mean: Tensor  # [B, K]
     continued: Tensor  # [B, K] 1 where the episode went on
     continuation: Tensor  # [B, K] probability
+
+
+class Rollout(NamedTuple):
+    """Everything a term may read: what the model said, beside what was observed."""
+
+    batch_size: int  # B
+    lifted: Lifted | None  # None for models that do not lift
+    viewed: Viewed | None  # None while only geometry is trained
+    twist: Tensor  # [B, P, 6] observed motion, m and rad in the camera's frame
+    twist_mean: Tensor  # [B, P, 6]
+    twist_scale: Tensor  # [B, P, 6]
 
 
 class Term(nn.Module, ABC):
@@ -54,7 +64,7 @@ class Term(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, rollout: Rollout) -> Tensor:
-        """Nats per number observed. [B, T], T as many as the term has frames or steps in a window."""
+        """Nats per number observed; zeros where the rollout has nothing to say. [B, T], T frames or steps of a window."""
 
 
 class LaplaceScale(nn.Module):
@@ -67,7 +77,11 @@ class LaplaceScale(nn.Module):
     def log_prob(self, error: Tensor) -> Tensor:
         """log p of absolute errors: -|e| / b - log 2b."""
         log_scale = self.log_scale.clamp(-6.0, 3.0)
-        return -error * torch.exp(-log_scale) - log_scale - torch.log(torch.tensor(2.0))
+        return -error * torch.exp(-log_scale) - log_scale - math.log(2.0)
+
+
+def _nothing(rollout: Rollout) -> Tensor:
+    return rollout.twist.new_zeros(rollout.batch_size, 1)
 
 
 class FrameTerm(Term):
@@ -76,45 +90,72 @@ class FrameTerm(Term):
     name = "frame"
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        scale = rollout.rendered_scale.unsqueeze(1)
-        nats = -(rollout.target_rgb - rollout.rendered_rgb).abs() / scale - torch.log(2.0 * scale)
+        if rollout.viewed is None:
+            return _nothing(rollout)
+        scale = rollout.viewed.scale.unsqueeze(1)
+        nats = -(rollout.viewed.target_rgb - rollout.viewed.rgb).abs() / scale - torch.log(2.0 * scale)
         return nats.mean((1, 2, 3)).view(rollout.batch_size, -1)
 
 
 class MultiViewTerm(Term):
-    """p(x_s -> x_t | depth): other frames, warped by the depth the model claims, must explain this one.
+    """p(x_s -> x_t | depth): the depth that the model claims must explain a frame from other frames.
 
-    Of several sources the best counts at each pixel, which is what occlusion leaves (arXiv:1806.01260, section 3.2); pixels
-    that a source explains better unwarped are left out, since they say nothing about depth.
+    For a belief over planes the depth is marginalised exactly: log sum_p q(p) p(x_t | x_s, p), with Laplace noise and a share of
+    outliers, averaged over sources. Every plane gets a gradient, so there is no local minimum to fall into, as there is when
+    one depth is moved by the slope of an image. For a rendered depth map the frame is compared with its warped sources; of
+    several the best counts at each pixel, which is what occlusion leaves, and pixels that a source explains better unwarped
+    say nothing (both after Godard et al. 2019, arXiv:1806.01260, section 3.2).
     """
 
     name = "multi_view"
+    OUTLIERS = 0.05
 
     def __init__(self) -> None:
         super().__init__()
-        self.noise = LaplaceScale(0.1)
+        self.plane_noise = LaplaceScale(0.1)
+        self.warp_noise = LaplaceScale(0.1)
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        pairs = [rollout.rendered] if rollout.lifted is None else [rollout.lifted, rollout.rendered]
-        return torch.cat([self._pair(pair).view(rollout.batch_size, -1) for pair in pairs], dim=1)
+        parts = []
+        if rollout.lifted is not None:
+            parts.append(self.marginal(rollout.lifted).view(rollout.batch_size, -1))
+        if rollout.viewed is not None:
+            parts.append(self.warped(rollout.viewed).view(rollout.batch_size, -1))
+        return torch.cat(parts, dim=1) if parts else _nothing(rollout)
 
-    def _pair(self, pair: DepthPair) -> Tensor:
-        frames, sources = pair.source_rgb.shape[:2]
+    def marginal(self, lifted: Lifted) -> Tensor:
+        """log p of each frame, the planes marginalised. [F]"""
+        known = lifted.known.to(lifted.cost)
+        any_known = known.amax(2)
+        mean = (lifted.cost * known).sum(2, keepdim=True) / known.sum(2, keepdim=True).clamp_min(1.0)
+        cost = torch.where(lifted.known, lifted.cost, mean)
+        log_likelihood = self.plane_noise.log_prob(cost) + torch.log(any_known.clamp_min(1e-12))[:, :, None]
+        sources = any_known.sum(1)
+        log_likelihood = torch.logsumexp(log_likelihood, dim=1) - torch.log(sources.clamp_min(1.0))[:, None]
+        inlier = torch.logsumexp(lifted.log_belief + log_likelihood, dim=1)
+        outlier = torch.full_like(inlier, math.log(self.OUTLIERS))
+        nats = torch.logaddexp(inlier + math.log1p(-self.OUTLIERS), outlier)
+        return torch.where(sources > 0, nats, 0.0).mean((1, 2))
+
+    def warped(self, viewed: Viewed) -> Tensor:
+        """log p of each target under the best of its warped sources. [F]"""
+        frames, sources = viewed.source_rgb.shape[:2]
 
         def repeat(x: Tensor) -> Tensor:
             return x.repeat_interleave(sources, dim=0)
 
-        height, width = pair.rgb.shape[-2:]
-        target = repeat(pair.rgb)
-        source_rgb = pair.source_rgb.flatten(0, 1)
-        source = Camera(repeat(pair.camera.intrinsics), pair.source_world_from_camera.flatten(0, 1), height, width)
-        warp = backward_warp(source_rgb, repeat(pair.depth), pair.camera.map(repeat), source)
+        height, width = viewed.target_rgb.shape[-2:]
+        target = repeat(viewed.target_rgb)
+        source_rgb = viewed.source_rgb.flatten(0, 1)
+        poses = viewed.source_world_from_camera.flatten(0, 1)
+        source = Camera(repeat(viewed.camera.intrinsics), poses, height, width)
+        warp = backward_warp(source_rgb, repeat(viewed.depth), viewed.camera.map(repeat), source)
         error = photometric_error(target, warp.image)
         error = torch.where(warp.valid, error, torch.inf).unflatten(0, (frames, sources))
         unmoved = photometric_error(target, source_rgb).unflatten(0, (frames, sources)).amin(1)
         best = error.amin(1)
         counts = best < unmoved
-        nats = torch.where(counts, self.noise.log_prob(torch.where(counts, best, 0.0)), 0.0)
+        nats = torch.where(counts, self.warp_noise.log_prob(torch.where(counts, best, 0.0)), 0.0)
         return nats.mean((1, 2))
 
 
@@ -125,8 +166,14 @@ class SmoothnessTerm(Term):
     SCALE = 10.0
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        pairs = [rollout.rendered] if rollout.lifted is None else [rollout.lifted, rollout.rendered]
-        slopes = [edge_aware_smoothness(pair.depth, pair.rgb).view(rollout.batch_size, -1) for pair in pairs]
+        pairs = []
+        if rollout.lifted is not None:
+            pairs.append((rollout.lifted.depth, rollout.lifted.rgb))
+        if rollout.viewed is not None:
+            pairs.append((rollout.viewed.depth, rollout.viewed.target_rgb))
+        if not pairs:
+            return _nothing(rollout)
+        slopes = [edge_aware_smoothness(depth, rgb).view(rollout.batch_size, -1) for depth, rgb in pairs]
         return -torch.cat(slopes, dim=1) / self.SCALE
 
 
@@ -151,7 +198,9 @@ class RewardTerm(Term):
         self.noise = LaplaceScale(0.3)
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        return self.noise.log_prob((rollout.reward - rollout.reward_mean).abs())
+        if rollout.viewed is None:
+            return _nothing(rollout)
+        return self.noise.log_prob((rollout.viewed.reward - rollout.viewed.reward_mean).abs())
 
 
 class ContinuationTerm(Term):
@@ -160,8 +209,10 @@ class ContinuationTerm(Term):
     name = "continuation"
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        probability = rollout.continuation.clamp(1e-5, 1 - 1e-5)
-        return -F.binary_cross_entropy(probability, rollout.continued, reduction="none")
+        if rollout.viewed is None:
+            return _nothing(rollout)
+        probability = rollout.viewed.continuation.clamp(1e-5, 1 - 1e-5)
+        return -F.binary_cross_entropy(probability, rollout.viewed.continued, reduction="none")
 
 
 TERMS: dict[str, type[Term]] = {

@@ -11,9 +11,14 @@ from torch import Tensor
 
 from embodied_liftwm.data.sampling import Batch
 from embodied_liftwm.geometry.se3 import relative_pose, se3_log
-from embodied_liftwm.objectives.terms import DepthPair, Rollout
+from embodied_liftwm.memory.keyframes import has_parallax
+from embodied_liftwm.objectives.terms import Lifted, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel
+from embodied_liftwm.world_model.encoder import Sources
+
+MONOCULAR_EVERY = 2
+"""Every so many context frames are encoded without sources, as the first frame of an episode is."""
 
 
 def to_tensors(batch: Batch, device: str) -> dict[str, Tensor]:
@@ -24,13 +29,35 @@ def to_tensors(batch: Batch, device: str) -> dict[str, Tensor]:
     return tensors
 
 
-def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor]) -> Rollout:
-    """Run the model over a batch (see `data.sampling.Batch` for the tensors' shapes) and collect what the terms read."""
+def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bool = False) -> Rollout:
+    """Run the model over a batch and collect what the terms read.
+
+    Args:
+        model: any of ours.
+        t: the batch; see `data.sampling.Batch` for shapes.
+        only_geometry: lift, but write and render nothing: cheap, and all that depth learns from.
+    """
+    cameras = _cameras(t["intrinsics"], t["world_from_camera"], model.image_size)
+    encoding, sweep = model.encode_matched(t["rgb"].flatten(0, 1), cameras, _sources(t))
+    motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
+    lifted = None
+    if sweep is not None:
+        rgb = F.avg_pool2d(t["rgb"].flatten(0, 1), model.config.stride)
+        lifted = Lifted(encoding.log_belief, encoding.depth, sweep.cost, sweep.known, rgb)
+    return Rollout(
+        batch_size=len(t["rgb"]),
+        lifted=lifted,
+        viewed=None if only_geometry else _view(model, t, encoding),
+        twist=se3_log(relative_pose(t["pose_before"], t["pose_after"])),
+        twist_mean=motion.mean,
+        twist_scale=motion.scale,
+    )
+
+
+def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Viewed:
+    """Write the context frames in order, foreseeing the task at each; then render the targets."""
     batch_size, context = t["rgb"].shape[:2]
-    targets = t["target_rgb"].shape[1]
     size = model.image_size
-    flat = _cameras(t["intrinsics"], t["world_from_camera"], size)
-    encoding = model.encode(t["rgb"].flatten(0, 1), flat)
     state, predictions = model.initial_state(batch_size), []
     for k in range(context):
         camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], size, size)
@@ -39,22 +66,16 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor]) -> Rollout:
         part = type(encoding)(*(x.unflatten(0, (batch_size, context))[:, k] for x in encoding))
         state = model.write(state, part, seen)
         predictions.append(model.predict(state))
-    target_cameras = _cameras(t["intrinsics"], t["target_world_from_camera"], size)
-    decoded = model.decode(state, target_cameras).decoded
-    motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
-    sources = (t["source_rgb"], t["source_world_from_camera"])
-    return Rollout(
-        batch_size=batch_size,
+    cameras = _cameras(t["intrinsics"], t["target_world_from_camera"], size)
+    decoded = model.decode(state, cameras).decoded
+    return Viewed(
         target_rgb=t["target_rgb"].flatten(0, 1),
-        rendered_rgb=decoded.rgb,
-        rendered_scale=decoded.scale,
-        rendered=DepthPair(
-            decoded.depth, t["target_rgb"].flatten(0, 1), target_cameras, *(s[:, context:].flatten(0, 1) for s in sources)
-        ),
-        lifted=_lifted(encoding, t, flat, context),
-        twist=se3_log(relative_pose(t["pose_before"], t["pose_after"])),
-        twist_mean=motion.mean,
-        twist_scale=motion.scale,
+        rgb=decoded.rgb,
+        scale=decoded.scale,
+        depth=decoded.depth,
+        camera=cameras,
+        source_rgb=t["source_rgb"][:, context:].flatten(0, 1),
+        source_world_from_camera=t["source_world_from_camera"][:, context:].flatten(0, 1),
         reward=t["context_reward"],
         reward_mean=torch.stack([p.reward for p in predictions], dim=1),
         continued=1.0 - t["context_terminated"].float(),
@@ -62,17 +83,17 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor]) -> Rollout:
     )
 
 
+def _sources(t: dict[str, Tensor]) -> Sources:
+    """The context frames' sources, flattened to B * K; every so many frames, the first among them, must do without."""
+    context = t["rgb"].shape[1]
+    rgb, poses = t["source_rgb"][:, :context], t["source_world_from_camera"][:, :context]
+    usable = has_parallax(t["world_from_camera"].flatten(0, 1), poses.flatten(0, 1)).unflatten(0, poses.shape[:2])
+    usable[:, ::MONOCULAR_EVERY] = False
+    return Sources(rgb.flatten(0, 1), poses.flatten(0, 1), usable.flatten(0, 1))
+
+
 def _cameras(intrinsics: Tensor, poses: Tensor, size: int) -> Camera:
     """Cameras of views [B, V, 4, 4] that share each row's intrinsics [B, 3, 3], flattened to B * V."""
     views = poses.shape[1]
     return Camera(intrinsics.repeat_interleave(views, dim=0), poses.flatten(0, 1), size, size)
 
-
-def _lifted(encoding: Any, t: dict[str, Tensor], camera: Camera, context: int) -> DepthPair | None:
-    """Depth of the context frames at full resolution, where the model's encoding has any."""
-    if not hasattr(encoding, "depth"):
-        return None
-    size = (camera.height, camera.width)
-    depth = F.interpolate(encoding.depth.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
-    sources = (t["source_rgb"][:, :context].flatten(0, 1), t["source_world_from_camera"][:, :context].flatten(0, 1))
-    return DepthPair(depth, t["rgb"].flatten(0, 1), camera, *sources)

@@ -48,6 +48,14 @@ class Objective(nn.Module):
         return found
 
 
+def _psnr(rollout: Rollout) -> float:
+    """Of the rendered targets, in dB; nan while nothing is rendered."""
+    if rollout.viewed is None:
+        return math.nan
+    error = (rollout.viewed.rgb.detach().clamp(0, 1) - rollout.viewed.target_rgb).square().mean().item()
+    return -10.0 * math.log10(max(error, 1e-10))
+
+
 class Trainer:
     """Trains one model into one run folder; made again on the same folder, it goes on where the last one was."""
 
@@ -122,7 +130,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         tensors = to_tensors(sample_windows(self.reader, self.config, self.step), self.config.device)
-        rollout = roll_out(self.model, tensors)
+        rollout = roll_out(self.model, tensors, self.only_geometry)
         terms = self.objective(rollout)
         loss = -torch.stack(list(terms.values())).sum()
         self._check_finite(terms)
@@ -132,9 +140,13 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
-        error = (rollout.rendered_rgb.detach().clamp(0, 1) - rollout.target_rgb).square().mean()
         row = {"step": self.step, "seconds": self.seconds, "loss": loss.item(), "learning_rate": rate}
-        return row | {"psnr": -10.0 * math.log10(max(error.item(), 1e-10))} | {k: v.item() for k, v in terms.items()}
+        return row | {"psnr": _psnr(rollout)} | {k: v.item() for k, v in terms.items()}
+
+    @property
+    def only_geometry(self) -> bool:
+        """Whether this step trains the lift alone, of a model that lifts."""
+        return self.progress < self.config.geometry_first and self.config.model.memory != "recurrent"
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then a cosine to a twentieth."""

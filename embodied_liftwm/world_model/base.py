@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.geometry.se3 import inverse_pose, se3_log
 from embodied_liftwm.protocols import Camera, Observation, Prediction, View
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.decoder import Decoded
 from embodied_liftwm.world_model.dynamics import EgoMotion, EgoState, TaskHeads
+from embodied_liftwm.world_model.encoder import Sources
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         self.heads = TaskHeads(summary_dim, shapes.goal_dim)
 
     @abstractmethod
-    def encode(self, rgb: Tensor, camera: Camera) -> Any:
-        """What frames [B, 3, H, W] say by themselves: a NamedTuple of tensors with a leading batch axis."""
+    def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Any:
+        """What frames [B, 3, H, W] say, with the help of `sources`: a NamedTuple of tensors with a leading batch axis."""
 
     @abstractmethod
     def write(self, state: S, encoding: Any, observation: Observation) -> S:
@@ -87,7 +89,18 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         expected = (3, self.image_size, self.image_size)
         if tuple(observation.rgb.shape[1:]) != expected:
             raise UserError(f"expected rgb [B, {', '.join(map(str, expected))}], got {list(observation.rgb.shape)}")
-        return self.write(state, self.encode(observation.rgb, observation.camera), observation)
+        if bool(observation.is_first.any()):
+            state = self.initial_state(len(observation.rgb)).where(observation.is_first, state)
+        encoding = self.encode(observation.rgb, observation.camera, self.sources(state, observation.camera))
+        return self.write(state, encoding, observation)
+
+    def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Any, Sweep | None]:
+        """`encode`, with the matching costs of all sources where the model matches: what training reads."""
+        return self.encode(rgb, camera, sources), None
+
+    def sources(self, state: S, camera: Camera) -> Sources | None:
+        """Frames kept in the state that help to encode what `camera` sees now, where the model keeps any."""
+        return None
 
     def imagine(self, state: S, action: Tensor) -> S:
         """Advance one step by `action` [B, A] without looking."""

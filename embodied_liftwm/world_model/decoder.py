@@ -16,6 +16,9 @@ from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 MIN_SCALE = 0.01
 """Smallest noise scale of a pixel: below it 8-bit frames carry no information."""
 
+REFINEMENT = 0.5
+"""Largest correction of a splatted log-depth, which mixes surfaces one behind the other."""
+
 
 class Decoded(NamedTuple):
     """A frame as the model expects it."""
@@ -34,7 +37,7 @@ class SplatDecoder(nn.Module):
         inputs = 3 + config.latent_dim + 2 + 4
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
-        self.head = nn.Conv2d(config.width, 4 * 5, 3, padding=1)
+        self.head = nn.Conv2d(config.width, 4 * 6, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -57,7 +60,8 @@ class SplatDecoder(nn.Module):
         out = F.pixel_shuffle(self.head(F.silu(x)), 2)
         imagined_depth = torch.exp(low + (high - low) * torch.sigmoid(out[:, 3:4] + 1.0))
         trust = alpha.detach().clamp(0, 1)
-        blended = torch.exp(trust * log_depth + (1 - trust) * imagined_depth.log())
+        refined = log_depth + REFINEMENT * torch.tanh(out[:, 5:6])
+        blended = torch.exp(trust * refined + (1 - trust) * imagined_depth.log())
         return Decoded(
             rgb=features[:, :3] + 0.5 * (1 - alpha) + out[:, :3],
             depth=blended.squeeze(1),

@@ -1,4 +1,9 @@
-"""Encoder: a frame becomes depth, opacity and latents on a grid of cells of `stride` pixels a side."""
+"""Encoder: a frame becomes depth, opacity and latents on a grid of cells of `stride` pixels a side.
+
+Depth is a distribution over planes, from two witnesses whose log-likelihoods add: what the frame looks like (a network), and
+what recent frames say of it (plane sweep with the believed poses). Either may be silent: a first frame has no parallax, and
+a blank wall has no texture.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +11,95 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.geometry.plane_sweep import Sweep, mean_cost, plane_sweep
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
-INITIAL_DEPTH_M = 2.5
-"""Depth an untrained encoder gives everywhere: the middle of a room."""
+TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
+"""What an untrained encoder believes of a depth: log-normal around the middle of a room."""
+MATCHING_SHARPNESS = 120.0
+"""Initial weight of a colour difference (in [0, 1]) against the network's log-likelihoods; learned."""
+
+MODE_REACH = 2
+"""The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
+
+
+class Sources(NamedTuple):
+    """Other frames that may triangulate a frame."""
+
+    rgb: Tensor  # [B, S, 3, H, W]
+    poses: Tensor  # [B, S, 4, 4] world_from_camera
+    usable: Tensor  # [B, S] bool
 
 
 class Encoding(NamedTuple):
-    """What one frame says by itself."""
+    """What one frame says, with the help of its sources."""
 
-    depth: Tensor  # [B, h, w] metres
+    log_belief: Tensor  # [B, P, h, w] log-probability of each depth plane
+    depth: Tensor  # [B, h, w] metres, the exponential of the expected log-depth
+    spread: Tensor  # [B, h, w] standard deviation of the log-depth
     opacities: Tensor  # [B, h, w] in (0, 1)
     latents: Tensor  # [B, D, h, w]
 
 
 class Encoder(nn.Module):
-    """Rays and pixels in, cells out; log-depth is bounded by the config's range."""
+    """Rays, pixels and matching costs in, cells out."""
 
     def __init__(self, config: ModelConfig, image_size: int) -> None:
         super().__init__()
-        self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
+        self.stride, self.latent_dim = config.stride, config.latent_dim
+        log_planes = torch.linspace(math.log(config.min_depth_m), math.log(config.max_depth_m), config.planes)
+        self.log_planes: Tensor
+        self.register_buffer("log_planes", log_planes, persistent=False)
         self.stem = nn.Conv2d(3 + 4, config.width, config.stride, stride=config.stride)
+        self.match = nn.Conv2d(config.planes, config.width, 1)
+        self.log_sharpness = nn.Parameter(torch.tensor(MATCHING_SHARPNESS).log())
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
-        self.head = nn.Conv2d(config.width, 2 + config.latent_dim, 3, padding=1)
-        low, high = self.log_range
-        start = (math.log(INITIAL_DEPTH_M) - low) / (high - low)
+        self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
         with torch.no_grad():
             self.head.bias.zero_()
-            self.head.bias[0] = math.log(start / (1 - start))
-            self.head.bias[1] = 3.0
+            self.head.bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
+            self.head.bias[config.planes] = 3.0
 
-    def forward(self, rgb: Tensor, camera: Camera) -> Encoding:
-        """Encode frames [B, 3, H, W] in [0, 1] seen by `camera`."""
-        features = self.trunk(self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1)))
-        out = self.head(torch.nn.functional.silu(features))
-        low, high = self.log_range
-        return Encoding(
-            depth=torch.exp(low + (high - low) * torch.sigmoid(out[:, 0])),
-            opacities=torch.sigmoid(out[:, 1]),
-            latents=out[:, 2:],
-        )
+    def sweep(self, rgb: Tensor, camera: Camera, sources: Sources) -> Sweep:
+        """Matching costs of frames against their sources, usable or not."""
+        return plane_sweep(rgb, camera, sources.rgb, sources.poses, self.log_planes.exp(), self.stride)
+
+    def forward(self, rgb: Tensor, camera: Camera, cost: Tensor | None) -> Encoding:
+        """Encode.
+
+        Args:
+            rgb: frames in [0, 1]. [B, 3, H, W]
+            camera: the cameras that saw them.
+            cost: mean matching cost of the planes, 0 where nothing is known. [B, P, h, w]
+        """
+        features = self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1))
+        evidence = torch.zeros((), device=rgb.device)
+        if cost is not None:
+            evidence = -self.log_sharpness.exp() * cost
+            features = features + self.match(4.0 * cost)
+        out = self.head(F.silu(self.trunk(features)))
+        depth_logits, opacity, latents = out.split([len(self.log_planes), 1, self.latent_dim], dim=1)
+        log_belief = torch.log_softmax(depth_logits + evidence, dim=1)
+        belief, planes = log_belief.exp(), self.log_planes[:, None, None]
+        near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
+        local = belief * near_mode
+        log_depth = (local * planes).sum(1) / local.sum(1)
+        spread = (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt()
+        return Encoding(log_belief, log_depth.exp(), spread, torch.sigmoid(opacity.squeeze(1)), latents)
+
+    @staticmethod
+    def _mode(belief: Tensor) -> Tensor:
+        """The plane around which most probability lies. [B, 1, h, w]"""
+        mass = F.avg_pool1d(belief.movedim(1, -1).flatten(0, 2).unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
+        return mass.argmax(-1).view(belief.shape[0], 1, *belief.shape[2:])
+
+    def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None) -> Encoding:
+        """Match against the usable sources, where there are any, and encode."""
+        cost = None if sources is None else mean_cost(self.sweep(rgb, camera, sources), sources.usable)
+        return self(rgb, camera, cost)

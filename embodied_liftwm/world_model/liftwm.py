@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.gaussians.rasterize import rasterize
+from embodied_liftwm.geometry.plane_sweep import Sweep, mean_cost
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.fuse import fuse
 from embodied_liftwm.memory.gaussian_map import GaussianMap
+from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import lift
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import SplatDecoder
 from embodied_liftwm.world_model.dynamics import EgoState
-from embodied_liftwm.world_model.encoder import Encoder, Encoding
+from embodied_liftwm.world_model.encoder import Encoder, Encoding, Sources
 
 GRID_CELLS, GRID_CELL_M = 12, 0.75
 """The bird's-eye summary covers 9 x 9 m around the agent."""
@@ -35,6 +37,7 @@ class LiftWMState(TensorTree):
     """A map of the world, and the agent in it."""
 
     gaussians: GaussianMap
+    keyframes: Keyframes
     ego: EgoState
 
 
@@ -54,20 +57,29 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def initial_state(self, batch_size: int) -> LiftWMState:
         like = next(self.parameters())
         empty = GaussianMap.empty(batch_size, self.config.budget, self.config.latent_dim, like.detach())
-        return LiftWMState(empty, self.blank_ego(batch_size))
+        return LiftWMState(empty, Keyframes.empty(batch_size, self.image_size, like.detach()), self.blank_ego(batch_size))
 
-    def encode(self, rgb: Tensor, camera: Camera) -> Encoding:
-        return self.encoder(rgb, camera)
+    def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
+        return self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
+
+    def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Encoding, Sweep | None]:
+        sweep = self.encoder.sweep(rgb, camera, sources)
+        cost = mean_cost(sweep, sources.usable) if self.config.stereo_sources else None
+        return self.encoder(rgb, camera, cost), sweep
+
+    def sources(self, state: LiftWMState, camera: Camera) -> Sources | None:
+        if not self.config.stereo_sources:
+            return None
+        return Sources(*state.keyframes.sources(camera.world_from_camera, self.config.stereo_sources))
 
     def write(self, state: LiftWMState, encoding: Encoding, observation: Observation) -> LiftWMState:
-        if bool(observation.is_first.any()):
-            state = self.initial_state(len(observation.rgb)).where(observation.is_first, state)
         # Depth reaches the loss through the multi-view term alone: a photometric splat loss drives it to the far plane.
         depth = encoding.depth.detach()
         camera, stride = observation.camera, self.config.stride
-        new = lift(depth, encoding.latents, encoding.opacities, observation.rgb, camera, stride)
-        gaussians = fuse(state.gaussians, new, depth, camera, stride, self.config.merge_tolerance)
-        return LiftWMState(gaussians, self.move_ego(state.ego, observation))
+        new = lift(depth, encoding.spread.detach(), encoding.latents, encoding.opacities, observation.rgb, camera, stride)
+        gaussians = fuse(state.gaussians, new, depth, camera, stride)
+        keyframes = state.keyframes.add(observation.rgb, camera.world_from_camera)
+        return LiftWMState(gaussians, keyframes, self.move_ego(state.ego, observation))
 
     def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
         g = state.gaussians

@@ -20,6 +20,7 @@ from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import PoseDecoder
 from embodied_liftwm.world_model.dynamics import EgoState
+from embodied_liftwm.world_model.encoder import Sources
 from embodied_liftwm.world_model.layers import ResidualBlock, ray_channels
 
 POSE_FREQUENCIES = 4
@@ -63,7 +64,7 @@ class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
         ego = self.blank_ego(batch_size)
         return RecurrentState(ego.twist.new_zeros(batch_size, self.config.recurrent_dim), ego.world_from_camera, ego)
 
-    def encode(self, rgb: Tensor, camera: Camera) -> FrameCode:
+    def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> FrameCode:
         x = self.trunk(self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1)))
         return FrameCode(self.embed(F.silu(x).flatten(1)))
 

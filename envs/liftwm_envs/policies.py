@@ -19,6 +19,7 @@ from liftwm_envs.navigation import bounded_angle
 
 LOOK_AROUND_RAD = 2 * math.pi - math.radians(75)  # with the field of view, all directions
 _YAW_STEP_RAD = 0.3
+_ARC_SPEED = 0.6
 
 
 class Policy(Protocol):

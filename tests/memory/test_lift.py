@@ -19,7 +19,8 @@ def camera(pose: torch.Tensor | None = None) -> Camera:
 
 def lift_plane(depth: torch.Tensor, at: Camera):
     grid = SIZE // STRIDE
-    return lift(depth[None], torch.zeros(1, 4, grid, grid), torch.full((1, grid, grid), 0.9), torch.rand(1, 3, SIZE, SIZE), at, STRIDE)
+    sure, opaque = torch.full((1, grid, grid), 0.1), torch.full((1, grid, grid), 0.9)
+    return lift(depth[None], sure, torch.zeros(1, 4, grid, grid), opaque, torch.rand(1, 3, SIZE, SIZE), at, STRIDE)
 
 
 def test_fronto_parallel_plane_becomes_discs_that_face_the_camera():
@@ -31,7 +32,7 @@ def test_fronto_parallel_plane_becomes_discs_that_face_the_camera():
     torch.testing.assert_close(lifted.scales[..., 0], torch.full((1, grid * grid), FOOTPRINT_SIGMA * footprint))
     normals = quat_to_matrix(lifted.quats)[..., 2]
     torch.testing.assert_close(normals[..., 2].abs(), torch.ones(1, grid * grid), atol=1e-4, rtol=0)
-    torch.testing.assert_close(lifted.evidence, torch.full((1, grid * grid), footprint**-2))
+    torch.testing.assert_close(lifted.evidence, torch.full((1, grid * grid), 1 / (footprint**2 + 0.2**2)))
 
 
 def test_lifting_moves_with_the_camera():

@@ -1,0 +1,129 @@
+"""`liftwm demo`: the whole idea, small: collect, train, plan, evaluate, report. Each stage says what it does and shows.
+
+    OUT/data/train, OUT/data/eval       episodes of rooms that never meet
+    OUT/model, OUT/baseline, OUT/agent  run folders
+    OUT/metrics.json, OUT/rows.csv, OUT/report/index.html
+
+Stages continue what an interrupted demo left.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from embodied_liftwm.commands import collect, evaluate, train_agent
+from embodied_liftwm.commands.run_folder import open_run
+from embodied_liftwm.commands.train import MAY_CHANGE, watch
+from embodied_liftwm.config import DemoConfig, TrainConfig
+from embodied_liftwm.errors import UserError
+
+
+def run(config: DemoConfig) -> None:
+    """Run every stage, then say the headline in three lines."""
+    console = Console(highlight=False)
+    out, started = Path(config.out), time.monotonic()
+    train_data, eval_data = out / "data" / "train", out / "data" / "eval"
+    env = config.collect.env
+
+    _stage(console, 1, f"collect {config.collect.episodes} episodes of {env}: an agent with a camera tours rooms and looks around")
+    collect.run(replace(config.collect, out=str(train_data), split="train"))
+    collect.run(replace(config.collect, out=str(eval_data), split="eval", episodes=config.eval_episodes))
+
+    minutes = config.train.minutes
+    _stage(console, 2, f"train two world models side by side, {minutes:g} minutes each, on what the agent saw: no depth, no maps")
+    console.print("  model: a persistent map of 3D Gaussians; baseline: a recurrent network with the same frames, poses and terms")
+    settings = {
+        name: replace(config.train, data=str(train_data), run=str(out / name), model=replace(config.train.model, memory=memory))
+        for name, memory in (("model", "gaussians"), ("baseline", "recurrent"))
+    }
+    train_side_by_side(settings, console)
+
+    _stage(console, 3, f"train a PPO policy on what the model remembers, {config.agent.steps} steps: short, to show the path")
+    options = config.collect.env_options
+    agent = replace(config.agent, model=str(out / "model"), run=str(out / "agent"), env=env, env_options=options)
+    train_agent.run(agent)
+
+    _stage(console, 4, "evaluate in rooms never seen: novel views, objects that were out of sight, and going back to them")
+    evaluation = replace(
+        config.evaluate,
+        model=str(out / "model"),
+        baseline=str(out / "baseline"),
+        policy=str(out / "agent"),
+        data=str(eval_data),
+        out=config.out,
+        env=env,
+        env_options=options,
+    )
+    metrics = evaluate.evaluate(evaluation, console)
+    _headline(console, metrics, (time.monotonic() - started) / 60)
+
+
+def _stage(console: Console, number: int, text: str) -> None:
+    console.print(f"\n[bold]{number}/4[/bold] {text}")
+
+
+def train_side_by_side(settings: dict[str, TrainConfig], console: Console) -> None:
+    """Train several models at once, a process each: the same wall-clock time on the same machine for all.
+
+    Raises:
+        UserError: one of them failed; its reason.
+    """
+    context = multiprocessing.get_context("spawn")
+    rows: Any = context.Queue()
+    processes = {
+        name: context.Process(target=_train_one, args=(name, config, rows), daemon=True) for name, config in settings.items()
+    }
+    for process in processes.values():
+        process.start()
+    try:
+        watch(console, rows, processes)
+    finally:
+        for process in processes.values():
+            process.terminate()
+            process.join()
+
+
+def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
+    """One model, in a process of its own; its progress, its end or its error goes into `rows`."""
+    from embodied_liftwm.training.checkpoint import checkpoints
+    from embodied_liftwm.training.trainer import Trainer
+
+    try:
+        run_folder = Path(config.run)
+        open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder)))
+        trainer = Trainer(config)
+        trainer.fit(lambda row: rows.put((name, row | {"progress": trainer.progress})))
+        rows.put((name, None))
+    except UserError as error:
+        rows.put((name, str(error)))
+
+
+def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None:
+    views, persistence = metrics["views"], metrics["persistence"]
+    agents = metrics["navigation"]["agents"]
+
+    def pair(table: dict[str, Any], *keys: str) -> tuple[float, float]:
+        values = []
+        for name in ("model", "baseline"):
+            found: Any = table[name]
+            for key in keys:
+                found = found[key]
+            values.append(float(found["mean"]))
+        return values[0], values[1]
+
+    seen = pair(views, "psnr_seen")
+    long = pair(persistence, "gap_11_up", "score")
+    rate = {name: 100 * float(agents[name]["success"]["mean"]) for name in ("planner", "random", "oracle")}
+    console.print(f"\n[bold]In {minutes:.1f} minutes:[/bold]")
+    console.print(f"  views of what was seen before: {seen[0]:.1f} dB with the 3D state, {seen[1]:.1f} dB with the recurrent baseline")
+    console.print(f"  objects unseen for 11 steps or more: persistence {long[0]:.2f} against {long[1]:.2f}")
+    console.print(
+        f"  going back to them: the planner succeeds in {rate['planner']:.0f} %, random in {rate['random']:.0f} %, "
+        f"the oracle in {rate['oracle']:.0f} %"
+    )
