@@ -70,14 +70,14 @@ class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
     memory: Literal["gaussians", "recurrent"] = "gaussians"  # persistent 3D primitives, or the 2D recurrent baseline
-    budget: int = 8192  # primitives the state holds, N
+    budget: int = 16384  # primitives the state holds, N
     latent_dim: int = 12  # latent channels a primitive carries, D
     stride: int = 2  # pixels a side of the image patch that becomes one primitive
     width: int = 32  # channels of the first encoder and decoder stage
     recurrent_dim: int = 512  # units of the baseline's GRU
-    planes: int = 32  # depth hypotheses per cell, uniform in log-depth
-    max_depth_m: float = 12.0  # the farthest of them, metres
-    min_depth_m: float = 0.2  # and the nearest
+    planes: int = 40  # depth hypotheses per cell, uniform in log-depth
+    max_depth_m: float = 10.0  # the farthest of them, metres
+    min_depth_m: float = 0.25 # and the nearest
     stereo_sources: int = 2  # recent frames that depth is triangulated with; 0 for monocular depth alone
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class TrainConfig:
     sources: int = 2  # other frames of the episode that must explain each context and target frame
     geometry_first: float = 0.4  # share of the training in which a model that lifts learns depth alone, at half the cost
     span: int = 48  # steps an episode window spans; context frames are drawn from it in order
-    learning_rate: float = 1e-3  # peak, after warm-up; cosine decay over steps or minutes
+    learning_rate: float = 3e-3  # peak, after warm-up; cosine decay over steps or minutes
     grad_clip: float = 1.0  # largest gradient norm
     seed: int = 0  # weights, windows and everything else random
     threads: int = 0  # torch threads; 0 for all cores

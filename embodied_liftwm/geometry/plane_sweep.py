@@ -19,10 +19,14 @@ from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
 
 
+TRUNCATION = 0.05
+"""Colour differences count up to this one: what is hidden in a source is no worse than what merely differs."""
+
+
 class Sweep(NamedTuple):
     """Matching costs of every plane, source by source."""
 
-    cost: Tensor  # [B, S, P, h, w] mean absolute colour difference in [0, 1], 0 where not known
+    cost: Tensor  # [B, S, P, h, w] mean absolute colour difference, truncated; the truncation where not known
     known: Tensor  # [B, S, P, h, w] bool: the cell falls onto the source image under this plane
 
 
@@ -48,20 +52,21 @@ def plane_sweep(rgb: Tensor, camera: Camera, source_rgb: Tensor, source_poses: T
     pixels, known = _hypotheses(cameras, source_poses.flatten(0, 1), planes, stride)
     sampled = sample_pixels(source_rgb.flatten(0, 1), pixels.flatten(1, 2)).unflatten(2, (len(planes), height))
     target = rgb.unsqueeze(2).repeat_interleave(sources, dim=0)
-    difference = torch.where(known, (sampled - target).abs().mean(1), 0.0)
-    blurred = F.avg_pool2d(difference, 3, stride=1, padding=1) / F.avg_pool2d(known.to(rgb), 3, stride=1, padding=1).clamp_min(0.1)
-    cost = torch.where(known, 0.5 * (difference + blurred), 0.0)
+    cost = torch.where(known, (sampled - target).abs().mean(1).clamp_max(TRUNCATION), TRUNCATION)
     return Sweep(cost.unflatten(0, (count, sources)), known.unflatten(0, (count, sources)))
 
 
-def mean_cost(sweep: Sweep, usable: Tensor) -> Tensor:
-    """Average over the usable sources [B, S] bool, less the mean over planes: 0 where nothing is known. [B, P, h, w]"""
-    known = sweep.known & usable[..., None, None, None]
-    count = known.sum(1)
-    cost = (sweep.cost * known).sum(1) / count.clamp_min(1)
-    any_known = count > 0
-    mean = (cost * any_known).sum(1, keepdim=True) / any_known.sum(1, keepdim=True).clamp_min(1)
-    return torch.where(any_known, cost - mean, 0.0)
+def window_cost(cost: Tensor, cells: int) -> Tensor:
+    """Mean of costs [B, P, h, w] over windows of `cells` x `cells`: one cell alone looks like too many others."""
+    return F.avg_pool2d(cost, cells, stride=1, padding=cells // 2, count_include_pad=False)
+
+
+def mean_cost(sweep: Sweep, usable: Tensor, cells: int = 5) -> Tensor:
+    """Average over the usable sources [B, S] bool and a window, less the mean over planes; 0 without sources. [B, P, h, w]"""
+    weight = usable.to(sweep.cost)[..., None, None, None]
+    cost = (sweep.cost * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+    cost = window_cost(cost, cells)
+    return cost - cost.mean(1, keepdim=True)
 
 
 def _hypotheses(camera: Camera, source_pose: Tensor, planes: Tensor, stride: int) -> tuple[Tensor, Tensor]:

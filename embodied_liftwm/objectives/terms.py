@@ -25,7 +25,7 @@ class Lifted(NamedTuple):
 
     log_belief: Tensor  # [F, P, h, w]
     depth: Tensor  # [F, h, w] metres, the expected one
-    cost: Tensor  # [F, S, P, h, w] colour difference under each plane, 0 where not known
+    cost: Tensor  # [F, S, P, h, w] colour difference under each plane, over a small window
     known: Tensor  # [F, S, P, h, w] bool
     rgb: Tensor  # [F, 3, h, w] the frames, a pixel a cell
 
@@ -112,7 +112,7 @@ class MultiViewTerm(Term):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plane_noise = LaplaceScale(0.1)
+        self.plane_noise = LaplaceScale(0.02)
         self.warp_noise = LaplaceScale(0.1)
 
     def log_prob(self, rollout: Rollout) -> Tensor:
@@ -125,11 +125,8 @@ class MultiViewTerm(Term):
 
     def marginal(self, lifted: Lifted) -> Tensor:
         """log p of each frame, the planes marginalised. [F]"""
-        known = lifted.known.to(lifted.cost)
-        any_known = known.amax(2)
-        mean = (lifted.cost * known).sum(2, keepdim=True) / known.sum(2, keepdim=True).clamp_min(1.0)
-        cost = torch.where(lifted.known, lifted.cost, mean)
-        log_likelihood = self.plane_noise.log_prob(cost) + torch.log(any_known.clamp_min(1e-12))[:, :, None]
+        any_known = lifted.known.any(2).to(lifted.cost)
+        log_likelihood = self.plane_noise.log_prob(lifted.cost) + torch.log(any_known.clamp_min(1e-12))[:, :, None]
         sources = any_known.sum(1)
         log_likelihood = torch.logsumexp(log_likelihood, dim=1) - torch.log(sources.clamp_min(1.0))[:, None]
         inlier = torch.logsumexp(lifted.log_belief + log_likelihood, dim=1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.data.sampling import Batch
+from embodied_liftwm.geometry.plane_sweep import window_cost
 from embodied_liftwm.geometry.se3 import relative_pose, se3_log
 from embodied_liftwm.memory.keyframes import has_parallax
 from embodied_liftwm.objectives.terms import Lifted, Rollout, Viewed
@@ -17,7 +18,9 @@ from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel
 from embodied_liftwm.world_model.encoder import Sources
 
-MONOCULAR_EVERY = 2
+MATCHING_CELLS = 3
+"""Side of the window, in cells, over which a plane must explain a frame."""
+MONOCULAR_EVERY = 3
 """Every so many context frames are encoded without sources, as the first frame of an episode is."""
 
 
@@ -43,7 +46,8 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
     lifted = None
     if sweep is not None:
         rgb = F.avg_pool2d(t["rgb"].flatten(0, 1), model.config.stride)
-        lifted = Lifted(encoding.log_belief, encoding.depth, sweep.cost, sweep.known, rgb)
+        cost = window_cost(sweep.cost.flatten(0, 1), MATCHING_CELLS).view_as(sweep.cost)
+        lifted = Lifted(encoding.log_belief, encoding.depth, cost, sweep.known, rgb)
     return Rollout(
         batch_size=len(t["rgb"]),
         lifted=lifted,

@@ -21,7 +21,7 @@ from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
 """What an untrained encoder believes of a depth: log-normal around the middle of a room."""
-MATCHING_SHARPNESS = 120.0
+MATCHING_SHARPNESS = 200.0
 """Initial weight of a colour difference (in [0, 1]) against the network's log-likelihoods; learned."""
 
 MODE_REACH = 2
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         evidence = torch.zeros((), device=rgb.device)
         if cost is not None:
             evidence = -self.log_sharpness.exp() * cost
-            features = features + self.match(4.0 * cost)
+            features = features + self.match(20.0 * cost)
         out = self.head(F.silu(self.trunk(features)))
         depth_logits, opacity, latents = out.split([len(self.log_planes), 1, self.latent_dim], dim=1)
         log_belief = torch.log_softmax(depth_logits + evidence, dim=1)

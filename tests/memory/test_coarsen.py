@@ -24,7 +24,7 @@ def test_it_fits_and_covers_the_same_places_in_the_same_colours():
     distance = torch.cdist(before.means[0], after.means[0, kept])
     assert float(distance.amin(1).max()) < 0.8
     colours = after.rgb[0, kept]
-    assert float(torch.cdist(colours, before.rgb[0].unique(dim=0)).amin(1).max()) < 1e-5
+    assert float(torch.cdist(colours, before.rgb[0].unique(dim=0)).amin(1).max()) < 1e-2
     torch.testing.assert_close(after.latents[0, kept], torch.ones(int(kept.sum()), 2))
     assert float(after.opacities[0, ~kept].abs().sum()) == 0.0
 

@@ -1,0 +1,123 @@
+"""Both models meet the protocol: what they remember, what stays constant, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.se3 import se3_exp
+from embodied_liftwm.protocols import Camera, Observation, WorldModel
+from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
+from embodied_liftwm.world_model.build import build_model
+from tests.toy_room import episode, intrinsics
+
+SIZE = 32
+CONFIG = ModelConfig(budget=600, latent_dim=4, stride=2, width=8, recurrent_dim=16, planes=12)
+
+
+@pytest.fixture(params=["gaussians", "recurrent"])
+def model(request: pytest.FixtureRequest) -> BaseWorldModel:
+    torch.manual_seed(0)
+    return build_model(replace(CONFIG, memory=request.param), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+
+
+def observations(scene: int = 0, steps: int = 6) -> list[Observation]:
+    recorded = episode(scene, steps, SIZE)
+    K = torch.from_numpy(intrinsics(SIZE))[None]
+    found = []
+    for t, (rgb, pose) in enumerate(zip(recorded.rgb, recorded.world_from_camera, strict=True)):
+        image = torch.from_numpy(rgb).movedim(-1, 0)[None].float() / 255.0
+        camera = Camera(K, torch.from_numpy(pose)[None], SIZE, SIZE)
+        action = torch.from_numpy(recorded.action[t - 1 : t]) if t else torch.zeros(1, 2)
+        found.append(Observation(image, camera, action, torch.tensor([t == 0]), torch.zeros(1, 9)))
+    return found
+
+
+def watch(model: BaseWorldModel, seen: list[Observation]):
+    state = model.initial_state(1)
+    for observation in seen:
+        state = model.observe(state, observation)
+    return state
+
+
+def same(a, b) -> bool:
+    theirs = b.named_tensors()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in a.named_tensors().items())
+
+
+def test_it_meets_the_protocol_and_answers_in_range(model: BaseWorldModel):
+    assert isinstance(model, WorldModel)
+    seen = observations()
+    state = watch(model, seen)
+    view = model.render(state, seen[-1].camera)
+    assert view.rgb.shape == (1, 3, SIZE, SIZE) and 0.0 <= float(view.rgb.min()) and float(view.rgb.max()) <= 1.0
+    assert view.depth.shape == view.seen.shape == (1, SIZE, SIZE)
+    assert float(view.depth.min()) > 0.0 and 0.0 <= float(view.seen.min()) and float(view.seen.max()) <= 1.0
+    assert model.surprise(state, seen[0]).shape == (1,)
+    assert model.summarize(state).shape == (1, model.summary_dim)
+    assert 0.0 <= float(model.predict(state).continuation) <= 1.0
+
+
+def test_a_first_frame_forgets_what_came_before(model: BaseWorldModel):
+    before, after = observations(scene=1), observations(scene=2)
+    assert same(watch(model, before + after), watch(model, after))
+
+
+def test_rows_of_a_batch_do_not_meet(model: BaseWorldModel):
+    first, second = observations(scene=1), observations(scene=2)
+    state = model.initial_state(2)
+    for a, b in zip(first, second, strict=True):
+        both = a.map(lambda t: t)
+        theirs = iter(b.named_tensors().values())
+        state = model.observe(state, both.map(lambda t: torch.cat([t, next(theirs)])))
+    alone = watch(model, second)
+    for name, tensor in state.index([1]).named_tensors().items():
+        torch.testing.assert_close(tensor, alone.named_tensors()[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_a_state_survives_saving_bit_for_bit(model: BaseWorldModel, tmp_path: Path):
+    state = watch(model, observations())
+    state.save(tmp_path / "state.safetensors")
+    assert same(state, model.initial_state(1).load(tmp_path / "state.safetensors"))
+
+
+def test_imagining_moves_the_ego_camera_and_keeps_the_memory(model: BaseWorldModel):
+    seen = observations()
+    state = watch(model, seen)
+    with torch.no_grad():
+        model.ego_motion.head.bias[:6] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.5, 0.0])
+    many = state.expand(5)
+    moved = model.imagine(many, torch.zeros(5, 2))
+    expected = seen[-1].camera.world_from_camera @ se3_exp(torch.tensor([[0.0, 0.0, 0.2, 0.0, 0.1, 0.0]]))
+    torch.testing.assert_close(model.ego_camera(moved).world_from_camera, expected.expand(5, 4, 4))
+    memory = moved.gaussians.means if hasattr(moved, "gaussians") else moved.hidden
+    kept = many.gaussians.means if hasattr(many, "gaussians") else many.hidden
+    assert memory.data_ptr() == kept.data_ptr()
+
+
+def test_frames_of_another_size_are_refused(model: BaseWorldModel):
+    wrong = observations()[0]
+    wrong = replace(wrong, rgb=torch.zeros(1, 3, SIZE, 2 * SIZE))
+    with pytest.raises(UserError, match=r"expected rgb \[B, 3, 32, 32\], got \[1, 3, 32, 64\]"):
+        model.observe(model.initial_state(1), wrong)
+
+
+def test_a_state_never_grows():
+    model = build_model(CONFIG, ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+    state = model.initial_state(1)
+    size = state.nbytes()
+    for scene in range(3):
+        for observation in observations(scene):
+            state = model.observe(state, replace(observation, is_first=torch.tensor([False])))
+            assert state.nbytes() == size
+    assert int(state.gaussians.occupied.sum()) <= CONFIG.budget
+
+
+def test_an_image_size_that_has_no_cells_is_refused():
+    with pytest.raises(UserError, match="power of two"):
+        build_model(CONFIG, ModelShapes(48, 2, 9))
