@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import embodied_liftwm
@@ -290,6 +291,6 @@ def result_tables(metrics: dict[str, Any]) -> list[Table]:
         for heading in ("", *body.titles):
             table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
         for _, label, cells in body.rows:
-            table.add_row(label, *[f"{cell.value} {cell.interval}" for cell in cells])
+            table.add_row(label, *[f"{cell.value}\n[dim]{escape(cell.interval)}[/dim]" for cell in cells])
         found.append(table)
     return found

@@ -61,8 +61,8 @@ def point_picture(cloud: PointMap, bounds: tuple[float, float, float, float], pi
     order = np.argsort(points[:, 2], kind="stable")
     column = np.floor((points[order, 0] - x0) * pixels_per_m).astype(int)
     row = np.floor((y1 - points[order, 1]) * pixels_per_m).astype(int)
-    for dy in (0, 1):  # a point is two pixels wide: fewer gaps
-        for dx in (0, 1):
+    for dy in (-1, 0, 1):  # a point is three pixels wide: fewer gaps
+        for dx in (-1, 0, 1):
             r, c = row + dy, column + dx
             kept = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
             picture[r[kept], c[kept], :3] = _bytes(rgb[order][kept])

@@ -180,7 +180,7 @@ def _strip(strip: Strip, labels: dict[str, str]) -> dict[str, Any]:
 def _frame_head(frame: int, strip: Strip) -> tuple[str, str]:
     revisit = strip.revisit
     if frame <= revisit.last_seen:
-        return f"step {frame}", "in view"
+        return f"step {frame}", "last seen" if frame == revisit.last_seen else "in view"
     if frame < revisit.entry:
         return f"step {frame}", f"gone for {frame - revisit.last_seen}"
     return f"step {frame}", "back, blind" if frame > revisit.entry or frame == revisit.frame else "enters, blind"

@@ -85,7 +85,8 @@ def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple
         ranked = [float(means[key]) for key in rank if means.get(key) is not None]
         best = None
         if column.better and len(ranked) > 1:
-            best = max(ranked) if column.better == "higher" else min(ranked)
+            first, second = sorted(ranked, reverse=column.better == "higher")[:2]
+            best = first if first != second else None  # a tie has no winner
         for key in figures:
             won = best is not None and key in rank and means[key] == best
             cells[key].append(cell(_reach(figures[key], column.path), column.digits, won, column.percent))

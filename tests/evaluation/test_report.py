@@ -35,7 +35,7 @@ def test_points_land_where_they_are_on_the_map():
     assert picture.shape == (40, 40, 4)
     assert picture[10, 30].tolist() == [255, 0, 0, 255]  # x right, y up
     assert picture[30, 10].tolist() == [0, 255, 0, 255]
-    assert picture[20, 20, 3] == 0  # the ceiling
+    assert picture[10, 32, 3] == 0 and picture[20, 20, 3] == 0  # three pixels wide; no ceiling
 
 
 def test_higher_points_cover_lower_ones():

@@ -75,6 +75,8 @@ def test_cells_and_the_best_of_a_column():
     figures = {key: {"psnr_seen": {"mean": mean}} for key, mean in (("model", 20.0), ("baseline", 18.0), ("floor", 30.0))}
     table = figure_table(figures, {}, VIEW_COLUMNS[:1], ("model", "baseline"))
     assert [cells[0].best for _, _, cells in table.rows] == [True, False, False]  # a floor never wins
+    tied = figure_table({"model": figures["model"], "baseline": figures["model"]}, {}, VIEW_COLUMNS[:1], ("model", "baseline"))
+    assert not any(cells[0].best for _, _, cells in tied.rows)
 
 
 def test_the_headline_sets_ours_beside_the_rest():
