@@ -93,7 +93,7 @@ class TrainConfig:
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     model: ModelConfig = field(default_factory=ModelConfig)
-    terms: tuple[str, ...] = ("frame", "multi_view", "smoothness", "ego_motion", "reward", "continuation")  # terms of the objective
+    terms: tuple[str, ...] = ("frame", "multi_view", "smoothness", "ego_motion", "reward", "continuation")  # of the objective
     steps: int = 20_000  # optimiser steps at most
     minutes: float = 0.0  # wall-clock training time at most, over all resumptions; 0 for no limit
     batch_size: int = 4  # windows a step

@@ -13,7 +13,7 @@ import multiprocessing
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -31,16 +31,18 @@ def run(config: DemoConfig) -> None:
     train_data, eval_data = out / "data" / "train", out / "data" / "eval"
     env = config.collect.env
 
-    _stage(console, 1, f"collect {config.collect.episodes} episodes of {env}: an agent with a camera tours rooms and looks around")
+    episodes = config.collect.episodes
+    _stage(console, 1, f"collect {episodes} episodes of {env}: an agent with a camera tours rooms and looks around")
     collect.run(replace(config.collect, out=str(train_data), split="train"))
     collect.run(replace(config.collect, out=str(eval_data), split="eval", episodes=config.eval_episodes))
 
     minutes = config.train.minutes
-    _stage(console, 2, f"train two world models side by side, {minutes:g} minutes each, on what the agent saw: no depth, no maps")
-    console.print("  model: a persistent map of 3D Gaussians; baseline: a recurrent network with the same frames, poses and terms")
+    _stage(console, 2, f"train two world models side by side, {minutes:g} minutes each, on what was seen: no depth, no maps")
+    console.print("  model: a persistent map of 3D Gaussians; baseline: a recurrent network, same frames, poses and terms")
+    memories: dict[str, Literal["gaussians", "recurrent"]] = {"model": "gaussians", "baseline": "recurrent"}
     settings = {
         name: replace(config.train, data=str(train_data), run=str(out / name), model=replace(config.train.model, memory=memory))
-        for name, memory in (("model", "gaussians"), ("baseline", "recurrent"))
+        for name, memory in memories.items()
     }
     train_side_by_side(settings, console)
 
@@ -121,7 +123,7 @@ def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None
     long = pair(persistence, "gap_11_up", "score")
     rate = {name: 100 * float(agents[name]["success"]["mean"]) for name in ("planner", "random", "oracle")}
     console.print(f"\n[bold]In {minutes:.1f} minutes:[/bold]")
-    console.print(f"  views of what was seen before: {seen[0]:.1f} dB with the 3D state, {seen[1]:.1f} dB with the recurrent baseline")
+    console.print(f"  views of what was seen before: {seen[0]:.1f} dB with the 3D state, {seen[1]:.1f} dB with the baseline")
     console.print(f"  objects unseen for 11 steps or more: persistence {long[0]:.2f} against {long[1]:.2f}")
     console.print(
         f"  going back to them: the planner succeeds in {rate['planner']:.0f} %, random in {rate['random']:.0f} %, "

@@ -41,7 +41,8 @@ def run(config: TrainConfig) -> None:
             bar.update(task, completed=trainer.progress, **meter.update(row, trainer.progress))
 
         trainer.fit(show)
-    console.print(f"trained to step {trainer.step} in {trainer.seconds / 60:.1f} minutes, psnr {meter.psnr:.2f} dB: {config.run}")
+    minutes = trainer.seconds / 60
+    console.print(f"trained to step {trainer.step} in {minutes:.1f} minutes, psnr {meter.psnr:.2f} dB: {config.run}")
 
 
 def watch(console: Console, rows: Any, processes: dict[str, Any]) -> None:

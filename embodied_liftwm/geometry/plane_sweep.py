@@ -18,7 +18,6 @@ from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
 
-
 TRUNCATION = 0.05
 """Colour differences count up to this one: what is hidden in a source is no worse than what merely differs."""
 

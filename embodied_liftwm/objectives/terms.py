@@ -100,8 +100,8 @@ class FrameTerm(Term):
 class MultiViewTerm(Term):
     """p(x_s -> x_t | depth): the depth that the model claims must explain a frame from other frames.
 
-    For a belief over planes the depth is marginalised exactly: log sum_p q(p) p(x_t | x_s, p), with Laplace noise and a share of
-    outliers, averaged over sources. Every plane gets a gradient, so there is no local minimum to fall into, as there is when
+    For a belief over planes the depth is marginalised exactly, log sum_p q(p) p(x_t | x_s, p), with Laplace noise and a share
+    of outliers, averaged over sources. Every plane gets a gradient, so there is no local minimum to fall into, as there is when
     one depth is moved by the slope of an image. For a rendered depth map the frame is compared with its warped sources; of
     several the best counts at each pixel, which is what occlusion leaves, and pixels that a source explains better unwarped
     say nothing (both after Godard et al. 2019, arXiv:1806.01260, section 3.2).

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
 from embodied_liftwm.data.sampling import sample_windows
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.objectives.terms import TERMS, Rollout
+from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
 from embodied_liftwm.training import checkpoint as ckpt
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
 from embodied_liftwm.training.rollout import roll_out, to_tensors
@@ -43,7 +43,7 @@ class Objective(nn.Module):
 
     def forward(self, rollout: Rollout) -> dict[str, Tensor]:
         """Mean log-likelihood of each term, by name."""
-        found = {name: term.log_prob(rollout).mean() for name, term in self.terms.items()}
+        found = {name: cast(Term, term).log_prob(rollout).mean() for name, term in self.terms.items()}
         assert found.keys() == self.terms.keys(), "a term was lost"
         return found
 

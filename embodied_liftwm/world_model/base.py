@@ -18,9 +18,8 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.geometry.se3 import inverse_pose, se3_log
 from embodied_liftwm.protocols import Camera, Observation, Prediction, View
-from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.decoder import Decoded
-from embodied_liftwm.world_model.dynamics import EgoMotion, EgoState, TaskHeads
+from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
 from embodied_liftwm.world_model.encoder import Sources
 
 
@@ -41,7 +40,7 @@ class Rendering(NamedTuple):
     latent: Tensor | None  # [B, D, H, W]
 
 
-S = TypeVar("S", bound=TensorTree)
+S = TypeVar("S", bound=AgentState)
 
 
 class BaseWorldModel(nn.Module, ABC, Generic[S]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from embodied_liftwm.config import ModelConfig
@@ -10,7 +11,10 @@ from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.recurrent import RecurrentWorldModel
 
-MODELS: dict[str, type[BaseWorldModel[Any]]] = {"gaussians": LiftWM, "recurrent": RecurrentWorldModel}
+MODELS: dict[str, Callable[[ModelConfig, ModelShapes], BaseWorldModel[Any]]] = {
+    "gaussians": LiftWM,
+    "recurrent": RecurrentWorldModel,
+}
 
 
 def build_model(config: ModelConfig, shapes: ModelShapes) -> BaseWorldModel[Any]:

@@ -38,8 +38,8 @@ class SplatDecoder(nn.Module):
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
         self.head = nn.Conv2d(config.width, 4 * 6, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, alpha: Tensor, depth: Tensor, camera: Camera) -> Decoded:
         """Decode.
@@ -86,7 +86,7 @@ class PoseDecoder(nn.Module):
         )
         self.head = nn.Conv2d(widths[-1], 5, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
-        nn.init.zeros_(self.head.bias)
+        self.head.bias = nn.Parameter(torch.zeros(5))
 
     def forward(self, code: Tensor) -> Decoded:
         """Decode codes [B, F] that know the state and the queried pose."""

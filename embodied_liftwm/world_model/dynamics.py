@@ -30,6 +30,13 @@ class EgoState(TensorTree):
     goal: Tensor  # [B, G] zeros before it is given
 
 
+@dataclass(frozen=True)
+class AgentState(TensorTree):
+    """A model's state begins with the agent in it; the memory follows."""
+
+    ego: EgoState
+
+
 class Motion(NamedTuple):
     """A distribution over the next twist."""
 

@@ -61,10 +61,10 @@ class Encoder(nn.Module):
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
         self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
-        with torch.no_grad():
-            self.head.bias.zero_()
-            self.head.bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
-            self.head.bias[config.planes] = 3.0
+        bias = torch.zeros(config.planes + 1 + config.latent_dim)
+        bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
+        bias[config.planes] = 3.0
+        self.head.bias = nn.Parameter(bias)
 
     def sweep(self, rgb: Tensor, camera: Camera, sources: Sources) -> Sweep:
         """Matching costs of frames against their sources, usable or not."""

@@ -20,10 +20,9 @@ from embodied_liftwm.memory.gaussian_map import GaussianMap
 from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import lift
 from embodied_liftwm.protocols import Camera, Observation
-from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import SplatDecoder
-from embodied_liftwm.world_model.dynamics import EgoState
+from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import Encoder, Encoding, Sources
 
 GRID_CELLS, GRID_CELL_M = 12, 0.75
@@ -33,12 +32,11 @@ GOAL_SHARPNESS = 40.0
 
 
 @dataclass(frozen=True)
-class LiftWMState(TensorTree):
+class LiftWMState(AgentState):
     """A map of the world, and the agent in it."""
 
     gaussians: GaussianMap
     keyframes: Keyframes
-    ego: EgoState
 
 
 class LiftWM(BaseWorldModel[LiftWMState]):
@@ -57,7 +55,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def initial_state(self, batch_size: int) -> LiftWMState:
         like = next(self.parameters())
         empty = GaussianMap.empty(batch_size, self.config.budget, self.config.latent_dim, like.detach())
-        return LiftWMState(empty, Keyframes.empty(batch_size, self.image_size, like.detach()), self.blank_ego(batch_size))
+        return LiftWMState(self.blank_ego(batch_size), empty, Keyframes.empty(batch_size, self.image_size, like.detach()))
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
         return self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
@@ -79,7 +77,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         new = lift(depth, encoding.spread.detach(), encoding.latents, encoding.opacities, observation.rgb, camera, stride)
         gaussians = fuse(state.gaussians, new, depth, camera, stride)
         keyframes = state.keyframes.add(observation.rgb, camera.world_from_camera)
-        return LiftWMState(gaussians, keyframes, self.move_ego(state.ego, observation))
+        return LiftWMState(self.move_ego(state.ego, observation), gaussians, keyframes)
 
     def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
         g = state.gaussians

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.protocols import Camera, Observation
-from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import PoseDecoder
-from embodied_liftwm.world_model.dynamics import EgoState
+from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import Sources
 from embodied_liftwm.world_model.layers import ResidualBlock, ray_channels
 
@@ -34,12 +33,11 @@ class FrameCode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RecurrentState(TensorTree):
+class RecurrentState(AgentState):
     """What a recurrent network keeps: one vector."""
 
     hidden: Tensor  # [B, F]
     origin: Tensor  # [B, 4, 4] first camera of the episode: poses are told relative to it
-    ego: EgoState
 
 
 class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
@@ -62,7 +60,7 @@ class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
 
     def initial_state(self, batch_size: int) -> RecurrentState:
         ego = self.blank_ego(batch_size)
-        return RecurrentState(ego.twist.new_zeros(batch_size, self.config.recurrent_dim), ego.world_from_camera, ego)
+        return RecurrentState(ego, ego.twist.new_zeros(batch_size, self.config.recurrent_dim), ego.world_from_camera)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> FrameCode:
         x = self.trunk(self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1)))
@@ -74,7 +72,7 @@ class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
         origin = torch.where(first[..., None], pose, state.origin)
         hidden = torch.where(first, torch.zeros_like(state.hidden), state.hidden)
         inputs = torch.cat([F.silu(encoding.code), pose_features(origin, pose)], dim=-1)
-        return RecurrentState(self.cell(inputs, hidden), origin, self.move_ego(state.ego, observation))
+        return RecurrentState(self.move_ego(state.ego, observation), self.cell(inputs, hidden), origin)
 
     def decode(self, state: RecurrentState, cameras: Camera) -> Rendering:
         views = cameras.intrinsics.shape[0] // state.hidden.shape[0]

@@ -26,7 +26,8 @@ def test_a_camera_that_stands_still_fills_nothing():
 
 def test_sources_have_parallax_and_overlap():
     kept = Keyframes.empty(1, 8, torch.zeros(()))
-    kept = kept.add(frame(0.2), pose(0.0)).add(frame(0.4), pose(0.0, yaw=2.0)).add(frame(0.6), pose(0.45)).add(frame(0.8), pose(3.0))
+    kept = kept.add(frame(0.2), pose(0.0)).add(frame(0.4), pose(0.0, yaw=2.0))
+    kept = kept.add(frame(0.6), pose(0.45)).add(frame(0.8), pose(3.0))
     rgb, poses, usable = kept.sources(pose(0.9), 3)
     assert usable.tolist() == [[True, True, False]]
     assert abs(float(rgb[0, 0].mean()) - 0.6) < 1e-2  # 0.45 m aside is nearest to the best baseline
