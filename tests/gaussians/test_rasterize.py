@@ -109,13 +109,14 @@ def test_moving_scene_and_cameras_together_changes_nothing(backend: str) -> None
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(backend: str, name: str) -> None:
+    """Every entry of the Jacobian of the hand-written backward pass; random directions of the one that autograd derives."""
     scene = random_scene(6, size=8, batch=1, views=2, channels=2, dtype=torch.float64, seed=2)
     fixed = {key: value.detach() for key, value in scene.items() if key != name}
 
     def render(value: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(rasterize(**fixed, **{name: value}, width=8, height=8, backend=backend, validate=False))
 
-    assert torch.autograd.gradcheck(render, (scene[name],), eps=1e-7, atol=1e-6)
+    assert torch.autograd.gradcheck(render, (scene[name],), eps=1e-7, atol=1e-6, fast_mode=backend == "torch")
 
 
 def test_expected_depth_has_a_gradient() -> None:
