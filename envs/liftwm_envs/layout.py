@@ -48,18 +48,16 @@ def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Sc
     grid = Grid(bounds, rectangles, discs, CLEARANCE_M)
     start_room = rooms[int(rng.integers(len(rooms)))]
     start = (*(start_room.centre + rng.uniform(-0.3, 0.3, 2)), rng.uniform(-np.pi, np.pi))
-    reach = grid.field_to(start[:2])
-    inside = np.isfinite(reach)
-    around = grid.centres[inside]
+    middles = [grid.cell(room.centre) for room in rooms]
+    grid.keep_region_of(start[:2])  # pockets between obstacles are no places to go
+    around = grid.centres[grid.free]
     gaps = (
         distance_to_rectangles(around, np.array([s.rectangle for s in screens]))
         if screens
         else distance_to_discs(around, discs)
     )
-    seen_rooms = all(np.isfinite(reach[grid.cell(room.centre)]) for room in rooms)
-    if not seen_rooms or gaps.min(0).max() > 0.45:
+    if not all(grid.free[middle] for middle in middles) or gaps.min(0).max() > 0.45:
         return None
-    grid.free &= inside  # pockets between obstacles are no places to go
     return Scene(seed, options.texture, bounds, rooms, doors, walls, objects, screens, start, grid)
 
 
