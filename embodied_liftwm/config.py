@@ -100,7 +100,7 @@ class TrainConfig:
     context: int = 8  # frames observed, in order, per window
     targets: int = 4  # frames rendered per window: from before, among and after the context
     sources: int = 2  # other frames of the episode that must explain each context and target frame
-    geometry_first: float = 0.4  # share of the training in which a model that lifts learns depth alone, at half the cost
+    geometry_first: float = 0.5  # share of the training in which a model that lifts learns depth alone, at half the cost
     span: int = 48  # steps an episode window spans; context frames are drawn from it in order
     learning_rate: float = 3e-3  # peak, after warm-up; cosine decay over steps or minutes
     grad_clip: float = 1.0  # largest gradient norm
@@ -192,9 +192,9 @@ class DemoConfig:
     out: str = "runs/demo"  # everything the demo writes
     collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=160, steps=96))
     eval_episodes: int = 12  # held-out episodes for the figures
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(minutes=4.0, threads=1))
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    agent: TrainAgentConfig = field(default_factory=lambda: TrainAgentConfig(steps=1024))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(minutes=5.0, threads=1))  # minutes for each of two models
+    evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(navigation_episodes=12))
+    agent: TrainAgentConfig = field(default_factory=lambda: TrainAgentConfig(steps=512))
 
 
 COMMANDS: dict[str, Any] = {

@@ -2,7 +2,8 @@
 
 Association is projective: an old primitive that falls into a cell of the new frame, at the depth the cell shows as far as
 both can tell, *is* what the cell sees. The two are averaged, weighted by evidence, as a Kalman filter would. One that hangs
-in front of the surface which the cell sees through it is refuted: what is seen to be gone must go. All others are out of
+in front of the surface which the cell sees through it is refuted: what is seen to be gone must go. So must what is seen from
+much closer now: finer primitives take its place. All others are out of
 sight and stay; that is what permanence means here. A full budget is made coarser, not forgetful (`coarsen`). The cost of a
 step does not depend on how many came before.
 """
@@ -26,10 +27,8 @@ GATE_SIGMAS = 1.5
 """Two depths are one when they differ by less than this many of their joint standard deviations,"""
 GATE_RANGE = (0.04, 0.35)
 """but in any case when they differ by less than the first share of the depth, and never by more than the second."""
-REFUTED_KEEPS = 0.25
-"""Share of its evidence and opacity that a primitive keeps when the camera looks through it once."""
-FORGOTTEN_OPACITY = 0.1
-"""A primitive that was refuted below this opacity frees its slot."""
+REPLACED_WHEN_COARSER = 2.0
+"""A primitive this many times larger than the cell that sees it gives way to the finer ones."""
 MAX_EVIDENCE_RATIO = 8.0
 """Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
 
@@ -49,7 +48,8 @@ def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stri
     """
     found = _associate(old, new, depth, camera, stride)
     explained = torch.zeros_like(new.evidence).scatter_reduce(1, found.cell, found.matched.to(depth), "amax")
-    kept = _refute(_merge(old, new.gather(found.cell), found.matched), found.refuted)
+    merged = _merge(old, new.gather(found.cell), found.matched)
+    kept = replace(merged, evidence=torch.where(found.gone, 0.0, merged.evidence))
     return _keep(kept, replace(new, evidence=torch.where(explained > 0, 0.0, new.evidence)))
 
 
@@ -58,7 +58,7 @@ class Association(NamedTuple):
 
     cell: Tensor  # [B, N] the cell it falls into
     matched: Tensor  # [B, N] bool: it is what the cell sees
-    refuted: Tensor  # [B, N] bool: the cell and its neighbours look through it
+    gone: Tensor  # [B, N] bool: the cell and its neighbours look through it, or see much more finely what it stood for
 
 
 @torch.no_grad()
@@ -73,40 +73,28 @@ def _associate(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera
     nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).flatten(1).gather(1, cell)
     variance = 1.0 / old.evidence.clamp_min(1e-6) + 1.0 / new.evidence.gather(1, cell)
     gate = (GATE_SIGMAS * variance.sqrt() / surface).clamp(*GATE_RANGE)
-    matched = visible & ((z - surface).abs() < gate * surface)
-    return Association(cell, matched, visible & (z < (1.0 - gate) * nearest))
+    same = visible & ((z - surface).abs() < gate * surface)
+    coarse = old.scales[..., 0] > REPLACED_WHEN_COARSER * new.scales[..., 0].gather(1, cell)
+    refuted = visible & (z < (1.0 - gate) * nearest)
+    return Association(cell, same & ~coarse, refuted | (same & coarse))
 
 
-def _merge(old: GaussianMap, seen: GaussianMap, chosen: Tensor) -> GaussianMap:
-    """Average `old` with what is `seen` now, slot by slot, where `chosen` [B, N]; evidence weighs."""
+def _merge(old: GaussianMap, seen: GaussianMap, matched: Tensor) -> GaussianMap:
+    """Average each matched slot with the cell that sees it, weighted by evidence. Primitives shrink, and never grow."""
     weight = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * seen.evidence)
-    share = torch.where(chosen, seen.evidence / (seen.evidence + weight).clamp_min(1e-9), 0.0)
-    newer = (share > 0.5)[..., None]
+    share = torch.where(matched, seen.evidence / (seen.evidence + weight).clamp_min(1e-9), 0.0)
 
     def blend(mine: Tensor, theirs: Tensor) -> Tensor:
-        part = share if mine.dim() == 2 else share[..., None]
-        return mine + part * (theirs - mine)
+        return mine + (share if mine.dim() == 2 else share[..., None]) * (theirs - mine)
 
     return GaussianMap(
         means=blend(old.means, seen.means),
-        quats=torch.where(newer, seen.quats, old.quats),
-        scales=blend(old.scales, seen.scales),
+        quats=torch.where((share > 0.5)[..., None], seen.quats, old.quats),
+        scales=torch.minimum(old.scales, blend(old.scales, seen.scales)),
         opacities=blend(old.opacities, seen.opacities),
         rgb=blend(old.rgb, seen.rgb),
         latents=blend(old.latents, seen.latents),
-        evidence=torch.where(chosen, weight + seen.evidence, old.evidence),
-    )
-
-
-def _refute(gaussians: GaussianMap, refuted: Tensor) -> GaussianMap:
-    """Fade primitives that the camera looked through; free the slots of those that faded away."""
-    keep = torch.where(refuted, REFUTED_KEEPS, 1.0)
-    opacities = gaussians.opacities * keep
-    gone = opacities < FORGOTTEN_OPACITY
-    return replace(
-        gaussians,
-        opacities=torch.where(gone, 0.0, opacities),
-        evidence=torch.where(gone, 0.0, gaussians.evidence * keep),
+        evidence=torch.where(matched, weight + seen.evidence, old.evidence),
     )
 
 

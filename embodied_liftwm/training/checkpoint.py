@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import remove_folder, whole_folder
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
@@ -38,20 +37,29 @@ KEPT = 2
 def save_checkpoint(
     run: Path, step: int, model: BaseWorldModel[Any], extra: dict[str, Tensor], state: dict[str, Any]
 ) -> Path:
-    """Write a checkpoint whole, then drop the oldest. `extra` are the optimiser's tensors, `state` JSON of the trainer."""
-    folder = run / "checkpoints"
-    final, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, partial / "model.safetensors")
-    save_file(extra, partial / "optimizer.safetensors")
+    """Write a checkpoint whole unless that step has one, then drop the oldest.
+
+    Args:
+        run: the run folder.
+        step: optimiser steps done. A step is a function of the run, so a second checkpoint of one would be the first again.
+        model: whose weights.
+        extra: tensors of the optimiser.
+        state: JSON of the trainer.
+
+    Raises:
+        UserError: the disk is full or cannot be written; older checkpoints are kept.
+    """
+    final = run / "checkpoints" / f"step-{step:08d}"
+    if final.is_dir():
+        return final
     described = {"format": FORMAT, "model": asdict(model.config), "shapes": asdict(model.shapes)}
-    (partial / "model.json").write_text(json.dumps(described, indent=2) + "\n")
-    (partial / "state.json").write_text(json.dumps({"step": step} | state, indent=2) + "\n")
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+    with whole_folder(final) as partial:
+        save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, partial / "model.safetensors")
+        save_file(extra, partial / "optimizer.safetensors")
+        (partial / "model.json").write_text(json.dumps(described, indent=2) + "\n")
+        (partial / "state.json").write_text(json.dumps({"step": step} | state, indent=2) + "\n")
     for old in checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
     return final
 
 

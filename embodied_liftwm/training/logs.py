@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
+
+from embodied_liftwm.files import disk_errors, write_text
 
 
 class MetricsLog:
@@ -18,9 +19,8 @@ class MetricsLog:
         writer = csv.DictWriter(text, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-        partial = path.with_suffix(".partial")
-        partial.write_text(text.getvalue())
-        os.replace(partial, path)
+        write_text(path, text.getvalue())
+        self._path = path
         self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, columns)
 
@@ -31,11 +31,13 @@ class MetricsLog:
             return [row for row in csv.DictReader(file) if all(row.get(name) for name in self.columns)]
 
     def write(self, row: dict[str, float]) -> None:
-        self._writer.writerow({name: f"{row[name]:.6g}" if name != "step" else int(row[name]) for name in self.columns})
-        self._file.flush()
+        with disk_errors(self._path):
+            self._writer.writerow({name: f"{row[name]:.6g}" if name != "step" else int(row[name]) for name in self.columns})
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with disk_errors(self._path):
+            self._file.close()
 
 
 class TensorBoardLog:
@@ -44,13 +46,17 @@ class TensorBoardLog:
     def __init__(self, folder: Path, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1, flush_secs=30)
+        self._folder = folder
+        with disk_errors(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1, flush_secs=30)
 
     def write(self, row: dict[str, float]) -> None:
         step = int(row["step"])
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(f"train/{name}", value, step)
+        with disk_errors(self._folder):
+            for name, value in row.items():
+                if name != "step":
+                    self._writer.add_scalar(f"train/{name}", value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        with disk_errors(self._folder):
+            self._writer.close()

@@ -62,7 +62,7 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
     """Write the context frames in order, foreseeing the task at each; then render the targets."""
     batch_size, context = t["rgb"].shape[:2]
     size = model.image_size
-    state, predictions = model.initial_state(batch_size), []
+    state, predictions = model.training_state(batch_size, context), []
     for k in range(context):
         camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], size, size)
         first = torch.full((batch_size,), k == 0, device=t["rgb"].device)

@@ -8,7 +8,6 @@ by `steps`; a bound by `minutes` follows the clock.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
 from embodied_liftwm.data.sampling import sample_windows
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import remove_partials
 from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
 from embodied_liftwm.training import checkpoint as ckpt
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
@@ -78,8 +78,7 @@ class Trainer:
         self._resume()
 
     def _resume(self) -> None:
-        for partial in (self.run / "checkpoints").glob(".partial-*"):
-            shutil.rmtree(partial, ignore_errors=True)
+        remove_partials(self.run / "checkpoints")
         found = ckpt.checkpoints(self.run)
         if not found:
             return

@@ -79,6 +79,10 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
     def initial_state(self, batch_size: int) -> S:
         """A state that remembers nothing."""
 
+    def training_state(self, batch_size: int, frames: int) -> S:
+        """A state that remembers nothing and has room for `frames` frames: the least that training has to carry along."""
+        return self.initial_state(batch_size)
+
     @abstractmethod
     def summarize(self, state: S) -> Tensor:
         """What probes and policies may read. [B, F]"""

@@ -24,6 +24,8 @@ TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
 MATCHING_SHARPNESS = 200.0
 """Initial weight of a colour difference (in [0, 1]) against the network's log-likelihoods; learned."""
 
+TYPICAL_SPREAD_SEEN = 0.1
+"""Spread of a log-depth at which opacity is neither raised nor lowered."""
 MODE_REACH = 2
 """The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
 
@@ -58,6 +60,7 @@ class Encoder(nn.Module):
         self.stem = nn.Conv2d(3 + 4, config.width, config.stride, stride=config.stride)
         self.match = nn.Conv2d(config.planes, config.width, 1)
         self.log_sharpness = nn.Parameter(torch.tensor(MATCHING_SHARPNESS).log())
+        self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
         self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
@@ -91,7 +94,9 @@ class Encoder(nn.Module):
         local = belief * near_mode
         log_depth = (local * planes).sum(1) / local.sum(1)
         spread = (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt()
-        return Encoding(log_belief, log_depth.exp(), spread, torch.sigmoid(opacity.squeeze(1)), latents)
+        doubt = torch.log(spread.detach().clamp_min(1e-3) / TYPICAL_SPREAD_SEEN)
+        opacities = torch.sigmoid(opacity.squeeze(1) - self.caution * doubt)
+        return Encoding(log_belief, log_depth.exp(), spread, opacities, latents)
 
     @staticmethod
     def _mode(belief: Tensor) -> Tensor:

@@ -53,8 +53,15 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         self.summary = nn.Sequential(nn.Linear(self.GRID_CHANNELS * GRID_CELLS**2, 64), nn.SiLU(), nn.Linear(64, self.CODE))
 
     def initial_state(self, batch_size: int) -> LiftWMState:
+        return self._empty_state(batch_size, self.config.budget)
+
+    def training_state(self, batch_size: int, frames: int) -> LiftWMState:
+        cells = (self.image_size // self.config.stride) ** 2
+        return self._empty_state(batch_size, min(self.config.budget, frames * cells))
+
+    def _empty_state(self, batch_size: int, budget: int) -> LiftWMState:
         like = next(self.parameters())
-        empty = GaussianMap.empty(batch_size, self.config.budget, self.config.latent_dim, like.detach())
+        empty = GaussianMap.empty(batch_size, budget, self.config.latent_dim, like.detach())
         return LiftWMState(self.blank_ego(batch_size), empty, Keyframes.empty(batch_size, self.image_size, like.detach()))
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
