@@ -68,10 +68,14 @@ def test_training_without_truth_gives_bit_identical_weights(data: Path, tmp_path
 
 def test_training_improves_the_rendering_of_unseen_views(data: Path, tmp_path: Path):
     rows: list[dict[str, float]] = []
-    Trainer(config(data, tmp_path / "run", steps=60, save_every=1000, batch_size=4, geometry_first=0.0)).fit(rows.append)
-    first, last = (np.mean([row["frame"] for row in part]) for part in (rows[:10], rows[-10:]))
-    assert last > first + 0.3
-    assert np.mean([row["ego_motion"] for row in rows[-10:]]) > np.mean([row["ego_motion"] for row in rows[:10]]) + 0.2
+    Trainer(config(data, tmp_path / "run", steps=120, save_every=1000, batch_size=4, geometry_first=0.0)).fit(rows.append)
+
+    def gain(name: str) -> float:
+        return float(np.mean([row[name] for row in rows[-10:]]) - np.mean([row[name] for row in rows[:10]]))
+
+    assert gain("psnr") > 0.4  # dB
+    assert gain("multi_view") > 0.05
+    assert gain("ego_motion") > 1.0
 
 
 def test_a_trained_model_meets_the_protocol_and_old_checkpoints_are_dropped(data: Path, tmp_path: Path):
