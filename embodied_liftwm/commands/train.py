@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from embodied_liftwm.errors import UserError
 
 MAY_CHANGE = {"steps", "minutes", "threads", "log_every", "save_every", "run", "device"}
 """Settings in which a continued run may differ from what it was begun with."""
+LOG_SECONDS = 30
+"""Where there is no terminal to draw bars on, a line is printed this often."""
 
 
 def run(config: TrainConfig) -> None:
@@ -57,7 +60,7 @@ def watch(console: Console, rows: Any, processes: dict[str, Any]) -> None:
         UserError: one of them failed.
     """
     meters = {name: Meter() for name in processes}
-    running = set(processes)
+    running, told = set(processes), time.monotonic()
     with progress_bar(console) as bar:
         tasks = {name: bar.add_task(name, total=1.0, **meters[name].fields) for name in processes}
         while running:
@@ -75,6 +78,9 @@ def watch(console: Console, rows: Any, processes: dict[str, Any]) -> None:
                 bar.update(tasks[name], completed=1.0)
             else:
                 bar.update(tasks[name], completed=row["progress"], **meters[name].update(row, row["progress"]))
+            if not console.is_terminal and time.monotonic() - told > LOG_SECONDS:
+                told = time.monotonic()
+                console.print("  " + "; ".join(f"{name} {meter}" for name, meter in meters.items()))
 
 
 def progress_bar(console: Console) -> Progress:
@@ -106,7 +112,12 @@ class Meter:
         spent = max(row["seconds"] - seconds, 1e-9)
         self.fields = {"step": int(row["step"]), "loss": self.loss, "psnr": self.psnr, "rate": (row["step"] - step) / spent}
         minutes, rest = divmod(round(spent * (1.0 - progress) / max(progress - before, 1e-6)), 60)
-        return self.fields | {"left": f"{minutes}:{rest:02d}" if progress > before else "?"}
+        self.fields["left"] = f"{minutes}:{rest:02d}" if progress > before else "?"
+        return self.fields
+
+    def __str__(self) -> str:
+        f = self.fields
+        return f"step {f['step']}, loss {f['loss']:.3f}, psnr {f['psnr']:.2f} dB, {f['rate']:.2f} steps/s, left {f['left']}"
 
     @staticmethod
     def _mean(old: float, new: float) -> float:
