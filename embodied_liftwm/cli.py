@@ -23,6 +23,7 @@ from embodied_liftwm.commands import check_devices, load_config, preset_names
 from embodied_liftwm.commands.schema import help_table
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import errno_of
 
 SUMMARIES = {
     "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
@@ -74,9 +75,8 @@ def user_message(error: BaseException) -> str | None:
 
 def _disk_message(error: OSError) -> str | None:
     """Name the file and the reason for a full disk, a missing or unwritable file; None for any other OSError."""
-    named = re.search(r"errno = (\d+)", str(error))  # h5py puts the number into its text only
-    number = error.errno or (int(named.group(1)) if named else None)
-    if number not in USER_ERRNOS:
+    number = errno_of(error)
+    if number is None or number not in USER_ERRNOS:
         return None
     path = error.filename or next(iter(re.findall(r"name = '([^']+)'", str(error))), None)
     return f"{path}: {os.strerror(number)}" if path else os.strerror(number)

@@ -1,32 +1,146 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and the one line that says why a disk would not take them.
+
+Everything is written under a temporary name beside its place, flushed to the disk and renamed, so that a kill, a full disk or
+a folder that cannot be written leaves what was there before. Temporary names begin with `.partial-`; those of killed
+processes go at the next `remove_partials`.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from embodied_liftwm.errors import UserError
+
+PARTIAL = ".partial-"
+_AGAIN = "free some space and run the same command again, what was finished is kept"
+_REASONS = {
+    errno.ENOSPC: f"the disk is full: {_AGAIN}",
+    errno.EDQUOT: f"your disk quota is used up: {_AGAIN}",
+    errno.EFBIG: "a file would be larger than your limit (ulimit -f) or this disk allows",
+    errno.EACCES: "the folder cannot be written: choose another",
+    errno.EPERM: "the folder cannot be written: choose another",
+    errno.EROFS: "the folder is on a read-only disk: choose another",
+    errno.EEXIST: "a file stands where a folder should be: choose another",
+    errno.ENOTDIR: "a file stands where a folder should be: choose another",
+    errno.EISDIR: "a folder stands where a file should be: choose another",
+}
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there when the block ends well, remove it when it does not.
 
+    The temporary name keeps the suffix, since many writers choose their format by it. Missing folders are made.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+
     Example:
         >>> with whole_file("metrics.json") as partial:                # doctest: +SKIP
         ...     partial.write_text("{}")
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = _beside(path)
     try:
-        yield partial
-        os.replace(partial, path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            _flush(partial)
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """`whole_file` for a new folder of files: where there is one already, that is an error.
+
+    Raises:
+        UserError: the disk is full, or the folder around it cannot be written.
+    """
+    path = Path(path)
+    partial = _beside(path)
+    try:
+        with disk_errors(path):
+            partial.mkdir(parents=True)
+            yield partial
+            for file in partial.iterdir():
+                _flush(file)
+            os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, its name first, so that nobody ever sees half of it."""
+    doomed = _beside(path)
+    with disk_errors(path):
+        os.replace(path, doomed)
+    _remove(doomed)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all. Raises UserError as `whole_file` does."""
     with whole_file(path) as partial:
         partial.write_text(text)
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a binary file whole or not at all. Raises UserError as `whole_file` does."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into a UserError about `path`; other errors pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = errno_of(error)
+        if number is None:
+            raise
+        raise UserError(f"cannot write {path}: {_REASONS.get(number, os.strerror(number))}") from error
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The system's number of an error; libraries that write by themselves put it into their text only. None if it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = re.search(r"\b(?:errno = |os error )(\d+)", str(error))  # HDF5, safetensors
+    return int(told.group(1)) if told else None
+
+
+def remove_partials(folder: str | Path) -> None:
+    """Remove what killed writers left in a folder that no other process writes now."""
+    for path in Path(folder).glob(f"{PARTIAL}*"):
+        _remove(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+
+
+def _flush(path: Path) -> None:
+    """Have the system put a file on the disk before its name says that it is there."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder if it is there and we may."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

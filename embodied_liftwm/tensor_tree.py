@@ -7,13 +7,14 @@ without knowing which memory is inside.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from embodied_liftwm.files import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +82,8 @@ class TensorTree:
         """Write the tensors as safetensors, whole or not at all."""
         from safetensors.torch import save_file
 
-        partial = Path(f"{path}.partial")
-        save_file({k: v.detach().contiguous() for k, v in self.named_tensors().items()}, partial)
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            save_file({k: v.detach().contiguous() for k, v in self.named_tensors().items()}, partial)
 
     def load(self, path: str | Path) -> Self:
         """Return a tree of this structure with the tensors of `path`. Raises KeyError for a file of another structure."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, TrainAgentConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import whole_file, write_text
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.env_source import find_env
@@ -200,13 +200,10 @@ class _Saver(BaseCallback):
 
     def save(self) -> None:
         """Write zip and metrics, each whole or not at all."""
-        unfinished = self._path.with_name(".partial.zip")
-        self.model.save(unfinished)
-        os.replace(unfinished, self._path)
+        with whole_file(self._path) as partial:
+            self.model.save(partial)
         metrics = {name: None if value != value else value for name, value in asdict(self.progress()).items()}
-        temporary = self._path.with_name(".partial.json")
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-        os.replace(temporary, self._path.with_name(METRICS_NAME))
+        write_text(self._path.with_name(METRICS_NAME), json.dumps(metrics, indent=2) + "\n")
 
 
 class PPOPolicy:

@@ -14,7 +14,7 @@ import yaml
 
 from embodied_liftwm import __version__
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import write_text
+from embodied_liftwm.files import remove_partials, write_text
 
 PACKAGES = ("torch", "mujoco", "gymnasium", "stable-baselines3", "numpy", "h5py", "numba")
 
@@ -39,6 +39,7 @@ def open_run(folder: str | Path, config: Any, may_change: Collection[str] = (), 
         for name, was, now in _differences(theirs, mine):
             if name.partition(".")[0] not in may_change:
                 raise UserError(f"{folder} holds a run with {name}={was}, asked for {name}={now}: choose another run=")
+    remove_partials(folder)
     write_text(stored, yaml.safe_dump(mine, sort_keys=False))
     write_text(folder / "versions.txt", "\n".join(versions()) + "\n")
     return folder

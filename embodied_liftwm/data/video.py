@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import av
 import numpy as np
 
-from embodied_liftwm.data.storage import disk_error
+from embodied_liftwm.files import whole_file
 
 LEAST_PIXELS = 256
 
@@ -27,24 +26,18 @@ def write_mp4(path: str | Path, rgb: np.ndarray, fps: int = 8) -> tuple[int, int
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    path = Path(path)
     scale = -(-LEAST_PIXELS // min(rgb.shape[1:3]))
     if scale % 2 and (rgb.shape[1] % 2 or rgb.shape[2] % 2):
         scale += 1  # yuv420p halves both sides
     height, width = scale * rgb.shape[1], scale * rgb.shape[2]
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}.mp4")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(partial), "w", options={"movflags": "faststart"}) as video:
-            stream = video.add_stream("h264", rate=fps, options={"crf": "16"})
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            for frame in rgb:
-                large = np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
-                video.mux(stream.encode(av.VideoFrame.from_ndarray(large, format="rgb24")))
-            video.mux(stream.encode())
-        os.replace(partial, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(path) as partial,
+        av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as video,
+    ):
+        stream = video.add_stream("h264", rate=fps, options={"crf": "16"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for frame in rgb:
+            large = np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(large, format="rgb24")))
+        video.mux(stream.encode())
     return height, width

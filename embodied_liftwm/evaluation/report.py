@@ -16,7 +16,7 @@ from embodied_liftwm.evaluation.arena import Trace
 from embodied_liftwm.evaluation.charts import Series
 from embodied_liftwm.evaluation.metrics import COLOUR_TOLERANCE, DEPTH_TOLERANCE
 from embodied_liftwm.evaluation.strips import Strip
-from embodied_liftwm.files import whole_file, write_text
+from embodied_liftwm.files import write_bytes, write_text
 
 COLOURS = {"model": "var(--model)", "baseline": "var(--baseline)", "floor": "var(--floor)"}
 AGENT_COLOURS = {
@@ -66,8 +66,7 @@ def write_report(folder: Path, report: Report) -> Path:
     )
     write_text(folder / "index.html", page)
     if report.strips:
-        with whole_file(folder / "strip.png") as partial:
-            partial.write_bytes(pictures.png(strip_sheet(report.strips[0])))
+        write_bytes(folder / "strip.png", pictures.png(strip_sheet(report.strips[0])))
     return folder / "index.html"
 
 

@@ -7,7 +7,6 @@ spherical harmonics, rgb = 0.5 + C0 f_dc.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import write_bytes
 
 _C0 = 0.5 / math.sqrt(math.pi)
 _COLOUR = [f"f_dc_{k}" for k in range(3)]
@@ -45,7 +45,7 @@ def write_ply(path: str | Path, means: Tensor, quats: Tensor, scales: Tensor, op
     """Write the primitives of one scene whose opacity is not 0, whole or not at all.
 
     Args:
-        path: where to; its folder exists.
+        path: where to.
         means: [N, 3]. quats: [N, 4] wxyz. scales: [N, 3]. opacities: [N]. rgb: [N, 3] in [0, 1].
 
     Returns:
@@ -55,9 +55,7 @@ def write_ply(path: str | Path, means: Tensor, quats: Tensor, scales: Tensor, op
     table = torch.cat([column.detach().float().cpu() for column in columns], dim=-1)[(opacities > 0).cpu()]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
     header += [*(f"property float {name}" for name in _LAYOUT), "end_header", ""]
-    partial = Path(f"{path}.partial")
-    partial.write_bytes("\n".join(header).encode() + table.numpy().astype("<f4").tobytes())
-    os.replace(partial, path)
+    write_bytes(path, "\n".join(header).encode() + table.numpy().astype("<f4").tobytes())
     return len(table)
 
 
