@@ -6,6 +6,7 @@ has no highlights, so a surface keeps its colour from every direction and an obj
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -40,6 +41,7 @@ def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
     rng = np.random.default_rng([scene.seed, 7])
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
+    spec.compiler.usethread = False  # threads cost more to start than they save on a handful of small images
     spec.option.timestep = TIMESTEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.iterations, spec.option.ls_iterations = 20, 10
@@ -47,7 +49,7 @@ def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
     spec.stat.center = [0, 0, 1]
     _set_visual(spec, image_size)
     _add_lights(spec, rng)
-    materials = _Materials(spec, rng, scene.texture == "flat")
+    materials = _Materials(spec, rng, flat=scene.texture == "flat", screens=bool(scene.screens))
     for room in scene.rooms:
         _add_room(spec, room, materials, rng)
     for wall in scene.walls:
@@ -94,13 +96,14 @@ def _add_lights(spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
 class _Materials:
     """The scene's pool of textures: few images, told apart by repetition and rooms."""
 
-    def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator, flat: bool) -> None:
+    def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator, *, flat: bool, screens: bool) -> None:
         self._spec, self._flat, self._rng = spec, flat, rng
         self.walls = [self._structure(f"wall{k}", p, 0.5) for k, p in enumerate(self._draw(textures.WALL_PATTERNS, 5))]
         self.floors = [self._structure(f"floor{k}", p, 0.5) for k, p in enumerate(self._draw(textures.FLOOR_PATTERNS, 2))]
         self.ceiling = self._structure("ceiling", textures.checker if rng.random() < 0.5 else textures.noise, 0.4)
-        self.posters = [self._structure(f"poster{k}", textures.poster, 0.0) for k in range(3)]
-        self.screen = self._structure("screen", textures.bars, 1.0)
+        self.posters = [self._structure(f"poster{k}", textures.poster, 0.0, textures.POSTER_PX) for k in range(3)]
+        if screens:
+            self._structure("screen", textures.bars, 1.0)
         for kind in range(3):
             self._grain(kind)
 
@@ -108,8 +111,10 @@ class _Materials:
         order = [patterns[k] for k in self._rng.permutation(len(patterns))]
         return [order[k % len(order)] for k in range(count)]
 
-    def _structure(self, name: str, pattern: Callable[..., NDArray], repeat_per_m: float) -> str:
-        image = textures.structure_image(self._rng, pattern, flat=self._flat)
+    def _structure(
+        self, name: str, pattern: Callable[..., NDArray], repeat_per_m: float, size: int = textures.TEXTURE_PX
+    ) -> str:
+        image = textures.structure_image(self._rng, pattern, size, flat=self._flat)
         self._texture(name, image, mujoco.mjtTexture.mjTEXTURE_2D)
         material = self._spec.add_material(name=name, specular=0.0, shininess=0.0, reflectance=0.0)
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
@@ -120,7 +125,7 @@ class _Materials:
 
     def _grain(self, kind: int) -> None:
         name = f"grain{kind}"
-        self._texture(name, textures.object_grain(self._rng, kind, flat=self._flat), mujoco.mjtTexture.mjTEXTURE_CUBE)
+        self._texture(name, textures.object_grain(kind, flat=self._flat), mujoco.mjtTexture.mjTEXTURE_CUBE)
         material = self._spec.add_material(name=name, specular=0.0, shininess=0.0, reflectance=0.0)
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
 
@@ -142,29 +147,25 @@ def _add_room(spec: mujoco.MjSpec, room: Room, materials: _Materials, rng: np.ra
 
 def _add_wall(spec: mujoco.MjSpec, wall: Wall, materials: _Materials) -> None:
     """One panel for each room beside the wall. A panel's local z is its normal, because 2D textures project along z."""
-    a, b = np.array(wall.start), np.array(wall.end)
-    along = (b - a) / np.hypot(*(b - a))
-    left = np.array([-along[1], along[0]])
+    (x0, y0), (x1, y1) = ((float(x), float(y)) for x, y in (wall.start, wall.end))
+    length = math.hypot(x1 - x0, y1 - y0)
     overhang = WALL_THICKNESS_M / 2 if wall.bottom_m == 0 else 0.0
-    half = [np.hypot(*(b - a)) / 2 + overhang, (WALL_HEIGHT_M - wall.bottom_m) / 2, WALL_THICKNESS_M / 4]
-    for room, normal in ((wall.left, left), (wall.right, -left)):
+    half = [length / 2 + overhang, (WALL_HEIGHT_M - wall.bottom_m) / 2, WALL_THICKNESS_M / 4]
+    for room, sign in ((wall.left, 1), (wall.right, -1)):
         if room is None:
             continue
-        side = int(np.argmax(np.abs(normal))) + 2 * int(normal.sum() < 0)
-        material = materials.walls[(2 * room + side) % len(materials.walls)]
-        centre = (a + b) / 2 + normal * WALL_THICKNESS_M / 4
+        x, y = -sign * (y1 - y0) / length, sign * (x1 - x0) / length  # the normal
+        material = materials.walls[(2 * room + int(abs(y) > abs(x)) + 2 * int(x + y < 0)) % len(materials.walls)]
+        middle = [(x0 + x1) / 2 + x * WALL_THICKNESS_M / 4, (y0 + y1) / 2 + y * WALL_THICKNESS_M / 4]
         z = (WALL_HEIGHT_M + wall.bottom_m) / 2
-        quat = _facing(normal)
-        spec.worldbody.add_geom(type=_BOX, size=half, pos=[*centre, z], quat=quat, material=material)
+        spec.worldbody.add_geom(type=_BOX, size=half, pos=[*middle, z], quat=_facing(x, y), material=material)
 
 
-def _facing(normal: NDArray) -> NDArray[np.float64]:
+def _facing(x: float, y: float) -> list[float]:
     """Quaternion (wxyz) that turns local z to a horizontal normal and local y up."""
-    across = np.array([-normal[1], normal[0], 0.0])
-    matrix = np.stack([across, [0, 0, 1], [normal[0], normal[1], 0]], 1)
-    quat = np.empty(4)
-    mujoco.mju_mat2Quat(quat, matrix.ravel())
-    return quat
+    half = math.atan2(y, x) / 2
+    one, other = 0.5 * (math.cos(half) - math.sin(half)), 0.5 * (math.cos(half) + math.sin(half))
+    return [one, one, other, other]
 
 
 def _add_posters(spec: mujoco.MjSpec, room: Room, scene: Scene, materials: _Materials, rng: np.random.Generator) -> None:
@@ -186,7 +187,7 @@ def _add_posters(spec: mujoco.MjSpec, room: Room, scene: Scene, materials: _Mate
             type=_BOX,
             size=size,
             pos=[*at, rng.uniform(1.45, 1.7)],
-            quat=_facing(normal),
+            quat=_facing(*normal),
             material=material,
             contype=0,
             conaffinity=0,
@@ -243,7 +244,7 @@ def _add_screen(spec: mujoco.MjSpec, screen: Screen) -> None:
         ((0, -width + _PANEL_M), (0, -1), depth),
     ]
     for at, normal, half in panels:
-        quat = _facing(np.array(normal, float))
+        quat = _facing(*normal)
         body.add_geom(type=_BOX, size=[half, top / 2, _PANEL_M], pos=[*at, top / 2], quat=quat, material="screen")
     body.add_geom(type=_BOX, size=[depth, width, _PANEL_M], pos=[0, 0, top - _PANEL_M], material="screen")
 

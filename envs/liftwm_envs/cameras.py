@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 FOVY_DEG = 80.0
 _OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])
+_IDENTITY = np.eye(4)
 
 
 def world_from_opencv(xpos: ArrayLike, xmat: ArrayLike) -> NDArray[np.float64]:
     """OpenCV camera pose from MuJoCo's `cam_xpos` [3] and `cam_xmat` [9]: flips the y and z axes of the camera. [4, 4]"""
-    pose = np.eye(4)
-    pose[:3, :3] = np.reshape(xmat, (3, 3)) * _OPENCV_FROM_OPENGL
+    pose = _IDENTITY.copy()
+    np.multiply(np.asarray(xmat).reshape(3, 3), _OPENCV_FROM_OPENGL, out=pose[:3, :3])
     pose[:3, 3] = xpos
     return pose
 

@@ -19,6 +19,7 @@ from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks import TASKS, Task, settings_of
 
 GOAL_DIM = 3 + len(SHAPES)
+_MOST = 1.0 + 1e-6  # an action's largest number, rounding allowed for
 _SPLIT = 2**30  # scenes of seeds below are for training, from here on for evaluation
 
 
@@ -179,18 +180,19 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         values = np.asarray(action, np.float64)
         if values.shape != (self._action_dim,):
             raise EnvError(f"action of shape {list(values.shape)}: must be [{self._action_dim}]")
-        if not np.abs(values).max() <= 1.0 + 1e-6:  # also false for NaN
+        if not all(-_MOST <= value <= _MOST for value in values.tolist()):  # also false for NaN
             raise EnvError(f"action {values.tolist()}: every number must be in [-1, 1]")
         return values
 
     def _observe(self) -> tuple[dict[str, NDArray], dict[str, Any]]:
         """Render, let the task look, and put observation and info together."""
         sim, task = self.sim, self.task
-        rgb, depth = sim.render_rgb_depth()
-        self._rgb = rgb
         if self.truth or task.goal is None:
-            segmentation = sim.render_segmentation()
+            rgb, depth, segmentation = sim.render()
             visible = np.bincount(segmentation.ravel(), minlength=len(sim.scene.objects) + 1)[1:]
+        else:
+            rgb, depth = sim.render_rgb_depth()
+        self._rgb = rgb
         if task.goal is None:
             task.update(sim, self._steps, visible)
             if task.goal is not None:

@@ -18,7 +18,9 @@ from liftwm_envs.backend import GL_HELP
 from liftwm_envs.engine import mujoco
 from liftwm_envs.errors import EnvError
 
-_shared: dict[str, Any] = {"pid": None, "context": None}
+_shared: dict[str, Any] = {"pid": None, "context": None, "spare": []}
+_MAX_SPARE = 8  # as many kinds of scene as follow each other in a collection: they differ in the number of meshes
+_SEGMENT, _IDCOLOR = int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)
 
 
 def _context_class() -> type:
@@ -36,7 +38,8 @@ def _make_current() -> None:
         except Exception as error:
             name = os.environ.get("MUJOCO_GL", "")
             raise EnvError(f"no off-screen OpenGL (MUJOCO_GL={name!r}): {error}; {GL_HELP}") from error
-        _shared.update(pid=os.getpid(), context=context)
+        # What a parent process left is kept, never used: its destructor would delete this process's GL objects.
+        _shared.update(pid=os.getpid(), context=context, spare=[], inherited=_shared["spare"])
         atexit.register(_free_shared)  # after mujoco registered its own clean-up, so that ours runs first
         return
     _shared["context"].make_current()
@@ -45,8 +48,11 @@ def _make_current() -> None:
 def _free_shared() -> None:
     """Free the context while the GL library is still loaded."""
     if _shared["context"] is not None and _shared["pid"] == os.getpid():
+        _shared["context"].make_current()
+        for target in _shared["spare"]:
+            target.context.free()
         _shared["context"].free()
-    _shared.update(pid=None, context=None)
+    _shared.update(pid=None, context=None, spare=[])
 
 
 def describe_renderer() -> str:
@@ -62,16 +68,61 @@ def describe_renderer() -> str:
     return f"{os.environ.get('MUJOCO_GL', 'default')}, {name.decode() if name else 'unknown'}"
 
 
+class _Target:
+    """GL objects of one model and image size, kept for the next model that needs the same number and sizes of them.
+
+    Making them anew costs as much as ten frames. What differs between the models, images and meshes, is uploaded again.
+    """
+
+    def __init__(self, model: mujoco.MjModel, key: tuple) -> None:
+        self.key = key
+        self.scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 32)
+        self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        self.context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG", "ADDITIVE", "SEGMENT", "IDCOLOR"):
+            self.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
+        self._images = _images(model)
+
+    def upload(self, model: mujoco.MjModel) -> None:
+        """Take over the images and meshes of another model of the same key."""
+        for number, image in enumerate(_images(model)):
+            if image != self._images[number]:
+                mujoco.mjr_uploadTexture(model, self.context, number)
+                self._images[number] = image
+        for number in range(model.nmesh):
+            mujoco.mjr_uploadMesh(model, self.context, number)
+
+
+def _images(model: mujoco.MjModel) -> list[bytes]:
+    """The content of every texture."""
+    ends = [*model.tex_adr[1:].tolist(), len(model.tex_data)]
+    return [model.tex_data[begin:end].tobytes() for begin, end in zip(model.tex_adr.tolist(), ends, strict=True)]
+
+
+def _take_target(model: mujoco.MjModel) -> _Target:
+    """A spare target that suits the model, or a new one. The context must be current."""
+    textures = (model.tex_type, model.tex_height, model.tex_width, model.tex_nchannel)
+    materials = (model.mat_texid, model.mat_texuniform, model.mat_texrepeat)
+    structure = tuple(part.tobytes() for part in (*textures, *materials))
+    key = (structure, model.nmesh, model.vis.global_.offwidth, model.vis.global_.offheight)
+    spare: list[_Target] = _shared["spare"]
+    found = next((target for target in spare if target.key == key and target.scene.maxgeom >= model.ngeom + 8), None)
+    if found is None:
+        return _Target(model, key)
+    spare.remove(found)
+    found.upload(model)
+    return found
+
+
 class Renderer:
-    """Frames of one camera of one model. Call `rgb_depth` first, then, if wanted, `segmentation` of the same instant."""
+    """Frames of one camera of one model."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, height: int, width: int, camera: int) -> None:
         _make_current()
         self._model, self._data = model, data
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 8)
-        self._context: mujoco.MjrContext | None = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        self._target: _Target | None = _take_target(model)
+        self._scene, self._context = self._target.scene, self._target.context
         self._pid = os.getpid()
-        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
@@ -80,49 +131,76 @@ class Renderer:
         self._ids = np.zeros((height, width, 3), np.uint8)
         self._depth = np.zeros((height, width), np.float32)
         near, far = (float(v) * model.stat.extent for v in (model.vis.map.znear, model.vis.map.zfar))
-        self._depth_scale, self._depth_shift = near * far / (far - near), near / (far - near)
+        self._depth_scale, self._depth_shift = np.float32(near * far / (far - near)), np.float32(near / (far - near))
         self._far = 0.99 * far
-        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG", "ADDITIVE", "SEGMENT", "IDCOLOR"):
-            self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
         self._lookup: NDArray[np.uint16] | None = None
 
     def rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour [H, W, 3] and z-depth in metres [H, W] (0: nothing hit), of one render pass. Fresh arrays."""
         self._bind()
+        self.draw()
+        return self._rgb[::-1].copy(), self._metres()
+
+    def segmentation(self) -> NDArray[np.uint16]:
+        """Object ids of the last `rgb_depth` [H, W]: 0 structure, objects from 1. A fresh array."""
+        self._bind()
+        self.draw_ids()
+        return self._object_ids()
+
+    def frame(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint16]]:
+        """`rgb_depth` and `segmentation` of one instant."""
+        rgb, depth = self.rgb_depth()
+        self.draw_ids()
+        return rgb, depth, self._object_ids()
+
+    def draw(self) -> None:
+        """The colour-and-depth pass alone, into this renderer's buffers. The context must be bound, as any frame leaves it."""
         mujoco.mjv_updateScene(
             self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, self._depth, self._viewport, self._context)
-        metres = self._depth_scale / (self._depth[::-1] + self._depth_shift)  # inverts the reversed-z projection
-        metres[metres > self._far] = 0.0
-        return self._rgb[::-1].copy(), metres
 
-    def segmentation(self) -> NDArray[np.uint16]:
-        """Object ids of the last `rgb_depth` [H, W]: 0 structure, objects from 1."""
-        self._bind()
+    def draw_ids(self) -> None:
+        """The segmentation pass alone, of what `draw` drew."""
         flags = self._scene.flags
-        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
+        flags[_SEGMENT] = flags[_IDCOLOR] = 1
         mujoco.mjr_render(self._viewport, self._scene, self._context)
-        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
+        flags[_SEGMENT] = flags[_IDCOLOR] = 0
         mujoco.mjr_readPixels(self._ids, None, self._viewport, self._context)
-        if self._lookup is None:
-            self._lookup = self._object_of_segment()
-        ids = self._ids[::-1]
-        return self._lookup[ids[..., 0].astype(np.intp) + 256 * ids[..., 1].astype(np.intp)]
 
     def close(self) -> None:
-        """Free this renderer's GL objects; harmless twice."""
-        if self._context is not None and self._pid == os.getpid() == _shared["pid"]:
-            _make_current()
-            self._context.free()
-        self._context = None
+        """Hand this renderer's GL objects on, or free them; harmless twice."""
+        target, self._target = self._target, None
+        if target is not None and self._pid == os.getpid() == _shared["pid"]:
+            spare: list[_Target] = _shared["spare"]
+            spare.append(target)
+            if len(spare) > _MAX_SPARE:
+                _make_current()
+                spare.pop(0).context.free()
 
     def _bind(self) -> None:
-        if self._context is None:
+        if self._target is None:
             raise EnvError("the environment is closed: make a new one, or call reset() before step()")
         _make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+
+    def _metres(self) -> NDArray[np.float32]:
+        """What `draw` left of depth, upright: inverts the reversed-z projection. [H, W]"""
+        metres = self._depth[::-1] + self._depth_shift
+        np.divide(self._depth_scale, metres, out=metres)
+        if metres.max() > self._far:
+            metres[metres > self._far] = 0.0
+        return metres
+
+    def _object_ids(self) -> NDArray[np.uint16]:
+        """What `draw_ids` left, upright. [H, W]"""
+        if self._lookup is None:
+            self._lookup = self._object_of_segment()
+        index = self._ids[::-1, :, 0].astype(np.intp)
+        if self._scene.ngeom > 254:
+            index += 256 * self._ids[::-1, :, 1].astype(np.intp)
+        return self._lookup.take(index)
 
     def _object_of_segment(self) -> NDArray[np.uint16]:
         """Table from a rendered id (scene geom's `segid` + 1; 0 is background) to the object id of that geom's body."""

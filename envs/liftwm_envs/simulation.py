@@ -29,7 +29,10 @@ class Simulation:
         mujoco.mj_forward(self.model, self.data)
         self._camera = self.model.camera(CAMERA_NAME).id
         self._agent = self.model.body(AGENT_NAME).id
-        self._objects = np.array([self.model.body(object_body(o.id)).id for o in scene.objects])
+        objects = np.array([self.model.body(object_body(o.id)).id for o in scene.objects])
+        poses = np.concatenate([self.data.xpos[objects], self.data.xquat[objects]], 1)
+        self._object_poses = poses.astype(np.float32)  # objects do not move
+        self._pose: NDArray[np.float64] | None = None
         self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
         self._renderer = Renderer(self.model, self.data, image_size, image_size, self._camera)
         self.intrinsics = intrinsics_from_fovy(image_size, image_size)
@@ -47,6 +50,11 @@ class Simulation:
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         self.bumped = bumped
+        self._pose = None
+
+    def render(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint16]]:
+        """`render_rgb_depth` and `render_segmentation` at once."""
+        return self._renderer.frame()
 
     def render_rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour [H, W, 3] and z-depth in metres [H, W], of one pass."""
@@ -57,16 +65,19 @@ class Simulation:
         return self._renderer.segmentation()
 
     def camera_pose(self) -> NDArray[np.float64]:
-        """True `world_from_camera` (OpenCV). [4, 4]"""
-        return world_from_opencv(self.data.cam_xpos[self._camera], self.data.cam_xmat[self._camera])
+        """True `world_from_camera` (OpenCV); not to be written to. [4, 4]"""
+        if self._pose is None:
+            self._pose = world_from_opencv(self.data.cam_xpos[self._camera], self.data.cam_xmat[self._camera])
+            self._pose.flags.writeable = False
+        return self._pose
 
     def position(self) -> NDArray[np.float64]:
         """Camera position in the plan. [2]"""
-        return self.data.cam_xpos[self._camera][:2].copy()
+        return self.camera_pose()[:2, 3].copy()
 
     def object_poses(self) -> NDArray[np.float32]:
         """xyz and quaternion wxyz of every object, world frame. [O, 7]"""
-        return np.concatenate([self.data.xpos[self._objects], self.data.xquat[self._objects]], 1).astype(np.float32)
+        return self._object_poses.copy()
 
     def screen_is_up(self, screen_id: int) -> bool:
         """Whether a screen has risen all the way."""

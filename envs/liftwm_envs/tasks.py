@@ -148,8 +148,8 @@ class Task:
         """Whether the camera at `position` [2] has reached the called goal."""
         if self.goal is None:
             return False
-        near = self.surface_distance(position, self.goal.id - 1) < REACH_M
-        return bool(near) and self.scene.room_at(position) == self.goal.room
+        near = float(self.surface_distance(position, self.goal.id - 1)) < REACH_M
+        return near and self.scene.room_at(position) == self.goal.room
 
     def distance_to_goal(self, position: NDArray) -> float:
         """Geodesic metres to where the goal counts as reached; inf before the call."""
@@ -201,4 +201,4 @@ def interpolate(grid: Grid, field: NDArray[np.float64], position: NDArray) -> fl
     i, j = grid.cell(position)
     window = slice(max(i - 1, 0), i + 2), slice(max(j - 1, 0), j + 2)
     offset = grid.centres[window] - position
-    return float((field[window] + np.hypot(offset[..., 0], offset[..., 1])).min())
+    return float((field[window] + np.sqrt((offset * offset).sum(-1))).min())

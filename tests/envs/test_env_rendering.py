@@ -130,6 +130,21 @@ def test_recreated_environments_are_never_black() -> None:
     env.close()
 
 
+def test_gl_objects_taken_over_from_another_scene_draw_the_same() -> None:
+    def frame(seed: int) -> np.ndarray:
+        simulation = Simulation(make_scene(seed, SceneOptions()), "base", 64)
+        for _ in range(3):
+            _turn(simulation, 4)
+        rgb, depth, segmentation = simulation.render()
+        simulation.close()
+        return np.concatenate([rgb, depth[..., None], segmentation[..., None]], 2)
+
+    taken_over = [frame(seed) for seed in range(10)]  # differ in textures, cones and walls
+    for seed, before in enumerate(taken_over):
+        rendering._shared["spare"].clear()
+        assert np.array_equal(frame(seed), before)
+
+
 def test_renderer_is_named() -> None:
     assert rendering.describe_renderer().split(",")[0] in ("egl", "osmesa", "glfw")
 
