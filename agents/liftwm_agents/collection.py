@@ -20,8 +20,9 @@ from typing import Any, NoReturn
 
 from embodied_liftwm import __version__
 from embodied_liftwm.config import CollectConfig
-from embodied_liftwm.data.storage import FORMAT, INFO, disk_error, read_info, remove_partials, scan, write_info
+from embodied_liftwm.data.storage import FORMAT, INFO, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import disk_errors, remove_partials
 from liftwm_agents.collection_workers import Report, Shard, run_shards
 from liftwm_agents.env_source import EnvSource, find_env
 
@@ -86,11 +87,9 @@ def _add(progress: CollectProgress, report: Report) -> CollectProgress:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Make the folder and hold its lock, which the system releases when this process ends in whatever way."""
-    try:
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise disk_error(folder, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

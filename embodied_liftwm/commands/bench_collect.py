@@ -25,7 +25,8 @@ from rich.table import Table
 
 from embodied_liftwm.config import BenchConfig, CollectConfig
 from embodied_liftwm.data.reader import EvaluationReader
-from embodied_liftwm.data.storage import FORMAT, replacing, write_info
+from embodied_liftwm.data.storage import FORMAT, write_info
+from embodied_liftwm.files import write_text
 from liftwm_agents.collection import CollectProgress, collect, versions
 from liftwm_agents.collection_workers import Report, Shard, ShardWriter, collect_shard
 from liftwm_agents.env_source import EnvSource, find_env
@@ -250,6 +251,4 @@ def _write(path: Path, config: BenchConfig, rows: list[Row], machine: dict[str, 
             size = config.env_options.image_size
             cpu_ms = f"{row.cpu_ms[repeat]:.4f}" if row.cpu_ms else ""
             writer.writerow([config.env, size, row.what, repeat, f"{speed:.1f}", f"{ratio:.4f}", cpu_ms, *machine.values()])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(text.getvalue())
+    write_text(path, text.getvalue())

@@ -12,10 +12,8 @@ are copied, still compressed, into one file and the pieces go. Readers see both,
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -33,11 +31,11 @@ except ImportError:
 
 from embodied_liftwm.data.episode import ARRAYS, TRUTH_ARRAYS, Episode, Truth
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import write_bytes, write_text
 
 FORMAT = 1
 CHUNK_FRAMES = 8
 SMALL_BYTES = 4096
-PARTIAL = ".partial-"
 INFO = "dataset.json"
 _FILE = re.compile(r"(episode|shard)-\d+\.h5")
 _GROUP = re.compile(r"episode-(\d{8})")
@@ -54,45 +52,6 @@ def shard_name(shard: int) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes its place if the block succeeds and vanishes if not.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
-    """
-    partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        remove_quietly(partial)
-
-
-def remove_quietly(path: Path) -> None:
-    """Remove a file if it is there and the folder lets us."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
-
-
-def disk_error(path: Path, error: OSError) -> UserError:
-    """The one line that says why `path` could not be written."""
-    reasons = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again, finished episodes are kept",
-        errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
-        errno.EACCES: "the folder cannot be written; choose another with out=FOLDER",
-        errno.EPERM: "the folder cannot be written; choose another with out=FOLDER",
-        errno.EROFS: "the folder is on a read-only disk; choose another with out=FOLDER",
-    }
-    return UserError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}")
-
-
-@contextmanager
 def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
     """Yield an HDF5 file in memory, which is written over `path` if the block succeeds.
 
@@ -101,14 +60,12 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
     image = io.BytesIO()
     with h5py.File(image, "w", libver="latest") as file:
         yield file
-    with replacing(path) as partial:
-        partial.write_bytes(image.getbuffer())
+    write_bytes(path, image.getbuffer())
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Write `dataset.json`, whole or not at all. The same info gives the same bytes."""
-    with replacing(folder / INFO) as partial:
-        partial.write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
+    write_text(folder / INFO, json.dumps(info, indent=2, sort_keys=True) + "\n")
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -279,9 +236,3 @@ def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:
                     source.copy(group_name(index), target)
     for piece in pieces.values():
         piece.unlink(missing_ok=True)
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left behind."""
-    for path in folder.glob(f".*{PARTIAL}*"):
-        remove_quietly(path)
