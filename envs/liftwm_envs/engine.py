@@ -12,6 +12,8 @@ choose_renderer()
 try:
     import mujoco
 except Exception as error:  # mujoco lets through whatever its GL loader raises
-    raise EnvError(f"mujoco cannot start with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}; {GL_HELP}") from error
+    name = os.environ.get("MUJOCO_GL", "")
+    remedy = "unset MUJOCO_GL and it is chosen here, or " if name else ""
+    raise EnvError(f"mujoco cannot start with MUJOCO_GL={name!r}: {error}; {remedy}{GL_HELP}") from error
 
 __all__ = ["mujoco"]

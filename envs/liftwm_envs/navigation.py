@@ -74,7 +74,7 @@ class Grid:
 
     def cell(self, point: ArrayLike) -> tuple[int, int]:
         """Index of the free cell nearest to a point."""
-        x, y = (float(v) for v in point)  # type: ignore[union-attr]
+        x, y = (float(v) for v in point)  # type: ignore[union-attr, arg-type]
         i = min(max(int((x - self._x0) / CELL_M), 0), self.shape[0] - 1)
         j = min(max(int((y - self._y0) / CELL_M), 0), self.shape[1] - 1)
         if self.free[i, j]:
@@ -89,7 +89,7 @@ class Grid:
         self.free &= regions == regions[self.cell(point)]
 
     @cached_property
-    def _graph(self) -> tuple[NDArray[np.intp], csr_array]:
+    def _graph(self) -> tuple[NDArray[np.int32], csr_array]:
         """Number of every free cell (-1 elsewhere) [cells], and the lengths of the steps between them in metres."""
         count = int(self.free.sum())
         number = np.full(self.shape, -1, np.int32)
