@@ -23,9 +23,9 @@ from embodied_liftwm.memory.coarsen import coarsen
 from embodied_liftwm.memory.gaussian_map import GaussianMap
 from embodied_liftwm.protocols import Camera
 
-GATE_SIGMAS = 1.5
+GATE_SIGMAS = 2.0
 """Two depths are one when they differ by less than this many of their joint standard deviations,"""
-GATE_RANGE = (0.04, 0.35)
+GATE_RANGE = (0.04, 0.5)
 """but in any case when they differ by less than the first share of the depth, and never by more than the second."""
 REPLACED_WHEN_COARSER = 2.0
 """A primitive this many times larger than the cell that sees it gives way to the finer ones."""
@@ -38,7 +38,7 @@ def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stri
 
     Args:
         old: the map, N slots.
-        new: the frame's primitives, one per cell in row-major order, h * w of them.
+        new: the frame's primitives, one per cell in row-major order, h * w of them; those without evidence are not written.
         depth: the frame's z-depth at cell centres, metres. [B, h, w]
         camera: the camera that saw the frame.
         stride: pixels a side of a cell.
@@ -73,6 +73,7 @@ def _associate(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera
     nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).flatten(1).gather(1, cell)
     variance = 1.0 / old.evidence.clamp_min(1e-6) + 1.0 / new.evidence.gather(1, cell)
     gate = (GATE_SIGMAS * variance.sqrt() / surface).clamp(*GATE_RANGE)
+    visible = visible & (new.evidence.gather(1, cell) > 0)
     same = visible & ((z - surface).abs() < gate * surface)
     coarse = old.scales[..., 0] > REPLACED_WHEN_COARSER * new.scales[..., 0].gather(1, cell)
     refuted = visible & (z < (1.0 - gate) * nearest)

@@ -19,6 +19,8 @@ FOOTPRINT_SIGMA = 0.5
 """Standard deviation of a primitive in units of its cell's footprint: neighbours overlap without blurring."""
 THICKNESS = 0.25
 """Standard deviation along the normal, relative to that along the surface."""
+DOUBTFUL_SPREAD = 0.3
+"""A cell whose log-depth is less sure than this has nothing to write: it would hang somewhere along its ray."""
 MIN_COSINE = 0.3
 """A surface seen at a grazing angle is stretched at most 1 / MIN_COSINE times: slopes there are unreliable."""
 
@@ -38,7 +40,7 @@ def lift(
         stride: pixels a side of a cell.
 
     Returns:
-        A map of h * w primitives in row-major order of the cells, evidence set, none empty.
+        A map of h * w primitives in row-major order of the cells; empty where depth is too doubtful.
     """
     intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / stride)
     points = back_project(depth, intrinsics, camera.world_from_camera)
@@ -46,6 +48,7 @@ def lift(
     rotation, stretch = _surface_frames(points, camera)
     sigma = FOOTPRINT_SIGMA * footprint.flatten(1)
     scales = torch.stack([sigma, sigma * stretch.flatten(1), sigma * THICKNESS], dim=-1)
+    certainty = 1.0 / (footprint.square() + (depth * spread).square())
     return GaussianMap(
         means=points.flatten(1, 2),
         quats=matrix_to_quat(rotation).flatten(1, 2),
@@ -53,7 +56,7 @@ def lift(
         opacities=opacities.flatten(1),
         rgb=F.avg_pool2d(rgb, stride).flatten(2).transpose(1, 2),
         latents=latents.flatten(2).transpose(1, 2),
-        evidence=(1.0 / (footprint.square() + (depth * spread).square())).detach().flatten(1),
+        evidence=torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach().flatten(1),
     )
 
 

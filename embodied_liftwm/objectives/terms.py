@@ -40,6 +40,8 @@ class Viewed(NamedTuple):
     camera: Camera  # F cameras
     source_rgb: Tensor  # [F, S, 3, H, W] other frames, which the depth should explain the targets from
     source_world_from_camera: Tensor  # [F, S, 4, 4]
+    lifted_depth: Tensor | None  # [F, H, W] metres: what the lift makes of the targets themselves, where the model lifts
+    lifted_spread: Tensor | None  # [F, H, W] standard deviation of its logarithm
     reward: Tensor  # [B, K]
     reward_mean: Tensor  # [B, K]
     continued: Tensor  # [B, K] 1 where the episode went on
@@ -100,15 +102,17 @@ class FrameTerm(Term):
 class MultiViewTerm(Term):
     """p(x_s -> x_t | depth): the depth that the model claims must explain a frame from other frames.
 
-    For a belief over planes the depth is marginalised exactly, log sum_p q(p) p(x_t | x_s, p), with Laplace noise and a share
-    of outliers, averaged over sources. Every plane gets a gradient, so there is no local minimum to fall into, as there is when
-    one depth is moved by the slope of an image. For a rendered depth map the frame is compared with its warped sources; of
-    several the best counts at each pixel, which is what occlusion leaves, and pixels that a source explains better unwarped
-    say nothing (both after Godard et al. 2019, arXiv:1806.01260, section 3.2).
+    For a belief over planes the depth is marginalised exactly: log sum_p q(p) p(x_t | x_s, p), with Laplace noise and a
+    share of outliers, averaged over sources. Every plane gets a gradient, so there is no local minimum to fall into, as there
+    is when one depth is moved by the slope of an image. A rendered depth is compared with what the lift, with those same
+    sources, makes of the frame; its spread is the noise. Where a model does not lift, the frame is compared with its warped
+    sources instead: of several the best counts at each pixel, which is what occlusion leaves, and pixels that a source
+    explains better unwarped say nothing (both after Godard et al. 2019, arXiv:1806.01260, section 3.2).
     """
 
     name = "multi_view"
     OUTLIERS = 0.05
+    LEAST_SPREAD = 0.05
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +124,7 @@ class MultiViewTerm(Term):
         if rollout.lifted is not None:
             parts.append(self.marginal(rollout.lifted).view(rollout.batch_size, -1))
         if rollout.viewed is not None:
-            parts.append(self.warped(rollout.viewed).view(rollout.batch_size, -1))
+            parts.append(self.rendered(rollout.viewed).view(rollout.batch_size, -1))
         return torch.cat(parts, dim=1) if parts else _nothing(rollout)
 
     def marginal(self, lifted: Lifted) -> Tensor:
@@ -133,6 +137,13 @@ class MultiViewTerm(Term):
         outlier = torch.full_like(inlier, math.log(self.OUTLIERS))
         nats = torch.logaddexp(inlier + math.log1p(-self.OUTLIERS), outlier)
         return torch.where(sources > 0, nats, 0.0).mean((1, 2))
+
+    def rendered(self, viewed: Viewed) -> Tensor:
+        """log p of each target given its rendered depth. [F]"""
+        if viewed.lifted_depth is None or viewed.lifted_spread is None:
+            return self.warped(viewed)
+        scale = viewed.lifted_spread.clamp_min(self.LEAST_SPREAD)
+        return (-(viewed.depth.log() - viewed.lifted_depth.log()).abs() / scale - torch.log(2.0 * scale)).mean((1, 2))
 
     def warped(self, viewed: Viewed) -> Tensor:
         """log p of each target under the best of its warped sources. [F]"""

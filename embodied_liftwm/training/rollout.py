@@ -21,7 +21,7 @@ from embodied_liftwm.world_model.encoder import Sources
 MATCHING_CELLS = 3
 """Side of the window, in cells, over which a plane must explain a frame."""
 MONOCULAR_EVERY = 3
-"""Every so many context frames are encoded without sources, as the first frame of an episode is."""
+"""Every so many context frames, the first among them, are encoded without sources, as the first of an episode is."""
 
 
 def to_tensors(batch: Batch, device: str) -> dict[str, Tensor]:
@@ -41,7 +41,10 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
         only_geometry: lift, but write and render nothing: cheap, and all that depth learns from.
     """
     cameras = _cameras(t["intrinsics"], t["world_from_camera"], model.image_size)
-    encoding, sweep = model.encode_matched(t["rgb"].flatten(0, 1), cameras, _sources(t))
+    context = t["rgb"].shape[1]
+    sources = _sources(t["world_from_camera"], t["source_rgb"][:, :context], t["source_world_from_camera"][:, :context])
+    sources.usable.unflatten(0, t["rgb"].shape[:2])[:, ::MONOCULAR_EVERY] = False
+    encoding, sweep = model.encode_matched(t["rgb"].flatten(0, 1), cameras, sources)
     motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
     lifted = None
     if sweep is not None:
@@ -72,6 +75,7 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         predictions.append(model.predict(state))
     cameras = _cameras(t["intrinsics"], t["target_world_from_camera"], size)
     decoded = model.decode(state, cameras).decoded
+    depth, spread = _lift_targets(model, t, cameras)
     return Viewed(
         target_rgb=t["target_rgb"].flatten(0, 1),
         rgb=decoded.rgb,
@@ -80,6 +84,8 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         camera=cameras,
         source_rgb=t["source_rgb"][:, context:].flatten(0, 1),
         source_world_from_camera=t["source_world_from_camera"][:, context:].flatten(0, 1),
+        lifted_depth=depth,
+        lifted_spread=spread,
         reward=t["context_reward"],
         reward_mean=torch.stack([p.reward for p in predictions], dim=1),
         continued=1.0 - t["context_terminated"].float(),
@@ -87,13 +93,24 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
     )
 
 
-def _sources(t: dict[str, Tensor]) -> Sources:
-    """The context frames' sources, flattened to B * K; every so many frames, the first among them, must do without."""
+@torch.no_grad()
+def _lift_targets(model: BaseWorldModel[Any], t: dict[str, Tensor], cameras: Camera) -> tuple[Tensor | None, Tensor | None]:
+    """Depth and spread that the lift sees in the target frames, as data: at full size, None where the model does not lift."""
     context = t["rgb"].shape[1]
-    rgb, poses = t["source_rgb"][:, :context], t["source_world_from_camera"][:, :context]
-    usable = has_parallax(t["world_from_camera"].flatten(0, 1), poses.flatten(0, 1)).unflatten(0, poses.shape[:2])
-    usable[:, ::MONOCULAR_EVERY] = False
-    return Sources(rgb.flatten(0, 1), poses.flatten(0, 1), usable.flatten(0, 1))
+    rgb, poses = t["source_rgb"][:, context:], t["source_world_from_camera"][:, context:]
+    sources = _sources(t["target_world_from_camera"], rgb, poses)
+    encoding, sweep = model.encode_matched(t["target_rgb"].flatten(0, 1), cameras, sources)
+    if sweep is None:
+        return None, None
+    both = torch.stack([encoding.depth, encoding.spread], dim=1)
+    depth, spread = F.interpolate(both, scale_factor=model.config.stride, mode="nearest").unbind(1)
+    return depth, spread
+
+
+def _sources(world_from_camera: Tensor, rgb: Tensor, poses: Tensor) -> Sources:
+    """Sources [B, K, S, ...] of frames at [B, K, 4, 4], flattened to B * K; usable are those with parallax."""
+    poses = poses.flatten(0, 1)
+    return Sources(rgb.flatten(0, 1), poses, has_parallax(world_from_camera.flatten(0, 1), poses))
 
 
 def _cameras(intrinsics: Tensor, poses: Tensor, size: int) -> Camera:

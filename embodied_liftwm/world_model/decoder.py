@@ -16,7 +16,7 @@ from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 MIN_SCALE = 0.01
 """Smallest noise scale of a pixel: below it 8-bit frames carry no information."""
 
-REFINEMENT = 0.5
+REFINEMENT = 0.3
 """Largest correction of a splatted log-depth, which mixes surfaces one behind the other."""
 
 

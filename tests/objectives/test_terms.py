@@ -37,7 +37,7 @@ def test_the_marginal_sums_over_planes_and_sources():
     log_belief = torch.log_softmax(torch.randn(2, 4, 3, 3), dim=1)
     cost = 0.1 * torch.rand(2, 2, 4, 3, 3)
     term = MultiViewTerm()
-    b = float(term.plane_noise.log_scale.exp())
+    b = term.plane_noise.log_scale.exp().item()
     inlier = (log_belief.exp() * (torch.exp(-cost / b) / (2 * b)).mean(1)).sum(1)
     expected = torch.log((1 - term.OUTLIERS) * inlier + term.OUTLIERS).mean((1, 2))
     torch.testing.assert_close(term.marginal(lifted(log_belief, cost)), expected)
