@@ -107,25 +107,19 @@ def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
 
 
 def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None:
-    views, persistence = metrics["views"], metrics["persistence"]
-    agents = metrics["navigation"]["agents"]
-
-    def pair(table: dict[str, Any], *keys: str) -> tuple[float, float]:
-        values = []
-        for name in ("model", "baseline"):
-            found: Any = table[name]
-            for key in keys:
-                found = found[key]
-            values.append(float(found["mean"]))
-        return values[0], values[1]
-
-    seen = pair(views, "psnr_seen")
-    long = pair(persistence, "gap_11_up", "score")
-    rate = {name: 100 * float(agents[name]["success"]["mean"]) for name in ("planner", "random", "oracle")}
+    views, persistence, agents = metrics["views"], metrics["persistence"], metrics["navigation"]["agents"]
+    seen = [_mean(views[name]["psnr_seen"]) for name in ("model", "baseline")]
+    kept = [_mean(persistence[name]["gap_11_up"]["score"]) for name in ("model", "baseline")]
+    rate = {name: 100 * _mean(agents[name]["success"]) for name in ("planner", "random", "oracle")}
     console.print(f"\n[bold]In {minutes:.1f} minutes:[/bold]")
     console.print(f"  views of what was seen before: {seen[0]:.1f} dB with the 3D state, {seen[1]:.1f} dB with the baseline")
-    console.print(f"  objects unseen for 11 steps or more: persistence {long[0]:.2f} against {long[1]:.2f}")
+    console.print(f"  objects unseen for 11 steps or more: persistence {kept[0]:.2f} against {kept[1]:.2f}")
     console.print(
         f"  going back to them: the planner succeeds in {rate['planner']:.0f} %, random in {rate['random']:.0f} %, "
         f"the oracle in {rate['oracle']:.0f} %"
     )
+
+
+def _mean(estimate: dict[str, Any]) -> float:
+    """The mean of an estimate; nan where there was nothing to measure, as in a demo of two episodes."""
+    return float("nan") if estimate["mean"] is None else float(estimate["mean"])
