@@ -18,6 +18,9 @@ from embodied_liftwm.evaluation.persistence import Revisit, find_revisits
 from embodied_liftwm.evaluation.summary import LONG_GAP
 from embodied_liftwm.tensor_tree import TensorTree
 
+LARGEST_SHARE = 0.12
+"""Share of the picture above which an object hides the rest."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -53,16 +56,18 @@ class PointMap:
 def choose_revisits(episodes: Sequence[Episode], count: int) -> list[tuple[int, Revisit]]:
     """The best revisit to show of each of `count` episodes: long gaps before short ones, then the object's size.
 
-    An object is as large as the smaller of how it was seen at best before it left, and how it is seen at the return.
+    An object is as large as the smaller of how it was seen at best before it left, and how it is seen at the return; one that
+    fills the picture comes last, since nothing else is to be seen.
     """
-    best: list[tuple[tuple[bool, int], int, Revisit]] = []
+    best: list[tuple[tuple[bool, bool, int], int, Revisit]] = []
     for index, episode in enumerate(episodes):
         if episode.truth is None:
             continue
         pixels = {int(k): episode.truth.visible_pixels[:, i] for i, k in enumerate(episode.truth.object_id)}
         for revisit in find_revisits(episode.truth.visible_pixels, episode.truth.object_id):
             before = int(pixels[revisit.object_id][: revisit.last_seen + 1].max())
-            best.append(((revisit.gap >= LONG_GAP, min(before, revisit.pixels)), index, revisit))
+            whole = revisit.pixels <= LARGEST_SHARE * episode.rgb[0, ..., 0].size
+            best.append(((revisit.gap >= LONG_GAP, whole, min(before, revisit.pixels)), index, revisit))
     ranked = sorted(best, key=lambda item: (item[0], -item[1]), reverse=True)
     firsts = {index: revisit for _, index, revisit in reversed(ranked)}
     order = list(dict.fromkeys(index for _, index, _ in ranked))
@@ -70,14 +75,15 @@ def choose_revisits(episodes: Sequence[Episode], count: int) -> list[tuple[int, 
 
 
 def frames_of(revisit: Revisit, visible: np.ndarray, hidden: int = 2) -> list[int]:
-    """Frames to show: the object in view, on its way out, out of view, at entry, and back.
+    """Frames to show: the object in view as large as at the return, on its way out, out of view, at entry, and back.
 
     Args:
         revisit: the object's absence.
         visible: its true pixels in each frame. [F]
         hidden: frames while it is away, evenly spaced.
     """
-    before = [int(np.argmax(visible[: revisit.last_seen + 1])), revisit.last_seen]
+    alike = np.abs(visible[: revisit.last_seen + 1].astype(int) - revisit.pixels)
+    before = [int(np.argmin(alike)), revisit.last_seen]
     away = np.linspace(revisit.last_seen, revisit.entry, hidden + 2)[1:-1].round().astype(int).tolist()
     return sorted({*before, *away, revisit.entry, revisit.frame})
 
