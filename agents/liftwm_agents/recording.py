@@ -13,6 +13,7 @@ from embodied_liftwm.errors import UserError
 from liftwm_agents.env_source import CameraSource
 
 PROGRESS_FRAMES = 32
+_STEP_DTYPES = (("action", np.float32), ("reward", np.float32), ("terminated", np.bool_), ("truncated", np.bool_))
 
 
 class Policy(Protocol):
@@ -122,8 +123,8 @@ class _Recorder:
         self._truth = "truth" in info
         for name, value in info.get("truth", {}).items():
             self._put(f"truth/{name}", self.frames, value)
-        for name, value in zip(("action", "reward", "terminated", "truncated"), step, strict=False):
-            self._put(name, self.frames - 1, np.asarray(value, {"action": "f4", "reward": "f4"}.get(name, "?")))
+        for (name, dtype), value in zip(_STEP_DTYPES, step, strict=False):
+            self._put(name, self.frames - 1, np.asarray(value, dtype))
         self._check_intrinsics(np.asarray(intrinsics, np.float32).reshape(3, 3))
         self._infos.append({key: info[key] for key in ("phase", "success", "shortest_path_m") if key in info})
         self.frames += 1
@@ -140,18 +141,17 @@ class _Recorder:
 
     def _check_intrinsics(self, intrinsics: np.ndarray) -> None:
         if self._intrinsics is None:
-            self._intrinsics = intrinsics.copy()
-        elif not np.array_equal(intrinsics, self._intrinsics):
+            self._intrinsics, self._intrinsics_bytes = intrinsics.copy(), intrinsics.tobytes()
+        elif intrinsics.tobytes() != self._intrinsics_bytes:
             raise UserError(f"intrinsics changed at frame {self.frames}: an episode has one camera of fixed focal length")
 
     def _put(self, name: str, row: int, value: np.ndarray) -> None:
-        if name not in self._arrays:
-            self._arrays[name] = np.empty((self._steps + 1, *value.shape), value.dtype)
-        if value.shape != self._arrays[name].shape[1:]:
-            raise UserError(
-                f"{name} changed from {list(self._arrays[name].shape[1:])} to {list(value.shape)} within an episode"
-            )
-        self._arrays[name][row] = value
+        rows = self._arrays.get(name)
+        if rows is None:
+            rows = self._arrays[name] = np.empty((self._steps + 1, *value.shape), value.dtype)
+        if value.shape != rows.shape[1:]:
+            raise UserError(f"{name} changed from {list(rows.shape[1:])} to {list(value.shape)} within an episode")
+        rows[row] = value
 
     def finish(self, meta: dict[str, Any]) -> Episode:
         """The episode so far."""

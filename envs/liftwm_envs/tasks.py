@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.errors import EnvError
-from liftwm_envs.navigation import Grid, bounded_angle, distance_to_discs, distance_to_rectangles, path_length
+from liftwm_envs.navigation import CELL_M, Grid, bounded_angle, distance_to_discs, distance_to_rectangles, path_length
 from liftwm_envs.scene import CLEARANCE_M, Scene, SceneObject, SceneOptions
 from liftwm_envs.simulation import Simulation
 
@@ -198,7 +198,12 @@ TASKS: dict[str, type[Task]] = {"Revisit": Task, "Occlusion": OcclusionTask}
 
 def interpolate(grid: Grid, field: NDArray[np.float64], position: NDArray) -> float:
     """A distance field between cell centres: the best of the surrounding cells, each with the way to its centre."""
-    i, j = grid.cell(position)
-    window = slice(max(i - 1, 0), i + 2), slice(max(j - 1, 0), j + 2)
-    offset = grid.centres[window] - position
-    return float((field[window] + np.sqrt((offset * offset).sum(-1))).min())
+    i, j = grid.cell(position)  # free, and so never on the border
+    x, y = ((float(v) - o) / CELL_M - 0.5 for v, o in zip(position, grid.origin, strict=True))
+    rows = field[i - 1 : i + 2, j - 1 : j + 2].tolist()
+    ways = (
+        value + CELL_M * math.hypot(i - 1 + di - x, j - 1 + dj - y)
+        for di, row in enumerate(rows)
+        for dj, value in enumerate(row)
+    )
+    return min(ways)
