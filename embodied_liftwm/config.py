@@ -22,6 +22,11 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise UserError(f"{name}={value}: must be at least {least}")
 
 
+def _above_zero(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{name}={value}: must be above 0")
+
+
 @dataclass(frozen=True)
 class EnvOptions:
     """Keyword arguments of our environments; see docs/tasks.md."""
@@ -115,6 +120,8 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         if self.span < self.context + self.targets:
             raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")
+        _above_zero("learning_rate", self.learning_rate)
+        _above_zero("grad_clip", self.grad_clip)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,13 @@ class TrainAgentConfig:
     learning_rate: float = 3e-4  # PPO learning_rate
     seed: int = 0  # weights and environments
     device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "rollout_steps"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("batch_size", self.batch_size, 2)
+        _at_least("rollout_steps * num_envs", self.rollout_steps * self.num_envs, 2)
+        _above_zero("learning_rate", self.learning_rate)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from rich.table import Table
 import embodied_liftwm
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import write_text
+from embodied_liftwm.files import disk_errors, write_text
 
 STRIPS = 2
 """Turns away shown in the report."""
@@ -57,7 +57,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     from embodied_liftwm.evaluation.summary import summarize
 
     out = Path(config.out)
-    (out / "report").mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        (out / "report").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     episodes = load_episodes(config)
     models = load_models(config)
@@ -91,7 +92,7 @@ def load_episodes(config: EvaluateConfig) -> list[Any]:
     for position, episode in enumerate(episodes):
         truth_of(episode, position)
         seed = int(episode.meta.get("seed", EVAL_SEED_OFFSET))
-        if str(episode.meta.get("env", "")).startswith("liftwm/") and seed < EVAL_SEED_OFFSET:
+        if "split" in reader.info and seed < EVAL_SEED_OFFSET:  # `liftwm collect` made it, and gave it a half of the seeds
             raise UserError(f"data={config.data} holds training scenes (seed {seed}): collect held-out ones with split=eval")
     return episodes
 

@@ -35,14 +35,23 @@ def open_run(folder: str | Path, config: Any, may_change: Collection[str] = (), 
     mine = yaml.safe_load(yaml.safe_dump(_plain(config)))
     stored = folder / "config.yaml"
     if continued and stored.exists():
-        theirs = yaml.safe_load(stored.read_text()) or {}
-        for name, was, now in _differences(theirs, mine):
+        for name, was, now in _differences(_read(stored), mine):
             if name.partition(".")[0] not in may_change:
                 raise UserError(f"{folder} holds a run with {name}={was}, asked for {name}={now}: choose another run=")
     remove_partials(folder)
     write_text(stored, yaml.safe_dump(mine, sort_keys=False))
     write_text(folder / "versions.txt", "\n".join(versions()) + "\n")
     return folder
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: restore it, or choose another run=")
+    return found
 
 
 def versions() -> list[str]:

@@ -69,8 +69,13 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def read_resume(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimiser's tensors and the trainer's state of a checkpoint."""
-    return _load_tensors(checkpoint / "optimizer.safetensors"), json.loads((checkpoint / "state.json").read_text())
+    """The optimiser's tensors and the trainer's state (with its `step` and `seconds`) of a checkpoint."""
+    tensors, path = _load_tensors(checkpoint / "optimizer.safetensors"), checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text())
+        return tensors, state | {"step": int(state["step"]), "seconds": float(state["seconds"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove {checkpoint}, and the run goes on from the one before") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -90,7 +90,7 @@ class Trainer:
         self.objective.load_state_dict(noise)
         moments = {name: t for name, t in tensors.items() if not name.startswith("objective.")}
         ckpt.restore_optimizer(self.optimizer, moments)
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.step, self.seconds = state["step"], state["seconds"]
 
     @property
     def progress(self) -> float:
