@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FOVY_DEG = 80.0
-_OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])
-_IDENTITY = np.eye(4)
 
 
 def world_from_opencv(xpos: ArrayLike, xmat: ArrayLike) -> NDArray[np.float64]:
     """OpenCV camera pose from MuJoCo's `cam_xpos` [3] and `cam_xmat` [9]: flips the y and z axes of the camera. [4, 4]"""
-    pose = _IDENTITY.copy()
-    np.multiply(np.asarray(xmat).reshape(3, 3), _OPENCV_FROM_OPENGL, out=pose[:3, :3])
-    pose[:3, 3] = xpos
-    return pose
+    x, y, z = np.asarray(xpos, float).tolist()
+    a, b, c, d, e, f, g, h, i = np.asarray(xmat, float).ravel().tolist()
+    return np.array([[a, -b, -c, x], [d, -e, -f, y], [g, -h, -i, z], [0.0, 0.0, 0.0, 1.0]])  # plain floats: once a frame
 
 
 def intrinsics_from_fovy(height: int, width: int, fovy_deg: float = FOVY_DEG) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,6 +65,11 @@ class Simulation:
     def render_segmentation(self) -> NDArray[np.uint16]:
         """Object ids [H, W] of the frame that `render_rgb_depth` drew last."""
         return self._renderer.segmentation()
+
+    def passes(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """The two render passes alone, pixels read but not converted: the least a frame costs. Colour and depth come first."""
+        self.render()
+        return self._renderer.draw, self._renderer.draw_ids
 
     def camera_pose(self) -> NDArray[np.float64]:
         """True `world_from_camera` (OpenCV); not to be written to. [4, 4]"""

@@ -23,6 +23,7 @@ REACH_M = 0.6  # success: camera to surface in the plan
 MIN_CALL_M = 1.5  # the goal's surface is at least so far away along the way when it is called
 LIMIT_FACTOR, LIMIT_EXTRA_STEPS = 1.4, 4  # time allowed after the call, from the oracle's
 _STEP_M, _STEP_RAD = 0.2, 0.3
+_BEYOND_M = REACH_M + 1.5  # from an object's centre, never within reach: objects and the screens around them are smaller
 _REGION_M = REACH_M - 0.15  # what paths lead to: safely within reach
 
 
@@ -147,6 +148,8 @@ class Task:
     def is_success(self, position: NDArray) -> bool:
         """Whether the camera at `position` [2] has reached the called goal."""
         if self.goal is None:
+            return False
+        if math.dist(position.tolist(), self.goal.position) > _BEYOND_M:
             return False
         near = float(self.surface_distance(position, self.goal.id - 1)) < REACH_M
         return near and self.scene.room_at(position) == self.goal.room
