@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from pathlib import Path
@@ -88,7 +89,7 @@ def progress_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("  {task.description:<9} step {task.fields[step]:>6}"),
         BarColumn(bar_width=24),
-        TextColumn("loss {task.fields[loss]:6.3f}  psnr {task.fields[psnr]:5.2f} dB  {task.fields[rate]:5.2f} steps/s"),
+        TextColumn("loss {task.fields[loss]:6.3f}  {task.fields[picture]}  {task.fields[rate]:5.2f} steps/s"),
         TimeElapsedColumn(),
         TextColumn("left {task.fields[left]}"),
         console=console,
@@ -101,7 +102,7 @@ class Meter:
     def __init__(self) -> None:
         self._start: tuple[float, float, float] | None = None
         self.loss = self.psnr = float("nan")
-        self.fields: dict[str, Any] = {"step": 0, "loss": self.loss, "psnr": self.psnr, "rate": 0.0, "left": "?"}
+        self.fields: dict[str, Any] = {"step": 0, "loss": self.loss, "picture": "psnr", "rate": 0.0, "left": "?"}
 
     def update(self, row: dict[str, float], progress: float) -> dict[str, Any]:
         """Take in one step's row; returns the fields of the bar."""
@@ -110,15 +111,16 @@ class Meter:
         self.loss, self.psnr = self._mean(self.loss, row["loss"]), self._mean(self.psnr, row["psnr"])
         step, seconds, before = self._start
         spent = max(row["seconds"] - seconds, 1e-9)
-        self.fields = {"step": int(row["step"]), "loss": self.loss, "psnr": self.psnr, "rate": (row["step"] - step) / spent}
+        picture = "depth first" if math.isnan(row["psnr"]) else f"psnr {self.psnr:5.2f} dB"
+        self.fields = {"step": int(row["step"]), "loss": self.loss, "picture": picture, "rate": (row["step"] - step) / spent}
         minutes, rest = divmod(round(spent * (1.0 - progress) / max(progress - before, 1e-6)), 60)
         self.fields["left"] = f"{minutes}:{rest:02d}" if progress > before else "?"
         return self.fields
 
     def __str__(self) -> str:
         f = self.fields
-        return f"step {f['step']}, loss {f['loss']:.3f}, psnr {f['psnr']:.2f} dB, {f['rate']:.2f} steps/s, left {f['left']}"
+        return f"step {f['step']}, loss {f['loss']:.3f}, {f['picture']}, {f['rate']:.2f} steps/s, left {f['left']}"
 
     @staticmethod
     def _mean(old: float, new: float) -> float:
-        return new if old != old else old + 0.05 * (new - old)
+        return new if math.isnan(old) else old + 0.05 * (new - old)
