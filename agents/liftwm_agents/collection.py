@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import importlib.metadata
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from embodied_liftwm import __version__
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.storage import FORMAT, INFO, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors, remove_partials
 from liftwm_agents.collection_workers import Report, Shard, run_shards
-from liftwm_agents.env_source import EnvSource, find_env
+from liftwm_agents.env_source import EnvSource, find_env, versions
 
 SAME = ("env", "env_options", "steps", "policy", "split", "seed", "episodes_per_shard")
 """Settings that every episode of a dataset shares."""
@@ -129,15 +126,3 @@ def _flat(info: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse(folder: Path, key: str, stored: Any, wanted: Any) -> NoReturn:
     raise UserError(f"{folder} was collected with {key}={stored}, not {key}={wanted}: use the same, or choose another out=")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the content of an episode."""
-    names = ("numpy", "mujoco", "gymnasium")
-    return {"embodied_liftwm": __version__, **{name: importlib.metadata.version(name) for name in names}}
-
-
-def use_renderer(renderer: str) -> None:
-    """Choose the GL of this process, before MuJoCo is imported."""
-    if renderer != "auto":
-        os.environ["MUJOCO_GL"] = renderer

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from embodied_liftwm import __version__
 from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.errors import UserError
 
@@ -115,3 +117,15 @@ def _function(path: str) -> Callable[[], Any]:
     module, _, attribute = path.partition(":")
     _import(module, path)
     return getattr(sys.modules[module], attribute)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the content of an episode."""
+    names = ("numpy", "mujoco", "gymnasium")
+    return {"embodied_liftwm": __version__, **{name: importlib.metadata.version(name) for name in names}}
+
+
+def use_renderer(renderer: str) -> None:
+    """Choose the GL of this process, before MuJoCo is imported."""
+    if renderer != "auto":
+        os.environ["MUJOCO_GL"] = renderer

@@ -10,8 +10,7 @@ import gymnasium as gym
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
-from liftwm_agents.collection import use_renderer, versions
-from liftwm_agents.env_source import EnvSource
+from liftwm_agents.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.recording import Policy, RandomActions, record_episode
 
 

@@ -27,9 +27,9 @@ from embodied_liftwm.config import BenchConfig, CollectConfig
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.data.storage import FORMAT, write_info
 from embodied_liftwm.files import write_text
-from liftwm_agents.collection import CollectProgress, collect, versions
+from liftwm_agents.collection import CollectProgress, collect
 from liftwm_agents.collection_workers import Report, Shard, ShardWriter, collect_shard
-from liftwm_agents.env_source import EnvSource, find_env
+from liftwm_agents.env_source import EnvSource, find_env, versions
 from liftwm_agents.shard_collector import ShardCollector
 
 TARGET = 0.85
