@@ -1,6 +1,6 @@
 """Kill a running command again and again with `kill -9`, and compare what it leaves with an undisturbed run.
 
-    python benchmarks/kill_test.py collect [kills=20] [seed=0] [out=results]
+    python benchmarks/kill_test.py collect|train [kills=20] [seed=0] [out=results]
 
 Every kill hits, at a random time after a random amount of progress (none, now and then: start-up is hit too), the command's
 process or one of its workers. After each, everything on disk must be
@@ -25,8 +25,12 @@ from typing import Protocol
 class Target(Protocol):
     """A command that can be killed and continued."""
 
+    def prepare(self, scratch: Path) -> None:
+        """Make in `scratch` what the command needs beside its own folder."""
+        ...
+
     def command(self, folder: Path) -> list[str]:
-        """The command line that begins or continues the work in `folder`."""
+        """The command line that begins or continues the work in `folder`, a folder in `scratch`."""
         ...
 
     def finished(self, folder: Path) -> int:
@@ -43,7 +47,10 @@ class Target(Protocol):
 
 
 class Collect:
-    """`liftwm collect` of small real episodes."""
+    """`liftwm collect` of small real episodes; progress is episodes."""
+
+    def prepare(self, scratch: Path) -> None:
+        return
 
     def command(self, folder: Path) -> list[str]:
         words = ["episodes=600", "steps=24", "env_options.image_size=32", "workers=2", "episodes_per_shard=8"]
@@ -77,7 +84,45 @@ class Collect:
         return ""
 
 
-TARGETS: dict[str, Target] = {"collect": Collect()}
+class Train:
+    """`liftwm train` of a tiny model on a few real episodes, with many checkpoints; progress is steps."""
+
+    STEPS = 400
+
+    def prepare(self, scratch: Path) -> None:
+        words = ["episodes=4", "steps=24", "env_options.image_size=32", "workers=1", f"out={scratch / 'data'}"]
+        subprocess.run([sys.executable, "-m", "embodied_liftwm.cli", "collect", *words], check=True, stdout=subprocess.DEVNULL)
+
+    def command(self, folder: Path) -> list[str]:
+        words = [f"data={folder.parent / 'data'}", f"run={folder}", f"steps={self.STEPS}", "save_every=2", "threads=1"]
+        words += ["model.budget=256", "model.latent_dim=4", "model.stride=4", "model.width=8", "model.planes=8"]
+        words += ["batch_size=1", "context=3", "targets=2", "span=12", "log_every=1"]
+        return [sys.executable, "-m", "embodied_liftwm.cli", "train", *words]
+
+    def finished(self, folder: Path) -> int:
+        import embodied_liftwm
+        from embodied_liftwm.training.checkpoint import checkpoints, read_resume
+
+        found = checkpoints(folder)
+        if not found:
+            return 0
+        for checkpoint in found:
+            embodied_liftwm.load(str(checkpoint))
+        return int(read_resume(found[-1])[1]["step"])
+
+    def progress(self, folder: Path) -> int:
+        return max((int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*")), default=0)
+
+    def difference(self, one: Path, other: Path) -> str:
+        for name in ("model.safetensors", "model.json", "optimizer.safetensors"):
+            mine, theirs = (sorted((run / "checkpoints").iterdir())[-1] / name for run in (one, other))
+            if mine.parent.name != theirs.parent.name or mine.read_bytes() != theirs.read_bytes():
+                return f"{name} of {mine.parent.name} and {theirs.parent.name}"
+        steps = [[row.split(",")[0] for row in (run / "metrics.csv").read_text().splitlines()] for run in (one, other)]
+        return "" if steps[0] == steps[1] else "the steps in metrics.csv"
+
+
+TARGETS: dict[str, Target] = {"collect": Collect(), "train": Train()}
 
 
 def main(words: list[str]) -> int:
@@ -86,6 +131,7 @@ def main(words: list[str]) -> int:
     target, kills, rng = TARGETS[name], int(options.get("kills", 20)), random.Random(int(options.get("seed", 0)))
     with tempfile.TemporaryDirectory() as scratch:
         whole, folder = Path(scratch) / "whole", Path(scratch) / "killed"
+        target.prepare(Path(scratch))
         begin = time.monotonic()
         subprocess.run(target.command(whole), check=True, stdout=subprocess.DEVNULL)
         total = target.finished(whole)
