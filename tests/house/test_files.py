@@ -1,0 +1,83 @@
+"""Files are written whole or not at all, and what the disk refuses is one line."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import (
+    disk_errors,
+    errno_of,
+    remove_folder,
+    remove_partials,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_text,
+)
+
+
+def test_a_file_appears_whole_in_folders_made_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "note.txt"
+    with whole_file(path) as partial:
+        assert partial.parent == path.parent and partial.suffix == ".txt"
+        partial.write_text("half")
+        assert not path.exists()
+    write_text(path, "whole")
+    write_bytes(path.with_name("bytes"), memoryview(b"\x00\x01"))
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == {"note.txt": b"whole", "bytes": b"\x00\x01"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), KeyError("x"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_fails_half_way_leaves_the_old_file_alone(tmp_path: Path, error: BaseException) -> None:
+    write_text(tmp_path / "note", "old")
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)), whole_file(tmp_path / "note") as partial:
+        partial.write_text("ne")
+        raise error
+    assert [p.name for p in tmp_path.iterdir()] == ["note"] and (tmp_path / "note").read_text() == "old"
+
+
+def test_a_folder_appears_whole_and_goes_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "runs" / "step") as partial:
+        (partial / "weights").write_text("1")
+        assert not (tmp_path / "runs" / "step").exists()
+    assert (tmp_path / "runs" / "step" / "weights").read_text() == "1"
+    with pytest.raises(UserError, match="cannot write"), whole_folder(tmp_path / "runs" / "step") as partial:
+        (partial / "weights").write_text("2")
+    assert (tmp_path / "runs" / "step" / "weights").read_text() == "1"
+    remove_folder(tmp_path / "runs" / "step")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".partial-7-step").mkdir()
+    (tmp_path / ".partial-7-step" / "weights").write_text("")
+    (tmp_path / ".partial-8-note").write_text("")
+    (tmp_path / "note").write_text("")
+    remove_partials(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write here: the disk is full: free some space"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot write here: the folder is on a read-only disk"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot write here: the folder cannot be written"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),  # as safetensors says it
+        (OSError("Unable to write (file write failed: errno = 28, error message = 'No space')"), "the disk is full"),  # HDF5
+    ],
+)
+def test_what_the_disk_refuses_is_told(error: Exception, line: str) -> None:
+    with pytest.raises(UserError) as told, disk_errors("here"):
+        raise error
+    assert line in str(told.value) and told.value.__cause__ is error
+
+
+def test_other_errors_pass() -> None:
+    assert errno_of(ValueError("shape [28]")) is None
+    with pytest.raises(ValueError, match="ours"), disk_errors("here"):
+        raise ValueError("ours")
