@@ -53,7 +53,7 @@ class Collect:
         return
 
     def command(self, folder: Path) -> list[str]:
-        words = ["episodes=1900", "steps=24", "env_options.image_size=32", "workers=2", "episodes_per_shard=8"]
+        words = ["episodes=4000", "steps=24", "env_options.image_size=32", "workers=2", "episodes_per_shard=8"]
         return [sys.executable, "-m", "embodied_liftwm.cli", "collect", *words, f"out={folder}"]
 
     def finished(self, folder: Path) -> int:
