@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -138,7 +140,7 @@ def main(words: list[str]) -> int:
         print(f"undisturbed: {total} in {time.monotonic() - begin:.0f} s", flush=True)
         rows = []
         while len(rows) < kills:
-            rows += _killed_run(target, folder, kills - len(rows), total // (6 * kills), rng)
+            rows += _killed_run(target, folder, kills - len(rows), total // (2 * kills), rng)
         done = target.finished(folder)
         subprocess.run(target.command(folder), check=True, stdout=subprocess.DEVNULL)
         lost = [row for row in rows if row["after"] < row["before"]]
@@ -152,7 +154,7 @@ def main(words: list[str]) -> int:
 def _killed_run(target: Target, folder: Path, kills: int, advance: int, rng: random.Random) -> list[dict[str, object]]:
     """Run until the command itself is killed, or ends; workers that are killed on the way are replaced by the command."""
     rows: list[dict[str, object]] = []
-    process = subprocess.Popen(target.command(folder), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(target.command(folder), stdout=subprocess.DEVNULL, start_new_session=True)
     while len(rows) < kills:
         goal = target.progress(folder) + rng.randint(0, 2 * advance)
         while target.progress(folder) < goal and process.poll() is None:
@@ -166,7 +168,8 @@ def _killed_run(target: Target, folder: Path, kills: int, advance: int, rng: ran
         _kill(victim)
         time.sleep(0.5)  # orphans end by themselves
         whom = "command" if victim == process.pid else "worker"
-        rows.append({"kill": whom, "before": before, "after": target.finished(folder)})
+        with _paused(process.pid):  # reading takes longer than collecting
+            rows.append({"kill": whom, "before": before, "after": target.finished(folder)})
         print(rows[-1], flush=True)
         if whom == "command":
             break
@@ -192,6 +195,18 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+@contextmanager
+def _paused(group: int) -> Iterator[None]:
+    """Hold every process of a group, if there is one left."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> None:
