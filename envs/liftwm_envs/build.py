@@ -21,6 +21,7 @@ TIMESTEP_S = 0.0125
 ZNEAR_M, ZFAR_M = 0.04, 40.0
 CAMERA_NAME = "eye"
 AGENT_NAME = "agent"
+OBJECT_GROUP = 1  # geom group of objects, so that they can be drawn alone; structure is in 0
 SCREEN_SUNK_M = -(SCREEN_HEIGHT_M + 0.4)
 _BOX, _CYLINDER = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
 _PANEL_M = 0.025  # half thickness of a screen's panels
@@ -198,7 +199,7 @@ def _add_object(spec: mujoco.MjSpec, item: SceneObject) -> None:
     body = spec.worldbody.add_body(name=object_body(item.id), pos=[*item.position, 0], quat=_yaw_quat(item.yaw))
     colour = [*(float(v) for v in item.colour), 1.0]
     for shape, size, z in _parts(item.shape, item.size):
-        geom = {"rgba": colour, "material": f"grain{item.grain}", "pos": [0, 0, z]}
+        geom = {"rgba": colour, "material": f"grain{item.grain}", "pos": [0, 0, z], "group": OBJECT_GROUP}
         if shape == "cone":
             mesh = spec.add_mesh(name=f"cone{item.id}")
             mesh.uservert = _cone_vertices(size[0], size[1]).ravel()

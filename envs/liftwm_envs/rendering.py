@@ -1,4 +1,4 @@
-"""Off-screen rendering: one GL context per process, colour and depth in one pass, segmentation in one more.
+"""Off-screen rendering: one GL context per process, colour and depth in one pass, objects' ids in a smaller one.
 
 All renderers of a process share one GL context: re-creating environments never frees another's objects, which is how black
 frames come about. A forked child makes a context of its own.
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.backend import GL_HELP
+from liftwm_envs.build import OBJECT_GROUP
 from liftwm_envs.engine import mujoco
 from liftwm_envs.errors import EnvError
 
@@ -123,13 +124,15 @@ class Renderer:
         self._target: _Target | None = _take_target(model)
         self._scene, self._context = self._target.scene, self._target.context
         self._pid = os.getpid()
-        self._option = mujoco.MjvOption()
+        self._option, self._objects_only = mujoco.MjvOption(), mujoco.MjvOption()
+        self._objects_only.geomgroup[:] = 0
+        self._objects_only.geomgroup[OBJECT_GROUP] = 1
         self._camera = mujoco.MjvCamera()
         self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
         self._viewport = mujoco.MjrRect(0, 0, width, height)
         self._rgb = np.zeros((height, width, 3), np.uint8)
         self._ids = np.zeros((height, width, 3), np.uint8)
-        self._depth = np.zeros((height, width), np.float32)
+        self._depth, self._ids_depth = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
         near, far = (float(v) * model.stat.extent for v in (model.vis.map.znear, model.vis.map.zfar))
         self._depth_scale, self._depth_shift = np.float32(near * far / (far - near)), np.float32(near / (far - near))
         self._far = 0.99 * far
@@ -155,19 +158,34 @@ class Renderer:
 
     def draw(self) -> None:
         """The colour-and-depth pass alone, into this renderer's buffers. The context must be bound, as any frame leaves it."""
-        mujoco.mjv_updateScene(
-            self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        self._update(self._option)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, self._depth, self._viewport, self._context)
 
     def draw_ids(self) -> None:
-        """The segmentation pass alone, of what `draw` drew."""
+        """The segmentation pass alone, of what `draw` drew: objects, without the structure that may stand before them.
+
+        `_object_ids` tells by depth what is hidden. Where pixels are drawn in software, that takes half the time of a pass
+        with everything in it.
+        """
+        self._update(self._objects_only)
+        self._render_ids()
+        mujoco.mjr_readPixels(self._ids, self._ids_depth, self._viewport, self._context)
+
+    def draw_all_ids(self) -> None:
+        """A segmentation pass with everything in it, as a simulator's user would write it: what benchmarks compare with."""
+        self._render_ids()
+        mujoco.mjr_readPixels(self._ids, None, self._viewport, self._context)
+
+    def _update(self, option: mujoco.MjvOption) -> None:
+        every = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, self._data, option, None, self._camera, every, self._scene)
+
+    def _render_ids(self) -> None:
         flags = self._scene.flags
         flags[_SEGMENT] = flags[_IDCOLOR] = 1
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         flags[_SEGMENT] = flags[_IDCOLOR] = 0
-        mujoco.mjr_readPixels(self._ids, None, self._viewport, self._context)
 
     def close(self) -> None:
         """Hand this renderer's GL objects on, or free them; harmless twice."""
@@ -200,7 +218,9 @@ class Renderer:
         index = self._ids[::-1, :, 0].astype(np.intp)
         if self._scene.ngeom > 254:
             index += 256 * self._ids[::-1, :, 1].astype(np.intp)
-        return self._lookup.take(index)
+        ids = self._lookup.take(index)
+        ids *= self._ids_depth[::-1] == self._depth[::-1]  # else something stands before it; GL repeats depths exactly
+        return ids
 
     def _object_of_segment(self) -> NDArray[np.uint16]:
         """Table from a rendered id (scene geom's `segid` + 1; 0 is background) to the object id of that geom's body."""

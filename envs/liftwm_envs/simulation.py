@@ -67,9 +67,9 @@ class Simulation:
         return self._renderer.segmentation()
 
     def passes(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        """The two render passes alone, pixels read but not converted: the least a frame costs. Colour and depth come first."""
+        """Two render passes of everything, pixels read but not converted, as a bare loop has them. Colour and depth come first."""
         self.render()
-        return self._renderer.draw, self._renderer.draw_ids
+        return self._renderer.draw, self._renderer.draw_all_ids
 
     def camera_pose(self) -> NDArray[np.float64]:
         """True `world_from_camera` (OpenCV); not to be written to. [4, 4]"""

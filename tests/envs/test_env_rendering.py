@@ -106,6 +106,39 @@ def test_segmentation_marks_objects_where_they_are_and_in_their_colour() -> None
     assert np.quantile(errors, 0.95) < 0.12
 
 
+@pytest.mark.parametrize(("screens", "embodiment"), [(False, "base"), (True, "base"), (False, "drone")])
+def test_objects_drawn_alone_are_hidden_by_what_stands_before_them(screens: bool, embodiment: str) -> None:
+    """The same ids, pixel for pixel, as from a segmentation pass with everything in it."""
+    hidden = 0
+    for seed in range(6):
+        simulation = Simulation(make_scene(seed, SceneOptions(screens=screens)), embodiment, 64)
+        draw, draw_all_ids = simulation.passes()
+        for turn in range(8):
+            for screen in simulation.scene.screens[: turn % 3]:
+                simulation.lift_screen(screen.id)
+            simulation.action[-1] = 1.0
+            simulation.step()
+            segmentation = simulation.render()[2]
+            alone = simulation._renderer._lookup[simulation._renderer._ids[::-1, :, 0]] > 0
+            draw()
+            draw_all_ids()
+            assert np.array_equal(_all_ids(simulation), segmentation)
+            hidden += int((alone & (segmentation == 0)).sum())
+        simulation.close()
+    assert hidden > 500
+
+
+def _all_ids(simulation: Simulation) -> np.ndarray:
+    """Object ids of the last pass with everything in it, by the names of bodies. [H, W]"""
+    renderer, model = simulation._renderer, simulation.model
+    table = np.zeros(256, np.uint16)
+    for k in range(renderer._scene.ngeom):
+        geom = renderer._scene.geoms[k]
+        name = model.body(model.geom_bodyid[geom.objid]).name
+        table[geom.segid + 1] = int(name.removeprefix("object")) if name.startswith("object") else 0
+    return table[renderer._ids[::-1, :, 0]]
+
+
 def test_structure_is_desaturated_and_textured() -> None:
     for seed in range(4):
         simulation = Simulation(make_scene(seed, SceneOptions()), "base", 64)
