@@ -9,7 +9,7 @@ from collections.abc import Callable
 from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.errors import UserError
 
-BENCHES = {"collect": "embodied_liftwm.commands.bench_collect"}
+BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in ("collect", "rasterize", "train", "state")}
 """Name -> the module whose `run(config)` times it."""
 
 

@@ -7,42 +7,27 @@ is everything `liftwm collect` does in a worker: build and reset environments, p
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from embodied_liftwm.commands.bench_table import Row, machine, report
 from embodied_liftwm.config import BenchConfig, CollectConfig
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.data.storage import FORMAT, write_info
-from embodied_liftwm.files import write_text
 from liftwm_agents.collection import CollectProgress, collect
 from liftwm_agents.collection_workers import Report, Shard, ShardWriter, collect_shard
-from liftwm_agents.env_source import EnvSource, find_env, versions
+from liftwm_agents.env_source import EnvSource, find_env
 from liftwm_agents.shard_collector import ShardCollector
 
 TARGET = 0.85
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    frames_per_s: list[float]  # one per repeat
-    ratio: list[float]  # to the bare loop, or to one worker; one per repeat
-    cpu_ms: list[float] = field(default_factory=list)  # CPU time a frame, all threads; steadier where others use the machine
 
 
 @dataclass(frozen=True)
@@ -67,27 +52,37 @@ def run(config: BenchConfig) -> int:
     source = find_env(config.env)
     settings = CollectConfig(env=config.env, env_options=config.env_options, workers=1)
     settings = replace(settings, episodes=max(1, round(config.frames / (settings.steps + 1))))
+    about = {"env": config.env, "image_size": config.env_options.image_size}
     with console.status("timing one process") as status:
         bare, whole, shares = _one_process(settings, source, config.repeats)
         rows = [
-            Row("bare loop", [1 / t.wall for t in bare], [1.0] * len(bare), [1e3 * t.cpu for t in bare]),
-            Row(
-                "whole collection",
-                [1 / t.wall for t in whole],
-                [b.wall / w.wall for w, b in zip(whole, bare, strict=True)],
-                [1e3 * t.cpu for t in whole],
-            ),
+            Row(about | {"what": name}, _measures(costs, [b.wall for b in bare]))
+            for name, costs in (("bare loop", bare), ("whole collection", whole))
         ]
         alone = 0.0
         for workers in range(1, config.workers + 1):
             status.update(f"timing {workers} workers")
             speeds = [_workers(settings, workers) for _ in range(config.repeats)]
             alone = alone or statistics.median(speeds)
-            rows.append(Row(f"liftwm collect workers={workers}", speeds, [speed / alone for speed in speeds]))
-    machine = {"cpu": _cpu(), "cores": str(os.cpu_count()), "python": platform.python_version(), **versions()}
-    _show(console, config, rows, shares, machine)
-    _write(Path(config.out) / "bench_collect.csv", config, rows, machine)
+            measures = {"frames/s": speeds, "times one worker": [speed / alone for speed in speeds]}
+            rows.append(Row(about | {"what": f"liftwm collect workers={workers}"}, measures))
+    path = Path(config.out) / "bench_collect.csv"
+    report(console, "collecting", rows, machine("numpy", "mujoco", "gymnasium"), path)
+    console.print("a frame of the whole, ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in shares.items()), soft_wrap=True)
+    reached = statistics.median(rows[1].measures["of the bare loop"])
+    by_cpu = statistics.median(b.cpu / w.cpu for b, w in zip(bare, whole, strict=True))
+    verdict = "reaches" if reached >= TARGET else "misses"
+    console.print(f"{100 * reached:.0f} % of the bare loop per process ({verdict} 85 %), {100 * by_cpu:.0f} % by CPU time")
     return 0
+
+
+def _measures(costs: list[Cost], bare: list[float]) -> dict[str, list[float]]:
+    """Speed, ratio to the bare loop's seconds, and CPU time, all threads: steadier where others use the machine."""
+    return {
+        "frames/s": [1 / cost.wall for cost in costs],
+        "of the bare loop": [b / cost.wall for cost, b in zip(costs, bare, strict=True)],
+        "CPU ms a frame": [1e3 * cost.cpu for cost in costs],
+    }
 
 
 def _one_process(settings: CollectConfig, source: EnvSource, repeats: int) -> tuple[list[Cost], list[Cost], dict[str, float]]:
@@ -210,50 +205,3 @@ def _workers(settings: CollectConfig, workers: int) -> float:
         collect(replace(settings, out=folder, workers=workers, episodes=episodes, episodes_per_shard=shard), stamp)
     (begin, before), (end, after) = stamps[0], stamps[-1]
     return (after - before) / (end - begin)
-
-
-def _cpu() -> str:
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _show(console: Console, config: BenchConfig, rows: list[Row], shares: dict[str, float], machine: dict[str, str]) -> None:
-    size = config.env_options.image_size
-    table = Table(
-        title=f"collecting {config.env}, {size} x {size}: median of {config.repeats} [least to most]", title_justify="left"
-    )
-    for column in ("", "frames/s", "ratio", "CPU ms a frame"):
-        table.add_column(column)
-    for row in rows:
-        cpu = _spread(row.cpu_ms, ".2f") if row.cpu_ms else ""
-        table.add_row(row.what, _spread(row.frames_per_s, ".0f"), _spread(row.ratio, ".2f"), cpu)
-    console.print(table)
-    console.print("a frame of the whole, ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in shares.items()), soft_wrap=True)
-    reached = statistics.median(rows[1].ratio)
-    by_cpu = statistics.median(b / w for b, w in zip(rows[0].cpu_ms, rows[1].cpu_ms, strict=True))
-    verdict = "reaches" if reached >= TARGET else "misses"
-    console.print(f"{100 * reached:.0f} % of the bare loop per process ({verdict} 85 %), {100 * by_cpu:.0f} % by CPU time")
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
-
-
-def _spread(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} [{min(values):{form}} to {max(values):{form}}]"
-
-
-def _write(path: Path, config: BenchConfig, rows: list[Row], machine: dict[str, str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["env", "image_size", "what", "repeat", "frames_per_s", "ratio", "cpu_ms", *machine])
-    for row in rows:
-        for repeat, (speed, ratio) in enumerate(zip(row.frames_per_s, row.ratio, strict=True)):
-            size = config.env_options.image_size
-            cpu_ms = f"{row.cpu_ms[repeat]:.4f}" if row.cpu_ms else ""
-            writer.writerow([config.env, size, row.what, repeat, f"{speed:.1f}", f"{ratio:.4f}", cpu_ms, *machine.values()])
-    write_text(path, text.getvalue())

@@ -20,7 +20,7 @@ from rich.console import Console
 from embodied_liftwm.commands import collect, evaluate, train_agent
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, watch
-from embodied_liftwm.config import DemoConfig, TrainConfig
+from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 
 
@@ -34,7 +34,8 @@ def run(config: DemoConfig) -> None:
     episodes = config.collect.episodes
     _stage(console, 1, f"collect {episodes} episodes of {env}: an agent with a camera tours rooms and looks around")
     collect.run(replace(config.collect, out=str(train_data), split="train"))
-    collect.run(replace(config.collect, out=str(eval_data), split="eval", episodes=config.eval_episodes))
+    evaluated = replace(config.collect, out=str(eval_data), split="eval", episodes=config.eval_episodes)
+    collect.run(replace(evaluated, seed=REPORT_SEED + config.collect.seed))
 
     minutes = config.train.minutes
     _stage(console, 2, f"train two world models side by side, {minutes:g} minutes each, on what was seen: no depth, no maps")
