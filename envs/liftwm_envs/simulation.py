@@ -67,7 +67,7 @@ class Simulation:
         return self._renderer.segmentation()
 
     def passes(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Two render passes of everything, pixels read but not converted, as a bare loop has them. Colour and depth come first."""
+        """Two passes of everything, pixels read but not converted, as a bare loop has them; colour and depth come first."""
         self.render()
         return self._renderer.draw, self._renderer.draw_all_ids
 
