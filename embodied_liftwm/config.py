@@ -84,8 +84,9 @@ class ModelConfig:
     recurrent_dim: int = 512  # units of the baseline's GRU
     planes: int = 40  # depth hypotheses per cell, uniform in log-depth
     max_depth_m: float = 10.0  # the farthest of them, metres
-    min_depth_m: float = 0.25 # and the nearest
+    min_depth_m: float = 0.25  # and the nearest
     stereo_sources: int = 2  # recent frames that depth is triangulated with; 0 for monocular depth alone
+    epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 
     def __post_init__(self) -> None:
         _at_least("model.budget", self.budget, 16)

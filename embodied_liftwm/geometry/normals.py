@@ -1,4 +1,4 @@
-"""Surface normals of a depth map."""
+"""Surface normals of a depth map, and how well depths and normals agree."""
 
 from __future__ import annotations
 
@@ -41,3 +41,34 @@ def _difference(points: Tensor, valid: Tensor, dim: int) -> tuple[Tensor, Tensor
     before, after = ((1, 0), (0, 1)) if dim == 2 else ((0, 0, 1, 0), (0, 0, 0, 1))
     total = F.pad(step, (0, 0, *before)) + F.pad(step, (0, 0, *after))
     return total, F.pad(usable, before) | F.pad(usable, after)
+
+
+LEAST_COSINE = 0.05
+"""Between a normal and the line of sight: a surface seen from its edge or its back says nothing of its neighbours."""
+
+
+def coherence_errors(depth: Tensor, normal: Tensor, intrinsics: Tensor, reach: tuple[int, ...]) -> Tensor:
+    """How far the plane through each pixel, with its normal, misses the depths of its neighbours.
+
+    Args:
+        depth: z-depth in metres, above 0. [B, H, W]
+        normal: unit normals in the camera frame, towards the camera. [B, 3, H, W]
+        intrinsics: pixels. [B, 3, 3]
+        reach: pixels between neighbours; all four directions of each are taken.
+
+    Returns:
+        Absolute log-ratios of depth on the plane to the neighbour's own, pixels and neighbours in one axis. [B, M]
+    """
+    rays = camera_rays(intrinsics, *depth.shape[-2:]).movedim(-1, 1)
+    log_depth = depth.log()
+    facing = torch.log((-(normal * rays).sum(1)).clamp_min(LEAST_COSINE))
+    errors = []
+    for step in reach:
+        for dim in (1, 2):
+            size = depth.shape[dim] - step
+            for here, there in ((0, step), (step, 0)):
+                n, r = normal.narrow(dim + 1, here, size), rays.narrow(dim + 1, there, size)
+                towards = torch.log((-(n * r).sum(1)).clamp_min(LEAST_COSINE))
+                on_plane = (log_depth + facing).narrow(dim, here, size) - towards
+                errors.append((on_plane - log_depth.narrow(dim, there, size)).abs().flatten(1))
+    return torch.cat(errors, dim=1)

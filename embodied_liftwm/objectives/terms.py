@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embodied_liftwm.geometry.normals import coherence_errors
 from embodied_liftwm.geometry.warp import backward_warp
 from embodied_liftwm.objectives.photometric import edge_aware_smoothness, photometric_error
 from embodied_liftwm.protocols import Camera
@@ -28,6 +29,8 @@ class Lifted(NamedTuple):
     cost: Tensor  # [F, S, P, h, w] colour difference under each plane, over a small window
     known: Tensor  # [F, S, P, h, w] bool
     rgb: Tensor  # [F, 3, h, w] the frames, a pixel a cell
+    normal: Tensor  # [F, 3, h, w] unit, in the camera's frame
+    intrinsics: Tensor  # [F, 3, 3] of the grid of cells
 
 
 class Viewed(NamedTuple):
@@ -185,6 +188,28 @@ class SmoothnessTerm(Term):
         return -torch.cat(slopes, dim=1) / self.SCALE
 
 
+class DepthNormalTerm(Term):
+    """log p(depth | normal): depth-normal coherence, a weak Laplace prior that surfaces are as flat as their normals say.
+
+    The plane through a cell's point with the cell's normal n meets the ray r_j of a neighbour at
+    z_j = z_i (n . r_i) / (n . r_j) (the depth-from-normal relation of Qi et al. 2018, GeoNet); the term is minus the absolute
+    log-ratio of that to the neighbour's own depth, up to `LARGEST`, where a surface ends. Unlike `smoothness` it does not ask
+    for surfaces that face the camera, and it is free of the scale of the scene. The noise scale is not learned: both sides are
+    the model's own, so a scale that shrinks with their difference is rewarded for flattening everything.
+    """
+
+    name = "depth_normal"
+    LARGEST = 0.3
+    REACH = (1, 2)  # cells between neighbours
+
+    def log_prob(self, rollout: Rollout) -> Tensor:
+        if rollout.lifted is None:
+            return _nothing(rollout)
+        lifted = rollout.lifted
+        error = coherence_errors(lifted.depth, lifted.normal, lifted.intrinsics, self.REACH)
+        return -error.clamp_max(self.LARGEST).mean(1).view(rollout.batch_size, -1)
+
+
 class EgoMotionTerm(Term):
     """p(twist | action, last twist): Laplace with the model's own scale."""
 
@@ -225,6 +250,6 @@ class ContinuationTerm(Term):
 
 TERMS: dict[str, type[Term]] = {
     term.name: term
-    for term in (FrameTerm, MultiViewTerm, SmoothnessTerm, EgoMotionTerm, RewardTerm, ContinuationTerm)
+    for term in (FrameTerm, MultiViewTerm, SmoothnessTerm, DepthNormalTerm, EgoMotionTerm, RewardTerm, ContinuationTerm)
 }
 """Every term by its name in `TrainConfig.terms`."""

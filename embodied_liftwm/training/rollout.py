@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.data.sampling import Batch
+from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.geometry.plane_sweep import window_cost
 from embodied_liftwm.geometry.se3 import relative_pose, se3_log
 from embodied_liftwm.memory.keyframes import has_parallax
@@ -50,7 +51,8 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
     if sweep is not None:
         rgb = F.avg_pool2d(t["rgb"].flatten(0, 1), model.config.stride)
         cost = window_cost(sweep.cost.flatten(0, 1), MATCHING_CELLS).view_as(sweep.cost)
-        lifted = Lifted(encoding.log_belief, encoding.depth, cost, sweep.known, rgb)
+        intrinsics = resize_intrinsics(cameras.intrinsics, 1.0 / model.config.stride)
+        lifted = Lifted(encoding.log_belief, encoding.depth, cost, sweep.known, rgb, encoding.normal, intrinsics)
     return Rollout(
         batch_size=len(t["rgb"]),
         lifted=lifted,
@@ -117,4 +119,3 @@ def _cameras(intrinsics: Tensor, poses: Tensor, size: int) -> Camera:
     """Cameras of views [B, V, 4, 4] that share each row's intrinsics [B, 3, 3], flattened to B * V."""
     views = poses.shape[1]
     return Camera(intrinsics.repeat_interleave(views, dim=0), poses.flatten(0, 1), size, size)
-

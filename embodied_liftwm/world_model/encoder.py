@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.plane_sweep import Sweep, mean_cost, plane_sweep
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention
 from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
@@ -28,6 +29,10 @@ TYPICAL_SPREAD_SEEN = 0.1
 """Spread of a log-depth at which opacity is neither raised nor lowered."""
 MODE_REACH = 2
 """The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
+
+
+PATCH_PX = 4
+"""Side of the patches that attend to each other along epipolar lines."""
 
 
 class Sources(NamedTuple):
@@ -46,6 +51,7 @@ class Encoding(NamedTuple):
     spread: Tensor  # [B, h, w] standard deviation of the log-depth
     opacities: Tensor  # [B, h, w] in (0, 1)
     latents: Tensor  # [B, D, h, w]
+    normal: Tensor  # [B, 3, h, w] unit surface normal in the camera's frame, towards the camera
 
 
 class Encoder(nn.Module):
@@ -59,12 +65,15 @@ class Encoder(nn.Module):
         self.register_buffer("log_planes", log_planes, persistent=False)
         self.stem = nn.Conv2d(3 + 4, config.width, config.stride, stride=config.stride)
         self.match = nn.Conv2d(config.planes, config.width, 1)
+        depth_range, heads = (config.min_depth_m, config.max_depth_m), config.epipolar_heads
+        self.attention = EpipolarAttention(config.width, config.width, PATCH_PX, depth_range, heads) if heads else None
         self.log_sharpness = nn.Parameter(torch.tensor(MATCHING_SHARPNESS).log())
         self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
-        self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim, 3, padding=1)
+        self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim + 3, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
-        bias = torch.zeros(config.planes + 1 + config.latent_dim)
+        bias = torch.zeros(config.planes + 1 + config.latent_dim + 3)
+        bias[-1] = -1.0  # an untrained normal faces the camera
         bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
         bias[config.planes] = 3.0
         self.head.bias = nn.Parameter(bias)
@@ -73,21 +82,25 @@ class Encoder(nn.Module):
         """Matching costs of frames against their sources, usable or not."""
         return plane_sweep(rgb, camera, sources.rgb, sources.poses, self.log_planes.exp(), self.stride)
 
-    def forward(self, rgb: Tensor, camera: Camera, cost: Tensor | None) -> Encoding:
+    def forward(self, rgb: Tensor, camera: Camera, cost: Tensor | None, sources: Sources | None = None) -> Encoding:
         """Encode.
 
         Args:
             rgb: frames in [0, 1]. [B, 3, H, W]
             camera: the cameras that saw them.
             cost: mean matching cost of the planes, 0 where nothing is known. [B, P, h, w]
+            sources: whom epipolar attention asks, where the encoder has it.
         """
         features = self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1))
         evidence = torch.zeros((), device=rgb.device)
         if cost is not None:
             evidence = -self.log_sharpness.exp() * cost
             features = features + self.match(20.0 * cost)
+        if self.attention is not None and sources is not None:
+            answer = self.attention(rgb, camera, sources.rgb, sources.poses, sources.usable)
+            features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
-        depth_logits, opacity, latents = out.split([len(self.log_planes), 1, self.latent_dim], dim=1)
+        depth_logits, opacity, latents, normal = out.split([len(self.log_planes), 1, self.latent_dim, 3], dim=1)
         log_belief = torch.log_softmax(depth_logits + evidence, dim=1)
         belief, planes = log_belief.exp(), self.log_planes[:, None, None]
         near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
@@ -96,7 +109,7 @@ class Encoder(nn.Module):
         spread = (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt()
         doubt = torch.log(spread.detach().clamp_min(1e-3) / TYPICAL_SPREAD_SEEN)
         opacities = torch.sigmoid(opacity.squeeze(1) - self.caution * doubt)
-        return Encoding(log_belief, log_depth.exp(), spread, opacities, latents)
+        return Encoding(log_belief, log_depth.exp(), spread, opacities, latents, F.normalize(normal, dim=1))
 
     @staticmethod
     def _mode(belief: Tensor) -> Tensor:
@@ -107,4 +120,4 @@ class Encoder(nn.Module):
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None) -> Encoding:
         """Match against the usable sources, where there are any, and encode."""
         cost = None if sources is None else mean_cost(self.sweep(rgb, camera, sources), sources.usable)
-        return self(rgb, camera, cost)
+        return self(rgb, camera, cost, sources)

@@ -69,8 +69,9 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
     def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Encoding, Sweep | None]:
         sweep = self.encoder.sweep(rgb, camera, sources)
-        cost = mean_cost(sweep, sources.usable) if self.config.stereo_sources else None
-        return self.encoder(rgb, camera, cost), sweep
+        if not self.config.stereo_sources:
+            return self.encoder(rgb, camera, None), sweep
+        return self.encoder(rgb, camera, mean_cost(sweep, sources.usable), sources), sweep
 
     def sources(self, state: LiftWMState, camera: Camera) -> Sources | None:
         if not self.config.stereo_sources:
