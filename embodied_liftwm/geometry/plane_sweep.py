@@ -20,12 +20,14 @@ from embodied_liftwm.protocols import Camera
 
 TRUNCATION = 0.05
 """Colour differences count up to this one: what is hidden in a source is no worse than what merely differs."""
+UNKNOWN = 0.025
+"""What counts where a plane leaves the source's image: neither a match nor a mismatch."""
 
 
 class Sweep(NamedTuple):
     """Matching costs of every plane, source by source."""
 
-    cost: Tensor  # [B, S, P, h, w] mean absolute colour difference, truncated; the truncation where not known
+    cost: Tensor  # [B, S, P, h, w] mean absolute colour difference, truncated; UNKNOWN where not known
     known: Tensor  # [B, S, P, h, w] bool: the cell falls onto the source image under this plane
 
 
@@ -51,7 +53,7 @@ def plane_sweep(rgb: Tensor, camera: Camera, source_rgb: Tensor, source_poses: T
     pixels, known = _hypotheses(cameras, source_poses.flatten(0, 1), planes, stride)
     sampled = sample_pixels(source_rgb.flatten(0, 1), pixels.flatten(1, 2)).unflatten(2, (len(planes), height))
     target = rgb.unsqueeze(2).repeat_interleave(sources, dim=0)
-    cost = torch.where(known, (sampled - target).abs().mean(1).clamp_max(TRUNCATION), TRUNCATION)
+    cost = torch.where(known, (sampled - target).abs().mean(1).clamp_max(TRUNCATION), UNKNOWN)
     return Sweep(cost.unflatten(0, (count, sources)), known.unflatten(0, (count, sources)))
 
 

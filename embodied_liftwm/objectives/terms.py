@@ -105,8 +105,10 @@ class FrameTerm(Term):
 class MultiViewTerm(Term):
     """p(x_s -> x_t | depth): the depth that the model claims must explain a frame from other frames.
 
-    For a belief over planes the depth is marginalised exactly: log sum_p q(p) p(x_t | x_s, p), with Laplace noise and a
-    share of outliers, averaged over sources. Every plane gets a gradient, so there is no local minimum to fall into, as there
+    For a belief over planes the depth is marginalised exactly: log sum_p q(p | s sees p) p(x_t | x_s, p), with Laplace noise
+    and a share of outliers. The sum is over the planes under which source s sees the cell at all, and the belief is
+    conditioned on them, so that what lies outside a source's image is neither favoured nor ruled out; a source counts as far
+    as the belief lies where it sees. Every plane gets a gradient, so there is no local minimum to fall into, as there
     is when one depth is moved by the slope of an image. A rendered depth is compared with what the lift, with those same
     sources, makes of the frame; its spread is the noise. Where a model does not lift, the frame is compared with its warped
     sources instead: of several the best counts at each pixel, which is what occlusion leaves, and pixels that a source
@@ -132,14 +134,14 @@ class MultiViewTerm(Term):
 
     def marginal(self, lifted: Lifted) -> Tensor:
         """log p of each frame, the planes marginalised. [F]"""
-        any_known = lifted.known.any(2).to(lifted.cost)
-        log_likelihood = self.plane_noise.log_prob(lifted.cost) + torch.log(any_known.clamp_min(1e-12))[:, :, None]
-        sources = any_known.sum(1)
-        log_likelihood = torch.logsumexp(log_likelihood, dim=1) - torch.log(sources.clamp_min(1.0))[:, None]
-        inlier = torch.logsumexp(lifted.log_belief + log_likelihood, dim=1)
+        known = lifted.known.to(lifted.cost)
+        log_belief = lifted.log_belief[:, None] + torch.log(known.clamp_min(1e-12))
+        log_mass = torch.logsumexp(log_belief, dim=2)
+        inlier = torch.logsumexp(log_belief + self.plane_noise.log_prob(lifted.cost), dim=2) - log_mass
         outlier = torch.full_like(inlier, math.log(self.OUTLIERS))
         nats = torch.logaddexp(inlier + math.log1p(-self.OUTLIERS), outlier)
-        return torch.where(sources > 0, nats, 0.0).mean((1, 2))
+        mass = torch.where(known.any(2), log_mass.detach().exp(), 0.0)
+        return ((mass * nats).sum(1) / mass.sum(1).clamp_min(1.0)).mean((1, 2))
 
     def rendered(self, viewed: Viewed) -> Tensor:
         """log p of each target given its rendered depth. [F]"""

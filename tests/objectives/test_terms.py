@@ -42,9 +42,23 @@ def test_the_marginal_sums_over_planes_and_sources():
     cost = 0.1 * torch.rand(2, 2, 4, 3, 3)
     term = MultiViewTerm()
     b = term.plane_noise.log_scale.exp().item()
-    inlier = (log_belief.exp() * (torch.exp(-cost / b) / (2 * b)).mean(1)).sum(1)
-    expected = torch.log((1 - term.OUTLIERS) * inlier + term.OUTLIERS).mean((1, 2))
+    inlier = (log_belief.exp()[:, None] * torch.exp(-cost / b) / (2 * b)).sum(2)
+    expected = torch.log((1 - term.OUTLIERS) * inlier + term.OUTLIERS).mean((1, 2, 3))
     torch.testing.assert_close(term.marginal(lifted(log_belief, cost)), expected)
+
+
+def test_planes_outside_a_source_are_neither_favoured_nor_ruled_out():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 5, 3, 3, requires_grad=True)
+    found = lifted(torch.log_softmax(logits, dim=1), 0.05 * torch.rand(1, 1, 5, 3, 3))
+    found.known[:, :, 3:] = False
+    MultiViewTerm().marginal(found).sum().backward()
+    assert logits.grad is not None
+    assert float(logits.grad[:, 3:].abs().max()) < 1e-7  # the belief in what is not seen stays
+    assert float(logits.grad[:, :3].sum(1).abs().max()) < 1e-7  # and so does that in what is, as a whole
+    assert float(logits.grad[:, :3].abs().max()) > 1e-4
+    found.known[:] = False
+    assert float(MultiViewTerm().marginal(found).detach().abs().max()) == 0.0
 
 
 def test_the_marginal_draws_belief_to_the_plane_that_explains():
