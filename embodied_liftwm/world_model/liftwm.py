@@ -79,8 +79,8 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         return Sources(*state.keyframes.sources(camera.world_from_camera, self.config.stereo_sources))
 
     def write(self, state: LiftWMState, encoding: Encoding, observation: Observation) -> LiftWMState:
-        # Depth reaches the loss through the multi-view term alone: a photometric splat loss drives it to the far plane.
-        depth = encoding.depth.detach()
+        # As a rule depth learns from the multi-view term alone: a photometric splat loss drives it to the far plane.
+        depth = encoding.depth if self.config.frame_moves_depth else encoding.depth.detach()
         camera, stride = observation.camera, self.config.stride
         new = lift(depth, encoding.spread.detach(), encoding.latents, encoding.opacities, observation.rgb, camera, stride)
         gaussians = fuse(state.gaussians, new, depth, camera, stride)

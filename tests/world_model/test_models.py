@@ -120,3 +120,16 @@ def test_a_state_never_grows():
 def test_an_image_size_that_has_no_cells_is_refused():
     with pytest.raises(UserError, match="power of two"):
         build_model(CONFIG, ModelShapes(48, 2, 9))
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_the_splatted_image_moves_depth_where_it_is_let(moves: bool):
+    torch.manual_seed(0)
+    model = build_model(replace(CONFIG, frame_moves_depth=moves), ModelShapes(SIZE, 2, 9))
+    seen = observations()
+    state = watch(model, seen[:3])
+    model.render(state, seen[4].camera).rgb.square().mean().backward()
+    head = model.encoder.head
+    assert isinstance(head, torch.nn.Conv2d) and head.weight.grad is not None
+    depth_logits = head.weight.grad[: CONFIG.planes]
+    assert bool(depth_logits.abs().max() > 0) == moves
