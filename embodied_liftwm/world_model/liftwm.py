@@ -23,7 +23,7 @@ from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import SplatDecoder
 from embodied_liftwm.world_model.dynamics import AgentState
-from embodied_liftwm.world_model.encoder import Encoder, Encoding, Sources
+from embodied_liftwm.world_model.encoder import TYPICAL_SPREAD_SEEN, Encoder, Encoding, Sources
 
 GRID_CELLS, GRID_CELL_M = 12, 0.75
 """The bird's-eye summary covers 9 x 9 m around the agent."""
@@ -80,9 +80,11 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
     def write(self, state: LiftWMState, encoding: Encoding, observation: Observation) -> LiftWMState:
         # As a rule depth learns from the multi-view term alone: a photometric splat loss drives it to the far plane.
-        depth = encoding.depth if self.config.frame_moves_depth else encoding.depth.detach()
+        depth, spread = encoding.depth.detach(), encoding.spread.detach()
+        if self.config.frame_moves_depth:  # its belief meets no likelihood, so that its spread is no doubt
+            depth, spread = encoding.depth, torch.full_like(spread, TYPICAL_SPREAD_SEEN)
         camera, stride = observation.camera, self.config.stride
-        new = lift(depth, encoding.spread.detach(), encoding.latents, encoding.opacities, observation.rgb, camera, stride)
+        new = lift(depth, spread, encoding.latents, encoding.opacities, observation.rgb, camera, stride)
         gaussians = fuse(state.gaussians, new, depth, camera, stride)
         keyframes = state.keyframes.add(observation.rgb, camera.world_from_camera)
         return LiftWMState(self.move_ego(state.ego, observation), gaussians, keyframes)

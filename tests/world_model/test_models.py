@@ -125,7 +125,8 @@ def test_an_image_size_that_has_no_cells_is_refused():
 @pytest.mark.parametrize("moves", [False, True])
 def test_the_splatted_image_moves_depth_where_it_is_let(moves: bool):
     torch.manual_seed(0)
-    model = build_model(replace(CONFIG, frame_moves_depth=moves), ModelShapes(SIZE, 2, 9))
+    sources = 0 if moves else 2
+    model = build_model(replace(CONFIG, frame_moves_depth=moves, stereo_sources=sources), ModelShapes(SIZE, 2, 9))
     seen = observations()
     state = watch(model, seen[:3])
     model.render(state, seen[4].camera).rgb.square().mean().backward()
