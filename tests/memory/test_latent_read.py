@@ -138,6 +138,7 @@ def test_depths_within_the_tolerance_share_a_cell_by_softmax() -> None:
 HIDDEN = {
     "behind the camera": [0.1, 0.1, -2.0],
     "at depth zero": [0.3, -0.2, 0.0],
+    "nearer than a centimetre": [0.0, 0.0, 0.005],
     "at the camera's centre": [0.0, 0.0, 0.0],
     "outside": [50.0, 0.0, 2.0],
     "at infinity": [math.inf, 0.0, 1.0],
