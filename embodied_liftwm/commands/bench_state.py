@@ -1,0 +1,182 @@
+"""`liftwm bench state`: what a world model's calls cost, and whether they still cost it after a thousand steps.
+
+An untrained model walks along a recorded tour, there and back and there again, for as many steps as `steps` says; then its
+other calls are timed on the state that it has by then. What they cost does not depend on what the weights have learned, but
+for the number of primitives in the map, told beside it. Milliseconds are of a batch of one; each repeat is a walk of its own.
+
+`bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of the walk beside the last,
+and `bench_state_latent_read.csv` the latent read (`bench_latent_read`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from embodied_liftwm.commands import bench_latent_read
+from embodied_liftwm.commands.bench_table import Row, machine, report, seconds
+from embodied_liftwm.config import BenchConfig, CollectConfig
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.episodes import EpisodeBatch
+from embodied_liftwm.gaussians import choose_backend
+from embodied_liftwm.protocols import Observation
+from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
+from embodied_liftwm.world_model.build import build_model
+from liftwm_agents.env_source import find_env
+from liftwm_agents.shard_collector import ShardCollector
+
+BUDGETS = (512, 2048)
+"""Timed beside `model.budget`, where they are smaller."""
+CALLS = 20
+"""Calls of which a repeat is the median."""
+WARM_UP = 8
+"""Observes of a walk that is not timed: kernels are compiled or loaded, and stereo has found its sources."""
+MIB = 2**20
+
+
+def run(config: BenchConfig) -> int:
+    """Time, print and write the three tables.
+
+    Raises:
+        UserError: the environment or the model cannot be built.
+    """
+    console, out = Console(), Path(config.out)
+    backend = choose_backend(torch.device(config.device))
+    about = machine(*({"numba", "gsplat"} & {backend}), device=config.device)
+    with torch.no_grad(), _threads(config.threads), console.status("recording a tour") as status:
+        about["threads"] = str(torch.get_num_threads())
+        observations, shapes = _tour(config)
+        calls, walks = [], []
+        for budget in _budgets(config):
+            status.update(f"walking {config.repeats} x {config.steps} steps with a budget of {budget}")
+            call, walk = _time_budget(config, shapes, budget, observations)
+            calls.append(call)
+            walks.append(walk)
+        status.update("reading latents")
+        reads = bench_latent_read.rows(config.repeats, config.device)
+    report(console, f"a call after {config.steps} observes", calls, about, out / "bench_state.csv")
+    report(console, f"{config.steps} observes in a row", walks, about, out / "bench_state_walk.csv")
+    report(console, "latent read", reads, about, out / "bench_state_latent_read.csv")
+    return 0
+
+
+def _budgets(config: BenchConfig) -> list[int]:
+    if config.model.memory != "gaussians":
+        return [config.model.budget]
+    return [*(budget for budget in BUDGETS if budget < config.model.budget), config.model.budget]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads; 0 for all cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _tour(config: BenchConfig) -> tuple[list[Observation], ModelShapes]:
+    """The frames of an episode of `config.env`, none marked as the first, and what a model must know of them."""
+    settings = CollectConfig(env=config.env, env_options=config.env_options, steps=config.steps)
+    source = find_env(config.env)
+    source.check(settings.env_options, settings.policy)
+    collector = ShardCollector(settings, source)
+    episode: Episode = collector.record(0)
+    collector.close()
+    batch = EpisodeBatch([episode], [0], config.device)
+    frames = [batch.observation([(0, t)]) for t in range(len(episode.rgb))]
+    shapes = ModelShapes(episode.rgb.shape[1], episode.action.shape[1], episode.goal.shape[1])
+    return [replace(frame, is_first=torch.zeros_like(frame.is_first)) for frame in frames], shapes
+
+
+class Walk:
+    """A model that observes a tour there and back, again and again, from an empty state on."""
+
+    def __init__(self, model: BaseWorldModel[Any], tour: list[Observation]) -> None:
+        self._model, self._steps = model, 0
+        self._route = [*tour, *tour[-2:0:-1]]
+        first = replace(tour[0], is_first=torch.ones_like(tour[0].is_first))
+        self.state = model.observe(model.initial_state(1), first)
+
+    @property
+    def now(self) -> Observation:
+        """What was observed last."""
+        return self._route[self._steps % len(self._route)]
+
+    def step(self) -> None:
+        """Observe the next frame."""
+        self._steps += 1
+        self.state = self._model.observe(self.state, self.now)
+
+
+def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: list[Observation]) -> tuple[Row, Row]:
+    """The row of calls and the row of walks of one budget."""
+    torch.manual_seed(0)
+    model = build_model(replace(config.model, budget=budget), shapes).to(config.device).eval()
+    _walk(model, tour, WARM_UP, config.device)
+    calls: dict[str, list[float]] = {}
+    walks: dict[str, list[float]] = {}
+    for _ in range(config.repeats):
+        walk, measured = _walk(model, tour, config.steps, config.device)
+        _append(walks, measured)
+        _append(calls, _state_size(walk.state) | _time_calls(model, walk, config.device))
+    case: dict[str, object] = {
+        "memory": config.model.memory,
+        "budget": budget,
+        "image_size": shapes.image_size,
+        "steps": config.steps,
+    }
+    return Row(case, calls), Row(case, walks)
+
+
+def _walk(model: BaseWorldModel[Any], tour: list[Observation], steps: int, device: str) -> tuple[Walk, dict[str, float]]:
+    """Observe `steps` times: milliseconds early and late, and how much memory the process took in between."""
+    walk, tenth = Walk(model, tour), max(1, steps // 10)
+    early = median(seconds(walk.step, tenth, device))
+    before = _process_mib(device)
+    for _ in range(steps - 2 * tenth - 2):  # each timing has a step before it to warm up
+        walk.step()
+    late = median(seconds(walk.step, tenth, device))
+    grown = _process_mib(device) - before
+    ms = {"first tenth, ms": 1e3 * early, "last tenth, ms": 1e3 * late, "last / first": late / early}
+    return walk, ms | {"process grew, MiB": grown}
+
+
+def _process_mib(device: str) -> float:
+    """Resident memory of this process, and what it has allocated on an accelerator."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    allocated = torch.cuda.memory_allocated(device) if torch.device(device).type == "cuda" else 0
+    return (pages * os.sysconf("SC_PAGE_SIZE") + allocated) / MIB
+
+
+def _state_size(state: Any) -> dict[str, float]:
+    held = {"primitives": float(state.gaussians.occupied.sum())} if hasattr(state, "gaussians") else {}
+    return held | {"state, MiB": state.nbytes() / MIB}
+
+
+def _time_calls(model: BaseWorldModel[Any], walk: Walk, device: str) -> dict[str, float]:
+    """Milliseconds of each call on the state at the end of a walk."""
+    state, now = walk.state, walk.now
+    calls: dict[str, Callable[[], object]] = {
+        "observe": lambda: model.observe(state, now),
+        "render": lambda: model.render(state, now.camera),
+        "imagine": lambda: model.imagine(state, now.action),
+        "predict": lambda: model.predict(state),
+        "summarize": lambda: model.summarize(state),
+    }
+    return {f"{name}, ms": 1e3 * median(seconds(call, CALLS, device)) for name, call in calls.items()}
+
+
+def _append(found: dict[str, list[float]], values: dict[str, float]) -> None:
+    for name, value in values.items():
+        found.setdefault(name, []).append(value)

@@ -1,0 +1,74 @@
+"""`liftwm bench state` at tiny sizes: what it measures and writes, not how fast it is."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from embodied_liftwm import cli
+from embodied_liftwm.commands import bench_latent_read, bench_state
+
+TINY = ["env_options.image_size=32", "steps=30", "repeats=2", "model.width=8", "threads=1"]
+
+
+def bench(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, list[dict[str, str]]]:
+    """Run it and return the rows of each CSV."""
+    monkeypatch.setattr(bench_state, "CALLS", 1)
+    monkeypatch.setattr(bench_latent_read, "COUNTS", (64, 256))
+    monkeypatch.setattr(bench_latent_read, "SECONDS_A_REPEAT", 0.0)
+    assert cli.main(["bench", "state", *TINY, f"out={folder}", *words]) == 0
+    return {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
+
+
+def test_every_budget_call_and_size_has_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    tables = bench(tmp_path, monkeypatch, "model.budget=640")
+    assert torch.get_num_threads() == threads
+    calls, walks, reads = tables["bench_state"], tables["bench_state_walk"], tables["bench_state_latent_read"]
+    assert [(row["budget"], row["repeat"]) for row in calls] == [("512", "0"), ("512", "1"), ("640", "0"), ("640", "1")]
+    for row in calls:
+        assert all(float(row[f"{name}, ms"]) > 0 for name in ("observe", "render", "imagine", "predict", "summarize"))
+        assert 0 < float(row["primitives"]) <= int(row["budget"])
+    # A primitive is 3 + 4 + 3 + 1 + 3 + 12 + 1 numbers of 4 bytes; the budgets differ by 128 of them, and by nothing else.
+    sizes = {row["budget"]: float(row["state, MiB"]) for row in calls}
+    assert sizes["640"] - sizes["512"] == pytest.approx(128 * 27 * 4 / 2**20, rel=1e-2)
+    for row in walks:
+        first, last = float(row["first tenth, ms"]), float(row["last tenth, ms"])
+        assert float(row["last / first"]) == pytest.approx(last / first, rel=1e-3)
+        assert abs(float(row["process grew, MiB"])) < 1000
+    sizes_read = {(row["scene"], row["grid"], row["points"]) for row in reads}
+    assert len(sizes_read) == 2 * 2 * 2 and len(reads) == 2 * len(sizes_read)
+    for row in reads:
+        assert float(row["ns a point"]) == pytest.approx(1e6 * float(row["ms"]) / int(row["points"]), rel=1e-3)
+    assert all(row["cpu"] and row["cores"] and row["threads"] == "1" and row["torch"] for row in (*calls, *walks, *reads))
+    shown = capsys.readouterr().out
+    assert "a call after 30 observes" in shown and "30 observes in a row" in shown and "latent read" in shown
+
+
+def test_a_memory_without_primitives_has_rows_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = bench(tmp_path, monkeypatch, "model.memory=recurrent", "repeats=1", "model.recurrent_dim=16")["bench_state"]
+    assert [row["memory"] for row in calls] == ["recurrent"] and "primitives" not in calls[0]
+
+
+def test_a_walk_goes_there_and_back_and_forgets_only_once() -> None:
+    class Recorder:
+        def initial_state(self, batch_size: int) -> list[tuple[int, bool]]:
+            return []
+
+        def observe(self, state: list[tuple[int, bool]], observation) -> list[tuple[int, bool]]:
+            return [*state, (int(observation.action), bool(observation.is_first))]
+
+    from embodied_liftwm.protocols import Camera, Observation
+
+    camera = Camera(torch.eye(3)[None], torch.eye(4)[None], 8, 8)
+    tour = [Observation(torch.zeros(1, 3, 8, 8), camera, torch.tensor([[t]]), torch.tensor([False])) for t in range(3)]
+    walk = bench_state.Walk(Recorder(), tour)  # type: ignore[arg-type]
+    for _ in range(6):
+        walk.step()
+    assert walk.state == [(0, True), (1, False), (2, False), (1, False), (0, False), (1, False), (2, False)]
+    assert int(walk.now.action) == 2
