@@ -1,4 +1,10 @@
-"""The CPU painter: compiled kernels as one node of torch's graph, bands of rows and views in parallel."""
+"""The CPU painter: compiled kernels as one node of torch's graph, bands of rows and views in parallel.
+
+Each call allocates: its images, one transmittance and one rank a pixel for the backward pass, features padded to a multiple of
+`LANES` channels unless they are one, and backward one row of gradients per primitive, view and band, summed at the end. The
+kernels add one byte a pixel forward and one float a pixel backward. No buffer outlives its call: calls from several threads
+share nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +29,7 @@ def paint(
     """Composite projected primitives front to back; arguments and results as in `torch_backend.paint`."""
     channels = features.shape[-1]
     order, counts = front_to_back(projection.depths, projection.radii)
-    padded = F.pad(features, (0, -channels % LANES))
+    padded = F.pad(features, (0, -channels % LANES if channels else LANES))
     means2d, conics, depths, radii = projection
     image, alphas, depths = _Paint.apply(means2d, conics, depths, opacities, padded, radii, order, counts, width, height)
     return image[..., :channels], alphas, depths

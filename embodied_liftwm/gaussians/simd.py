@@ -2,7 +2,9 @@
 
 Numba leaves LLVM's superword vectorizer off, and the loop vectorizer wants hundreds of channels before it pays. With these the
 forward kernel is 1.7 times faster at 16 channels. `row` and `other` are C-contiguous 1D arrays of one float type; their length
-must be a multiple of `LANES` (not checked).
+must be a multiple of `LANES`, not zero (not checked).
+
+Numba's cache on disk notices a change to the kernels' own file alone: after one here, touch `numba_kernels.py`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def paint(
 def _paint_view(sorted_: Projection, opacities: Tensor, features: Tensor, width: int, height: int, tile: int) -> Tensor:
     """One view of primitives that are sorted and visible. [H, W, C + 2]"""
     # A weighted sum of (feature, 1, depth) gives the image, its alphas and its depths.
-    payload = torch.cat([features, torch.ones_like(features[:, :1]), sorted_.depths[:, None]], dim=-1)
+    depths = sorted_.depths[:, None]
+    payload = torch.cat([features, torch.ones_like(depths), depths], dim=-1)
     centres = pixel_centres(height, width, features.device, features.dtype)
     rows = []
     for top in range(0, height, tile):
@@ -70,14 +71,12 @@ def _paint_view(sorted_: Projection, opacities: Tensor, features: Tensor, width:
 
 def _weights(pixels: Tensor, means2d: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     """Share of each pixel's colour that comes from each primitive, front to back. [P, M]"""
-    dx, dy = (pixels[:, None] - means2d).unbind(-1)
+    dx, dy = pixels[:, :1] - means2d[:, 0], pixels[:, 1:] - means2d[:, 1]
     xx, xy, yy = conics
     power = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
     alpha = (opacities * torch.exp(-power)).clamp(max=ALPHA_MAX)
     alpha = torch.where((power >= 0) & (alpha >= ALPHA_MIN), alpha, 0.0)
-    with torch.no_grad():
-        unfinished = torch.cumprod(1.0 - alpha, dim=-1) > TRANSMITTANCE_MIN
-    alpha = torch.where(unfinished, alpha, 0.0)
     after = torch.cumprod(1.0 - alpha, dim=-1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=-1)
-    return alpha * before
+    # Transmittance never rises: whatever comes after the primitive that would finish the pixel is masked with it.
+    return torch.where(after > TRANSMITTANCE_MIN, alpha * before, 0.0)

@@ -131,12 +131,19 @@ def test_expected_depth_has_a_gradient() -> None:
     ("change", "words"),
     [
         ({"means": torch.full((2, 10, 3), math.nan)}, "finite means"),
+        *(
+            ({name: torch.full(shape, value)}, f"finite {name}")
+            for name, shape in (("quats", (2, 10, 4)), ("viewmats", (2, 2, 4, 4)), ("features", (2, 10, 5)))
+            for value in (math.nan, math.inf)
+        ),
         ({"quats": torch.ones(2, 10, 4)}, "norm 2"),
+        ({"quats": torch.zeros(2, 10, 4)}, "norm 0"),
         ({"scales": -torch.ones(2, 10, 3)}, "scales"),
         ({"opacities": torch.full((2, 10), 1.5)}, "opacities in [0, 1]"),
         ({"opacities": torch.ones(2, 10, 1)}, "expected opacities [B=2, N=10], got [2, 10, 1]"),
         ({"features": torch.ones(2, 9, 3)}, "expected features [B=2, N=10, C], got [2, 9, 3]"),
         ({"Ks": torch.ones(2, 3, 3, 3)}, "expected Ks [B=2, V=2, 3, 3], got [2, 3, 3, 3]"),
+        ({"viewmats": torch.ones(2, 0, 4, 4), "Ks": torch.ones(2, 0, 3, 3)}, "at least one scene and one view"),
         ({"viewmats": torch.eye(4)}, "expected viewmats [B=2, V, 4, 4]"),
         ({"features": torch.ones(2, 10, 3, dtype=torch.float64)}, "float64"),
         ({"means": torch.ones(2, 10, 3, dtype=torch.int64)}, "int64"),
