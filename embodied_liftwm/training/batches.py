@@ -30,20 +30,23 @@ def rows_of(config: TrainConfig, processes: Processes) -> range:
     return range(processes.rank * share, (processes.rank + 1) * share)
 
 
-def load_parts(reader: TrainingReader, config: TrainConfig, step: int, rows: range) -> list[dict[str, Tensor]]:
+def load_parts(
+    reader: TrainingReader, config: TrainConfig, step: int, rows: range, device: torch.device
+) -> list[dict[str, Tensor]]:
     """Read some windows of a step, as equal micro-batches of tensors by the names of `data.sampling.Batch`.
 
-    For a training on CUDA they lie in pinned memory, from where copies do not hold up the program.
+    They stay on the CPU: for a training on CUDA in pinned memory, from where copies do not hold up the program.
     """
     batch = sample_windows(reader, config, step, rows)
     tensors = {field.name: torch.from_numpy(getattr(batch, field.name)) for field in fields(batch)}
-    if torch.device(config.device).type == "cuda":
-        tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # a thread begins with the first GPU, and pinning would take memory there
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
     size = len(rows) // config.accumulate
     return [{name: t[first : first + size] for name, t in tensors.items()} for first in range(0, len(rows), size)]
 
 
-def to_device(tensors: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+def to_device(tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
     """A micro-batch as the model takes it: on the device, images [..., H, W, 3] uint8 as [..., 3, H, W] float32 in [0, 1]."""
     found = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
     for name in IMAGES:

@@ -1,8 +1,8 @@
 """The arithmetic of a model's image networks: half precision and compilation, in place.
 
 Only what works on images is touched: stacks of convolutions, where nearly all multiplications are. Between them lies geometry
-(cameras, plane sweep, fusion, splatting), for which the eight bits of a bfloat16 are too few: a pixel coordinate of 63.5
-becomes 63.5 +- 0.25, and a quarter of a pixel of disparity is a tenth of the depth. Names of parameters do not change.
+(cameras, plane sweep, fusion, splatting), for which the eight bits of a bfloat16 are too few: pixel coordinates past 32 would
+come in steps of a quarter, and a quarter of a pixel of disparity is a tenth of the depth. Names of parameters do not change.
 """
 
 from __future__ import annotations

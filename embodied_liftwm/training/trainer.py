@@ -53,6 +53,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         shapes = ModelShapes(height, self.reader.action_dim, self.reader.goal_dim)
         self.model: BaseWorldModel[Any] = build_model(config.model, shapes).to(config.device)
+        self.device = next(self.model.parameters()).device  # with its index, where `config.device` may have none
         self.learner = Learner(config, self.model, self.processes)
         self.step, self.seconds = 0, 0.0
         self._resume()
@@ -114,7 +115,7 @@ class Trainer:
 
     def load_parts(self, step: int) -> list[dict[str, Tensor]]:
         """This process's windows of a step, as micro-batches."""
-        return load_parts(self.reader, self.config, step, self.rows)
+        return load_parts(self.reader, self.config, step, self.rows, self.device)
 
     def _advance(self, load: Callable[[int], list[dict[str, Tensor]]] | None = None) -> dict[str, float]:
         """One optimiser step; returns its row of metrics."""

@@ -18,7 +18,7 @@ from tests.training.small import SMALL, config, disturb
 
 MEMORIES = ["gaussians", "recurrent"]
 BF16 = 0.02
-"""Largest relative difference of a loss in bf16: its numbers have 8 bits, an error of 0.4 % each."""
+"""Largest relative difference of a loss in bf16: its numbers have 8 bits, a rounding of up to 0.2 % each."""
 
 
 def prepared(data: Path, run: Path, memory: str, **changes) -> Trainer:
