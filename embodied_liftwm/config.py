@@ -105,7 +105,8 @@ class TrainConfig:
     terms: tuple[str, ...] = ("frame", "multi_view", "smoothness", "ego_motion", "reward", "continuation")  # of the objective
     steps: int = 20_000  # optimiser steps at most
     minutes: float = 0.0  # wall-clock training time at most, over all resumptions; 0 for no limit
-    batch_size: int = 4  # windows a step
+    batch_size: int = 4  # windows a step, over all processes
+    accumulate: int = 1  # micro-batches that a process's windows are split into, for less memory; the gradient is the same
     context: int = 8  # frames observed, in order, per window
     targets: int = 4  # frames rendered per window: from before, among and after the context
     sources: int = 2  # other frames of the episode that must explain each context and target frame
@@ -114,14 +115,18 @@ class TrainConfig:
     learning_rate: float = 3e-3  # peak, after warm-up; cosine decay over steps or minutes
     grad_clip: float = 1.0  # largest gradient norm
     seed: int = 0  # weights, windows and everything else random
+    precision: Literal["float32", "bf16"] = "float32"  # of the arithmetic in image networks; all else is float32
+    compile: bool = False  # torch.compile the image networks
     threads: int = 0  # torch threads; 0 for all cores
     log_every: int = 10  # steps between log rows
     save_every: int = 100  # steps between checkpoints
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "context", "targets", "sources", "log_every", "save_every"):
+        for name in ("steps", "batch_size", "accumulate", "context", "targets", "sources", "log_every", "save_every"):
             _at_least(name, getattr(self, name), 1)
+        if self.batch_size % self.accumulate:
+            raise UserError(f"batch_size={self.batch_size}: must be a multiple of accumulate={self.accumulate}")
         if self.span < self.context + self.targets:
             raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")
         _above_zero("learning_rate", self.learning_rate)

@@ -6,7 +6,7 @@ import math
 import queue
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,26 +15,36 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
 
-MAY_CHANGE = {"steps", "minutes", "threads", "log_every", "save_every", "run", "device"}
-"""Settings in which a continued run may differ from what it was begun with."""
+if TYPE_CHECKING:
+    from embodied_liftwm.training.parallel import Processes
+
+MAY_CHANGE = {"steps", "minutes", "threads", "log_every", "save_every", "run", "device", "accumulate", "precision", "compile"}
+"""Settings in which a continued run may differ from what it was begun with: its length, its speed, its rounding."""
 LOG_SECONDS = 30
 """Where there is no terminal to draw bars on, a line is printed this often."""
 
 
 def run(config: TrainConfig) -> None:
-    """Train, or continue to, the end of `config.steps` or `config.minutes`."""
+    """Train, or continue to, the end of `config.steps` or `config.minutes`; together with the processes of a `torchrun`."""
+    from embodied_liftwm.training.parallel import torchrun_processes
+
+    with torchrun_processes(config.device) as processes:
+        _train(config, processes, Console(highlight=False, quiet=not processes.is_first))
+
+
+def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
     from embodied_liftwm.training.checkpoint import checkpoints
     from embodied_liftwm.training.trainer import Trainer
 
-    console = Console(highlight=False)
-    continued = bool(checkpoints(Path(config.run)))
-    open_run(config.run, config, MAY_CHANGE, continued)
+    if processes.is_first:
+        open_run(config.run, config, MAY_CHANGE, continued=bool(checkpoints(Path(config.run))))
     trainer = Trainer(config)
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     start = f"continuing at step {trainer.step}" if trainer.step else "from scratch"
+    together = f" with {processes.world_size} processes" if processes.world_size > 1 else ""
     frames = int((trainer.reader.episode_lengths + 1).sum())
     console.print(
-        f"training {config.model.memory} ({parameters:.2f} M parameters) {start} on {len(trainer.reader)} episodes, "
+        f"training {config.model.memory} ({parameters:.2f} M parameters) {start}{together} on {len(trainer.reader)} episodes, "
         f"{frames} frames of {config.data}"
     )
     meter = Meter()

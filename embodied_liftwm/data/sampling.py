@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,35 +54,54 @@ class Batch:
     episode: np.ndarray  # [B] int64 position of the episode in the dataset
 
 
-def sample_windows(reader: TrainingReader, config: TrainConfig, step: int) -> Batch:
+def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows: range | None = None) -> Batch:
     """Draw the batch of one training step.
 
     Args:
         reader: the dataset.
         config: `seed`, `batch_size`, `context`, `targets` and `span` are used.
         step: number of the step, from 0.
+        rows: which of the `batch_size` windows to read, in order and one at least; all of them if None.
 
     Returns:
         The same arrays for the same dataset, config and step, in any process.
     """
+    rows = range(config.batch_size) if rows is None else rows
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step))))
     starts = np.maximum(1, reader.episode_lengths - config.span + 1)  # windows an episode has, each equally likely
-    chosen = rng.choice(len(reader), size=config.batch_size, p=starts / starts.sum())
-    windows = [_window(reader, config, int(episode), int(rng.integers(starts[episode])), rng) for episode in chosen]
+    chosen = rng.choice(len(reader), size=config.batch_size, p=starts / starts.sum())[: rows[-1] + 1]
+    drawn = [_draw_window(reader, config, int(episode), int(rng.integers(starts[episode])), rng) for episode in chosen]
+    windows = [_read_window(reader, drawn[row]) for row in rows]
     return Batch(**{name: np.stack([window[name] for window in windows]) for name in windows[0]})
 
 
-def _window(
-    reader: TrainingReader, config: TrainConfig, episode: int, start: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    length = int(reader.episode_lengths[episode])
-    stop = min(start + config.span, length)  # last frame of the span
+class _Drawn(NamedTuple):
+    """Which frames and steps of an episode make a window."""
+
+    episode: int
+    context: np.ndarray  # [K]
+    targets: np.ndarray  # [V]
+    steps: np.ndarray  # [P]
+    sources: np.ndarray  # [K + V, S]
+
+
+def _draw_window(reader: TrainingReader, config: TrainConfig, episode: int, start: int, rng: np.random.Generator) -> _Drawn:
+    stop = min(start + config.span, int(reader.episode_lengths[episode]))  # last frame of the span
     context = choose_context(rng, start, stop, config.context)
     targets = choose_targets(rng, context, max(0, start - config.span // 4), stop, config.targets)
     steps = np.sort(_draw(rng, np.arange(start, stop), 2 * config.context))
-    found = _context(reader, episode, context) | _targets(reader, episode, targets) | _transitions(reader, episode, steps)
-    found |= _sources(reader, rng, episode, np.concatenate([context, targets]), config.sources)
-    return found | {"episode": np.asarray(episode, np.int64)}
+    poses = reader.read(episode, "world_from_camera")
+    frames = np.concatenate([context, targets])
+    sources = np.stack([choose_sources(rng, poses, int(frame), config.sources) for frame in frames])
+    return _Drawn(episode, context, targets, steps, sources)
+
+
+def _read_window(reader: TrainingReader, drawn: _Drawn) -> dict[str, np.ndarray]:
+    episode = drawn.episode
+    found = _context(reader, episode, drawn.context) | _targets(reader, episode, drawn.targets)
+    found |= _transitions(reader, episode, drawn.steps) | {"episode": np.asarray(episode, np.int64)}
+    rgb, poses = reader.read(episode, "rgb"), reader.read(episode, "world_from_camera")
+    return found | {"source_rgb": rgb[drawn.sources], "source_world_from_camera": poses[drawn.sources]}
 
 
 def _context(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,14 +124,6 @@ def _targets(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[s
         "target_world_from_camera": reader.read(episode, "world_from_camera")[frames],
         "target_index": frames,
     }
-
-
-def _sources(
-    reader: TrainingReader, rng: np.random.Generator, episode: int, frames: np.ndarray, count: int
-) -> dict[str, np.ndarray]:
-    poses = reader.read(episode, "world_from_camera")
-    chosen = np.stack([choose_sources(rng, poses, int(frame), count) for frame in frames])
-    return {"source_rgb": reader.read(episode, "rgb")[chosen], "source_world_from_camera": poses[chosen]}
 
 
 def _transitions(reader: TrainingReader, episode: int, steps: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,7 +1,13 @@
 """Training: one trainer for every model.
 
-    rollout.py      a batch of windows through a model: everything the terms read
-    trainer.py      the loop: objective, optimiser, schedule, logs
-    checkpoint.py   run folders and weights on disk, whole or not at all; `load_model`
-    logs.py         metrics.csv and TensorBoard
+trainer.py      the loop: schedule, resumption, logs
+learner.py      an optimiser step: micro-batches, gradients, their mean over processes, the update
+rollout.py      a batch of windows through a model: everything the terms read
+objective.py    the named terms of a training
+batches.py      windows from the dataset to the device: who takes which
+prefetch.py     the next batches, prepared by a thread while the model computes
+parallel.py     several processes under torchrun
+networks.py     bfloat16 and torch.compile for image networks
+checkpoint.py   run folders and weights on disk, whole or not at all; `load_model`
+logs.py         metrics.csv and TensorBoard
 """

@@ -34,9 +34,7 @@ KEPT = 2
 """Checkpoints kept per run: the newest, and one before it."""
 
 
-def save_checkpoint(
-    run: Path, step: int, model: BaseWorldModel[Any], extra: dict[str, Tensor], state: dict[str, Any]
-) -> Path:
+def save_checkpoint(run: Path, step: int, model: BaseWorldModel[Any], extra: dict[str, Tensor], state: dict[str, Any]) -> Path:
     """Write a checkpoint whole unless that step has one, then drop the oldest.
 
     Args:
@@ -49,7 +47,7 @@ def save_checkpoint(
     Raises:
         UserError: the disk is full or cannot be written; older checkpoints are kept.
     """
-    final = run / "checkpoints" / f"step-{step:08d}"
+    final = path_of(run, step)
     if final.is_dir():
         return final
     described = {"format": FORMAT, "model": asdict(model.config), "shapes": asdict(model.shapes)}
@@ -61,6 +59,16 @@ def save_checkpoint(
     for old in checkpoints(run)[:-KEPT]:
         remove_folder(old)
     return final
+
+
+def path_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The inverse of `path_of`."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def checkpoints(run: Path) -> list[Path]:

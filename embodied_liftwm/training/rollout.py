@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embodied_liftwm.data.sampling import Batch
 from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.geometry.plane_sweep import window_cost
 from embodied_liftwm.geometry.se3 import relative_pose, se3_log
@@ -25,20 +23,12 @@ MONOCULAR_EVERY = 3
 """Every so many context frames, the first among them, are encoded without sources, as the first of an episode is."""
 
 
-def to_tensors(batch: Batch, device: str) -> dict[str, Tensor]:
-    """Arrays of a batch as tensors; images [..., H, W, 3] uint8 become [..., 3, H, W] float32 in [0, 1]."""
-    tensors = {field.name: torch.from_numpy(getattr(batch, field.name)).to(device) for field in fields(batch)}
-    for name in ("rgb", "target_rgb", "source_rgb"):
-        tensors[name] = tensors[name].movedim(-1, -3).float() / 255.0
-    return tensors
-
-
 def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bool = False) -> Rollout:
     """Run the model over a batch and collect what the terms read.
 
     Args:
         model: any of ours.
-        t: the batch; see `data.sampling.Batch` for shapes.
+        t: the batch on its device (`batches.to_device`); see `data.sampling.Batch` for shapes.
         only_geometry: lift, but write and render nothing: cheap, and all that depth learns from.
     """
     cameras = _cameras(t["intrinsics"], t["world_from_camera"], model.image_size)

@@ -2,7 +2,7 @@
 
 A step is a pure function of (weights, optimiser moments, dataset, config, step): windows are drawn by step number and nothing
 else is random. So a run that was killed and continued ends at the same weights as one that was not, as long as it is bounded
-by `steps`; a bound by `minutes` follows the clock.
+by `steps`; a bound by `minutes` follows the clock. Several processes (`parallel.py`) take the same steps together.
 """
 
 from __future__ import annotations
@@ -11,85 +11,70 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
-from embodied_liftwm.data.sampling import sample_windows
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
-from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
 from embodied_liftwm.training import checkpoint as ckpt
+from embodied_liftwm.training.batches import load_parts, rows_of
+from embodied_liftwm.training.learner import Learner
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
-from embodied_liftwm.training.rollout import roll_out, to_tensors
+from embodied_liftwm.training.parallel import Processes
+from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
 WARM_UP_STEPS = 40
 
 
-class Objective(nn.Module):
-    """The named terms of the objective, with their learned noise scales."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__()
-        unknown = [name for name in names if name not in TERMS]
-        if unknown or len(set(names)) != len(names) or not names:
-            raise UserError(f"terms={list(names)}: expected distinct names out of {sorted(TERMS)}")
-        self.terms = nn.ModuleDict({name: TERMS[name]() for name in names})
-
-    def forward(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Mean log-likelihood of each term, by name."""
-        found = {name: cast(Term, term).log_prob(rollout).mean() for name, term in self.terms.items()}
-        assert found.keys() == self.terms.keys(), "a term was lost"
-        return found
-
-
-def _psnr(rollout: Rollout) -> float:
-    """Of the rendered targets, in dB; nan while nothing is rendered."""
-    if rollout.viewed is None:
-        return math.nan
-    error = (rollout.viewed.rgb.detach().clamp(0, 1) - rollout.viewed.target_rgb).square().mean().item()
-    return -10.0 * math.log10(max(error, 1e-10))
-
-
 class Trainer:
-    """Trains one model into one run folder; made again on the same folder, it goes on where the last one was."""
+    """Trains one model into one run folder; made again on the same folder, it goes on where the last one was.
+
+    Made in each process of an initialised `torch.distributed` group, they train together, and the first one writes.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.run = Path(config.run)
+        self.processes = Processes.current(config.device)
+        self.rows = rows_of(config, self.processes)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.reader = TrainingReader(config.data)
+        with self.processes.first_alone():  # which decodes the dataset for all
+            self.reader = TrainingReader(config.data)
         height, width = self.reader.image_size
         if height != width:
             raise UserError(f"{config.data}: frames are {height} x {width}, models take square ones")
         torch.manual_seed(config.seed)
         shapes = ModelShapes(height, self.reader.action_dim, self.reader.goal_dim)
         self.model: BaseWorldModel[Any] = build_model(config.model, shapes).to(config.device)
-        self.objective = Objective(config.terms).to(config.device)
-        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+        self.device = next(self.model.parameters()).device  # with its index, where `config.device` may have none
+        self.learner = Learner(config, self.model, self.processes)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
     def _resume(self) -> None:
-        remove_partials(self.run / "checkpoints")
+        if self.processes.is_first:
+            remove_partials(self.run / "checkpoints")
         found = ckpt.checkpoints(self.run)
-        if not found:
+        newest = int(self.processes.from_first(ckpt.step_of(found[-1]) if found else -1))
+        if newest < 0:
             return
-        ckpt.load_weights(self.model, found[-1] / "model.safetensors")
-        tensors, state = ckpt.read_resume(found[-1])
+        checkpoint = ckpt.path_of(self.run, newest)
+        ckpt.load_weights(self.model, checkpoint / "model.safetensors")
+        tensors, state = ckpt.read_resume(checkpoint)
+        objective = self.learner.objective
         noise = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
-        if noise.keys() != self.objective.state_dict().keys():
+        if noise.keys() != objective.state_dict().keys():
             raise UserError(f"{self.run} was trained with other terms than {list(self.config.terms)}: choose another run=")
-        self.objective.load_state_dict(noise)
+        objective.load_state_dict(noise)
         moments = {name: t for name, t in tensors.items() if not name.startswith("objective.")}
-        ckpt.restore_optimizer(self.optimizer, moments)
+        ckpt.restore_optimizer(self.learner.optimizer, moments)
         self.step, self.seconds = state["step"], state["seconds"]
 
     @property
@@ -102,45 +87,46 @@ class Trainer:
         """Train to the end, calling `on_step` with every step's row (step, seconds, loss, psnr, one column per term).
 
         Raises:
-            UserError: the loss is no longer finite; the last good checkpoint is kept.
+            UserError: the loss is no longer finite; the last good checkpoint is kept. Or another process is lost.
         """
-        columns = ["step", "seconds", "loss", "psnr", "learning_rate", *self.config.terms]
-        self.run.mkdir(parents=True, exist_ok=True)
-        metrics = MetricsLog(self.run / "metrics.csv", columns, self.step)
-        board = TensorBoardLog(self.run / "tensorboard", self.step)
+        logs = self._logs() if self.processes.is_first else []
         try:
-            while self.progress < 1.0:
-                row = self._advance()
-                on_step(row)
-                if self.step % self.config.log_every == 0:
-                    metrics.write(row)
-                    board.write(row)
-                if self.step % self.config.save_every == 0:
-                    self.save()
+            with Prefetcher(self.load_parts) as batches:
+                while self.progress < 1.0:
+                    row = self._advance(batches.take)
+                    on_step(row)
+                    if self.step % self.config.log_every == 0:
+                        for log in logs:
+                            log.write(row)
+                    if self.step % self.config.save_every == 0:
+                        self.save()
             self.save()
         finally:
-            metrics.close()
-            board.close()
+            for log in logs:
+                log.close()
 
-    def _advance(self) -> dict[str, float]:
+    def _logs(self) -> list[MetricsLog | TensorBoardLog]:
+        columns = ["step", "seconds", "loss", "psnr", "learning_rate", *self.config.terms]
+        self.run.mkdir(parents=True, exist_ok=True)
+        return [
+            MetricsLog(self.run / "metrics.csv", columns, self.step),
+            TensorBoardLog(self.run / "tensorboard", self.step),
+        ]
+
+    def load_parts(self, step: int) -> list[dict[str, Tensor]]:
+        """This process's windows of a step, as micro-batches."""
+        return load_parts(self.reader, self.config, step, self.rows, self.device)
+
+    def _advance(self, load: Callable[[int], list[dict[str, Tensor]]] | None = None) -> dict[str, float]:
         """One optimiser step; returns its row of metrics."""
         started = time.perf_counter()
         rate = self._learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        tensors = to_tensors(sample_windows(self.reader, self.config, self.step), self.config.device)
-        rollout = roll_out(self.model, tensors, self.only_geometry)
-        terms = self.objective(rollout)
-        loss = -torch.stack(list(terms.values())).sum()
-        self._check_finite(terms)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
-        self.optimizer.step()
+        metrics = self.learner.differentiate((load or self.load_parts)(self.step), self.only_geometry)
+        self._check_finite(metrics)
+        self.learner.update(rate)
         self.step += 1
-        self.seconds += time.perf_counter() - started
-        row = {"step": self.step, "seconds": self.seconds, "loss": loss.item(), "learning_rate": rate}
-        return row | {"psnr": _psnr(rollout)} | {k: v.item() for k, v in terms.items()}
+        self.seconds = self.processes.from_first(self.seconds + time.perf_counter() - started)
+        return {"step": self.step, "seconds": self.seconds, "learning_rate": rate} | metrics
 
     @property
     def only_geometry(self) -> bool:
@@ -152,15 +138,17 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         return self.config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * self.progress)))
 
-    def _check_finite(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            if not torch.isfinite(value):
+    def _check_finite(self, metrics: dict[str, float]) -> None:
+        for name in self.config.terms:
+            if not math.isfinite(metrics[name]):
                 last = ckpt.checkpoints(self.run)
                 kept = f"the last good checkpoint is {last[-1]}" if last else "there is no checkpoint yet"
-                raise UserError(f"term {name!r} became {value.item()} at step {self.step}; {kept}; try a lower learning_rate")
+                raise UserError(f"term {name!r} became {metrics[name]} at step {self.step}; {kept}; try a lower learning_rate")
 
     def save(self) -> None:
-        """Write a checkpoint of this step."""
-        noise = {f"objective.{name}": t.detach().clone() for name, t in self.objective.state_dict().items()}
-        tensors = ckpt.optimizer_tensors(self.optimizer) | noise
+        """Write a checkpoint of this step, if this is the process that writes."""
+        if not self.processes.is_first:
+            return
+        noise = {f"objective.{name}": t.detach().clone() for name, t in self.learner.objective.state_dict().items()}
+        tensors = ckpt.optimizer_tensors(self.learner.optimizer) | noise
         ckpt.save_checkpoint(self.run, self.step, self.model, tensors, {"seconds": self.seconds})

@@ -40,6 +40,14 @@ def test_another_step_or_seed_is_another_batch(reader: TrainingReader) -> None:
     assert not same(batch, sample_windows(reader, dataclasses.replace(CONFIG, seed=6), 7))
 
 
+@pytest.mark.parametrize("rows", [range(0, 1), range(1, 3), range(2, 3), range(0, 3)])
+def test_some_rows_are_those_of_the_whole_batch(reader: TrainingReader, rows: range) -> None:
+    for step in range(5):
+        whole, some = sample_windows(reader, CONFIG, step), sample_windows(reader, CONFIG, step, rows)
+        for name, array in vars(whole).items():
+            assert np.array_equal(getattr(some, name), array[rows.start : rows.stop]), name
+
+
 def test_shapes_and_dtypes(reader: TrainingReader) -> None:
     batch, b, k, v, p = sample_windows(reader, CONFIG, 0), 3, 6, 4, 12
     expected = {

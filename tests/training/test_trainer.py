@@ -11,36 +11,12 @@ import pytest
 import torch
 
 from embodied_liftwm import load
-from embodied_liftwm.config import ModelConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.training.checkpoint import checkpoints, load_weights
 from embodied_liftwm.training.trainer import Trainer
 from tests.toy_room import write_dataset
-
-SMALL = ModelConfig(budget=512, latent_dim=4, stride=4, width=8, recurrent_dim=16)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("toy") / "data")
-
-
-def config(data: Path, run: Path, **changes) -> TrainConfig:
-    base = TrainConfig(
-        data=str(data), run=str(run), model=SMALL, steps=4, batch_size=2, context=3, targets=2, span=8, save_every=2,
-        log_every=1, threads=1,
-    )  # fmt: skip
-    return replace(base, **changes)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    model = load(str(run))
-    return model.state_dict()
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from tests.training.small import SMALL, config, same, weights
 
 
 @pytest.mark.parametrize("memory", ["gaussians", "recurrent"])

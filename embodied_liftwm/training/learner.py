@@ -1,0 +1,79 @@
+"""One optimiser step: forward and backward over micro-batches, the mean over processes, the update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embodied_liftwm.config import TrainConfig
+from embodied_liftwm.objectives.terms import Rollout
+from embodied_liftwm.training.batches import to_device
+from embodied_liftwm.training.networks import use_bf16, use_compiler
+from embodied_liftwm.training.objective import Objective
+from embodied_liftwm.training.parallel import Processes
+from embodied_liftwm.training.rollout import roll_out
+from embodied_liftwm.world_model.base import BaseWorldModel
+
+
+class Learner:
+    """A model with its objective and its optimiser."""
+
+    def __init__(self, config: TrainConfig, model: BaseWorldModel[Any], processes: Processes) -> None:
+        """Raises UserError for unknown terms, or where the machine lacks what `compile` needs."""
+        self.config = config
+        self.processes = processes
+        self.model = model
+        self.objective = Objective(config.terms).to(config.device)
+        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+        if config.precision == "bf16":
+            use_bf16(model, config.device)
+        if config.compile:
+            use_compiler(model, config.device)
+
+    def differentiate(self, parts: Sequence[dict[str, Tensor]], only_geometry: bool) -> dict[str, float]:
+        """Leave in the parameters the gradient of the loss: its mean over all windows of the step, of all processes.
+
+        Args:
+            parts: this process's micro-batches, equally large; as `batches.load_parts` gives them.
+            only_geometry: see `rollout.roll_out`.
+
+        Returns:
+            Means over the same windows: `loss`, `psnr` in dB (nan where nothing is rendered), and each term by its name.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        found = torch.stack([self._part(part, only_geometry, 1.0 / len(parts)) for part in parts]).mean(0)
+        self.processes.average([found, *(p.grad for p in self.parameters if p.grad is not None)])
+        loss, error, *terms = found.tolist()  # the one place of a step where the program waits for the device
+        psnr = math.nan if only_geometry else -10.0 * math.log10(max(error, 1e-10))
+        return {"loss": loss, "psnr": psnr} | dict(zip(self.config.terms, terms, strict=True))
+
+    def _part(self, part: dict[str, Tensor], only_geometry: bool, weight: float) -> Tensor:
+        """Add `weight` times a micro-batch's gradient; returns its loss, squared error and terms."""
+        rollout = roll_out(self.model, to_device(part, self.config.device), only_geometry)
+        terms = torch.stack(list(self.objective(rollout).values()))
+        loss = -terms.sum()
+        self.backward(weight * loss)
+        return torch.cat([torch.stack([loss.detach(), _squared_error(rollout, like=loss)]), terms.detach()])
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss to what the parameters hold."""
+        loss.backward()
+
+    def update(self, learning_rate: float) -> None:
+        """Clip the gradient and take the optimiser's step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        self.optimizer.step()
+
+
+def _squared_error(rollout: Rollout, like: Tensor) -> Tensor:
+    """Mean squared error of the rendered targets; 0 while nothing is rendered."""
+    if rollout.viewed is None:
+        return like.new_zeros(())
+    return (rollout.viewed.rgb.detach().clamp(0, 1) - rollout.viewed.target_rgb).square().mean()

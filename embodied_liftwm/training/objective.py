@@ -1,0 +1,31 @@
+"""The objective of a training: its named terms and their learned noise scales."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
+
+
+class Objective(nn.Module):
+    """The named terms of the objective, with their learned noise scales."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        """Raises UserError for a name that is unknown or given twice."""
+        super().__init__()
+        unknown = [name for name in names if name not in TERMS]
+        if unknown or len(set(names)) != len(names) or not names:
+            raise UserError(f"terms={list(names)}: expected distinct names out of {sorted(TERMS)}")
+        self.terms = nn.ModuleDict({name: TERMS[name]() for name in names})
+
+    def forward(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Mean log-likelihood of each term over the windows, by name.
+
+        Every term is a mean over windows, and windows do not touch: the mean over equal parts of a batch is that of the batch.
+        """
+        found = {name: cast(Term, term).log_prob(rollout).mean() for name, term in self.terms.items()}
+        assert found.keys() == self.terms.keys(), "a term was lost"
+        return found

@@ -1,0 +1,39 @@
+"""What each of two processes does in `test_parallel.py`: trainings as a library, and the two exchanges by themselves.
+
+torchrun --nproc-per-node 2 two_processes.py DATA RESUMED TIMED OUT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from embodied_liftwm.training.parallel import torchrun_processes
+from embodied_liftwm.training.trainer import Trainer
+from tests.training.small import config
+
+STEPS = 6
+
+
+def main(data: Path, resumed: Path, timed: Path, out: Path) -> None:
+    with torchrun_processes("cpu") as processes:
+        Trainer(config(data, resumed, steps=STEPS)).fit()
+        by_clock = Trainer(config(data, timed, minutes=0.01, steps=10_000, geometry_first=0.0))
+        by_clock.fit()
+        tensors = [torch.full((2, 3), float(processes.rank)), torch.arange(4.0) * (1 + processes.rank)]
+        processes.average(tensors)
+        said = {
+            "rank": processes.rank,
+            "step": by_clock.step,
+            "seconds": by_clock.seconds,
+            "average": [tensor.tolist() for tensor in tensors],
+            "from_first": processes.from_first(0.1 + processes.rank),
+        }
+    (out / f"{processes.rank}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
