@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ TEACHER_NOISE = 0.1
 DIRECTION_TOLERANCE = 1e-6
 
 
-class ToyRow(NamedTuple):
+@dataclass(frozen=True)
+class ToyRow:
     """What one set of terms knows at one camera support."""
 
     support_m: float  # distance of the partner views; 0: they only turn
@@ -63,8 +64,8 @@ def support_rows(supports_m: Sequence[float]) -> list[ToyRow]:
         taught = [normals(points, TEACHER_NOISE), pseudo_depth(points, TEACHER_NOISE)]
         found += [
             toy_row(points, support, "2D", [two_d]),
-            toy_row(points, support, "GLO, no teacher", alone),
-            toy_row(points, support, "2D + GLO, pseudo-geometry", [two_d, *taught]),
+            toy_row(points, support, "GLO without a teacher", alone),
+            toy_row(points, support, "2D + GLO with teachers", [two_d, *taught]),
         ]
     return found
 
@@ -75,13 +76,13 @@ def term_rows() -> list[ToyRow]:
     turned, moved = partners(points, 0.0), partners(points, PARTNER_M)
     normal, one = normals(points, TEACHER_NOISE), pseudo_depth(points, TEACHER_NOISE, only=[0])
     terms: dict[str, list[Measurement]] = {
-        "multi-view consistency, views that turn": [consistency(points, turned[0], POINT_NOISE_M)],
-        f"multi-view consistency, a partner {PARTNER_M:g} m aside": [consistency(points, moved[0], POINT_NOISE_M)],
+        "multi-view consistency, turned views": [consistency(points, turned[0], POINT_NOISE_M)],
+        f"multi-view consistency, {PARTNER_M:g} m aside": [consistency(points, moved[0], POINT_NOISE_M)],
         "depth-normal coherence, own normals": [normals(points, TEACHER_NOISE, observed=False)],
         "depth-normal coherence, pseudo-normals": [normal],
         "pseudo-depth, metric": [pseudo_depth(points, TEACHER_NOISE)],
         "pseudo-depth, up to scale": [pseudo_depth(points, TEACHER_NOISE, "scale")],
-        "pseudo-depth, affine-invariant inverse": [pseudo_depth(points, TEACHER_NOISE, "affine")],
+        "pseudo-depth, affine inverse": [pseudo_depth(points, TEACHER_NOISE, "affine")],
         "pseudo-normals and one metric depth": [normal, one],
     }
     two_d = frames(points, turned, PIXEL_NOISE)

@@ -151,7 +151,7 @@ def test_coherence_spreads_one_metric_depth_to_all_points() -> None:
 def test_the_tables_rows() -> None:
     rows = support_rows([0.0, 0.1, 1.0])
     ranks = {(row.support_m, row.terms): row.rank for row in rows}
-    assert [ranks[0.0, terms] for terms in ("2D", "GLO, no teacher", "2D + GLO, pseudo-geometry")] == [0, 0, COUNT]
+    assert [ranks[0.0, terms] for terms in ("2D", "GLO without a teacher", "2D + GLO with teachers")] == [0, 0, COUNT]
     assert all(rank == COUNT for (support, _), rank in ranks.items() if support > 0)
     two_d = [row.error for row in rows if row.terms == "2D"]
     assert two_d[0] == math.inf and two_d[1] > 1.0 > two_d[2]
@@ -159,7 +159,7 @@ def test_the_tables_rows() -> None:
         assert (row.error == math.inf) == (row.least == 0.0) == (row.free != "nothing")
         assert row.median < NOTHING or row.rank > 0
     free = {row.terms: row.free for row in term_rows()}
-    assert free["2D"] == free["2D + multi-view consistency, views that turn"] == "every depth"
+    assert free["2D"] == free["2D + multi-view consistency, turned views"] == "every depth"
     assert free["2D + depth-normal coherence, pseudo-normals"] == "scale"
-    assert free["2D + pseudo-depth, affine-invariant inverse"] == "scale and shift"
+    assert free["2D + pseudo-depth, affine inverse"] == "scale and shift"
     assert free["2D + pseudo-normals and one metric depth"] == free["2D + pseudo-depth, metric"] == "nothing"
