@@ -84,8 +84,13 @@ def knowledge(information: Tensor) -> Knowledge:
     """Rank and null space of an information matrix [P, P], and how large it is."""
     values, directions = torch.linalg.eigh(information)
     known = values > NOTHING
-    least = float(values[0]) if bool(known.all()) else 0.0
-    return Knowledge(int(known.sum()), directions[:, ~known], least, float(information.diagonal().median()))
+    least, median = float(values[0]), float(information.diagonal().median())
+    return Knowledge(
+        rank=int(known.sum()),
+        free=directions[:, ~known],
+        least=least if least > NOTHING else 0.0,
+        median=median if median > NOTHING else 0.0,
+    )
 
 
 def frames(points: Points, poses: Tensor, noise_px: float) -> Measurement:
