@@ -114,14 +114,17 @@ def _collect(config: ReproduceConfig, support_m: float) -> None:
 
 
 def jobs(config: ReproduceConfig, support_m: float, seed: int) -> list[Job]:
-    """The two models of one support and training seed: alike but for the terms, and what only those terms could teach."""
+    """The two models of one support and training seed: alike but for the terms, and for where depth can come from.
+
+    What the frame term alone has to teach depth is the splatted image; matching frames by depth is not part of it.
+    """
     place = _folder(config) / f"support-{support_m:g}"
     found = []
     for model in (gap.TWO_D, gap.GLO):
         train = replace(config.train, data=str(place / "data/train"), run=str(place / f"{model}-seed{seed}"), seed=seed)
         if model == gap.TWO_D:
-            blind = replace(train.model, stereo_sources=0)
-            train = replace(train, terms=TWO_D_TERMS, geometry_first=0.0, model=blind)
+            unmatched = replace(train.model, stereo_sources=0, epipolar_heads=0, frame_moves_depth=True)
+            train = replace(train, terms=TWO_D_TERMS, geometry_first=0.0, model=unmatched)
         found.append(Job(model, support_m, train, place / "data/eval", place / f"{model}-seed{seed}.csv", config))
     return found
 

@@ -26,8 +26,10 @@ def test_the_two_models_differ_in_what_only_the_added_terms_could_teach() -> Non
     assert (two_d.model, glo.model) == (TWO_D, GLO)
     assert two_d.train.terms == TWO_D_TERMS and glo.train.terms == config.train.terms
     assert set(TWO_D_TERMS) < set(glo.train.terms)
-    blind = replace(two_d.train.model, stereo_sources=glo.train.model.stereo_sources)
-    alike = replace(two_d.train, terms=glo.train.terms, geometry_first=glo.train.geometry_first, run=glo.train.run, model=blind)
+    assert (two_d.train.model.stereo_sources, two_d.train.model.frame_moves_depth) == (0, True)
+    names = ("stereo_sources", "epipolar_heads", "frame_moves_depth")
+    model = replace(two_d.train.model, **{name: getattr(glo.train.model, name) for name in names})
+    alike = replace(two_d.train, terms=glo.train.terms, geometry_first=glo.train.geometry_first, run=glo.train.run, model=model)
     assert alike == glo.train
     assert glo.train.seed == 5 and glo.train.data == two_d.train.data
     every = all_jobs(config)
