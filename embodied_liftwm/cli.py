@@ -32,9 +32,12 @@ SUMMARIES = {
     "train-agent": "a stable-baselines3 policy on what a world model remembers",
     "evaluate": "score a world model on held-out episodes and tasks, and write a report",
     "bench": "speed, as a ratio within one run",
+    "reproduce": "an experiment of the project, from nothing to its figures",
     "data": "look at a dataset: summary, integrity, a video",
     "doctor": "check that this machine has what liftwm needs",
 }
+NAMED = {"bench": "what to time, e.g. collect", "reproduce": "which experiment, e.g. gap"}
+"""Commands that take a NAME, and what it says."""
 DATA_ACTIONS = {"info": "summary", "check": "integrity of every shard", "play": "write an mp4 of an episode"}
 USER_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
@@ -85,7 +88,7 @@ def _disk_message(error: OSError) -> str | None:
 def _dispatch(parsed: argparse.Namespace) -> int:
     """Load the configuration first, so that bad words cost no heavy import; then run the command."""
     arguments: list[Any] = []
-    if parsed.command == "bench":
+    if parsed.command in NAMED:
         arguments.append(parsed.name)
     if parsed.command in COMMANDS:
         config = load_config(COMMANDS[parsed.command], parsed.preset, parsed.words)
@@ -147,8 +150,8 @@ def _style(name: str) -> dict[str, Any]:
 
 
 def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
-    if name == "bench":
-        parser.add_argument("name", metavar="NAME", help="what to time, e.g. collect")
+    if name in NAMED:
+        parser.add_argument("name", metavar="NAME", help=NAMED[name])
     if name == "data":
         actions = "; ".join(f"{action}: {what}" for action, what in DATA_ACTIONS.items())
         parser.add_argument("action", choices=list(DATA_ACTIONS), help=actions)

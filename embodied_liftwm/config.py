@@ -8,6 +8,7 @@ them. Code below the command line receives these typed objects, never a `DictCon
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,11 @@ EVAL_SEED_OFFSET = 2**30
 """Seeds below belong to training scenes, seeds from here on to evaluation: the two never share a room."""
 REPORT_SEED = 2**20
 """Evaluation seeds below are for development; reported figures use those from here on, and nothing is tuned on them."""
+
+POLICIES = ("explore", "walk", "tour", "loop", "random", "oracle")
+"""Named explorers of `liftwm collect`."""
+SUPPORT_POLICY = re.compile(r"support-(?P<radius>\d+(?:\.\d+)?)(?:-leave-(?P<leave>\d+(?:\.\d+)?)-after-(?P<after>[1-9]\d*))?")
+"""`support-R` stays within R metres of its start; `support-R-leave-D-after-N` leaves it after N frames, by D metres."""
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -53,7 +59,8 @@ class CollectConfig:
     out: str = "data/revisit-s"  # dataset folder; an interrupted one is continued
     episodes: int = 100  # how many
     steps: int = 96  # actions per episode at most; the environment may end it earlier
-    policy: Literal["explore", "walk", "tour", "loop", "random", "oracle"] = "explore"  # explore mixes walk, tour and loop
+    policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle;
+    # support-METRES stays within so far of its start
     split: Literal["train", "eval"] = "train"  # which half of the seeds: training and evaluation never share a scene
     seed: int = 0  # episode i uses seed + i within its split
     workers: int = 2  # processes, one shard each at a time
@@ -63,6 +70,8 @@ class CollectConfig:
     def __post_init__(self) -> None:
         for name in ("episodes", "steps", "workers", "episodes_per_shard"):
             _at_least(name, getattr(self, name), 1)
+        if self.policy not in POLICIES and not SUPPORT_POLICY.fullmatch(self.policy):
+            raise UserError(f"policy={self.policy}: expected {' | '.join(POLICIES)} | support-METRES, such as support-0.3")
         if not 0 <= self.seed < EVAL_SEED_OFFSET:
             raise UserError(f"seed={self.seed}: must be in [0, {EVAL_SEED_OFFSET}); split=eval chooses the other half")
 
@@ -229,12 +238,41 @@ class DemoConfig:
     agent: TrainAgentConfig = field(default_factory=lambda: TrainAgentConfig(steps=512))
 
 
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """`liftwm reproduce NAME`: an experiment, from nothing to its figures; what is finished is not done again."""
+
+    out: str = "runs/reproduce"  # datasets, models and rows, in a folder of the experiment's name
+    results: str = "results"  # folder for the CSV and the figure
+    parts: tuple[Literal["toy", "curve"], ...] = ("toy", "curve")  # gap: the closed form, the curve on episodes
+    supports_m: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0)  # gap: radii of the discs that cameras stay in; 0 only turns
+    displaced_m: float = 0.5  # gap: distance of a novel view from the nearest camera of its context
+    context: int = 40  # gap: frames observed before novel views are rendered
+    views_per_episode: int = 6  # gap: novel views, and as many views of the context itself
+    collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=400, steps=72))  # of each training dataset
+    eval_episodes: int = 24  # held-out episodes of each evaluation dataset
+    eval_seed: int = REPORT_SEED  # of the first of them, within split=eval; smaller ones are for development
+    train: TrainConfig = field(default_factory=TrainConfig)  # of the model with all terms; others differ as their row says
+    seeds: int = 3  # training seeds, from train.seed on
+    bootstrap: int = 1000  # resamples behind every interval
+
+    def __post_init__(self) -> None:
+        for name in ("context", "views_per_episode", "eval_episodes", "seeds", "bootstrap"):
+            _at_least(name, getattr(self, name), 1)
+        _above_zero("displaced_m", self.displaced_m)
+        if not self.supports_m or min(self.supports_m) < 0 or len(set(self.supports_m)) < len(self.supports_m):
+            raise UserError(f"supports_m={list(self.supports_m)}: expected distinct radii in metres, at least 0")
+        if self.context >= self.collect.steps:
+            raise UserError(f"context={self.context}: must be below collect.steps={self.collect.steps}, to leave novel views")
+
+
 COMMANDS: dict[str, Any] = {
     "collect": CollectConfig,
     "train": TrainConfig,
     "train-agent": TrainAgentConfig,
     "evaluate": EvaluateConfig,
     "bench": BenchConfig,
+    "reproduce": ReproduceConfig,
     "demo": DemoConfig,
 }
 """Command name -> its schema. Preset files have one section per command under the same name."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 
+from embodied_liftwm.config import CollectConfig
+from embodied_liftwm.errors import UserError
 from liftwm_agents.explorers import EXPLORERS, ExplorePolicy, make_policy
 from liftwm_envs import EnvError
 
 
-def roll(name: str, steps: int = 45, seed: int = 3, **kwargs: str) -> np.ndarray:
+def roll(name: str, steps: int = 45, seed: int = 3, **kwargs: Any) -> np.ndarray:
     """Positions [steps, 2] of an explorer."""
     env = gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True, **kwargs)
     obs, info = env.reset(seed=5)
@@ -28,7 +32,7 @@ def roll(name: str, steps: int = 45, seed: int = 3, **kwargs: str) -> np.ndarray
     return np.array(positions)
 
 
-@pytest.mark.parametrize("name", EXPLORERS)
+@pytest.mark.parametrize("name", [*EXPLORERS, "support-0.5-leave-0.5-after-20"])
 @pytest.mark.parametrize(("embodiment", "action"), [("base", "continuous"), ("base", "discrete"), ("drone", "discrete")])
 def test_same_seed_same_path(name: str, embodiment: str, action: str) -> None:
     first, second = (roll(name, embodiment=embodiment, action=action) for _ in range(2))
@@ -69,3 +73,44 @@ def test_explore_mixes_all_three() -> None:
 def test_unknown_explorer_is_refused() -> None:
     with pytest.raises(EnvError, match="walk"):
         make_policy("fly", gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True), 0)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"action": "discrete"}, {"embodiment": "drone"}], ids=["base", "discrete", "drone"])
+@pytest.mark.parametrize("radius", [0.3, 1.0])
+def test_a_support_is_not_left_and_is_used(radius: float, kwargs: dict[str, str]) -> None:
+    start = roll("support-0", steps=1, image_size=16, **kwargs)[0]
+    for seed in (3, 4):
+        away = np.hypot(*(roll(f"support-{radius}", seed=seed, image_size=16, **kwargs) - start).T)
+        assert 0.4 * radius < away.max() <= radius
+
+
+def test_a_support_of_radius_zero_only_turns() -> None:
+    env = gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True, image_size=16)
+    obs, info = env.reset(seed=5)
+    policy = make_policy("support-0", env, 1)
+    policy.reset()
+    poses = [obs["world_from_camera"].reshape(4, 4)]
+    for _ in range(30):
+        obs, *_, info = env.step(policy.act(obs, info))
+        poses.append(obs["world_from_camera"].reshape(4, 4))
+    env.close()
+    stacked = np.stack(poses)
+    assert np.ptp(stacked[:, :3, 3], axis=0).max() < 1e-4
+    heading = np.unwrap(np.arctan2(stacked[:, 1, 2], stacked[:, 0, 2]))
+    assert np.ptp(heading) > np.pi
+
+
+def test_a_support_is_left_after_its_frames_for_places_at_one_distance() -> None:
+    path = roll("support-0.3-leave-0.5-after-30", steps=60, image_size=16)
+    context, later = path[:29], path[29:]  # frame 0 is before the first step
+    assert np.hypot(*(context - path[0]).T).max() < 0.6
+    nearest = np.hypot(*(later[:, None] - context).transpose(2, 0, 1)).min(1)
+    assert (abs(nearest - 0.5) < 0.15).mean() > 0.5 and nearest.max() < 0.8
+
+
+@pytest.mark.parametrize("name", ["support", "support-", "support-x", "support--1", "support-1-leave-0.5", "support-1-after-3"])
+def test_a_support_that_does_not_parse_is_one_clear_line(name: str) -> None:
+    with pytest.raises(UserError, match=f"^policy={name}: expected explore .* support-METRES, such as support-0.3$"):
+        CollectConfig(policy=name)
+    with pytest.raises(EnvError, match="support-METRES"):
+        make_policy(name, gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True), 0)

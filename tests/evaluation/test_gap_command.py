@@ -1,0 +1,96 @@
+"""`liftwm reproduce gap`: what it writes, what it does not do again, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from embodied_liftwm import cli
+from embodied_liftwm.commands import load_config
+from embodied_liftwm.commands.reproduce_gap import TWO_D_TERMS, all_jobs, jobs
+from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig
+from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.evaluation.gap import GLO, TWO_D, read_rows
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return ["reproduce", "gap", "--preset", "debug", f"out={folder}/runs", f"results={folder}/results", *more]
+
+
+def test_the_two_models_differ_in_what_only_the_added_terms_could_teach() -> None:
+    config = load_config(ReproduceConfig, "small", ["train.seed=4"])
+    two_d, glo = jobs(config, 0.3, 5)
+    assert (two_d.model, glo.model) == (TWO_D, GLO)
+    assert two_d.train.terms == TWO_D_TERMS and glo.train.terms == config.train.terms
+    assert set(TWO_D_TERMS) < set(glo.train.terms)
+    assert (two_d.train.model.stereo_sources, two_d.train.model.frame_moves_depth) == (0, True)
+    names = ("stereo_sources", "epipolar_heads", "frame_moves_depth")
+    model = replace(two_d.train.model, **{name: getattr(glo.train.model, name) for name in names})
+    alike = replace(two_d.train, terms=glo.train.terms, geometry_first=glo.train.geometry_first, run=glo.train.run, model=model)
+    assert alike == glo.train
+    assert glo.train.seed == 5 and glo.train.data == two_d.train.data
+    every = all_jobs(config)
+    assert len(every) == len({job.rows for job in every}) == 2 * len(config.supports_m) * config.seeds
+    assert {job.train.seed for job in every} == {4, 5, 6}
+
+
+def test_the_toy_alone_writes_its_rows_and_collects_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(tmp_path, "parts=toy")) == 0
+    shown = capsys.readouterr().out
+    assert "36 of 36" in shown and "0 of 36" in shown
+    with (tmp_path / "results/gap_toy.csv").open() as file:
+        ranks = {(float(row["support_m"]), row["terms"]): int(row["rank"]) for row in csv.DictReader(file)}
+    assert (ranks[0.0, "2D"], ranks[0.3, "2D"], ranks[0.0, "2D + GLO with teachers"]) == (0, 36, 36)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_curve_is_written_resumed_and_refused_with_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = words(tmp_path, "parts=curve", "supports_m=0.3", "eval_seed=3")
+    assert cli.main(command) == 0
+    place = tmp_path / "runs/gap/support-0.3"
+    rows = read_rows(place / "glo-seed0.csv") + read_rows(place / "2d_only-seed0.csv")
+    assert {(row.model, row.kind) for row in rows} == {(m, k) for m in (GLO, TWO_D) for k in ("context", "displaced")}
+    assert {row.share for row in rows if row.model == TWO_D} == {0.3, 0.5, 0.7, 1.0}  # of four steps
+    assert {row.share for row in rows if row.model == GLO} == {0.7, 1.0}
+    seeds = [episode.meta["seed"] for episode in EvaluationReader(place / "data/eval")]
+    assert seeds == [EVAL_SEED_OFFSET + 3, EVAL_SEED_OFFSET + 4] and max(seeds) < EVAL_SEED_OFFSET + REPORT_SEED
+    figures = (tmp_path / "results/gap.csv").read_text()
+    assert "0.3,equal,glo - 2d_only,pooled,psnr_seen" in figures
+    assert (tmp_path / "results/gap.svg").read_text().count("camera support") > 0
+
+    kept = (place / "glo-seed0.csv").stat().st_mtime_ns
+    (place / "2d_only-seed0.csv").unlink()
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "nothing to collect" in shown and "glo " not in shown.partition("Displaced")[0]
+    assert (place / "glo-seed0.csv").stat().st_mtime_ns == kept
+    assert (tmp_path / "results/gap.csv").read_text() == figures
+
+    assert cli.main([*command, "displaced_m=0.8"]) == 2
+    line = capsys.readouterr().err
+    assert "holds a run with displaced_m=0.5, asked for displaced_m=0.8: choose another out=" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["gop"], "no experiment 'gop': did you mean gap?"),
+        (["gap", "supports_m=0.3,0.3"], "supports_m=[0.3, 0.3]: expected distinct radii"),
+        (["gap", "supports_m=-1"], "supports_m=[-1.0]: expected distinct radii in metres, at least 0"),
+        (["gap", "context=72"], "context=72: must be below collect.steps=72"),
+        (["gap", "parts=figure"], "parts=figure: expected list of toy | curve"),
+        (["gap", "sed=1"], "unknown key 'sed'"),
+    ],
+)
+def test_mistakes_are_one_line(given: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"liftwm: error: {line}") and error.count("\n") == 1
