@@ -1,6 +1,6 @@
 """Kill a running command again and again with `kill -9`, and compare what it leaves with an undisturbed run.
 
-    python benchmarks/kill_test.py collect|train [kills=20] [seed=0] [out=results]
+    python benchmarks/kill_test.py collect|collect_ray|train [kills=20] [seed=0] [out=results]
 
 Every kill hits, at a random time after a random amount of progress (none, now and then: start-up is hit too), the command's
 process or one of its workers. After each, everything on disk must be
@@ -27,6 +27,8 @@ from typing import Protocol
 class Target(Protocol):
     """A command that can be killed and continued."""
 
+    command_share: float  # how many of the kills shall hit the command itself, not a worker
+
     def prepare(self, scratch: Path) -> None:
         """Make in `scratch` what the command needs beside its own folder."""
         ...
@@ -51,12 +53,15 @@ class Target(Protocol):
 class Collect:
     """`liftwm collect` of small real episodes; progress is episodes."""
 
+    command_share = 0.6
+    engine = "local"
+
     def prepare(self, scratch: Path) -> None:
         return
 
     def command(self, folder: Path) -> list[str]:
         words = ["episodes=4000", "steps=24", "env_options.image_size=32", "workers=2", "episodes_per_shard=8"]
-        return [sys.executable, "-m", "embodied_liftwm.cli", "collect", *words, f"out={folder}"]
+        return [sys.executable, "-m", "embodied_liftwm.cli", "collect", *words, f"engine={self.engine}", f"out={folder}"]
 
     def finished(self, folder: Path) -> int:
         from embodied_liftwm.data import EvaluationReader
@@ -86,9 +91,24 @@ class Collect:
         return ""
 
 
+class CollectRay(Collect):
+    """The same with Ray's workers, who are mostly the ones to be killed: a command that is killed takes its Ray with it."""
+
+    command_share = 0.2
+    engine = "ray"
+
+    def prepare(self, scratch: Path) -> None:
+        subprocess.run(Collect().command(scratch / "local"), check=True, stdout=subprocess.DEVNULL)
+
+    def difference(self, one: Path, other: Path) -> str:
+        """What differs, also from an undisturbed run of local processes."""
+        return super().difference(one, other) or super().difference(one.with_name("local"), other)
+
+
 class Train:
     """`liftwm train` of a tiny model on a few real episodes, with many checkpoints; progress is steps."""
 
+    command_share = 0.6
     STEPS = 400
 
     def prepare(self, scratch: Path) -> None:
@@ -124,7 +144,7 @@ class Train:
         return "" if steps[0] == steps[1] else "the steps in metrics.csv"
 
 
-TARGETS: dict[str, Target] = {"collect": Collect(), "train": Train()}
+TARGETS: dict[str, Target] = {"collect": Collect(), "collect_ray": CollectRay(), "train": Train()}
 
 
 def main(words: list[str]) -> int:
@@ -163,12 +183,12 @@ def _killed_run(target: Target, folder: Path, kills: int, advance: int, rng: ran
         if process.poll() is not None:
             break  # it came to its end
         before = target.progress(folder)
-        workers = _children(process.pid)
-        victim = process.pid if not workers or rng.random() < 0.6 else rng.choice(workers)
-        _kill(victim)
-        time.sleep(0.5)  # orphans end by themselves
+        workers = _workers(process.pid)
+        victim = process.pid if not workers or rng.random() < target.command_share else rng.choice(workers)
+        _send({victim}, signal.SIGKILL)
+        time.sleep(0.5)  # local workers whose command is gone end by themselves; Ray's take some seconds
         whom = "command" if victim == process.pid else "worker"
-        with _paused(process.pid):  # reading takes longer than collecting
+        with _paused({process.pid, *workers, *_workers(process.pid)}):  # reading takes longer than collecting
             rows.append({"kill": whom, "before": before, "after": target.finished(folder)})
         print(rows[-1], flush=True)
         if whom == "command":
@@ -181,32 +201,31 @@ def _killed_run(target: Target, folder: Path, kills: int, advance: int, rng: ran
     return rows
 
 
-def _children(pid: int) -> list[int]:
-    """Worker processes of a command; multiprocessing's own resource tracker is not one."""
-    try:
-        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-    except OSError:
-        return []
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _workers(pid: int) -> list[int]:
+    """Worker processes of a command, whichever engine runs them."""
+    found: list[int] = []
+    with suppress(OSError):  # it has just ended
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                name = Path(f"/proc/{child}/cmdline").read_bytes()
+                found += [child] if b"spawn_main" in name or name.startswith(b"ray::LiftwmWorker") else _workers(child)
+    return found
 
 
 @contextmanager
-def _paused(group: int) -> Iterator[None]:
-    """Hold every process of a group, if there is one left."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGSTOP)
+def _paused(pids: set[int]) -> Iterator[None]:
+    """Hold those processes that are left."""
+    _send(pids, signal.SIGSTOP)
     try:
         yield
     finally:
+        _send(pids, signal.SIGCONT)
+
+
+def _send(pids: set[int], number: int) -> None:
+    for pid in pids:
         with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGCONT)
+            os.kill(pid, number)
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> None:

@@ -64,6 +64,8 @@ class CollectConfig:
     split: Literal["train", "eval"] = "train"  # which half of the seeds: training and evaluation never share a scene
     seed: int = 0  # episode i uses seed + i within its split
     workers: int = 2  # processes, one shard each at a time
+    engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
+    ray_address: str = ""  # ray: a cluster to join, or auto; empty starts Ray on this machine
     episodes_per_shard: int = 16  # episodes packed into one file
     renderer: Literal["auto", "egl", "osmesa"] = "auto"  # which GL; auto takes EGL, else OSMesa
 
@@ -160,7 +162,9 @@ class EvaluateConfig:
     navigation_episodes: int = 30  # navigation: paired episodes per agent
     bootstrap: int = 1000  # resamples behind every interval
     seed: int = 0  # of the bootstrap and of the navigation episodes
-    workers: int = 2  # processes
+    workers: int = 2  # navigation: processes
+    engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
+    ray_address: str = ""  # ray: a cluster to join, or auto; empty starts Ray on this machine
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:

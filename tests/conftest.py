@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def root() -> Path:
     """The source checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """A small Ray on this machine, shared by all tests of a process: starting one takes seconds."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    from embodied_liftwm.workers.ray_engine import RayEngine
+
+    with RayEngine(2, ""):
+        yield

@@ -1,17 +1,15 @@
 """Collect a dataset: one process a shard, any of which may be killed at any moment.
 
 Episode `i` depends on the settings and the seed `first_seed + i` alone, so the dataset is the same whatever the number of
-workers, and however often collection was interrupted and continued. An episode is on disk as soon as it is finished; a kill
-costs the one in flight. Workers end themselves when their parent is gone, and are replaced when they are killed.
+workers, whichever engine runs them, and however often collection was interrupted and continued. An episode is on disk as soon
+as it is finished; a kill costs the one in flight. Workers end when their parent is gone, and are replaced when they are killed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,9 +17,11 @@ from typing import Any, NoReturn
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.storage import FORMAT, INFO, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import disk_errors, remove_partials
-from liftwm_agents.collection_workers import Report, Shard, run_shards
+from embodied_liftwm.files import remove_partials
+from embodied_liftwm.workers import find_engine, run_tasks
+from liftwm_agents.collection_workers import CollectShards, Report, Shard
 from liftwm_agents.env_source import EnvSource, find_env, versions
+from liftwm_agents.folder_lock import locked
 
 SAME = ("env", "env_options", "steps", "policy", "split", "seed", "episodes_per_shard")
 """Settings that every episode of a dataset shares."""
@@ -49,18 +49,20 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
 
     Raises:
         UserError: unknown environment, other settings than the dataset's, another collection under way, a full disk, a folder
-            that cannot be written, or an environment without image or camera.
+            that cannot be written, an environment without image or camera, workers that keep dying, or no Ray for engine=ray.
+        RuntimeError: a bug in a worker, with its traceback.
     """
     source = find_env(config.env)
     source.check(config.env_options, config.policy)
+    engine = find_engine(config.engine, config.workers, config.ray_address)
     folder = Path(config.out)
-    with _locked(folder):
+    with locked(folder):
         remove_partials(folder)
         found = scan(folder)
         _prepare_info(folder, _settings(config, source), continued=bool(found))
         progress = CollectProgress(sum(i < config.episodes for i in found), config.episodes, 0, len(found))
         on_progress(progress)
-        for report in run_shards(config, source, plan(found, config)):
+        for report in run_tasks(CollectShards(config, source), plan(found, config), engine):
             progress = _add(progress, report)
             on_progress(progress)
     return progress
@@ -79,20 +81,6 @@ def plan(found: dict[int, Path], config: CollectConfig) -> list[Shard]:
 
 def _add(progress: CollectProgress, report: Report) -> CollectProgress:
     return dataclasses.replace(progress, episodes=progress.episodes + report.episodes, frames=progress.frames + report.frames)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder and hold its lock, which the system releases when this process ends in whatever way."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another collection is writing {folder}: wait for it to finish, or choose another out=") from error
-        yield
 
 
 def _settings(config: CollectConfig, source: EnvSource) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import embodied_liftwm
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors, write_text
+from embodied_liftwm.workers import find_engine
 
 STRIPS = 2
 """Turns away shown in the report."""
@@ -50,12 +51,14 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         What metrics.json holds.
 
     Raises:
-        UserError: no such model or dataset, sizes that differ, no truth, training scenes, or a model that returns nonsense.
+        UserError: no such model or dataset, sizes that differ, no truth, training scenes, a model that returns nonsense, or
+            no Ray for engine=ray.
     """
     import torch
 
     from embodied_liftwm.evaluation.summary import summarize
 
+    find_engine(config.engine, config.workers, config.ray_address)  # whether there is one, before any work
     out = Path(config.out)
     with disk_errors(out):
         (out / "report").mkdir(parents=True, exist_ok=True)

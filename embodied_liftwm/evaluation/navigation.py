@@ -7,20 +7,16 @@ where they start are removed for all agents, and counted. What remains is paired
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
-from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.arena import AgentFactory, Arena, NavigationRow, Outcome, Trace, make_env
 from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.workers import Engine, find_engine, run_tasks
 
 SEED_OFFSET = EVAL_SEED_OFFSET + 2**24
 """First seed of navigation: beyond those of evaluation datasets, so that no goal lies in a scene of theirs."""
@@ -41,40 +37,42 @@ def evaluate_navigation(agents: Mapping[str, AgentFactory], config: EvaluateConf
 
     Args:
         agents: name -> factory, importable from a fresh process.
-        config: env, env_options, navigation_episodes, seed and workers are read.
+        config: env, env_options, navigation_episodes, seed, workers, engine and ray_address are read.
 
     Raises:
-        UserError: no such environment, or a worker died.
+        UserError: no such environment, workers that keep dying, or no Ray for engine=ray.
+        RuntimeError: a bug in a worker, with its traceback.
     """
     seeds = [SEED_OFFSET + config.seed + i for i in range(config.navigation_episodes)]
-    workers = min(config.workers, len(seeds))
+    engine = find_engine(config.engine, min(config.workers, len(seeds)), config.ray_address)
     with progress("navigation", len(seeds)) as advance:
-        if workers == 1:
+        if engine.workers == 1 and config.engine == "local":
             outcomes = _in_this_process(dict(agents), config, seeds, advance)
         else:
-            outcomes = _in_processes(dict(agents), config, seeds, workers, advance)
+            outcomes = _in_workers(dict(agents), config, seeds, engine, advance)
     return _collect(list(agents), seeds, outcomes)
 
 
-@functools.cache
-def _arena() -> Arena:
-    """The arena of this worker process. Made with its first episode and not before: an error there reaches the caller."""
-    return Arena(*_given)
+@dataclass(frozen=True)
+class _Play:
+    """The work of a worker: a task is an episode and its seed, the one message of it what came out."""
 
+    agents: dict[str, AgentFactory]
+    config: EvaluateConfig
+    name: str = "navigating"
 
-_given: tuple[dict[str, AgentFactory], EvaluateConfig]
+    def start(self, report: Callable[[tuple[int, Outcome]], None]) -> Callable[[tuple[int, int]], None]:
+        import torch
 
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.config.workers))
+        arena = Arena(self.agents, self.config)
+        return lambda task: report((task[0], arena.play(*task)))
 
-def _start_worker(agents: dict[str, AgentFactory], config: EvaluateConfig) -> None:
-    import torch
+    def left(self, task: tuple[int, int], message: tuple[int, Outcome]) -> tuple[int, int]:
+        return task
 
-    global _given
-    torch.set_num_threads(1)
-    _given = agents, config
-
-
-def _play(episode: int, seed: int) -> Outcome:
-    return _arena().play(episode, seed)
+    def place(self, task: tuple[int, int]) -> str:
+        return f"episode {task[0]}"
 
 
 def _in_this_process(
@@ -89,28 +87,15 @@ def _in_this_process(
     return outcomes
 
 
-def _in_processes(
-    agents: dict[str, AgentFactory], config: EvaluateConfig, seeds: list[int], workers: int, advance: Callable[[int], None]
+def _in_workers(
+    agents: dict[str, AgentFactory], config: EvaluateConfig, seeds: list[int], engine: Engine, advance: Callable[[int], None]
 ) -> list[Outcome]:
-    """Spawned, not forked: GL contexts and torch's threads do not survive a fork."""
-    make_env(config).close()  # a mistake in the environment is better named here than by a dead worker
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, context, _start_worker, (agents, config)) as pool:
-            futures = [pool.submit(_play, episode, seed) for episode, seed in enumerate(seeds)]
-            for future in futures:
-                future.add_done_callback(lambda _: advance(1))
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    except BrokenProcessPool as error:
-        raise UserError(f"navigation: a worker process died ({error}); run with workers=1 to see why") from error
-    finally:
-        os.environ.pop("OMP_NUM_THREADS") if threads is None else os.environ.update(OMP_NUM_THREADS=threads)
+    make_env(config).close()  # a mistake in the environment is better named here than by a worker
+    outcomes: dict[int, Outcome] = {}
+    for episode, outcome in run_tasks(_Play(agents, config), list(enumerate(seeds)), engine):
+        advance(episode not in outcomes)
+        outcomes[episode] = outcome
+    return [outcomes[episode] for episode in range(len(seeds))]
 
 
 def _collect(agents: list[str], seeds: list[int], outcomes: list[Outcome]) -> NavigationResult:

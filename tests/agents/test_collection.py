@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.integrity import check
 from embodied_liftwm.data.storage import data_files, scan
 from embodied_liftwm.errors import UserError
+from liftwm_agents import folder_lock
 from liftwm_agents.collection import collect
+from liftwm_agents.collection_workers import CollectShards, Report, Shard
+from liftwm_agents.env_source import find_env
 
 HERE = Path(__file__).parent
 
@@ -172,6 +176,33 @@ def test_a_killed_worker_is_replaced(undisturbed: Path, tmp_path: Path) -> None:
     collect(config(tmp_path), kill_once)
     assert killed
     assert_same(undisturbed, tmp_path)
+
+
+def test_episodes_on_disk_are_not_collected_again(undisturbed: Path, tmp_path: Path) -> None:
+    """Their worker was killed after it had written them, and before it could say so."""
+    collect(config(tmp_path, episodes=3))  # a packed shard of two, and one of one
+    reports: list[Report] = []
+    perform = CollectShards(config(tmp_path), find_env("toy_camera_env:make_env")).start(reports.append)
+    for number, indices in enumerate([[0, 1], [2, 3], [4]]):
+        perform(Shard(number, indices, indices))
+    assert sorted(report.episode for report in reports if report.episode is not None) == [0, 1, 2, 3, 4]
+    assert sum(report.frames for report in reports) == sum(len(EvaluationReader(undisturbed)[i].rgb) for i in (3, 4))
+    assert_same(undisturbed, tmp_path)
+
+
+def test_workers_see_the_folder_of_their_collection(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not see .*: the dataset must be on a file system that all nodes share"):
+        CollectShards(config(tmp_path / "elsewhere"), find_env("toy_camera_env:make_env")).start(print)
+
+
+def test_workers_of_an_earlier_collection_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "LAST_S", 0.2)
+    with folder_lock.join(tmp_path), pytest.raises(UserError, match="workers of an earlier collection still write"):
+        collect(config(tmp_path))
+    monkeypatch.setattr(folder_lock, "LAST_S", 60.0)
+    lock = folder_lock.join(tmp_path)
+    threading.Timer(0.3, lock.close).start()
+    assert collect(config(tmp_path, episodes=1)).episodes == 1
 
 
 def test_a_worker_that_always_dies_is_reported(tmp_path: Path) -> None:

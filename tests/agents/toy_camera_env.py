@@ -77,6 +77,19 @@ def make_with_source() -> tuple[gym.Env, Any]:
     return ImageOnly(ToyEnv()), source
 
 
+def make_logged() -> gym.Env:
+    """Slow, and leaves the seed of every reset in the file `resets` of the current folder."""
+
+    class Logged(ToyEnv):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            self.pause_s = 0.01
+            with open("resets", "a") as log:
+                log.write(f"{seed}\n")
+            return super().reset(seed=seed, options=options)
+
+    return Logged()
+
+
 def make_mortal() -> gym.Env:
     """Kills its process on the first step, as a machine out of memory would."""
 

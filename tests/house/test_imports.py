@@ -24,12 +24,13 @@ ALLOWED = {
     "objectives": {"geometry"},
     "priors": {"geometry"},
     "data": set(),
+    "workers": set(),
     "training": {"geometry", "gaussians", "memory", "world_model", "objectives", "priors", "data"},
-    "evaluation": {"geometry", "gaussians", "memory", "world_model", "data"},
+    "evaluation": {"geometry", "gaussians", "memory", "world_model", "data", "workers"},
 }
 """Part -> parts it may import, beside the contracts and itself. Only commands/ and cli.py may import everything."""
 
-AGENTS_MAY_USE = CONTRACTS | {"geometry", "data"}
+AGENTS_MAY_USE = CONTRACTS | {"geometry", "data", "workers"}
 
 
 def imported(path: Path) -> set[str]:

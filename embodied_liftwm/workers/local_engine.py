@@ -1,0 +1,114 @@
+"""Workers that are processes of this machine, each at the end of a pipe."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from embodied_liftwm.workers.contract import Died, Done, Work, failure
+
+
+class LocalEngine:
+    """Spawned processes, not forked ones: GL contexts and torch's threads do not survive a fork."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def start(self, work: Work[Any, Any]) -> LocalWorker:
+        with _threads(max(1, (os.cpu_count() or 1) // self.workers)):
+            return LocalWorker(work)
+
+    def ready(self, workers: Sequence[Any]) -> list[Any]:
+        found = wait([worker.connection for worker in workers])
+        return [worker for worker in workers if worker.connection in found]
+
+
+class LocalWorker:
+    """The parent's end of the pipe."""
+
+    def __init__(self, work: Work[Any, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, task: Any) -> None:
+        with suppress(OSError):  # it died: `receive` will say so
+            self.connection.send(task)
+
+    def receive(self) -> Any:
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+        code = self.process.exitcode or 0
+        return Died(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+
+    def dismiss(self) -> None:
+        self.connection.close()  # it reads the end of its tasks there
+        self.process.join()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Have processes started in this block use so many threads in numerical libraries, unless the user has said how many."""
+    mine = "OMP_NUM_THREADS" not in os.environ
+    if mine:
+        os.environ["OMP_NUM_THREADS"] = str(number)
+    try:
+        yield
+    finally:
+        if mine:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+def _serve(work: Work[Any, Any], connection: Connection) -> None:
+    """A worker's life: tasks come in, messages go out, the end of the pipe ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    lock = threading.Lock()
+
+    def report(message: Any) -> None:
+        with lock:
+            connection.send(message)
+
+    try:
+        perform = work.start(report)
+        for task in _tasks(connection):
+            perform(task)
+            report(Done())
+    except Exception as error:
+        report(failure(error))
+
+
+def _tasks(connection: Connection) -> Iterator[Any]:
+    while True:
+        try:
+            yield connection.recv()
+        except EOFError:
+            return
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,166 @@
+"""Workers that are actors of Ray, on one machine or a cluster. Ray is imported here alone, and only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.workers.contract import Died, Done, Failed, Work, failure
+
+PATIENCE_S = 30.0
+"""After so long without a sign of any worker, the user is told what Ray is waiting for."""
+OBJECT_STORE_BYTES = 2**27
+"""Messages are small, so the Ray that is started here needs little shared memory."""
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers may use this machine's GPUs without Ray's counting them
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died",  # it is replaced, or we say why not
+}
+
+
+class RayEngine:
+    """Actors of the Ray that runs in this process already, of a cluster, or of one started here and ended with the work."""
+
+    def __init__(self, workers: int, address: str) -> None:
+        self.workers = workers
+        self._address = address
+        self._ray = _import_ray()
+        self._mine = self._heard = False
+
+    def __enter__(self) -> RayEngine:
+        self._mine = not self._ray.is_initialized()
+        if self._mine:
+            self._connect()
+        self._make = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(LiftwmWorker)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._mine:
+            self._ray.shutdown()
+
+    def start(self, work: Work[Any, Any]) -> RayWorker:
+        return RayWorker(self._ray, self._make.remote(work, os.getcwd(), sys.path))
+
+    def ready(self, workers: Sequence[Any]) -> list[Any]:
+        messages = [worker.messages for worker in workers]
+        found, _ = self._ray.wait(messages, timeout=None if self._heard else PATIENCE_S)
+        if not found:
+            free = self._ray.available_resources().get("CPU", 0)
+            print(f"waiting for Ray to start workers: each takes a CPU, {free:g} are free", file=sys.stderr)
+        self._heard = True
+        found, _ = self._ray.wait(messages, num_returns=len(messages), timeout=0)  # all that have something, not just the first
+        return [worker for worker in workers if worker.messages in found]
+
+    def _connect(self) -> None:
+        """Start Ray here, or join the cluster; either way its log stays in its own files."""
+        _check_address(self._address)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        local = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        try:
+            self._ray.init(address=self._address or "local", **quiet, **({} if self._address else local))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            what = f"ray_address={self._address}: cannot join a Ray cluster" if self._address else "Ray does not start here"
+            raise UserError(f"{what} ({_first_line(error)}); engine=local does without it") from error
+
+
+class RayWorker:
+    """The parent's view of an actor."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+        self.messages: Any = None  # a generator of references to what the actor says of its task
+
+    def give(self, task: Any) -> None:
+        self.messages = self._actor.do.options(num_returns="streaming").remote(task)
+
+    def receive(self) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(next(self.messages))
+        except StopIteration:
+            return Done()
+        except errors.RayTaskError as error:
+            return Failed(str(error), user_error=False)
+        except errors.RayError as error:  # the process, its node, or what it said is lost
+            return Died(_cause(error))
+
+    def dismiss(self) -> None:
+        self._actor.__ray_terminate__.remote()
+
+    def kill(self) -> None:
+        self._ray.kill(self._actor)
+
+
+class LiftwmWorker:
+    """A worker's life in a process of Ray's. Tasks are done in a thread of its own, since messages come from several."""
+
+    def __init__(self, work: Work[Any, Any], folder: str, path: list[str]) -> None:
+        self._work, self._folder = work, folder
+        sys.path += [place for place in path if place not in sys.path]
+        self._thread = ThreadPoolExecutor(1)
+        self._messages: SimpleQueue[Any] = SimpleQueue()
+        self._perform: Any = None
+
+    def do(self, task: Any) -> Iterator[Any]:
+        """Do a task, and say meanwhile what there is to say of it."""
+        self._thread.submit(self._do, task)
+        while not isinstance(message := self._messages.get(), Done):
+            yield message
+
+    def _do(self, task: Any) -> None:
+        try:
+            self._perform = self._perform or self._start()
+            self._perform(task)
+        except Exception as error:
+            self._messages.put(failure(error))
+        self._messages.put(Done())
+
+    def _start(self) -> Any:
+        try:
+            os.chdir(self._folder)  # relative paths mean the same to all
+        except OSError as error:
+            raise UserError(f"a Ray node has no folder {self._folder}: start in one that all nodes share") from error
+        return self._work.start(self._messages.put)
+
+
+def _import_ray() -> Any:
+    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        line = f"engine=ray needs Ray ({_first_line(error)}): pip install 'embodied-liftwm[dist]', or use engine=local"
+        raise UserError(line) from error
+
+
+def _check_address(address: str) -> None:
+    """Whether something answers there: Ray itself would try for minutes."""
+    if address in ("", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or not host or "/" in host:
+        raise UserError(
+            f"ray_address={address}: must be auto or HOST:PORT, as `ray start --head` prints it; empty starts Ray here"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"ray_address={address}: nothing answers there ({error}); begin a cluster with `ray start --head`"
+        ) from error
+
+
+def _cause(error: Exception) -> str:
+    """Ray's own words, as far as they say what happened: without ids, and without what else it might have been."""
+    told = str(error).rpartition("exit detail: ")[2] or str(error)
+    return _first_line(told.partition(". ")[0])
+
+
+def _first_line(error: object) -> str:
+    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
