@@ -52,7 +52,7 @@ def new_folder(command: str, path: Path) -> str:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file that is not a cache, a lock or a description of the failed attempt."""
-    ours = (".cache", ".lock", "OUT", "versions.txt", "config.yaml")
+    ours = (".cache", ".lock", ".lock-workers", "OUT", "versions.txt", "config.yaml")
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and not set(ours) & set(p.parts)}
 
 
