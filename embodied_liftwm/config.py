@@ -97,7 +97,7 @@ class ModelConfig:
     max_depth_m: float = 10.0  # the farthest of them, metres
     min_depth_m: float = 0.25  # and the nearest
     stereo_sources: int = 2  # recent frames that depth is triangulated with; 0 for monocular depth alone
-    frame_moves_depth: bool = False  # let the splatted image move depth: all that a model without a multi-view term has
+    frame_moves_depth: bool = False  # let the splatted image move depth: where no term on several views does
     epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 
     def __post_init__(self) -> None:
