@@ -55,8 +55,8 @@ class Learner:
     def _part(self, part: dict[str, Tensor], only_geometry: bool, weight: float) -> Tensor:
         """Add `weight` times a micro-batch's gradient; returns its loss, squared error and terms."""
         rollout = roll_out(self.model, to_device(part, self.config.device), only_geometry)
-        terms = torch.stack(list(self.objective(rollout).values()))
-        loss = -terms.sum()
+        found = self.objective(rollout)
+        loss, terms = -found.bound, torch.stack(list(found.log_likelihoods.values()))
         self.backward(weight * loss)
         return torch.cat([torch.stack([loss.detach(), _squared_error(rollout, like=loss)]), terms.detach()])
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.objectives.elbo import Elbo, elbo
 from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
 
 
@@ -21,11 +22,10 @@ class Objective(nn.Module):
             raise UserError(f"terms={list(names)}: expected distinct names out of {sorted(TERMS)}")
         self.terms = nn.ModuleDict({name: TERMS[name]() for name in names})
 
-    def forward(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Mean log-likelihood of each term over the windows, by name.
+    def forward(self, rollout: Rollout) -> Elbo:
+        """The bound, from the mean log-likelihood of each term over the windows.
 
         Every term is a mean over windows, and windows do not touch: the mean over equal parts of a batch is that of the batch.
         """
         found = {name: cast(Term, term).log_prob(rollout).mean() for name, term in self.terms.items()}
-        assert found.keys() == self.terms.keys(), "a term was lost"
-        return found
+        return elbo(tuple(self.terms), found)
