@@ -33,4 +33,5 @@ def for_each(function: Callable[..., None], tasks: Iterable[tuple]) -> None:
     futures = [pool.submit(work) for _ in range(helpers)]
     work()
     for future in futures:
-        future.result()
+        if not future.cancel():  # on a busy machine a helper may not have begun, and then has nothing left to do
+            future.result()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.gaussians import rasterize
+from embodied_liftwm.gaussians.threads import for_each
 from tests.gaussians.scenes import NAMES, one_gaussian, random_scene
 
 Scene = dict[str, Tensor]
@@ -254,6 +255,24 @@ def test_result_does_not_depend_on_threads() -> None:
     assert len(concurrent) == 3
     for name in ("opacities", "features"):
         assert torch.equal(results[3][1][name], results[1][1][name])
+
+
+def test_who_paints_never_waits_for_a_helper_that_has_not_begun() -> None:
+    """One caller holds the only helper; another does all its tasks itself and returns."""
+    before, release, seen = torch.get_num_threads(), threading.Event(), []
+    torch.set_num_threads(2)
+    try:
+        holder = threading.Thread(target=for_each, args=(lambda _: release.wait(30), [(0,), (1,)]))
+        holder.start()
+        other = threading.Thread(target=for_each, args=(seen.append, [(k,) for k in range(4)]))
+        other.start()
+        other.join(timeout=10)
+        assert not other.is_alive() and holder.is_alive()
+    finally:
+        release.set()
+        torch.set_num_threads(before)
+        holder.join()
+    assert sorted(seen) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("backend", FAST)
