@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from embodied_liftwm.commands.bench_table import Row, machine, report, seconds
@@ -37,7 +38,7 @@ OUTSIDE = ("waiting for data", "copy to device", "objective", "optimiser", "chec
 MOST_OUTSIDE = 10.0
 """Percent of a step that they may take."""
 
-SETTINGS = ("threads", "batch_size", "accumulate", "precision", "compile")
+SETTINGS = ("batch_size", "accumulate", "precision", "compile")
 """Of the training, to stand beside the figures."""
 
 Shares = dict[str, list[float]]
@@ -53,7 +54,8 @@ def run(config: BenchConfig) -> int:
         rows = _reader_rows(TrainingReader(train.data), train, config.repeats)
         phases = _phases(train, config.repeats, Path(scratch), status.update)
     rows += [row for phase, shares in phases.items() for row in _stage_rows(phase, shares)]
-    about = machine("numpy", "numba", device=train.device) | {name: str(getattr(train, name)) for name in SETTINGS}
+    about = machine("numpy", "numba", device=train.device) | {"threads": str(torch.get_num_threads())}
+    about |= {name: str(getattr(train, name)) for name in SETTINGS}
     report(console, "training", rows, about, Path(config.out) / "bench_train.csv")
     speed = median(rows[0].measures["frames/s"])
     console.print(f"reading: {speed:,.0f} frames/s ({'reaches' if speed >= FRAMES_PER_S else 'misses'} {FRAMES_PER_S:,})")
