@@ -9,7 +9,7 @@ from collections.abc import Callable
 from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.errors import UserError
 
-BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in ("collect", "rasterize", "train", "state")}
+BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in ("collect", "collect_ray", "rasterize", "train", "state")}
 """Name -> the module whose `run(config)` times it."""
 
 

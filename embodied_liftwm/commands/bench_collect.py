@@ -62,7 +62,7 @@ def run(config: BenchConfig) -> int:
         alone = 0.0
         for workers in range(1, config.workers + 1):
             status.update(f"timing {workers} workers")
-            speeds = [_workers(settings, workers) for _ in range(config.repeats)]
+            speeds = [time_workers(replace(settings, workers=workers))[1] for _ in range(config.repeats)]
             alone = alone or statistics.median(speeds)
             measures = {"frames/s": speeds, "times one worker": [speed / alone for speed in speeds]}
             rows.append(Row(about | {"what": f"liftwm collect workers={workers}"}, measures))
@@ -191,8 +191,9 @@ def _continuous(env: Any, action: np.ndarray) -> np.ndarray:
     return action
 
 
-def _workers(settings: CollectConfig, workers: int) -> float:
-    """Frames per second of `collect` with worker processes, from its first frames to its last, start-up left out."""
+def time_workers(settings: CollectConfig) -> tuple[float, float]:
+    """Seconds until the first frames of `collect` came, and frames per second from there to its last."""
+    begin = time.perf_counter()
     stamps: list[tuple[float, int]] = []
 
     def stamp(progress: CollectProgress) -> None:
@@ -200,8 +201,7 @@ def _workers(settings: CollectConfig, workers: int) -> float:
             stamps.append((time.perf_counter(), progress.frames))
 
     with tempfile.TemporaryDirectory() as folder:
-        shard = max(1, settings.episodes // 4)
-        episodes = settings.episodes * workers
-        collect(replace(settings, out=folder, workers=workers, episodes=episodes, episodes_per_shard=shard), stamp)
-    (begin, before), (end, after) = stamps[0], stamps[-1]
-    return (after - before) / (end - begin)
+        shard, episodes = max(1, settings.episodes // 4), settings.episodes * settings.workers
+        collect(replace(settings, out=folder, episodes=episodes, episodes_per_shard=shard), stamp)
+    (first, before), (last, after) = stamps[0], stamps[-1]
+    return first - begin, (after - before) / (last - first)

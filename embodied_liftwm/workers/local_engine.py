@@ -88,7 +88,10 @@ def _serve(work: Work[Any, Any], connection: Connection) -> None:
 
     def report(message: Any) -> None:
         with lock:
-            connection.send(message)
+            try:
+                connection.send(message)
+            except OSError:
+                os._exit(1)  # the parent is gone
 
     try:
         perform = work.start(report)

@@ -21,7 +21,7 @@ OBJECT_STORE_BYTES = 2**27
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers may use this machine's GPUs without Ray's counting them
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died",  # it is replaced, or we say why not
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^(A worker died|Raylet is terminated|The node with node id)",  # we replace it, or say why not
 }
 
 
@@ -52,8 +52,8 @@ class RayEngine:
         messages = [worker.messages for worker in workers]
         found, _ = self._ray.wait(messages, timeout=None if self._heard else PATIENCE_S)
         if not found:
-            free = self._ray.available_resources().get("CPU", 0)
-            print(f"waiting for Ray to start workers: each takes a CPU, {free:g} are free", file=sys.stderr)
+            free, cpus = self._ray.available_resources().get("CPU", 0), self._ray.cluster_resources().get("CPU", 0)
+            print(f"waiting for Ray's workers: each takes a CPU, {free:g} of {cpus:g} are free", file=sys.stderr)
         self._heard = True
         found, _ = self._ray.wait(messages, num_returns=len(messages), timeout=0)  # all that have something, not just the first
         return [worker for worker in workers if worker.messages in found]
@@ -65,9 +65,10 @@ class RayEngine:
         local = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         try:
             self._ray.init(address=self._address or "local", **quiet, **({} if self._address else local))
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray has many, a bare Exception among them
             what = f"ray_address={self._address}: cannot join a Ray cluster" if self._address else "Ray does not start here"
-            raise UserError(f"{what} ({_first_line(error)}); engine=local does without it") from error
+            token = "; one that asks for a token needs RAY_AUTH_MODE=token" if self._address else ""
+            raise UserError(f"{what} ({_first_line(error)}){token}; engine=local does without it") from error
 
 
 class RayWorker:
