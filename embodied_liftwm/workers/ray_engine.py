@@ -90,7 +90,8 @@ class RayWorker:
         except errors.RayTaskError as error:
             return Failed(str(error), user_error=False)
         except errors.RayError as error:  # the process, its node, or what it said is lost
-            return Died(_cause(error))
+            unborn = getattr(error, "actor_init_failed", False)  # its node lacks a package, say, as all will
+            return Failed(str(error), user_error=False) if unborn else Died(_cause(error))
 
     def dismiss(self) -> None:
         self._actor.__ray_terminate__.remote()
