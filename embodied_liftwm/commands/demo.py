@@ -22,6 +22,7 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, watch
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.workers.local_engine import die_with_parent
 
 
 def run(config: DemoConfig) -> None:
@@ -97,6 +98,7 @@ def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
     from embodied_liftwm.training.checkpoint import checkpoints
     from embodied_liftwm.training.trainer import Trainer
 
+    die_with_parent()
     try:
         run_folder = Path(config.run)
         open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder)))

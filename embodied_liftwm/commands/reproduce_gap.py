@@ -11,10 +11,7 @@ Whatever is there is not done again, so an interrupted run goes on where it was.
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from embodied_liftwm.config import ReproduceConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation import gap
 from embodied_liftwm.evaluation.gap_toy import support_rows, term_rows
+from embodied_liftwm.workers.local_engine import die_with_parent
 
 TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
 """The frame term, and what of the task every model learns beside it."""
@@ -159,21 +157,13 @@ def _train_side_by_side(todo: list[Job], console: Console) -> None:
 
 def _train_and_judge(job: Job, queue: Any) -> None:
     """One model, in a process of its own; its progress, its end or its error goes into `queue`."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_parent()
     try:
         _train(job, queue)
         gap.write_rows(job.rows, _judge(job))
         queue.put((job.model, None))
     except UserError as error:
         queue.put((job.model, str(error)))
-
-
-def _die_with_parent() -> None:
-    """A command that was killed must leave nobody behind who writes where its next run will."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-    os._exit(1)
 
 
 def _train(job: Job, queue: Any) -> None:

@@ -83,7 +83,7 @@ def _threads(number: int) -> Iterator[None]:
 def _serve(work: Work[Any, Any], connection: Connection) -> None:
     """A worker's life: tasks come in, messages go out, the end of the pipe ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_parent()
     lock = threading.Lock()
 
     def report(message: Any) -> None:
@@ -110,7 +110,12 @@ def _tasks(connection: Connection) -> Iterator[Any]:
             return
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """End this process as soon as the one that spawned it is gone: nobody may be left who writes where its next run will."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
