@@ -5,4 +5,5 @@
     lift.py           a frame's depth and latents become primitives in the world frame
     fuse.py           new primitives meet old ones: associate, merge, refute
     coarsen.py        a full budget loses detail, never places
+    latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid
 """
