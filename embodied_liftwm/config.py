@@ -87,9 +87,11 @@ class CollectConfig:
 class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
-    memory: Literal["gaussians", "recurrent"] = "gaussians"  # persistent 3D primitives, or the 2D recurrent baseline
-    budget: int = 16384  # primitives the state holds, N
-    latent_dim: int = 12  # latent channels a primitive carries, D
+    memory: Literal["patches", "gaussians", "recurrent"] = "patches"  # 3D primitives of texels each, plain Gaussians,
+    # or the 2D recurrent baseline
+    budget: int = 512  # primitives the state holds, N
+    texels: int = 8  # texels a side of a patch
+    latent_dim: int = 4  # latent channels of a texel or Gaussian, D
     stride: int = 2  # pixels a side of the image patch that becomes one primitive
     width: int = 32  # channels of the first encoder and decoder stage
     recurrent_dim: int = 512  # units of the baseline's GRU
@@ -102,6 +104,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _at_least("model.budget", self.budget, 16)
+        _at_least("model.texels", self.texels, 1)
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
 

@@ -69,7 +69,7 @@ def run(config: BenchConfig) -> int:
 
 
 def _budgets(config: BenchConfig) -> list[int]:
-    if config.model.memory != "gaussians":
+    if config.model.memory == "recurrent":
         return [config.model.budget]
     return [*(budget for budget in BUDGETS if budget < config.model.budget), config.model.budget]
 
@@ -160,7 +160,7 @@ def _process_mib(device: str) -> float:
 
 
 def _state_size(state: Any) -> dict[str, float]:
-    held = {"primitives": float(state.gaussians.occupied.sum())} if hasattr(state, "gaussians") else {}
+    held = {"primitives": float(state.world.occupied.sum())} if hasattr(state, "world") else {}
     return held | {"state, MiB": state.nbytes() / MIB}
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embodied_liftwm.memory import patch_read
 from embodied_liftwm.training import learner, rollout
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.world_model import liftwm
+from embodied_liftwm.world_model import liftwm_gaussians
 
 REST = "all else"
 RASTERIZER, RASTERIZER_BACKWARD = "rasterizer, forward", "rasterizer, backward"
@@ -80,7 +81,8 @@ def watching(trainer: Trainer) -> Iterator[Stopwatch]:
     stages = [*dict.fromkeys(stage for _, _, stage in places), RASTERIZER, RASTERIZER_BACKWARD]
     watch = Stopwatch(stages, torch.cuda.synchronize if cuda else lambda: None)
     wrapped = [(owner, name, _timed(getattr(owner, name), watch, stage)) for owner, name, stage in places]
-    wrapped.append((liftwm, "rasterize", _rasterizer(liftwm.rasterize, watch)))
+    for owner, name in ((liftwm_gaussians, "rasterize"), (patch_read, "read_placed")):
+        wrapped.append((owner, name, _rasterizer(getattr(owner, name), watch)))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in wrapped]
     for owner, name, function in wrapped:
         setattr(owner, name, function)

@@ -76,19 +76,43 @@ def read_latents(
         UserError: shapes do not fit, the stride does not divide the image, or the tolerance is 0 or many temperatures.
     """
     _validate(points, latents, weights, cameras, stride)
-    tolerance = _log_tolerance(depth_tolerance, temperature)
-    grid = Grid(len(cameras.intrinsics), cameras.height // stride, cameras.width // stride)
-    matrices = resize_intrinsics(cameras.intrinsics, 1.0 / stride) @ inverse_pose(cameras.world_from_camera)[:, :3]
+    grid = _grid(cameras, stride)
     with torch.no_grad():
-        shown = _depth_test(*_in_view(points, weights, matrices, grid), grid, tolerance)
-    rows, blocks = shown.placed.rows, shown.placed.blocks
+        rows, views = _in_view(points, weights, _matrices(cameras, stride), grid)
+    # Again from the start, for what is in view alone: gradients have no business with the rest of the memory.
+    flat = (values.flatten(0, 1).index_select(0, rows) for values in (points, latents, weights.unsqueeze(-1)))
+    seen, carried, weight = flat
+    return read_placed(
+        seen, carried, weight.squeeze(-1), views, cameras, stride, depth_tolerance=depth_tolerance, temperature=temperature
+    )
 
-    # Again from the start, for what is shown alone: gradients have no business with the rest of the memory.
-    projected = _project(points.flatten(0, 1).index_select(0, rows), matrices, shown.placed.views)
+
+def read_placed(
+    points: Tensor,
+    latents: Tensor,
+    weights: Tensor,
+    views: Tensor,
+    cameras: Camera,
+    stride: int,
+    *,
+    depth_tolerance: float = 0.1,
+    temperature: float = 0.05,
+) -> LatentRead:
+    """`read_latents` of points [M, 3], latents [M, D] and weights [M], each for the camera `views` [M] alone.
+
+    The points lie in front of their camera, within half a cell of its image; others are not splatted.
+    """
+    tolerance = _log_tolerance(depth_tolerance, temperature)
+    grid, matrices = _grid(cameras, stride), _matrices(cameras, stride)
+    with torch.no_grad():
+        placed, projected = _place(points, views, matrices, grid)
+        shown = _depth_test(placed, projected, grid, tolerance)
+    rows, blocks = shown.placed.rows, shown.placed.blocks
+    projected = _project(points.index_select(0, rows), matrices, shown.placed.views)
     shares, depths = _shares(projected, shown.placed.corners)
-    mass = torch.where(shown.cells, shares * weights.flatten().index_select(0, rows)[:, None], 0.0)
+    mass = torch.where(shown.cells, shares * weights.index_select(0, rows)[:, None], 0.0)
     softmax = torch.where(shown.cells, (shown.log_surface - depths.log()[:, None]) / temperature, 0.0).exp()
-    values = [latents.flatten(0, 1).index_select(0, rows), depths[:, None], torch.ones_like(depths[:, None])]
+    values = [latents.index_select(0, rows), depths[:, None], torch.ones_like(depths[:, None])]
     splats = (mass * softmax)[:, :, None] * torch.cat(values, dim=-1)[:, None]
     sums = _scatter(splats.flatten(1), blocks, grid)
     total = sums[:, -1:]
@@ -117,7 +141,7 @@ class Grid(NamedTuple):
 class Placed(NamedTuple):
     """Points in some camera's view, M of them, each as often as it is seen."""
 
-    rows: Tensor  # [M] int64 which of the B * N points
+    rows: Tensor  # [M] int64 which of the points given
     views: Tensor  # [M] int64 which of the B * V cameras
     corners: Tensor  # [M, 2] column and row of the lower right cell of the block
     blocks: Tensor  # [M] int64
@@ -131,24 +155,45 @@ class Shown(NamedTuple):
     log_surface: Tensor  # [M, 4] logarithm of z* of these cells
 
 
-def _in_view(points: Tensor, weights: Tensor, matrices: Tensor, grid: Grid) -> tuple[Placed, Tensor]:
-    """Cull to the cameras' frusta. Also returns what `_project` would of these points."""
+def _grid(cameras: Camera, stride: int) -> Grid:
+    return Grid(len(cameras.intrinsics), cameras.height // stride, cameras.width // stride)
+
+
+def _matrices(cameras: Camera, stride: int) -> Tensor:
+    """From world points to homogeneous cell coordinates. [B * V, 3, 4]"""
+    return resize_intrinsics(cameras.intrinsics, 1.0 / stride) @ inverse_pose(cameras.world_from_camera)[:, :3]
+
+
+def _in_view(points: Tensor, weights: Tensor, matrices: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Cull to the cameras' frusta: which of the B * N points [M], in which of the B * V cameras [M]."""
     batch, size = weights.shape
     views = grid.cameras // batch
     stacked = matrices.view(batch, 3 * views, 4)
     projected = torch.baddbmm(stacked[..., 3:], stacked[..., :3], points.mT).view(grid.cameras, 3, size)
-    u, v, depths = projected.unbind(1)
-    reach = 0.5 * depths
-    seen = (depths > NEAR_M) & (weights > 0).repeat_interleave(views, dim=0)
-    seen = seen & (u >= -reach) & (u <= grid.width * depths + reach) & (v >= -reach) & (v <= grid.height * depths + reach)
+    seen = (weights > 0).repeat_interleave(views, dim=0) & _reachable(projected, 1, grid)
     found = seen.flatten().nonzero().squeeze(1)
-    projected = torch.stack([values.flatten()[found] for values in (u, v, depths)], dim=-1)
     view = found // size
+    return view // views * size + found % size, view
+
+
+def _reachable(projected: Tensor, axis: int, grid: Grid) -> Tensor:
+    """Whether points touch a cell of the grid; `axis` holds their homogeneous cell coordinates (u z, v z, z)."""
+    u, v, depths = projected.unbind(axis)
+    reach = 0.5 * depths
+    inside = (u >= -reach) & (u <= grid.width * depths + reach) & (v >= -reach) & (v <= grid.height * depths + reach)
+    return inside & (depths > NEAR_M)
+
+
+def _place(points: Tensor, views: Tensor, matrices: Tensor, grid: Grid) -> tuple[Placed, Tensor]:
+    """Find the block of each point that touches a cell. Also returns what `_project` would of these points."""
+    projected = _project(points, matrices, views)
+    rows = _reachable(projected, -1, grid).nonzero().squeeze(1)
+    projected, view = projected[rows], views[rows]
     corners = (projected[:, :2] / projected[:, 2:] + 0.5).floor()
     corners = torch.minimum(corners.clamp_min(0), corners.new_tensor([grid.width, grid.height]))
     column, row = corners.long().unbind(-1)
     blocks = (view * (grid.height + 1) + row) * (grid.width + 1) + column
-    return Placed(view // views * size + found % size, view, corners, blocks), projected
+    return Placed(rows, view, corners, blocks), projected
 
 
 def _project(points: Tensor, matrices: Tensor, views: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.liftwm import LiftWM
+from embodied_liftwm.world_model.liftwm_gaussians import GaussianLiftWM
 from embodied_liftwm.world_model.recurrent import RecurrentWorldModel
 
 MODELS: dict[str, Callable[[ModelConfig, ModelShapes], BaseWorldModel[Any]]] = {
-    "gaussians": LiftWM,
+    "patches": LiftWM,
+    "gaussians": GaussianLiftWM,
     "recurrent": RecurrentWorldModel,
 }
 

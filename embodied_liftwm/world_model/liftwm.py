@@ -1,25 +1,27 @@
-"""LiftWM: a world model whose state is a persistent, fixed-budget map of Gaussian primitives.
+"""LiftWM: a world model whose state is a persistent, fixed-budget map of 3D primitives.
 
-The one dataflow of this project, end to end: encode -> lift -> fuse (write), splat -> decode (read).
+The one dataflow of this project, end to end: encode -> lift -> fuse (write), splat -> decode (read). What the primitives are
+is up to a subclass: relief patches here, plain Gaussians in `liftwm_gaussians`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.gaussians.rasterize import rasterize
 from embodied_liftwm.geometry.plane_sweep import Sweep, mean_cost
-from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.fuse import fuse
-from embodied_liftwm.memory.gaussian_map import GaussianMap
 from embodied_liftwm.memory.keyframes import Keyframes
-from embodied_liftwm.memory.lift import lift
+from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
+from embodied_liftwm.memory.patch_map import PatchMap, texel_m
+from embodied_liftwm.memory.patch_read import read_patches
+from embodied_liftwm.memory.patch_write import write_patches
 from embodied_liftwm.protocols import Camera, Observation
+from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import SplatDecoder
 from embodied_liftwm.world_model.dynamics import AgentState
@@ -31,12 +33,32 @@ GOAL_SHARPNESS = 40.0
 """Inverse squared colour distance at which a primitive stops looking like the goal."""
 
 
+AREA_M2 = 0.02
+"""Surface that weighs 1 in the bird's-eye summary."""
+
+
 @dataclass(frozen=True)
 class LiftWMState(AgentState):
     """A map of the world, and the agent in it."""
 
-    gaussians: GaussianMap
+    world: TensorTree
     keyframes: Keyframes
+
+
+class Splatted(NamedTuple):
+    """What B * V cameras see of the map."""
+
+    features: Tensor  # [B * V, 3 + D, H, W] colours and latents, times alpha
+    alpha: Tensor  # [B * V, H, W] in [0, 1]: how much of a pixel is covered
+    depth: Tensor  # [B * V, H, W] z-depth in metres, times alpha
+
+
+class Landmarks(NamedTuple):
+    """The map's primitives, for a summary."""
+
+    means: Tensor  # [B, N, 3] metres, world frame
+    mass: Tensor  # [B, N] how much there is of it, 0 for free ones
+    goal_mass: Tensor  # [B, N] and how much of that looks like the goal
 
 
 class LiftWM(BaseWorldModel[LiftWMState]):
@@ -55,14 +77,14 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def initial_state(self, batch_size: int) -> LiftWMState:
         return self._empty_state(batch_size, self.config.budget)
 
-    def training_state(self, batch_size: int, frames: int) -> LiftWMState:
-        cells = (self.image_size // self.config.stride) ** 2
-        return self._empty_state(batch_size, min(self.config.budget, frames * cells))
-
     def _empty_state(self, batch_size: int, budget: int) -> LiftWMState:
-        like = next(self.parameters())
-        empty = GaussianMap.empty(batch_size, budget, self.config.latent_dim, like.detach())
-        return LiftWMState(self.blank_ego(batch_size), empty, Keyframes.empty(batch_size, self.image_size, like.detach()))
+        like = next(self.parameters()).detach()
+        world = self.empty_world(batch_size, budget, like)
+        return LiftWMState(self.blank_ego(batch_size), world, Keyframes.empty(batch_size, self.image_size, like))
+
+    def empty_world(self, batch_size: int, budget: int, like: Tensor) -> Any:
+        """A map without primitives."""
+        return PatchMap.empty(batch_size, budget, self.config.texels, self.config.latent_dim, like)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
         return self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
@@ -83,46 +105,51 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         depth, spread = encoding.depth.detach(), encoding.spread.detach()
         if self.config.frame_moves_depth:  # its belief meets no likelihood, so that its spread is no doubt
             depth, spread = encoding.depth, torch.full_like(spread, TYPICAL_SPREAD_SEEN)
+        world = self.write_world(state.world, encoding._replace(depth=depth, spread=spread), observation)
+        keyframes = state.keyframes.add(observation.rgb, observation.camera.world_from_camera)
+        return LiftWMState(self.move_ego(state.ego, observation), world, keyframes)
+
+    def write_world(self, world: Any, encoding: Encoding, observation: Observation) -> Any:
+        """Lift a frame into primitives and fuse them with the map."""
         camera, stride = observation.camera, self.config.stride
-        new = lift(depth, spread, encoding.latents, encoding.opacities, observation.rgb, camera, stride)
-        gaussians = fuse(state.gaussians, new, depth, camera, stride)
-        keyframes = state.keyframes.add(observation.rgb, camera.world_from_camera)
-        return LiftWMState(self.move_ego(state.ego, observation), gaussians, keyframes)
+        cells = torch.stack([encoding.depth, encoding.spread], dim=1)
+        depth, spread = F.interpolate(cells, scale_factor=stride, mode="nearest").unbind(1)
+        footprint = depth / camera.intrinsics[:, None, None, 0, 0]
+        certainty = 1.0 / (footprint.square() + (depth * spread).square())
+        certainty = torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
+        return write_patches(world, depth, certainty, encoding.latents, observation.rgb, camera)
 
     def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
-        g = state.gaussians
-        batch_size = g.means.shape[0]
-        views = cameras.intrinsics.shape[0] // batch_size
-        splat = rasterize(
-            g.means,
-            g.quats,
-            g.scales,
-            g.opacities,
-            torch.cat([g.rgb, g.latents], dim=-1),
-            inverse_pose(cameras.world_from_camera).unflatten(0, (batch_size, views)),
-            cameras.intrinsics.unflatten(0, (batch_size, views)),
-            cameras.width,
-            cameras.height,
-            validate=False,
-        )
-        features = splat.features.flatten(0, 1).permute(0, 3, 1, 2)
-        alpha = splat.alphas.flatten(0, 1).squeeze(-1)
-        depth = splat.depths.flatten(0, 1).squeeze(-1)
-        return Rendering(self.decoder(features, alpha, depth, cameras), alpha.clamp(0, 1), features[:, 3:])
+        splatted = self.splat(state.world, cameras)
+        decoded = self.decoder(splatted.features, splatted.alpha, splatted.depth, cameras)
+        return Rendering(decoded, splatted.alpha.clamp(0, 1), splatted.features[:, 3:])
+
+    def splat(self, world: Any, cameras: Camera) -> Splatted:
+        """What cameras see of the map, V a row."""
+        read = read_patches(world, torch.cat([world.rgb, world.latents], dim=-1), cameras)
+        return Splatted(read.latents * read.visible.unsqueeze(1), read.visible, read.depths * read.visible)
 
     def primitives(self, state: LiftWMState) -> tuple[Tensor, Tensor, Tensor]:
-        """Occupied primitives of the first row, to draw or export: means [K, 3] m, rgb [K, 3], opacities [K]."""
-        g = state.gaussians
-        kept = g.occupied[0]
-        return g.means[0, kept], g.rgb[0, kept], g.opacities[0, kept]
+        """What stands in the first row's map, to draw or export: points [K, 3] m, rgb [K, 3], opacities [K]."""
+        world = state.world
+        assert isinstance(world, PatchMap)
+        kept = world.evidence[0] > 0
+        return world.points()[0, kept], world.rgb[0, kept], torch.ones_like(world.evidence[0, kept])
+
+    def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
+        """The primitives of a map, weighed by surface."""
+        there = (world.evidence > 0).to(world.heights)
+        area = there * (texel_m(world.levels, world.heights).square() / AREA_M2)[..., None]
+        mass = area.sum(-1)
+        means = (world.points() * there[..., None]).sum(2) / there.sum(-1, keepdim=True).clamp_min(1.0)
+        return Landmarks(means, mass, (area * goal_likeness(world.rgb, goal)).sum(-1))
 
     def summarize(self, state: LiftWMState) -> Tensor:
         """An egocentric bird's-eye code of the map, and where the goal's colour lies. [B, F]"""
-        gaussians = state.gaussians.detach()
-        ahead, left, up = _egocentric(gaussians.means, state.ego.world_from_camera).unbind(-1)
-        likeness = gaussians.opacities * _goal_likeness(gaussians.rgb, state.ego.goal)
-        grid = _birds_eye(gaussians, ahead, left, up, likeness)
-        return torch.cat([self.summary(grid), _goal_features(likeness, ahead, left)], dim=-1)
+        found = self.landmarks(state.world.detach(), state.ego.goal)
+        ahead, left, up = _egocentric(found.means, state.ego.world_from_camera).unbind(-1)
+        grid = _birds_eye(found, ahead, left, up)
+        return torch.cat([self.summary(grid), _goal_features(found.goal_mass, ahead, left)], dim=-1)
 
 
 def _egocentric(means: Tensor, world_from_camera: Tensor) -> Tensor:
@@ -134,25 +161,26 @@ def _egocentric(means: Tensor, world_from_camera: Tensor) -> Tensor:
     return torch.stack([ahead, left, offset[..., 2]], dim=-1)
 
 
-def _goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
-    """How much each primitive looks like the goal's colour (its first three numbers), 0 before a goal is given. [B, N]"""
+def goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
+    """How much colours [B, ..., 3] look like the goal's (its first three numbers), 0 before a goal is given. [B, ...]"""
     if goal.shape[-1] < 3:
-        return rgb.new_zeros(rgb.shape[:2])
-    distance = (rgb - goal[:, None, :3]).pow(2).sum(-1)
-    given = (goal.abs().sum(-1, keepdim=True) > 0).to(rgb)
+        return rgb.new_zeros(rgb.shape[:-1])
+    ones = [1] * (rgb.dim() - 2)
+    distance = (rgb - goal[:, :3].view(-1, *ones, 3)).square().sum(-1)
+    given = (goal.abs().sum(-1) > 0).to(rgb).view(-1, *ones)
     return torch.exp(-GOAL_SHARPNESS * distance) * given
 
 
-def _birds_eye(gaussians: GaussianMap, ahead: Tensor, left: Tensor, up: Tensor, likeness: Tensor) -> Tensor:
+def _birds_eye(found: Landmarks, ahead: Tensor, left: Tensor, up: Tensor) -> Tensor:
     """Occupancy by height, evidence and goal likeness, log-summed on a grid around the agent. [B, cells * channels]"""
     half = GRID_CELLS * GRID_CELL_M / 2
     column = ((ahead + half) / GRID_CELL_M).floor()
     row = ((left + half) / GRID_CELL_M).floor()
     inside = (column >= 0) & (column < GRID_CELLS) & (row >= 0) & (row < GRID_CELLS)
     cell = (row.clamp(0, GRID_CELLS - 1) * GRID_CELLS + column.clamp(0, GRID_CELLS - 1)).long()
-    mass = gaussians.opacities * inside
+    mass = found.mass * inside
     low, high = (up < -0.5).to(mass), (up > 0.8).to(mass)
-    channels = torch.stack([mass * low, mass * (1 - low) * (1 - high), mass * high, likeness * inside, mass], dim=-1)
+    channels = torch.stack([mass * low, mass * (1 - low) * (1 - high), mass * high, found.goal_mass * inside, mass], dim=-1)
     grid = channels.new_zeros(len(mass), GRID_CELLS**2, channels.shape[-1])
     grid = grid.scatter_add(1, cell[..., None].expand_as(channels), channels)
     return torch.log1p(grid).flatten(1)
