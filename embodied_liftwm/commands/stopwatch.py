@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embodied_liftwm.training import learner, rollout
+from embodied_liftwm.training import learner
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.world_model import liftwm
@@ -59,7 +59,6 @@ def _places(trainer: Trainer) -> list[tuple[Any, str, str]]:
         (Prefetcher, "take", "waiting for data"),
         (learner, "to_device", "copy to device"),
         (model, "encode_matched", "encoder and plane sweep"),
-        (rollout, "window_cost", "encoder and plane sweep"),
         (model, "write", "memory write"),
         (model, "decode", "decoder"),
         (model, "predict", "ego motion and task heads"),
