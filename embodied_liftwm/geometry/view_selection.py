@@ -16,11 +16,11 @@ from embodied_liftwm.protocols import Camera
 
 BASELINE_M = (0.08, 1.5)
 """Between these distances two cameras see a room with parallax, and still see the same of it."""
-BEST_BASELINE_M, BASELINE_OCTAVES = 0.6, 0.8
+BEST_BASELINE_M, BASELINE_OCTAVES = 0.4, 0.8
 """The best distance, and the standard deviation of the logarithm around it."""
 CROWDING = 4.0
 """How much less a point is worth for each good view that it already has."""
-GRID, DEPTHS_M = 6, (1.0, 2.0, 4.0)
+GRID, DEPTHS_M = 4, (0.4, 1.0, 2.0, 4.0)
 """What a camera sees is judged by GRID x GRID rays at these depths."""
 
 

@@ -23,8 +23,11 @@ from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
 """What an untrained encoder believes of a depth: log-normal around the middle of a room."""
-LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 3.0
-"""Initial weights of the matching costs, of a window and semi-global, against the network's log-likelihoods; learned."""
+LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 8.0
+"""Initial weights of the matching costs, of a window and semi-global, against the network's log-likelihoods; learned, and each
+cell trusts them more or less."""
+
+
 TYPICAL_SPREAD_SEEN = 0.1
 """Spread of a log-depth at which opacity is neither raised nor lowered."""
 MODE_REACH = 2
@@ -78,12 +81,13 @@ class Encoder(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor([LOCAL_SHARPNESS, SMOOTH_SHARPNESS]).log())
         self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
-        self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim + 3, 3, padding=1)
+        self.parts = [config.planes, 1, 1, config.latent_dim, 3]  # logits of depth, trust, opacity, latents, normal
+        self.head = nn.Conv2d(config.width, sum(self.parts), 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
-        bias = torch.zeros(config.planes + 1 + config.latent_dim + 3)
+        bias = torch.zeros(sum(self.parts))
         bias[-1] = -1.0  # an untrained normal faces the camera
         bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
-        bias[config.planes] = 3.0
+        bias[config.planes + 1] = 3.0
         self.head.bias = nn.Parameter(bias)
 
     def match(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matches:
@@ -119,13 +123,13 @@ class Encoder(nn.Module):
         if matches is not None:
             local, smooth = self.log_sharpness.exp()
             evidence = -local * matches.local - smooth * matches.smooth
-            features = features + self.match_features(torch.cat(matches, dim=1))
+            features = features + self.match_features(torch.cat([matches.local, 4.0 * torch.softmax(evidence, dim=1)], dim=1))
         if self.attention is not None and sources is not None:
             answer = self.attention(rgb, camera, sources.rgb, sources.poses, sources.usable)
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
-        depth_logits, opacity, latents, normal = out.split([len(self.log_planes), 1, self.latent_dim, 3], dim=1)
-        log_belief = torch.log_softmax(depth_logits + evidence, dim=1)
+        depth_logits, trust, opacity, latents, normal = out.split(self.parts, dim=1)
+        log_belief = torch.log_softmax(depth_logits + trust.clamp(-2.0, 2.0).exp() * evidence, dim=1)
         belief, planes = log_belief.exp(), self.log_planes[:, None, None]
         near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
         local = belief * near_mode
