@@ -97,8 +97,8 @@ class ModelConfig:
     recurrent_dim: int = 512  # units of the baseline's GRU
     planes: int = 40  # depth hypotheses per cell, uniform in log-depth
     max_depth_m: float = 10.0  # the farthest of them, metres
-    min_depth_m: float = 0.25  # and the nearest
-    stereo_sources: int = 2  # recent frames that depth is triangulated with; 0 for monocular depth alone
+    min_depth_m: float = 0.15  # and the nearest
+    stereo_sources: int = 6  # recent frames that depth is triangulated with; 0 for monocular depth alone
     frame_moves_depth: bool = False  # let the splatted image move depth: where no term on several views does
     epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 
@@ -123,7 +123,7 @@ class TrainConfig:
     accumulate: int = 1  # micro-batches that a process's windows are split into, for less memory; the gradient is the same
     context: int = 8  # frames observed, in order, per window
     targets: int = 4  # frames rendered per window: from before, among and after the context
-    sources: int = 2  # other frames of the episode that must explain each context and target frame
+    sources: int = 16  # other frames of the episode that must explain each context and target frame
     geometry_first: float = 0.5  # share of the training in which a model that lifts learns depth alone, at half the cost
     span: int = 48  # steps an episode window spans; context frames are drawn from it in order
     learning_rate: float = 3e-3  # peak, after warm-up; cosine decay over steps or minutes

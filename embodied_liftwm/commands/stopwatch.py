@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.memory import patch_read
-from embodied_liftwm.training import learner, rollout
+from embodied_liftwm.training import learner
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.world_model import liftwm_gaussians
@@ -60,7 +60,6 @@ def _places(trainer: Trainer) -> list[tuple[Any, str, str]]:
         (Prefetcher, "take", "waiting for data"),
         (learner, "to_device", "copy to device"),
         (model, "encode_matched", "encoder and plane sweep"),
-        (rollout, "window_cost", "encoder and plane sweep"),
         (model, "write", "memory write"),
         (model, "decode", "decoder"),
         (model, "predict", "ego motion and task heads"),

@@ -40,7 +40,7 @@ class Batch:
     target_rgb: np.ndarray  # [B, V, H, W, 3] uint8
     target_world_from_camera: np.ndarray  # [B, V, 4, 4] float32
     target_index: np.ndarray  # [B, V] int64 frame number in the episode
-    source_rgb: np.ndarray  # [B, K + V, S, H, W, 3] uint8 frames that can explain each context and target frame
+    source_rgb: np.ndarray  # [B, K + V, S, H, W, 3] uint8 frames that can explain each: `data.sources`
     source_world_from_camera: np.ndarray  # [B, K + V, S, 4, 4] float32
     step_index: np.ndarray  # [B, P] int64 the transition's t
     action: np.ndarray  # [B, P, A] float32 the action of the transition
@@ -90,9 +90,10 @@ def _draw_window(reader: TrainingReader, config: TrainConfig, episode: int, star
     context = choose_context(rng, start, stop, config.context)
     targets = choose_targets(rng, context, max(0, start - config.span // 4), stop, config.targets)
     steps = np.sort(_draw(rng, np.arange(start, stop), 2 * config.context))
-    poses = reader.read(episode, "world_from_camera")
+    poses, intrinsics = reader.read(episode, "world_from_camera"), reader.read(episode, "intrinsics")
+    size, remembered = reader.read(episode, "rgb").shape[1], config.model.stereo_sources
     frames = np.concatenate([context, targets])
-    sources = np.stack([choose_sources(rng, poses, int(frame), config.sources) for frame in frames])
+    sources = choose_sources(rng, poses, intrinsics, size, frames, remembered, config.sources)
     return _Drawn(episode, context, targets, steps, sources)
 
 

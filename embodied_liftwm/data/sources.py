@@ -4,31 +4,52 @@ from __future__ import annotations
 
 import numpy as np
 
-BASELINE_M = (0.2, 0.9)
-"""Between these distances two cameras see a room with parallax, and still see the same of it."""
-MAX_TURN_RAD = 0.6
-"""Largest angle between their optical axes, for the images to overlap."""
+LEAST_LUCK = 0.6
+"""The worth of every frame is multiplied by a number between this and 1, so that the same frame meets various sources."""
 
 
-def choose_sources(rng: np.random.Generator, poses: np.ndarray, frame: int, count: int) -> np.ndarray:
-    """Pick source frames for one frame.
+def choose_sources(
+    rng: np.random.Generator,
+    poses: np.ndarray,
+    intrinsics: np.ndarray,
+    size: int,
+    frames: np.ndarray,
+    remembered: int,
+    count: int,
+) -> np.ndarray:
+    """Pick source frames for some frames of an episode.
+
+    The first of them are such as a model would remember when it sees the frame: earlier ones, not long ago. The others may be
+    any, past or to come, so that what a model is asked to explain is more than what it could match with.
 
     Args:
-        rng: decides among the suitable.
+        rng: lends variety.
         poses: believed world_from_camera of the whole episode. [F, 4, 4]
-        frame: the frame to explain.
+        intrinsics: pixels. [3, 3]
+        size: pixels a side of a frame.
+        frames: the frames to explain. [N]
+        remembered: how many of the sources are to be remembered ones, at most `count`.
         count: how many sources.
 
     Returns:
-        Frame numbers, none of them `frame` where the episode has others: those with a good baseline first, else the nearest
-        in time. [count] int64
+        Frame numbers; where there is no good source, the frame itself, which has no parallax. [N, count] int64
     """
-    baseline = np.linalg.norm(poses[:, :3, 3] - poses[frame, :3, 3], axis=-1)
-    turn = np.arccos(np.clip(poses[:, :3, 2] @ poses[frame, :3, 2], -1.0, 1.0))
-    good = np.flatnonzero((baseline >= BASELINE_M[0]) & (baseline <= BASELINE_M[1]) & (turn <= MAX_TURN_RAD))
-    good = good[good != frame]
-    if len(good) >= count:
-        return np.sort(rng.choice(good, size=count, replace=False))
-    others = np.setdiff1d(np.arange(len(poses)), np.append(good, frame))
-    nearest = others[np.argsort(np.abs(others - frame), kind="stable")]
-    return np.resize(np.concatenate([good, nearest, [frame]]), count).astype(np.int64)
+    import torch  # late, with what needs it: who only reads episodes does without
+
+    from embodied_liftwm.geometry.view_selection import choose_views
+    from embodied_liftwm.memory.keyframes import CAPACITY
+    from embodied_liftwm.protocols import Camera
+
+    all_poses, number = torch.from_numpy(np.array(poses, np.float32)), len(frames)
+    camera = Camera(torch.from_numpy(np.array(intrinsics, np.float32)).expand(number, 3, 3), all_poses[frames], size, size)
+    age = frames[:, None] - np.arange(len(poses))
+    remembered = min(remembered, count)
+    chosen = np.zeros((number, 0), np.int64)
+    for allowed, wanted in (((age > 0) & (age <= CAPACITY), remembered), (age != 0, count - remembered)):
+        if not wanted:
+            continue
+        weight = rng.uniform(LEAST_LUCK, 1.0, age.shape) * allowed
+        np.put_along_axis(weight, chosen, 0.0, axis=1)
+        found, good = choose_views(camera, all_poses.expand(number, -1, -1, -1), torch.from_numpy(weight), wanted)
+        chosen = np.concatenate([chosen, np.where(good.numpy(), found.numpy(), frames[:, None])], axis=1)
+    return chosen

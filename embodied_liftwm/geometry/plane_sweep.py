@@ -1,87 +1,155 @@
 """Plane sweep: how badly each depth hypothesis explains a frame from other frames with known cameras.
 
-For every pixel and every plane the source is sampled where the pixel would fall if its surface lay on that plane
-(Collins 1996, "A space-sweep approach to true multi-image matching"). No parameter is learned and no gradient is kept:
-images and poses are data. Under pure rotation all planes explain equally well, and the cost says so.
+For every cell and every plane a source is sampled where the cell would fall if its surface lay on that plane (Collins 1996,
+"A space-sweep approach to true multi-image matching"). A colour difference counts in units of what the texture around
+excuses: at a strong edge a fraction of a pixel makes a large one (after the sampling-insensitive measure of Birchfield and
+Tomasi 1998), while on an even wall one grey level tells. No parameter is learned and no gradient is kept: images and poses
+are data. Under pure rotation all planes explain equally well, and the cost says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embodied_liftwm.gaussians.threads import for_each
 from embodied_liftwm.geometry.cameras import pixel_centres
+from embodied_liftwm.geometry.matching_kernels import sweep_band
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
 
-TRUNCATION = 0.05
-"""Colour differences count up to this one: what is hidden in a source is no worse than what merely differs."""
-UNKNOWN = 0.025
-"""What counts where a plane leaves the source's image: neither a match nor a mismatch."""
+NOISE = 0.0005
+"""Colour difference that is noise even where nothing has texture."""
+TEXTURE_EXCUSES = 0.1
+"""Share of the range of grey within 3 x 3 pixels, in the frame and in the source, that counts as noise."""
+LARGEST = 1.5
+"""Costs count up to this one: what is hidden in a source is no worse than what merely differs."""
+UNKNOWN = 1.05
+"""What counts where a plane leaves the images of all sources: neither a match nor a mismatch."""
+WINDOW_CELLS = 3
+"""Side of the window, in cells, over which costs are averaged: one cell alone looks like too many others."""
+_BANDS = 4
+"""A single frame is cut into so many bands of rows; not the number of threads, so that results do not depend on it."""
 
 
 class Sweep(NamedTuple):
-    """Matching costs of every plane, source by source."""
+    """Matching costs of every plane, of groups of sources."""
 
-    cost: Tensor  # [B, S, P, h, w] mean absolute colour difference, truncated; UNKNOWN where not known
-    known: Tensor  # [B, S, P, h, w] bool: the cell falls onto the source image under this plane
+    cost: Tensor  # [B, G, P, h, w] mean over the group's sources that know, and over a window; UNKNOWN where none does
+    known: Tensor  # [B, G, P, h, w] bool: under this plane the cell falls onto the image of some source of the group
+
+
+class _Inputs(NamedTuple):
+    target: Tensor  # [B, 3, h, w] colours of the cells
+    tolerance: Tensor  # [B, h, w] difference that the frame excuses
+    sources: Tensor  # [B, S, 4, H, W] colours, and the difference that the source excuses
+    turns: Tensor  # [B, S, 3, 3] K R K^-1
+    shifts: Tensor  # [B, S, 3] K t
+    groups: Tensor  # [B, G, S] bool
+    inverse_planes: Tensor  # [P] 1 / m
 
 
 @torch.no_grad()
-def plane_sweep(rgb: Tensor, camera: Camera, source_rgb: Tensor, source_poses: Tensor, planes: Tensor, stride: int) -> Sweep:
+def plane_sweep(
+    rgb: Tensor, camera: Camera, source_rgb: Tensor, source_poses: Tensor, groups: Tensor, planes: Tensor, stride: int
+) -> Sweep:
     """Match frames against their sources under fronto-parallel planes, cell by cell.
 
     A cell's colour is its mean, which is what bilinear sampling returns at the centre of 2 x 2 pixels: sources are sampled at
     full resolution, so that a fraction of a pixel of disparity counts.
 
     Args:
-        rgb: the frames to explain. [B, 3, H, W]
+        rgb: the frames to explain, in [0, 1]. [B, 3, H, W]
         camera: their cameras; the sources share the intrinsics.
         source_rgb: other frames. [B, S, 3, H, W]
         source_poses: their world_from_camera. [B, S, 4, 4]
+        groups: which sources count, group by group. [B, G, S] bool
         planes: z-depths to try, metres. [P]
         stride: pixels a side of a cell.
     """
-    rgb = F.avg_pool2d(rgb, stride)
-    count, sources = len(rgb), source_rgb.shape[1]
-    height = rgb.shape[-2]
-    cameras = camera.map(lambda t: t.repeat_interleave(sources, dim=0))
-    pixels, known = _hypotheses(cameras, source_poses.flatten(0, 1), planes, stride)
-    sampled = sample_pixels(source_rgb.flatten(0, 1), pixels.flatten(1, 2)).unflatten(2, (len(planes), height))
-    target = rgb.unsqueeze(2).repeat_interleave(sources, dim=0)
-    cost = torch.where(known, (sampled - target).abs().mean(1).clamp_max(TRUNCATION), UNKNOWN)
-    return Sweep(cost.unflatten(0, (count, sources)), known.unflatten(0, (count, sources)))
+    excuse = TEXTURE_EXCUSES * grey_range(rgb).unsqueeze(1)
+    theirs = TEXTURE_EXCUSES * grey_range(source_rgb.flatten(0, 1)).unflatten(0, source_rgb.shape[:2])
+    turns, shifts = _relative(camera, source_poses)
+    inputs = _Inputs(
+        F.avg_pool2d(rgb, stride), NOISE + F.avg_pool2d(excuse, stride).squeeze(1),
+        torch.cat([source_rgb, theirs.unsqueeze(2)], dim=2), turns, shifts, groups, 1.0 / planes,
+    )  # fmt: skip
+    compiled = rgb.device.type == "cpu" and rgb.dtype == torch.float32
+    total, count = _sums_compiled(inputs, stride) if compiled else _sums_torch(inputs, stride)
+    mean = torch.where(count > 0, total / count.clamp_min(1.0), UNKNOWN)
+    cost = F.avg_pool2d(mean.flatten(0, 1), WINDOW_CELLS, stride=1, padding=WINDOW_CELLS // 2, count_include_pad=False)
+    return Sweep(cost.unflatten(0, groups.shape[:2]), count > 0)
 
 
-def window_cost(cost: Tensor, cells: int) -> Tensor:
-    """Mean of costs [B, P, h, w] over windows of `cells` x `cells`: one cell alone looks like too many others."""
-    return F.avg_pool2d(cost, cells, stride=1, padding=cells // 2, count_include_pad=False)
+def grey_range(rgb: Tensor) -> Tensor:
+    """Largest less smallest grey within 3 x 3 pixels. [B, 3, H, W] -> [B, H, W]"""
+    grey = F.pad((rgb[:, 0] + rgb[:, 1] + rgb[:, 2]) / 3.0, (1, 1, 1, 1), mode="replicate")
+    return _of_three(_of_three(grey, torch.maximum, 1), torch.maximum, 2) - _of_three(
+        _of_three(grey, torch.minimum, 1), torch.minimum, 2
+    )
 
 
-def mean_cost(sweep: Sweep, usable: Tensor, cells: int = 5) -> Tensor:
-    """Average over the usable sources [B, S] bool and a window, less the mean over planes; 0 without sources. [B, P, h, w]"""
-    weight = usable.to(sweep.cost)[..., None, None, None]
-    cost = (sweep.cost * weight).sum(1) / weight.sum(1).clamp_min(1.0)
-    cost = window_cost(cost, cells)
-    return cost - cost.mean(1, keepdim=True)
+def _of_three(x: Tensor, choose: Callable[[Tensor, Tensor], Tensor], dim: int) -> Tensor:
+    """Of every three neighbours along an axis, the one chosen: `max_pool2d`, which is slow where channels are few."""
+    before, here, after = (x.narrow(dim, k, x.shape[dim] - 2) for k in range(3))
+    return choose(choose(before, here), after)
 
 
-def _hypotheses(camera: Camera, source_pose: Tensor, planes: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Where the centre of each cell falls in the source under each plane: pixels [B, P, h, w, 2], validity [B, P, h, w].
+def _relative(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor]:
+    """K R K^-1 [B, S, 3, 3] and K t [B, S, 3] of the sources.
 
-    With x = K_s (R K^-1 u z + t), dividing by z: the image of u is K_s R K^-1 u + K_s t / z, up to scale.
+    With x = K (R K^-1 u z + t), dividing by z: the image of u is K R K^-1 u + K t / z, up to scale.
     """
-    source_from_target = inverse_pose(source_pose) @ camera.world_from_camera
-    turn = camera.intrinsics @ source_from_target[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
-    shift = (camera.intrinsics @ source_from_target[:, :3, 3:]).squeeze(-1)
-    centres = stride * pixel_centres(camera.height // stride, camera.width // stride).to(turn)
+    source_from_target = inverse_pose(source_poses) @ camera.world_from_camera.unsqueeze(1)
+    intrinsics = camera.intrinsics.unsqueeze(1)
+    turns = intrinsics @ source_from_target[..., :3, :3] @ torch.linalg.inv(intrinsics)
+    return turns, (intrinsics @ source_from_target[..., :3, 3:]).squeeze(-1)
+
+
+def _sums_compiled(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
+    """Sums of costs and numbers of sources that know, [B, G, P, h, w] twice, the planes innermost in memory."""
+    batch, groups = inputs.groups.shape[:2]
+    height, width = inputs.target.shape[-2:]
+    total = torch.zeros(batch, groups, height, width, len(inputs.inverse_planes))
+    count = torch.zeros_like(total)
+    target, sources = inputs.target.permute(0, 2, 3, 1), inputs.sources.permute(0, 1, 3, 4, 2)
+    per_frame = [t.contiguous().numpy() for t in (target, inputs.tolerance, sources, *inputs[3:6])]
+    inverse_planes, limits = inputs.inverse_planes.numpy(), np.array([stride, LARGEST], np.float32)
+    outputs = total.numpy(), count.numpy()
+
+    def task(b: int, top: int, bottom: int) -> None:
+        sweep_band(*(array[b] for array in per_frame), inverse_planes, limits, top, bottom, outputs[0][b], outputs[1][b])
+
+    bands = _BANDS if batch < _BANDS else 1
+    edges = [height * k // bands for k in range(bands + 1)]
+    for_each(task, [(b, edges[k], edges[k + 1]) for b in range(batch) for k in range(bands)])
+    return total.permute(0, 1, 4, 2, 3), count.permute(0, 1, 4, 2, 3)
+
+
+def _sums_torch(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
+    """The same on any device, source by source."""
+    target, tolerance, sources, turns, shifts, groups, inverse_planes = inputs
+    height, width = target.shape[-2:]
+    total = target.new_zeros(len(target), groups.shape[1], len(inverse_planes), height, width)
+    count = torch.zeros_like(total)
+    centres = stride * pixel_centres(height, width).to(target)
     homogeneous = torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1)
-    rotated = torch.einsum("bij,hwj->bhwi", turn, homogeneous)
-    image = rotated[:, None] + shift[:, None, None, None] / planes[None, :, None, None, None]
-    pixels = image[..., :2] / image[..., 2:].clamp_min(1e-3)
-    extent = pixels.new_tensor([camera.width, camera.height])
-    return pixels, ((pixels >= 0) & (pixels <= extent)).all(-1) & (image[..., 2] > 1e-2)
+    extent = target.new_tensor([sources.shape[-1], sources.shape[-2]])
+    for s in range(sources.shape[1]):
+        rotated = torch.einsum("bij,hwj->bhwi", turns[:, s], homogeneous)
+        image = rotated[:, None] + shifts[:, s, None, None, None] * inverse_planes[None, :, None, None, None]
+        pixels = image[..., :2] / image[..., 2:].clamp_min(1e-3)
+        known = ((pixels >= 0) & (pixels <= extent)).all(-1) & (image[..., 2] > 1e-2)
+        sampled = sample_pixels(sources[:, s], pixels.flatten(1, 2)).unflatten(2, (len(inverse_planes), height))
+        difference = (sampled[:, :3] - target.unsqueeze(2)).abs().mean(1)
+        cost = (difference / (tolerance.unsqueeze(1) + sampled[:, 3])).clamp_max(LARGEST)
+        counts = (groups[:, :, s, None, None, None] & known.unsqueeze(1)).to(cost)
+        total += counts * cost.unsqueeze(1)
+        count += counts
+    return total, count

@@ -8,15 +8,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry.view_selection import choose_views, relation
+from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
-CAPACITY = 12
-"""Frames kept, M."""
-BASELINE_M = (0.1, 1.2)
-"""Between these distances two cameras see a room with parallax, and still see the same of it."""
-BEST_BASELINE_M = 0.5
-MAX_TURN_COSINE = 0.8
-"""Cosine of the largest angle between optical axes at which the images still overlap."""
+CAPACITY = 32
+"""Frames kept, M: enough for a camera that turns about to meet the views of its last turn."""
 NEW_AT_M, NEW_AT_COSINE = 0.08, 0.985
 """A frame is kept when the camera moved this far, or turned this much, since the last kept one."""
 
@@ -36,18 +33,15 @@ class Keyframes(TensorTree):
         rgb = torch.zeros(batch_size, CAPACITY, 3, image_size, image_size, dtype=torch.uint8, device=like.device)
         return cls(rgb, poses, torch.zeros(batch_size, CAPACITY, dtype=torch.bool, device=like.device))
 
-    def sources(self, pose: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The frames that best triangulate what a camera at `pose` [B, 4, 4] sees.
+    def sources(self, camera: Camera, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The frames that together best triangulate what a camera sees.
 
         Returns:
             rgb in [0, 1] [B, count, 3, H, W], poses [B, count, 4, 4], and whether each has parallax and overlap. [B, count]
         """
-        baseline, cosine = relation(pose, self.poses)
-        good = self.filled & has_parallax(pose, self.poses)
-        penalty = (baseline / BEST_BASELINE_M).clamp_min(1e-6).log().abs() + 2.0 * (1.0 - cosine)
-        chosen = torch.where(good, penalty, torch.inf).topk(count, dim=1, largest=False).indices
-        rows = torch.arange(len(pose), device=pose.device)[:, None]
-        return self.rgb[rows, chosen].to(pose.dtype) / 255.0, self.poses[rows, chosen], good[rows, chosen]
+        chosen, good = choose_views(camera, self.poses, self.filled, count)
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        return self.rgb[rows, chosen].to(self.poses.dtype) / 255.0, self.poses[rows, chosen], good
 
     def add(self, rgb: Tensor, pose: Tensor) -> Self:
         """Keep a frame [B, 3, H, W] in [0, 1], in rows where the camera moved since the last one kept."""
@@ -60,15 +54,3 @@ class Keyframes(TensorTree):
             torch.cat([torch.ones_like(self.filled[:, :1]), self.filled[:, :-1]], dim=1),
         )
         return pushed.where(moved, self)
-
-
-def relation(pose: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance in metres, and cosine between the optical axes, of `pose` [B, 4, 4] and `others` [B, M, 4, 4]. [B, M] twice"""
-    baseline = (others[:, :, :3, 3] - pose[:, None, :3, 3]).norm(dim=-1)
-    return baseline, (others[:, :, :3, 2] * pose[:, None, :3, 2]).sum(-1)
-
-
-def has_parallax(pose: Tensor, others: Tensor) -> Tensor:
-    """Whether each of `others` [B, M, 4, 4] sees what `pose` [B, 4, 4] sees, from far enough aside. [B, M] bool"""
-    baseline, cosine = relation(pose, others)
-    return (baseline > BASELINE_M[0]) & (baseline < BASELINE_M[1]) & (cosine > MAX_TURN_COSINE)

@@ -121,7 +121,7 @@ class MultiViewTerm(Term):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plane_noise = LaplaceScale(0.02)
+        self.plane_noise = LaplaceScale(0.5)
         self.warp_noise = LaplaceScale(0.1)
 
     def log_prob(self, rollout: Rollout) -> Tensor:

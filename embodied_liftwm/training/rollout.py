@@ -9,18 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.cameras import resize_intrinsics
-from embodied_liftwm.geometry.plane_sweep import window_cost
 from embodied_liftwm.geometry.se3 import relative_pose, se3_log
-from embodied_liftwm.memory.keyframes import has_parallax
+from embodied_liftwm.geometry.view_selection import has_parallax
 from embodied_liftwm.objectives.terms import Lifted, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel
 from embodied_liftwm.world_model.encoder import Sources
 
-MATCHING_CELLS = 3
-"""Side of the window, in cells, over which a plane must explain a frame."""
-MONOCULAR_EVERY = 3
+MONOCULAR_EVERY = 4
 """Every so many context frames, the first among them, are encoded without sources, as the first of an episode is."""
+WARPED_SOURCES = 2
+"""Sources that a model which does not lift is compared with."""
 
 
 def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bool = False) -> Rollout:
@@ -34,15 +33,17 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
     cameras = _cameras(t["intrinsics"], t["world_from_camera"], model.image_size)
     context = t["rgb"].shape[1]
     sources = _sources(t["world_from_camera"], t["source_rgb"][:, :context], t["source_world_from_camera"][:, :context])
-    sources.usable.unflatten(0, t["rgb"].shape[:2])[:, ::MONOCULAR_EVERY] = False
+    remembered = sources.usable.clone()
+    remembered[:, model.config.stereo_sources :] = False
+    remembered.unflatten(0, t["rgb"].shape[:2])[:, ::MONOCULAR_EVERY] = False
+    sources = sources._replace(usable=remembered, judges=sources.usable)
     encoding, sweep = model.encode_matched(t["rgb"].flatten(0, 1), cameras, sources)
     motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
     lifted = None
     if sweep is not None:
         rgb = F.avg_pool2d(t["rgb"].flatten(0, 1), model.config.stride)
-        cost = window_cost(sweep.cost.flatten(0, 1), MATCHING_CELLS).view_as(sweep.cost)
         intrinsics = resize_intrinsics(cameras.intrinsics, 1.0 / model.config.stride)
-        lifted = Lifted(encoding.log_belief, encoding.depth, cost, sweep.known, rgb, encoding.normal, intrinsics)
+        lifted = Lifted(encoding.log_belief, encoding.depth, sweep.cost, sweep.known, rgb, encoding.normal, intrinsics)
     return Rollout(
         batch_size=len(t["rgb"]),
         lifted=lifted,
@@ -74,8 +75,8 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         scale=decoded.scale,
         depth=decoded.depth,
         camera=cameras,
-        source_rgb=t["source_rgb"][:, context:].flatten(0, 1),
-        source_world_from_camera=t["source_world_from_camera"][:, context:].flatten(0, 1),
+        source_rgb=t["source_rgb"][:, context:, -WARPED_SOURCES:].flatten(0, 1),
+        source_world_from_camera=t["source_world_from_camera"][:, context:, -WARPED_SOURCES:].flatten(0, 1),
         lifted_depth=depth,
         lifted_spread=spread,
         reward=t["context_reward"],

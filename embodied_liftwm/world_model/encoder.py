@@ -1,8 +1,8 @@
 """Encoder: a frame becomes depth, opacity and latents on a grid of cells of `stride` pixels a side.
 
-Depth is a distribution over planes, from two witnesses whose log-likelihoods add: what the frame looks like (a network), and
-what recent frames say of it (plane sweep with the believed poses). Either may be silent: a first frame has no parallax, and
-a blank wall has no texture.
+Depth is a distribution over planes, from witnesses whose log-likelihoods add: what the frame looks like (a network), and what
+recent frames say of it (plane sweep with the believed poses), cell by cell and smoothed over the whole image (semi-global
+matching). Each may be silent: a first frame has no parallax, and a blank wall has no texture.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.geometry.plane_sweep import Sweep, mean_cost, plane_sweep
+from embodied_liftwm.geometry.plane_sweep import Sweep, plane_sweep
+from embodied_liftwm.geometry.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention
 from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
 """What an untrained encoder believes of a depth: log-normal around the middle of a room."""
-MATCHING_SHARPNESS = 200.0
-"""Initial weight of a colour difference (in [0, 1]) against the network's log-likelihoods; learned."""
+LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 8.0
+"""Initial weights of the matching costs, of a window and semi-global, against the network's log-likelihoods; learned, and each
+cell trusts them more or less."""
+
 
 TYPICAL_SPREAD_SEEN = 0.1
 """Spread of a log-depth at which opacity is neither raised nor lowered."""
@@ -41,6 +44,14 @@ class Sources(NamedTuple):
     rgb: Tensor  # [B, S, 3, H, W]
     poses: Tensor  # [B, S, 4, 4] world_from_camera
     usable: Tensor  # [B, S] bool
+    judges: Tensor | None = None  # [B, S] bool: in training, those that must be explained, usable or not
+
+
+class Matches(NamedTuple):
+    """What usable sources say of each plane, less the mean over planes: 0 where they say nothing."""
+
+    local: Tensor  # [B, P, h, w] matching cost, over a small window
+    smooth: Tensor  # [B, P, h, w] the same after semi-global matching
 
 
 class Encoding(NamedTuple):
@@ -64,44 +75,61 @@ class Encoder(nn.Module):
         self.log_planes: Tensor
         self.register_buffer("log_planes", log_planes, persistent=False)
         self.stem = nn.Conv2d(3 + 4, config.width, config.stride, stride=config.stride)
-        self.match = nn.Conv2d(config.planes, config.width, 1)
+        self.match_features = nn.Conv2d(2 * config.planes, config.width, 1)
         depth_range, heads = (config.min_depth_m, config.max_depth_m), config.epipolar_heads
         self.attention = EpipolarAttention(config.width, config.width, PATCH_PX, depth_range, heads) if heads else None
-        self.log_sharpness = nn.Parameter(torch.tensor(MATCHING_SHARPNESS).log())
+        self.log_sharpness = nn.Parameter(torch.tensor([LOCAL_SHARPNESS, SMOOTH_SHARPNESS]).log())
         self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
-        self.head = nn.Conv2d(config.width, config.planes + 1 + config.latent_dim + 3, 3, padding=1)
+        self.parts = [config.planes, 1, 1, config.latent_dim, 3]  # logits of depth, trust, opacity, latents, normal
+        self.head = nn.Conv2d(config.width, sum(self.parts), 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
-        bias = torch.zeros(config.planes + 1 + config.latent_dim + 3)
+        bias = torch.zeros(sum(self.parts))
         bias[-1] = -1.0  # an untrained normal faces the camera
         bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
-        bias[config.planes] = 3.0
+        bias[config.planes + 1] = 3.0
         self.head.bias = nn.Parameter(bias)
 
-    def sweep(self, rgb: Tensor, camera: Camera, sources: Sources) -> Sweep:
-        """Matching costs of frames against their sources, usable or not."""
-        return plane_sweep(rgb, camera, sources.rgb, sources.poses, self.log_planes.exp(), self.stride)
+    def match(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matches:
+        """What the usable sources say."""
+        sweep = self._sweep(rgb, camera, sources, sources.usable.unsqueeze(1))
+        return _centred(sweep.cost[:, 0], semi_global(sweep.cost[:, 0], self._guide(rgb)))
 
-    def forward(self, rgb: Tensor, camera: Camera, cost: Tensor | None, sources: Sources | None = None) -> Encoding:
+    def match_and_judge(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Matches, Sweep]:
+        """What the usable sources say, and the costs after semi-global matching with all judges, one group: [B, 1, P, h, w]."""
+        judges = sources.usable if sources.judges is None else sources.judges
+        sweep = self._sweep(rgb, camera, sources, torch.stack([sources.usable, judges], dim=1))
+        guide = self._guide(rgb).repeat_interleave(2, dim=0)
+        smooth = semi_global(sweep.cost.flatten(0, 1), guide).unflatten(0, sweep.cost.shape[:2])
+        return _centred(sweep.cost[:, 0], smooth[:, 0]), Sweep(smooth[:, 1:], sweep.known[:, 1:])
+
+    def _sweep(self, rgb: Tensor, camera: Camera, sources: Sources, groups: Tensor) -> Sweep:
+        return plane_sweep(rgb, camera, sources.rgb, sources.poses, groups, self.log_planes.exp(), self.stride)
+
+    def _guide(self, rgb: Tensor) -> Tensor:
+        return F.avg_pool2d(rgb, self.stride)
+
+    def forward(self, rgb: Tensor, camera: Camera, matches: Matches | None, sources: Sources | None = None) -> Encoding:
         """Encode.
 
         Args:
             rgb: frames in [0, 1]. [B, 3, H, W]
             camera: the cameras that saw them.
-            cost: mean matching cost of the planes, 0 where nothing is known. [B, P, h, w]
+            matches: what sources say of the planes.
             sources: whom epipolar attention asks, where the encoder has it.
         """
         features = self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1))
         evidence = torch.zeros((), device=rgb.device)
-        if cost is not None:
-            evidence = -self.log_sharpness.exp() * cost
-            features = features + self.match(20.0 * cost)
+        if matches is not None:
+            local, smooth = self.log_sharpness.exp()
+            evidence = -local * matches.local - smooth * matches.smooth
+            features = features + self.match_features(torch.cat([matches.local, 4.0 * torch.softmax(evidence, dim=1)], dim=1))
         if self.attention is not None and sources is not None:
             answer = self.attention(rgb, camera, sources.rgb, sources.poses, sources.usable)
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
-        depth_logits, opacity, latents, normal = out.split([len(self.log_planes), 1, self.latent_dim, 3], dim=1)
-        log_belief = torch.log_softmax(depth_logits + evidence, dim=1)
+        depth_logits, trust, opacity, latents, normal = out.split(self.parts, dim=1)
+        log_belief = torch.log_softmax(depth_logits + trust.clamp(-2.0, 2.0).exp() * evidence, dim=1)
         belief, planes = log_belief.exp(), self.log_planes[:, None, None]
         near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
         local = belief * near_mode
@@ -119,5 +147,8 @@ class Encoder(nn.Module):
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None) -> Encoding:
         """Match against the usable sources, where there are any, and encode."""
-        cost = None if sources is None else mean_cost(self.sweep(rgb, camera, sources), sources.usable)
-        return self(rgb, camera, cost, sources)
+        return self(rgb, camera, None if sources is None else self.match(rgb, camera, sources), sources)
+
+
+def _centred(local: Tensor, smooth: Tensor) -> Matches:
+    return Matches(*(cost - cost.mean(1, keepdim=True) for cost in (local, smooth)))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.geometry.plane_sweep import Sweep, mean_cost
+from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
 from embodied_liftwm.memory.patch_map import PatchMap, texel_m
@@ -90,15 +90,13 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         return self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
 
     def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Encoding, Sweep | None]:
-        sweep = self.encoder.sweep(rgb, camera, sources)
-        if not self.config.stereo_sources:
-            return self.encoder(rgb, camera, None), sweep
-        return self.encoder(rgb, camera, mean_cost(sweep, sources.usable), sources), sweep
+        matches, judged = self.encoder.match_and_judge(rgb, camera, sources)
+        return self.encoder(rgb, camera, matches if self.config.stereo_sources else None, sources), judged
 
     def sources(self, state: LiftWMState, camera: Camera) -> Sources | None:
         if not self.config.stereo_sources:
             return None
-        return Sources(*state.keyframes.sources(camera.world_from_camera, self.config.stereo_sources))
+        return Sources(*state.keyframes.sources(camera, self.config.stereo_sources))
 
     def write(self, state: LiftWMState, encoding: Encoding, observation: Observation) -> LiftWMState:
         # As a rule depth learns from the multi-view term alone: a photometric splat loss drives it to the far plane.

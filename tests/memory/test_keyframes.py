@@ -4,6 +4,7 @@ import torch
 
 from embodied_liftwm.geometry.se3 import so3_exp
 from embodied_liftwm.memory.keyframes import CAPACITY, Keyframes
+from embodied_liftwm.protocols import Camera
 
 
 def pose(x: float = 0.0, yaw: float = 0.0) -> torch.Tensor:
@@ -11,6 +12,10 @@ def pose(x: float = 0.0, yaw: float = 0.0) -> torch.Tensor:
     out[:3, :3] = so3_exp(torch.tensor([0.0, yaw, 0.0]))
     out[0, 3] = x
     return out[None]
+
+
+def camera(x: float) -> Camera:
+    return Camera(torch.tensor([[[5.0, 0.0, 4.0], [0.0, 5.0, 4.0], [0.0, 0.0, 1.0]]]), pose(x), 8, 8)
 
 
 def frame(value: float) -> torch.Tensor:
@@ -28,8 +33,8 @@ def test_sources_have_parallax_and_overlap():
     kept = Keyframes.empty(1, 8, torch.zeros(()))
     kept = kept.add(frame(0.2), pose(0.0)).add(frame(0.4), pose(0.0, yaw=2.0))
     kept = kept.add(frame(0.6), pose(0.45)).add(frame(0.8), pose(3.0))
-    rgb, poses, usable = kept.sources(pose(0.9), 3)
-    assert usable.tolist() == [[True, True, False]]
+    rgb, poses, usable = kept.sources(camera(0.9), 3)
+    assert usable.tolist() == [[True, True, False]]  # neither the one that looks away nor the one far off
     assert abs(float(rgb[0, 0].mean()) - 0.6) < 1e-2  # 0.45 m aside is nearest to the best baseline
     assert float(poses[0, 0, 0, 3]) == float(torch.tensor(0.45))
 

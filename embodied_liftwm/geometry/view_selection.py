@@ -1,0 +1,85 @@
+"""Which of many cameras best triangulate what one camera sees: together, not each for itself.
+
+The best single partner has a baseline that is wide beside the depth and still sees the same. But a camera that drives and turns
+leaves each partner a part of its view; so partners are chosen one after the other, each for what the former ones see little
+of (greedy maximum coverage). Only poses are read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from embodied_liftwm.geometry.cameras import project
+from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.protocols import Camera
+
+BASELINE_M = (0.08, 1.5)
+"""Between these distances two cameras see a room with parallax, and still see the same of it."""
+BEST_BASELINE_M, BASELINE_OCTAVES = 0.4, 0.8
+"""The best distance, and the standard deviation of the logarithm around it."""
+CROWDING = 4.0
+"""How much less a point is worth for each good view that it already has."""
+GRID, DEPTHS_M = 4, (0.4, 1.0, 2.0, 4.0)
+"""What a camera sees is judged by GRID x GRID rays at these depths."""
+
+
+def relation(pose: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance in metres, and cosine between the optical axes, of `pose` [B, 4, 4] and `others` [B, M, 4, 4]. [B, M] twice"""
+    baseline = (others[:, :, :3, 3] - pose[:, None, :3, 3]).norm(dim=-1)
+    return baseline, (others[:, :, :3, 2] * pose[:, None, :3, 2]).sum(-1)
+
+
+def has_parallax(pose: Tensor, others: Tensor) -> Tensor:
+    """Whether each of `others` [B, M, 4, 4] may see what `pose` [B, 4, 4] sees, from far enough aside. [B, M] bool"""
+    baseline, cosine = relation(pose, others)
+    return (baseline > BASELINE_M[0]) & (baseline < BASELINE_M[1]) & (cosine > 0.0)
+
+
+def choose_views(camera: Camera, others: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose views for each of B cameras.
+
+    Args:
+        camera: the cameras. They share their intrinsics and image size with the others.
+        others: world_from_camera of the candidates. [B, M, 4, 4]
+        allowed: weight of the candidates, 0 for those not to be chosen; only those with parallax ever are. [B, M]
+        count: how many to choose.
+
+    Returns:
+        Candidates' numbers, best first [B, count], and whether each is worth anything. [B, count] bool
+    """
+    worth = allowed.to(others) * has_parallax(camera.world_from_camera, others) * _quality(camera.world_from_camera, others)
+    worth = worth.unsqueeze(-1) * _sees(camera, others)
+    covered = torch.zeros_like(worth[:, 0])
+    rows = torch.arange(len(others), device=others.device)
+    chosen, good = [], []
+    for _ in range(count):
+        gain = (worth / (1.0 + CROWDING * covered).unsqueeze(1)).sum(-1)
+        best, number = gain.max(1)
+        covered = covered + worth[rows, number]
+        worth[rows, number] = 0.0
+        chosen.append(number)
+        good.append(best > 0)
+    return torch.stack(chosen, dim=1), torch.stack(good, dim=1)
+
+
+def _quality(pose: Tensor, others: Tensor) -> Tensor:
+    """How well a view triangulates, whatever it sees. [B, M] in (0, 1]"""
+    baseline, cosine = relation(pose, others)
+    octaves = (baseline / BEST_BASELINE_M).clamp_min(1e-6).log() / BASELINE_OCTAVES
+    return torch.exp(-0.5 * octaves.square()) * (0.2 + 0.8 * cosine.clamp_min(0.0))
+
+
+def _sees(camera: Camera, others: Tensor) -> Tensor:
+    """Which points of a grid of the cameras' views fall on the others' images. [B, M, points] 0 or 1"""
+    batch, views = others.shape[:2]
+    at = (torch.arange(GRID, device=others.device, dtype=others.dtype) + 0.5) / GRID
+    u, v = torch.meshgrid(at * camera.width, at * camera.height, indexing="xy")
+    pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1)
+    rays = pixels.reshape(-1, 3) @ torch.linalg.inv(camera.intrinsics).mT @ camera.world_from_camera[:, :3, :3].mT
+    depths = others.new_tensor(DEPTHS_M)[:, None, None]
+    points = (rays[:, None] * depths).flatten(1, 2) + camera.world_from_camera[:, None, :3, 3]
+    repeated = points.repeat_interleave(views, dim=0)
+    uv, depth = project(repeated, camera.intrinsics.repeat_interleave(views, dim=0), inverse_pose(others.flatten(0, 1)))
+    inside = (uv >= 0).all(-1) & (uv[..., 0] <= camera.width) & (uv[..., 1] <= camera.height) & (depth > 0.05)
+    return inside.unflatten(0, (batch, views)).to(others)
