@@ -37,7 +37,7 @@ from embodied_liftwm.protocols import Camera
 
 GATE_SIGMAS = 2.0
 """Two depths are one when they differ by less than this many of their joint standard deviations,"""
-GATE_RANGE = (0.05, 0.3)
+GATE_RANGE = (0.03, 0.1)
 """but in any case when they differ by less than the first share of the depth, and never by more than the second."""
 MAX_EVIDENCE_RATIO = 8.0
 """Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
@@ -57,7 +57,7 @@ SETTLE = 3
 """Iterations by which an empty texel finds the surface in its column."""
 NEW_PATCHES = 192
 """Patches that one frame may allocate."""
-MIN_PIXELS, MIN_TEXELS = 3, 2
+MIN_PIXELS, MIN_TEXELS = 8, 6
 """Unexplained pixels that allocate a patch, and texels without which it is not kept."""
 SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
 """Normals are of the depth averaged over windows of this radius, among depths whose logarithms differ by about the second."""
@@ -257,7 +257,8 @@ def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Fra
     footprint = frame.footprint[look.pixel]
     same = there & known & (difference < gate)
     coarse = size > COARSE * footprint
-    gone = there & known & (look.z < (1.0 - gate) * frame.nearest[look.pixel])
+    doubt = (GATE_SIGMAS / (certainty.clamp_min(1e-6).sqrt() * depth)).clamp(*GATE_RANGE)
+    gone = there & known & ~same & (look.z < (1.0 - doubt) * frame.nearest[look.pixel])
     meets = ~there & known & (difference < FILL_GATE) & (footprint < COARSE * size) & _belongs(old, points, look, frame)
     return same & ~coarse, gone | (same & coarse), meets
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
@@ -110,8 +111,8 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def write_world(self, world: Any, encoding: Encoding, observation: Observation) -> Any:
         """Lift a frame into primitives and fuse them with the map."""
         camera, stride = observation.camera, self.config.stride
-        cells = torch.stack([encoding.depth, encoding.spread], dim=1)
-        depth, spread = F.interpolate(cells, scale_factor=stride, mode="nearest").unbind(1)
+        depth = pixel_depth(encoding.depth, observation.rgb)
+        spread = F.interpolate(encoding.spread.unsqueeze(1), scale_factor=stride, mode="nearest").squeeze(1)
         footprint = depth / camera.intrinsics[:, None, None, 0, 0]
         certainty = 1.0 / (footprint.square() + (depth * spread).square())
         certainty = torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
