@@ -37,6 +37,8 @@ NEAR_M = 0.01
 """Points nearer than this, and those behind the camera, are not seen."""
 COVERS, TOUCHES = 0.25, 0.01
 """Least shares with which a point covers and touches a cell. Smaller ones are noise, and gradients grow with 1 / share."""
+PRECEDENCE = 1000.0
+"""1/m by which sure points come before all others; above 1 / NEAR_M."""
 LARGEST_EXPONENT = 60.0
 """Softmax weights up to exp of this can be summed in float32."""
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -94,19 +96,21 @@ def read_placed(
     views: Tensor,
     cameras: Camera,
     stride: int,
+    sure: Tensor | None = None,
     *,
     depth_tolerance: float = 0.1,
     temperature: float = 0.05,
 ) -> LatentRead:
     """`read_latents` of points [M, 3], latents [M, D] and weights [M], each for the camera `views` [M] alone.
 
-    The points lie in front of their camera, within half a cell of its image; others are not splatted.
+    The points lie in front of their camera, within half a cell of its image; others are not splatted. Where some are `sure`
+    [M] bool, a point that is not hides none that is.
     """
     tolerance = _log_tolerance(depth_tolerance, temperature)
     grid, matrices = _grid(cameras, stride), _matrices(cameras, stride)
     with torch.no_grad():
         placed, projected = _place(points, views, matrices, grid)
-        shown = _depth_test(placed, projected, grid, tolerance)
+        shown = _depth_test(placed, projected, grid, tolerance, sure)
     rows, blocks = shown.placed.rows, shown.placed.blocks
     projected = _project(points.index_select(0, rows), matrices, shown.placed.views)
     shares, depths = _shares(projected, shown.placed.corners)
@@ -212,22 +216,24 @@ def _shares(projected: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([up * left, up * right, down * left, down * right], dim=-1), depths
 
 
-def _depth_test(placed: Placed, projected: Tensor, grid: Grid, tolerance: float) -> Shown:
+def _depth_test(placed: Placed, projected: Tensor, grid: Grid, tolerance: float, sure: Tensor | None) -> Shown:
     """Keep the points that lie on the surface of a cell, within `tolerance` of log-depth."""
     shares, depths = _shares(projected, placed.corners)
-    surface = _log_surface(shares, depths[:, None], placed.blocks, grid)
+    first = torch.zeros_like(depths) if sure is None else PRECEDENCE * sure[placed.rows].to(depths)
+    surface = _log_surface(shares, depths[:, None], first[:, None], placed.blocks, grid)
     cells = (shares > TOUCHES) & ((surface - depths.log()[:, None]).abs() <= tolerance)
     kept = cells.any(-1).nonzero().squeeze(1)
     return Shown(Placed(*(values[kept] for values in placed)), cells[kept], surface[kept])
 
 
-def _log_surface(shares: Tensor, depths: Tensor, blocks: Tensor, grid: Grid) -> Tensor:
+def _log_surface(shares: Tensor, depths: Tensor, first: Tensor, blocks: Tensor, grid: Grid) -> Tensor:
     """Logarithm of z* of the cells around each point; infinite where a cell has none. [M, 4]"""
     # Negative for points that cover the cell, so that any of them comes before all that touch it.
-    keys = torch.where(shares >= COVERS, -1.0 / depths, torch.where(shares > TOUCHES, depths, torch.inf))
+    keys = torch.where(shares >= COVERS, -1.0 / depths - first, torch.where(shares > TOUCHES, depths, torch.inf))
     least = keys.new_full((grid.blocks, 4), torch.inf).scatter_reduce(0, blocks[:, None].expand(-1, 4), keys, "amin")
     nearest = torch.stack(grid.windows(least)).amin(0).squeeze(-1)
-    surface = F.pad(torch.where(nearest < 0, -1.0 / nearest, nearest).log(), (1, 1, 1, 1))
+    covered = torch.where(nearest <= -PRECEDENCE, nearest + PRECEDENCE, nearest)
+    surface = F.pad(torch.where(nearest < 0, -1.0 / covered, nearest).log(), (1, 1, 1, 1))
     around = [surface[:, r : r + grid.height + 1, c : c + grid.width + 1] for r, c in CORNERS]
     return torch.stack(around, dim=-1).view(-1, 4)[blocks]
 

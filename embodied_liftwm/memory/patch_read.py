@@ -25,6 +25,8 @@ STEEPEST = 1.5
 """Largest slope of a relief against its face that is believed."""
 NEAR_M = 0.05
 DEPTH_TOLERANCE, TEMPERATURE = 0.05, 0.02
+UNSURE, UNSURE_WEIGHT = 0.2, 0.3
+"""Standard deviation of where a texel is, as a share of its depth, from which on it hides no other; and its weight then."""
 
 
 class Seen(NamedTuple):
@@ -33,6 +35,7 @@ class Seen(NamedTuple):
     texels: Tensor  # [K] int64 which of the B * N * M texels
     views: Tensor  # [K] int64 which of the B * V cameras
     points: Tensor  # [K] int64 points a side
+    sure: Tensor  # [K] bool: known well enough, for this view, to hide what is not
 
 
 def read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead:
@@ -54,9 +57,10 @@ def read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead
     texels = seen.texels[rows]
     moved = points.flatten(0, 2).index_select(0, texels) + (offsets[:, :, None] * tangents[rows]).sum(1)
     splatted = values.flatten(0, 2).index_select(0, texels)
-    weights = moved.new_ones(len(texels))
-    views = seen.views[rows]
-    return read_placed(moved, splatted, weights, views, cameras, 1, depth_tolerance=DEPTH_TOLERANCE, temperature=TEMPERATURE)
+    views, sure = seen.views[rows], seen.sure[rows]
+    weights = torch.where(sure, moved.new_ones(()), UNSURE_WEIGHT)
+    options = {"depth_tolerance": DEPTH_TOLERANCE, "temperature": TEMPERATURE}
+    return read_placed(moved, splatted, weights, views, cameras, 1, sure, **options)
 
 
 def _in_view(world: PatchMap, points: Tensor, cameras: Camera) -> Seen:
@@ -75,7 +79,9 @@ def _in_view(world: PatchMap, points: Tensor, cameras: Camera) -> Seen:
     row, view, texel = inside.nonzero(as_tuple=True)
     pixels = size[row, 0, texel] * cameras.intrinsics[row * views + view, 0, 0] / z[row, view, texel]
     count = (pixels / POINT_PX).ceil().clamp(1, MOST_POINTS).long()
-    return Seen(row * patches * texels + texel, row * views + view, count)
+    which = row * patches * texels + texel
+    sure = world.evidence.flatten()[which].rsqrt() < UNSURE * z[row, view, texel]
+    return Seen(which, row * views + view, count, sure)
 
 
 def _tangents(world: PatchMap, texels: Tensor) -> Tensor:
