@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEARNESS = 0.02
+NEARNESS = 0.06
 """Colour difference, the mean over channels, that a step of one cell away is worth."""
 
 

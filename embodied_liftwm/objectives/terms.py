@@ -116,7 +116,7 @@ class MultiViewTerm(Term):
     """
 
     name = "multi_view"
-    OUTLIERS = 0.05
+    OUTLIERS = 0.02
     LEAST_SPREAD = 0.05
 
     def __init__(self) -> None:

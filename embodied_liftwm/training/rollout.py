@@ -33,10 +33,10 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
     cameras = _cameras(t["intrinsics"], t["world_from_camera"], model.image_size)
     context = t["rgb"].shape[1]
     sources = _sources(t["world_from_camera"], t["source_rgb"][:, :context], t["source_world_from_camera"][:, :context])
-    remembered = sources.usable.clone()
-    remembered[:, model.config.stereo_sources :] = False
-    remembered.unflatten(0, t["rgb"].shape[:2])[:, ::MONOCULAR_EVERY] = False
-    sources = sources._replace(usable=remembered, judges=sources.usable)
+    remembered = torch.arange(sources.usable.shape[1], device=sources.usable.device) < model.config.stereo_sources
+    matched = sources.usable & remembered
+    matched.unflatten(0, t["rgb"].shape[:2])[:, ::MONOCULAR_EVERY] = False
+    sources = sources._replace(usable=matched, judges=sources.usable & ~remembered)  # what is matched cannot judge as well
     encoding, sweep = model.encode_matched(t["rgb"].flatten(0, 1), cameras, sources)
     motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
     lifted = None

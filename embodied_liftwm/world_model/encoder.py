@@ -23,7 +23,7 @@ from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
 """What an untrained encoder believes of a depth: log-normal around the middle of a room."""
-LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 8.0
+LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 3.0
 """Initial weights of the matching costs, of a window and semi-global, against the network's log-likelihoods; learned, and each
 cell trusts them more or less."""
 
@@ -123,13 +123,13 @@ class Encoder(nn.Module):
         if matches is not None:
             local, smooth = self.log_sharpness.exp()
             evidence = -local * matches.local - smooth * matches.smooth
-            features = features + self.match_features(torch.cat([matches.local, 4.0 * torch.softmax(evidence, dim=1)], dim=1))
+            features = features + self.match_features(torch.cat([matches.local, 0.3 * matches.smooth], dim=1))
         if self.attention is not None and sources is not None:
             answer = self.attention(rgb, camera, sources.rgb, sources.poses, sources.usable)
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
         depth_logits, trust, opacity, latents, normal = out.split(self.parts, dim=1)
-        log_belief = torch.log_softmax(depth_logits + trust.clamp(-2.0, 2.0).exp() * evidence, dim=1)
+        log_belief = torch.log_softmax(depth_logits + trust.clamp(-0.7, 0.7).exp() * evidence, dim=1)
         belief, planes = log_belief.exp(), self.log_planes[:, None, None]
         near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
         local = belief * near_mode
