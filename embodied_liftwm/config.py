@@ -116,7 +116,9 @@ class TrainConfig:
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     model: ModelConfig = field(default_factory=ModelConfig)
-    terms: tuple[str, ...] = ("frame", "multi_view", "smoothness", "ego_motion", "reward", "continuation")  # of the objective
+    terms: tuple[str, ...] = (  # of the objective
+        "frame", "multi_view", "smoothness", "seen", "ego_motion", "reward", "continuation"
+    )  # fmt: skip
     steps: int = 20_000  # optimiser steps at most
     minutes: float = 0.0  # wall-clock training time at most, over all resumptions; 0 for no limit
     batch_size: int = 4  # windows a step, over all processes

@@ -52,6 +52,7 @@ class Batch:
     terminated: np.ndarray  # [B, P] bool
     goal_at: np.ndarray  # [B, P, G] float32 goal at t
     episode: np.ndarray  # [B] int64 position of the episode in the dataset
+    noise_seed: np.ndarray  # [B] int64 of what is sampled while the window is learned from
 
 
 def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows: range | None = None) -> Batch:
@@ -83,6 +84,7 @@ class _Drawn(NamedTuple):
     targets: np.ndarray  # [V]
     steps: np.ndarray  # [P]
     sources: np.ndarray  # [K + V, S]
+    noise_seed: int
 
 
 def _draw_window(reader: TrainingReader, config: TrainConfig, episode: int, start: int, rng: np.random.Generator) -> _Drawn:
@@ -94,13 +96,14 @@ def _draw_window(reader: TrainingReader, config: TrainConfig, episode: int, star
     size, remembered = reader.read(episode, "rgb").shape[1], config.model.stereo_sources
     frames = np.concatenate([context, targets])
     sources = choose_sources(rng, poses, intrinsics, size, frames, remembered, config.sources)
-    return _Drawn(episode, context, targets, steps, sources)
+    return _Drawn(episode, context, targets, steps, sources, int(rng.integers(2**62)))
 
 
 def _read_window(reader: TrainingReader, drawn: _Drawn) -> dict[str, np.ndarray]:
     episode = drawn.episode
     found = _context(reader, episode, drawn.context) | _targets(reader, episode, drawn.targets)
-    found |= _transitions(reader, episode, drawn.steps) | {"episode": np.asarray(episode, np.int64)}
+    found |= _transitions(reader, episode, drawn.steps)
+    found |= {name: np.asarray(getattr(drawn, name), np.int64) for name in ("episode", "noise_seed")}
     rgb, poses = reader.read(episode, "rgb"), reader.read(episode, "world_from_camera")
     return found | {"source_rgb": rgb[drawn.sources], "source_world_from_camera": poses[drawn.sources]}
 

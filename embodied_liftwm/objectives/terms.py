@@ -45,6 +45,9 @@ class Viewed(NamedTuple):
     source_world_from_camera: Tensor  # [F, S, 4, 4]
     lifted_depth: Tensor | None  # [F, H, W] metres: what the lift makes of the targets themselves, where the model lifts
     lifted_spread: Tensor | None  # [F, H, W] standard deviation of its logarithm
+    seen: Tensor | None  # [F, H, W] probability that the pixel was observed, where the model tells
+    was_seen: Tensor | None  # [F, H, W] bool: by the lifted depths it was
+    kl: Tensor | None  # [B, K] of the latents' posterior to the map's prior, nats per number of a frame
     reward: Tensor  # [B, K]
     reward_mean: Tensor  # [B, K]
     continued: Tensor  # [B, K] 1 where the episode went on
@@ -223,6 +226,23 @@ class EgoMotionTerm(Term):
         return nats.clamp_max(8.0).mean(-1)
 
 
+class SeenTerm(Term):
+    """p(was seen | z): Bernoulli, so that `View.seen` is a probability.
+
+    A target pixel counts as seen when its lifted point agrees with the lifted depth of some context frame: no truth is read.
+    """
+
+    name = "seen"
+
+    def log_prob(self, rollout: Rollout) -> Tensor:
+        viewed = rollout.viewed
+        if viewed is None or viewed.seen is None or viewed.was_seen is None:
+            return _nothing(rollout)
+        probability = viewed.seen.clamp(1e-4, 1 - 1e-4)
+        nats = -F.binary_cross_entropy(probability, viewed.was_seen.to(probability), reduction="none")
+        return nats.mean((1, 2)).view(rollout.batch_size, -1)
+
+
 class RewardTerm(Term):
     """p(r | z): Laplace with one learned scale."""
 
@@ -252,6 +272,15 @@ class ContinuationTerm(Term):
 
 TERMS: dict[str, type[Term]] = {
     term.name: term
-    for term in (FrameTerm, MultiViewTerm, SmoothnessTerm, DepthNormalTerm, EgoMotionTerm, RewardTerm, ContinuationTerm)
+    for term in (
+        FrameTerm,
+        MultiViewTerm,
+        SmoothnessTerm,
+        DepthNormalTerm,
+        SeenTerm,
+        EgoMotionTerm,
+        RewardTerm,
+        ContinuationTerm,
+    )
 }
 """Every term by its name in `TrainConfig.terms`."""

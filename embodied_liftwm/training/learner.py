@@ -43,14 +43,14 @@ class Learner:
             only_geometry: see `rollout.roll_out`.
 
         Returns:
-            Means over the same windows: `loss`, `psnr` in dB (nan where nothing is rendered), and each term by its name.
+            Means over the same windows: `loss`, `psnr` in dB (nan where nothing is rendered), `kl`, and each term by its name.
         """
         self.optimizer.zero_grad(set_to_none=True)
         found = torch.stack([self._part(part, only_geometry, 1.0 / len(parts)) for part in parts]).mean(0)
         self.processes.average([found, *(p.grad for p in self.parameters if p.grad is not None)])
-        loss, error, *terms = found.tolist()  # the one place of a step where the program waits for the device
+        loss, error, kl, *terms = found.tolist()  # the one place of a step where the program waits for the device
         psnr = math.nan if only_geometry else -10.0 * math.log10(max(error, 1e-10))
-        return {"loss": loss, "psnr": psnr} | dict(zip(self.config.terms, terms, strict=True))
+        return {"loss": loss, "psnr": psnr, "kl": kl} | dict(zip(self.config.terms, terms, strict=True))
 
     def _part(self, part: dict[str, Tensor], only_geometry: bool, weight: float) -> Tensor:
         """Add `weight` times a micro-batch's gradient; returns its loss, squared error and terms."""
@@ -58,7 +58,7 @@ class Learner:
         found = self.objective(rollout)
         loss, terms = -found.bound, torch.stack(list(found.log_likelihoods.values()))
         self.backward(weight * loss)
-        return torch.cat([torch.stack([loss.detach(), _squared_error(rollout, like=loss)]), terms.detach()])
+        return torch.cat([torch.stack([loss.detach(), _squared_error(rollout, like=loss), found.kl.detach()]), terms.detach()])
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss to what the parameters hold."""

@@ -28,4 +28,6 @@ class Objective(nn.Module):
         Every term is a mean over windows, and windows do not touch: the mean over equal parts of a batch is that of the batch.
         """
         found = {name: cast(Term, term).log_prob(rollout).mean() for name, term in self.terms.items()}
-        return elbo(tuple(self.terms), found)
+        viewed = rollout.viewed
+        kl = None if viewed is None or viewed.kl is None else viewed.kl.mean()
+        return elbo(tuple(self.terms), found, kl)

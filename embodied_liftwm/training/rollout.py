@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embodied_liftwm.geometry.cameras import resize_intrinsics
-from embodied_liftwm.geometry.se3 import relative_pose, se3_log
+from embodied_liftwm.distributions import DiagonalGaussian
+from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
+from embodied_liftwm.geometry.se3 import inverse_pose, relative_pose, se3_log
 from embodied_liftwm.geometry.view_selection import has_parallax
 from embodied_liftwm.objectives.terms import Lifted, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
@@ -18,6 +19,8 @@ from embodied_liftwm.world_model.encoder import Sources
 
 MONOCULAR_EVERY = 4
 """Every so many context frames, the first among them, are encoded without sources, as the first of an episode is."""
+SAME_DEPTH = 0.1
+"""Share of a depth by which two lifts of one surface may differ."""
 WARPED_SOURCES = 2
 """Sources that a model which does not lift is compared with."""
 
@@ -58,17 +61,23 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
     """Write the context frames in order, foreseeing the task at each; then render the targets."""
     batch_size, context = t["rgb"].shape[:2]
     size = model.image_size
-    state, predictions = model.training_state(batch_size, context), []
+    state, predictions, kls = model.training_state(batch_size, context), [], []
     for k in range(context):
         camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], size, size)
         first = torch.full((batch_size,), k == 0, device=t["rgb"].device)
         seen = Observation(t["rgb"][:, k], camera, t["context_action"][:, k], first, t["goal"][:, k])
         part = type(encoding)(*(x.unflatten(0, (batch_size, context))[:, k] for x in encoding))
+        prior = model.latent_prior(state, camera)
+        if prior is not None:
+            posterior = DiagonalGaussian(part.latents.movedim(1, -1), part.latent_scale.movedim(1, -1))
+            kls.append(posterior.kl(prior).sum((1, 2)) / (3 * size * size))  # a frame has so many numbers
+            part = part._replace(latents=posterior.sample(_noise(t["noise_seed"], k, posterior.mean)).movedim(-1, 1))
         state = model.write(state, part, seen)
         predictions.append(model.predict(state))
     cameras = _cameras(t["intrinsics"], t["target_world_from_camera"], size)
     decoded = model.decode(state, cameras).decoded
     depth, spread = _lift_targets(model, t, cameras)
+    was_seen = None if depth is None else _was_seen(t, encoding.depth.detach(), depth, cameras)
     return Viewed(
         target_rgb=t["target_rgb"].flatten(0, 1),
         rgb=decoded.rgb,
@@ -79,6 +88,9 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         source_world_from_camera=t["source_world_from_camera"][:, context:, -WARPED_SOURCES:].flatten(0, 1),
         lifted_depth=depth,
         lifted_spread=spread,
+        seen=decoded.seen,
+        was_seen=was_seen,
+        kl=torch.stack(kls, dim=1) if kls else None,
         reward=t["context_reward"],
         reward_mean=torch.stack([p.reward for p in predictions], dim=1),
         continued=1.0 - t["context_terminated"].float(),
@@ -98,6 +110,43 @@ def _lift_targets(model: BaseWorldModel[Any], t: dict[str, Tensor], cameras: Cam
     both = torch.stack([encoding.depth, encoding.spread], dim=1)
     depth, spread = F.interpolate(both, scale_factor=model.config.stride, mode="nearest").unbind(1)
     return depth, spread
+
+
+def _noise(seeds: Tensor, frame: int, like: Tensor) -> Tensor:
+    """Standard normal noise of one context frame: the same for the same window, in any process. Shape and device of `like`."""
+    drawn = []
+    for seed in seeds.tolist():
+        generator = torch.Generator().manual_seed(seed + frame)
+        drawn.append(torch.randn(like.shape[1:], generator=generator))
+    return torch.stack(drawn).to(like)
+
+
+@torch.no_grad()
+def _was_seen(t: dict[str, Tensor], context_depth: Tensor, depth: Tensor, cameras: Camera) -> Tensor:
+    """Which target pixels some context frame has seen, if the lifted depths are right.
+
+    Args:
+        t: the batch.
+        context_depth: lifted depth of the context frames' cells. [B * K, h, w]
+        depth: lifted depth of the targets. [B * V, H, W]
+        cameras: B * V cameras of the targets.
+
+    Returns:
+        [B * V, H, W] bool
+    """
+    batch, context = t["rgb"].shape[:2]
+    views, size = len(depth) // batch, depth.shape[-1]
+    points = back_project(depth, cameras.intrinsics, cameras.world_from_camera).view(batch, -1, 3)
+    side = context_depth.shape[-1]
+    seen = torch.zeros(points.shape[:2], dtype=torch.bool, device=depth.device)
+    for k in range(context):
+        pixels, z = project(points, t["intrinsics"], inverse_pose(t["world_from_camera"][:, k]))
+        column, row = (pixels * (side / size)).floor().long().unbind(-1)
+        inside = (z > 1e-2) & (column >= 0) & (column < side) & (row >= 0) & (row < side)
+        cell = torch.where(inside, row * side + column, 0)
+        shown = context_depth.view(batch, context, -1)[:, k].gather(1, cell)
+        seen |= inside & ((z - shown).abs() < SAME_DEPTH * shown)
+    return seen.view(batch * views, size, size)
 
 
 def _sources(world_from_camera: Tensor, rgb: Tensor, poses: Tensor) -> Sources:

@@ -106,7 +106,7 @@ class Trainer:
                 log.close()
 
     def _logs(self) -> list[MetricsLog | TensorBoardLog]:
-        columns = ["step", "seconds", "loss", "psnr", "learning_rate", *self.config.terms]
+        columns = ["step", "seconds", "loss", "psnr", "kl", "learning_rate", *self.config.terms]
         self.run.mkdir(parents=True, exist_ok=True)
         return [
             MetricsLog(self.run / "metrics.csv", columns, self.step),
@@ -139,7 +139,7 @@ class Trainer:
         return self.config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * self.progress)))
 
     def _check_finite(self, metrics: dict[str, float]) -> None:
-        for name in self.config.terms:
+        for name in (*self.config.terms, "kl"):
             if not math.isfinite(metrics[name]):
                 last = ckpt.checkpoints(self.run)
                 kept = f"the last good checkpoint is {last[-1]}" if last else "there is no checkpoint yet"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.geometry.se3 import inverse_pose, se3_log
@@ -86,6 +87,10 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def summarize(self, state: S) -> Tensor:
         """What probes and policies may read. [B, F]"""
+
+    def latent_prior(self, state: S, camera: Camera) -> DiagonalGaussian | None:
+        """What the state expects of a frame's latents before it is seen: [B, h, w, D], where the model's latents are random."""
+        return None
 
     def observe(self, state: S, observation: Observation) -> S:
         """Write: take in what the camera sees now. Raises UserError for frames of another size."""

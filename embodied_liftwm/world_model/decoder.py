@@ -16,6 +16,8 @@ from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 MIN_SCALE = 0.01
 """Smallest noise scale of a pixel: below it 8-bit frames carry no information."""
 
+COVERAGE_LOGIT = 6.0
+"""Log-odds by which a covered pixel is more probably seen than an empty one, before anything is learned."""
 REFINEMENT = 0.3
 """Largest correction of a splatted log-depth, which mixes surfaces one behind the other."""
 
@@ -26,6 +28,7 @@ class Decoded(NamedTuple):
     rgb: Tensor  # [B, 3, H, W], not clamped to [0, 1]: a clamp would cut gradients
     depth: Tensor  # [B, H, W] metres
     scale: Tensor  # [B, H, W] Laplace scale of the colour of each pixel, its own uncertainty
+    seen: Tensor | None = None  # [B, H, W] probability that this was observed, where the decoder can tell
 
 
 class SplatDecoder(nn.Module):
@@ -37,7 +40,7 @@ class SplatDecoder(nn.Module):
         inputs = 3 + config.latent_dim + 2 + 4
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
-        self.head = nn.Conv2d(config.width, 4 * 6, 3, padding=1)
+        self.head = nn.Conv2d(config.width, 4 * 7, 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
@@ -66,6 +69,7 @@ class SplatDecoder(nn.Module):
             rgb=features[:, :3] + 0.5 * (1 - alpha) + out[:, :3],
             depth=blended.squeeze(1),
             scale=MIN_SCALE + F.softplus(out[:, 4] - 2.0),
+            seen=torch.sigmoid(COVERAGE_LOGIT * (trust.squeeze(1) - 0.5) + out[:, 6]),
         )
 
 

@@ -28,6 +28,8 @@ LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 3.0
 cell trusts them more or less."""
 
 
+LEAST_LATENT_SCALE = 0.02
+"""Smallest standard deviation of a latent: below it a KL only measures how sharp two needles are."""
 TYPICAL_SPREAD_SEEN = 0.1
 """Spread of a log-depth at which opacity is neither raised nor lowered."""
 MODE_REACH = 2
@@ -61,8 +63,9 @@ class Encoding(NamedTuple):
     depth: Tensor  # [B, h, w] metres, the exponential of the expected log-depth
     spread: Tensor  # [B, h, w] standard deviation of the log-depth
     opacities: Tensor  # [B, h, w] in (0, 1)
-    latents: Tensor  # [B, D, h, w]
+    latents: Tensor  # [B, D, h, w] mean of their posterior
     normal: Tensor  # [B, 3, h, w] unit surface normal in the camera's frame, towards the camera
+    latent_scale: Tensor  # [B, D, h, w] standard deviation of the posterior
 
 
 class Encoder(nn.Module):
@@ -81,11 +84,12 @@ class Encoder(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor([LOCAL_SHARPNESS, SMOOTH_SHARPNESS]).log())
         self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
-        self.parts = [config.planes, 1, 1, config.latent_dim, 3]  # logits of depth, trust, opacity, latents, normal
+        self.parts = [config.planes, 1, 1, config.latent_dim, 3, config.latent_dim]  # logits of depth, trust, opacity, latents,
+        # normal, the latents' scale
         self.head = nn.Conv2d(config.width, sum(self.parts), 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
         bias = torch.zeros(sum(self.parts))
-        bias[-1] = -1.0  # an untrained normal faces the camera
+        bias[-config.latent_dim - 1] = -1.0  # an untrained normal faces the camera
         bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
         bias[config.planes + 1] = 3.0
         self.head.bias = nn.Parameter(bias)
@@ -128,7 +132,7 @@ class Encoder(nn.Module):
             answer = self.attention(rgb, camera, sources.rgb, sources.poses, sources.usable)
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
-        depth_logits, trust, opacity, latents, normal = out.split(self.parts, dim=1)
+        depth_logits, trust, opacity, latents, normal, scale = out.split(self.parts, dim=1)
         log_belief = torch.log_softmax(depth_logits + trust.clamp(-0.7, 0.7).exp() * evidence, dim=1)
         belief, planes = log_belief.exp(), self.log_planes[:, None, None]
         near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
@@ -137,7 +141,8 @@ class Encoder(nn.Module):
         spread = (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt()
         doubt = torch.log(spread.detach().clamp_min(1e-3) / TYPICAL_SPREAD_SEEN)
         opacities = torch.sigmoid(opacity.squeeze(1) - self.caution * doubt)
-        return Encoding(log_belief, log_depth.exp(), spread, opacities, latents, F.normalize(normal, dim=1))
+        latent_scale = LEAST_LATENT_SCALE + F.softplus(scale - 2.0)
+        return Encoding(log_belief, log_depth.exp(), spread, opacities, latents, F.normalize(normal, dim=1), latent_scale)
 
     @staticmethod
     def _mode(belief: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.memory.keyframes import Keyframes
@@ -73,6 +74,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         super().__init__(config, shapes, summary_dim=self.CODE + self.GOAL_FEATURES)
         self.encoder = Encoder(config, shapes.image_size)
         self.decoder = SplatDecoder(config, shapes.image_size)
+        self.log_memory_noise = nn.Parameter(torch.tensor(0.3).log())  # of a latent that is seen again
         self.summary = nn.Sequential(nn.Linear(self.GRID_CHANNELS * GRID_CELLS**2, 64), nn.SiLU(), nn.Linear(64, self.CODE))
 
     def initial_state(self, batch_size: int) -> LiftWMState:
@@ -121,7 +123,15 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
         splatted = self.splat(state.world, cameras)
         decoded = self.decoder(splatted.features, splatted.alpha, splatted.depth, cameras)
-        return Rendering(decoded, splatted.alpha.clamp(0, 1), splatted.features[:, 3:])
+        return Rendering(decoded, _known(decoded.seen), splatted.features[:, 3:])
+
+    def latent_prior(self, state: LiftWMState, camera: Camera) -> DiagonalGaussian:
+        """What the map shows from here, with a learned noise; a standard normal where it shows nothing. [B, h, w, D]"""
+        splatted = self.splat(state.world, camera)
+        expected = F.avg_pool2d(splatted.features[:, 3:], self.config.stride).movedim(1, -1)
+        covered = F.avg_pool2d(splatted.alpha.unsqueeze(1), self.config.stride).movedim(1, -1).clamp(0, 1).detach()
+        variance = covered * (2.0 * self.log_memory_noise).exp() + 1.0 - covered
+        return DiagonalGaussian(expected, variance.sqrt().expand_as(expected))
 
     def splat(self, world: Any, cameras: Camera) -> Splatted:
         """What cameras see of the map, V a row."""
@@ -149,6 +159,11 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         ahead, left, up = _egocentric(found.means, state.ego.world_from_camera).unbind(-1)
         grid = _birds_eye(found, ahead, left, up)
         return torch.cat([self.summary(grid), _goal_features(found.goal_mass, ahead, left)], dim=-1)
+
+
+def _known(seen: Tensor | None) -> Tensor:
+    assert seen is not None
+    return seen
 
 
 def _egocentric(means: Tensor, world_from_camera: Tensor) -> Tensor:

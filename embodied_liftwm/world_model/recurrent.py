@@ -49,10 +49,7 @@ class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
         widths = [min(config.width * 2**i, 4 * config.width) for i in range(halvings)]
         self.stem = nn.Conv2d(3 + 4, widths[0], 2, stride=2)
         self.trunk = nn.Sequential(
-            *(
-                nn.Sequential(ResidualBlock(a), nn.Conv2d(a, b, 2, stride=2))
-                for a, b in zip(widths, widths[1:], strict=False)
-            )
+            *(nn.Sequential(ResidualBlock(a), nn.Conv2d(a, b, 2, stride=2)) for a, b in zip(widths, widths[1:], strict=False))
         )
         self.embed = nn.Linear(widths[-1] * 16, config.recurrent_dim)
         self.cell = nn.GRUCell(config.recurrent_dim + POSE_DIM, config.recurrent_dim)
