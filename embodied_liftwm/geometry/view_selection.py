@@ -14,6 +14,8 @@ from embodied_liftwm.geometry.cameras import project
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.protocols import Camera
 
+KEPT_VIEWS = 32
+"""Views that a camera keeps to be matched with: enough, when it turns about, to meet those of its last turn."""
 BASELINE_M = (0.08, 1.5)
 """Between these distances two cameras see a room with parallax, and still see the same of it."""
 BEST_BASELINE_M, BASELINE_OCTAVES = 0.4, 0.8

@@ -8,12 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.view_selection import choose_views, relation
+from embodied_liftwm.geometry.view_selection import KEPT_VIEWS, choose_views, relation
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
-CAPACITY = 32
-"""Frames kept, M: enough for a camera that turns about to meet the views of its last turn."""
 NEW_AT_M, NEW_AT_COSINE = 0.08, 0.985
 """A frame is kept when the camera moved this far, or turned this much, since the last kept one."""
 
@@ -29,9 +27,9 @@ class Keyframes(TensorTree):
     @classmethod
     def empty(cls, batch_size: int, image_size: int, like: Tensor) -> Self:
         """No frames yet, on the device and of the dtype of `like`."""
-        poses = torch.eye(4, dtype=like.dtype, device=like.device).expand(batch_size, CAPACITY, 4, 4).clone()
-        rgb = torch.zeros(batch_size, CAPACITY, 3, image_size, image_size, dtype=torch.uint8, device=like.device)
-        return cls(rgb, poses, torch.zeros(batch_size, CAPACITY, dtype=torch.bool, device=like.device))
+        poses = torch.eye(4, dtype=like.dtype, device=like.device).expand(batch_size, KEPT_VIEWS, 4, 4).clone()
+        rgb = torch.zeros(batch_size, KEPT_VIEWS, 3, image_size, image_size, dtype=torch.uint8, device=like.device)
+        return cls(rgb, poses, torch.zeros(batch_size, KEPT_VIEWS, dtype=torch.bool, device=like.device))
 
     def sources(self, camera: Camera, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The frames that together best triangulate what a camera sees.

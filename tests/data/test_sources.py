@@ -3,7 +3,7 @@
 import numpy as np
 
 from embodied_liftwm.data.sources import choose_sources
-from embodied_liftwm.memory.keyframes import CAPACITY
+from embodied_liftwm.geometry.view_selection import KEPT_VIEWS
 from tests.toy_room import intrinsics, pose
 
 FRAMES = np.array([0, 5, 60, 79])
@@ -25,7 +25,7 @@ def test_the_first_are_remembered_ones():
         assert found.shape == (4, 10) and found.dtype == np.int64
         assert (found[0, :4] == 0).all(), "before the first frame there is none, so that it stands for itself"
         age = FRAMES[1:, None] - found[1:, :4]
-        assert ((age >= 0) & (age <= CAPACITY)).all()
+        assert ((age >= 0) & (age <= KEPT_VIEWS)).all()
         assert (found[2:, 4:] != FRAMES[2:, None]).all() and (found[0, 4:] > 0).all()
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from embodied_liftwm.geometry.se3 import so3_exp
-from embodied_liftwm.memory.keyframes import CAPACITY, Keyframes
+from embodied_liftwm.geometry.view_selection import KEPT_VIEWS, Keyframes
 from embodied_liftwm.protocols import Camera
 
 
@@ -41,8 +41,8 @@ def test_sources_have_parallax_and_overlap():
 
 def test_the_buffer_is_bounded_and_rows_are_apart():
     kept = Keyframes.empty(2, 8, torch.zeros(()))
-    for step in range(CAPACITY + 5):
+    for step in range(KEPT_VIEWS + 5):
         both = torch.cat([pose(0.5 * step), pose()])
         kept = kept.add(torch.cat([frame(0.1), frame(0.9)]), both)
-    assert kept.filled.sum(1).tolist() == [CAPACITY, 1]
-    assert float(kept.poses[0, 0, 0, 3]) == 0.5 * (CAPACITY + 4)
+    assert kept.filled.sum(1).tolist() == [KEPT_VIEWS, 1]
+    assert float(kept.poses[0, 0, 0, 3]) == 0.5 * (KEPT_VIEWS + 4)
