@@ -173,4 +173,3 @@ def median_depth(truth: Truth) -> float:
     """Median of the valid true depth over all frames of an episode, metres."""
     depth = truth.depth.astype(np.float32)
     return float(np.median(depth[depth > 0])) if (depth > 0).any() else float("nan")
-
