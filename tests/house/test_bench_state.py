@@ -40,7 +40,9 @@ def test_every_budget_call_and_size_has_its_rows(
     for row in walks:
         first, last = float(row["first tenth, ms"]), float(row["last tenth, ms"])
         assert float(row["last / first"]) == pytest.approx(last / first, rel=1e-3)
-        assert abs(float(row["process grew, MiB"])) < 1000
+        assert float(row["state first, MiB"]) == float(row["state last, MiB"]) == sizes[row["budget"]]
+        before, after = float(row["process first, MiB"]), float(row["process last, MiB"])
+        assert before > 50 and float(row["process grew, MiB"]) == pytest.approx(after - before, abs=0.1 + 1e-4 * after)
     sizes_read = {(row["scene"], row["grid"], row["points"]) for row in reads}
     assert len(sizes_read) == 2 * 2 * 2 and len(reads) == 2 * len(sizes_read)
     for row in reads:
