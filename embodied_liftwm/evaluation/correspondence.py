@@ -81,8 +81,8 @@ def find_reference(rgb: Tensor, cameras: Camera, target: int, sight: Visibility,
     right = (found - partners).norm(dim=-1) < RIGHT_PX
     if int(right.sum()) < LEAST_POINTS:
         return None
-    reference = Reference(frame, points[right], partners[right], pair, 0.0)
-    return reference._replace(floor_px=epipolar_error(rgb[target], rgb[frame], reference))
+    floor_px = float(_off_lines(points[right], found[right], pair, width).mean())
+    return Reference(frame, points[right], partners[right], pair, floor_px)
 
 
 def epipolar_error(rendered: Tensor, other: Tensor, reference: Reference) -> float:
@@ -94,16 +94,20 @@ def epipolar_error(rendered: Tensor, other: Tensor, reference: Reference) -> flo
         reference: of that view.
     """
     found, blank = _match(rendered, other, reference.points, reference.partners)
-    width = rendered.shape[-1]
-    own = torch.stack([reference.points % width, reference.points // width], dim=-1) + 0.5
-    distances = symmetric_epipolar_distance(own[None], found[None], reference.fundamental[None])[0]
+    height, width = rendered.shape[-2:]
+    distances = _off_lines(reference.points, found, reference.fundamental, width)
     if bool(blank.any()):
-        anywhere, inside = _candidates(reference.partners[blank], *rendered.shape[-2:])
-        drawn = own[blank][:, None].expand_as(anywhere)
-        line = reference.fundamental.expand(len(anywhere), 3, 3)
-        random = symmetric_epipolar_distance(drawn, anywhere, line)
+        anywhere, inside = _candidates(reference.partners[blank], height, width)
+        points = reference.points[blank].repeat_interleave(anywhere.shape[1])
+        random = _off_lines(points, anywhere.flatten(0, 1), reference.fundamental, width).view(inside.shape)
         distances[blank] = (random * inside).sum(1) / inside.sum(1)
     return float(distances.mean())
+
+
+def _off_lines(points: Tensor, partners: Tensor, fundamental: Tensor, width: int) -> Tensor:
+    """Symmetric epipolar distance of pixels [P] of the target and their partners (u, v) [P, 2]. [P] pixels"""
+    own = torch.stack([points % width, points // width], dim=-1) + 0.5
+    return symmetric_epipolar_distance(own[None], partners[None], fundamental[None])[0]
 
 
 def _match(rgb: Tensor, other: Tensor, points: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
