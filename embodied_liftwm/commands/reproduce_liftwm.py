@@ -90,15 +90,7 @@ def run(config: ReproduceConfig) -> int:
     console, folder, results = Console(highlight=False), _folder(config), Path(config.results)
     claim(folder, config)
     collect_both(config, folder / "data")
-    for number, seed in enumerate(seeds(config), 1):
-        tasks = [
-            Task(row, partial(_train_and_judge, config, row, seed)) for row in trained_rows(config) if _todo(config, row, seed)
-        ]
-        if tasks:
-            console.print(
-                f"\n[bold]seed {number}/{config.seeds}[/bold]: train and judge {', '.join(task.name for task in tasks)}"
-            )
-            side_by_side(tasks, config.processes, console)
+    _train_and_judge_all(config, console)
     figures = table_figures({row: _judged(config, row) for row in config.rows}, config.bootstrap)
     write_rows(results / "liftwm.csv", figures)
     curve = _curve(config) if config.budgets else []
@@ -111,6 +103,16 @@ def run(config: ReproduceConfig) -> int:
         console.print(f"  {line}")
     console.print(f"report: {page}")
     return 0
+
+
+def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:
+    """Whatever is not there yet, seed by seed, several models side by side."""
+    for number, seed in enumerate(seeds(config), 1):
+        rows = [row for row in trained_rows(config) if _todo(config, row, seed)]
+        if rows:
+            console.print(f"\n[bold]seed {number}/{config.seeds}[/bold]: train and judge {', '.join(rows)}")
+            tasks = [Task(row, partial(_train_and_judge, config, row, seed)) for row in rows]
+            side_by_side(tasks, config.processes, console)
 
 
 def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:

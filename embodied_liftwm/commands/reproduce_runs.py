@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,8 +133,3 @@ def _do(task: Task, rows: Any) -> None:
         rows.put((task.name, None))
     except UserError as error:
         rows.put((task.name, str(error)))
-
-
-def missing(paths: Collection[Path]) -> bool:
-    """Whether any of these files is not there yet."""
-    return not all(path.exists() for path in paths)
