@@ -9,7 +9,7 @@
 
 Whatever is there is not done again, so an interrupted run goes on where it was.
 
-Every model that is trained has the same encoder, decoder, data, number of steps and seeds. `settings` says in what they differ.
+Every model that is trained has the same encoder, decoder, data, number of steps, seeds, and about as large a state. `settings` says in what they differ.
 `none` and `oracle` are the weights of `glo`: one forgets all but the last frame, the other lifts the true depth of the episodes
 that it is judged on (`evaluation/bounds.py`).
 """
@@ -55,6 +55,11 @@ BOUNDS = ("none", "oracle")
 LEARNING_RATES: dict[str, float] = {}
 """Rows that do better with another peak learning rate than `train.learning_rate`; found on development rooms
 (docs/experiments.md, section 13)."""
+FRAME_ALONE = ("2d_only", "epipolar", "depth_normal")
+"""Rows in which the frame term moves depth."""
+GAUSSIANS_A_PATCH = 32
+"""Gaussians that take about the bytes of a patch. Where the frame term moves depth they are the better read-out (ibid.), and
+such rows have them: alpha compositing lets more of a picture's error reach depth than the first surface alone does."""
 ATTENTION_HEADS = 2
 """Of epipolar attention in the rows that have it, where `train.model.epipolar_heads` says none."""
 SHOWN = ("2d_only", "glo", "oracle")
@@ -118,7 +123,7 @@ def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:
 def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     """How a row is trained: `config.train`, but for what its name says.
 
-    - `2d_only`: the frame term alone moves depth, through the splatted image; no other frame is matched.
+    - `2d_only`: the frame term alone moves depth, through the splatted image; no other frame is matched. Its state is of Gaussians.
     - `epipolar`: the same with attention along epipolar lines, and the matching costs on them, of recent frames.
     - `depth_normal`: `2d_only` with the term that makes depths and normals agree.
     - `mv`: multi-view consistency, with all that the default model has for it (matching, depth learned first, smoothness).
@@ -129,8 +134,8 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     heads = base.model.epipolar_heads or ATTENTION_HEADS
     without_normal = tuple(term for term in base.terms if term != "depth_normal")
     found = replace(base, learning_rate=LEARNING_RATES.get(row, base.learning_rate))
-    if row in ("2d_only", "epipolar", "depth_normal"):
-        found = without_geometry(found)
+    if row in FRAME_ALONE:
+        found = _with_gaussians(without_geometry(found))
     if row == "epipolar":
         sources = max(base.model.stereo_sources, 1)
         found = replace(found, model=replace(found.model, epipolar_heads=heads, stereo_sources=sources))
@@ -143,6 +148,13 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     elif row == "recurrent":
         found = replace(found, model=replace(found.model, memory="recurrent"))
     return replace(found, data=str(folder / "data/train"), run=str(folder / f"{row}-seed{seed}"), seed=seed)
+
+
+def _with_gaussians(train: TrainConfig) -> TrainConfig:
+    """The same model with a state of Gaussians, of about as many bytes."""
+    if train.model.memory != "patches":
+        return train
+    return replace(train, model=replace(train.model, memory="gaussians", budget=GAUSSIANS_A_PATCH * train.model.budget))
 
 
 def trained_rows(config: ReproduceConfig) -> list[str]:

@@ -14,6 +14,9 @@ from embodied_liftwm.commands.reproduce_liftwm import BOUNDS, Model, models_of, 
 from embodied_liftwm.commands.reproduce_runs import TWO_D_TERMS
 from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig, TrainConfig
 from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.world_model.base import ModelShapes
+from embodied_liftwm.world_model.build import build_model
 
 
 @pytest.fixture
@@ -27,8 +30,16 @@ def test_every_row_has_the_same_data_steps_and_seed(config: ReproduceConfig):
     for name in ("data", "steps", "minutes", "batch_size", "context", "targets", "span", "seed", "threads"):
         assert len({getattr(row, name) for row in rows}) == 1, name
     assert rows[0].steps == config.train.steps and rows[0].minutes == 0 and rows[0].seed == 5
-    for name in ("budget", "latent_dim", "stride", "width", "planes"):
+    for name in ("latent_dim", "stride", "width", "planes"):
         assert len({getattr(row.model, name) for row in rows}) == 1, name
+
+
+def test_states_are_of_about_as_many_bytes(config: ReproduceConfig):
+    shapes, sizes = ModelShapes(32, 2, 3), {}
+    for row in ("2d_only", "mv"):
+        state: TensorTree = build_model(settings(config, row, 0).model, shapes).initial_state(1)
+        sizes[row] = state.nbytes()
+    assert sizes["2d_only"] == pytest.approx(sizes["mv"], rel=0.06)
 
 
 def test_rows_differ_in_what_their_names_say(config: ReproduceConfig):
@@ -46,7 +57,9 @@ def test_rows_differ_in_what_their_names_say(config: ReproduceConfig):
     assert like(epipolar, two_d, epipolar_heads=0, stereo_sources=0) == two_d
     assert like(replace(rows["depth_normal"], terms=TWO_D_TERMS), two_d) == two_d
     assert set(rows["depth_normal"].terms) - set(TWO_D_TERMS) == {"depth_normal"}
+    assert two_d.model.memory == "gaussians" and two_d.model.budget == 32 * config.train.model.budget
     mv, glo = rows["mv"], rows["glo"]
+    assert mv.model.memory == "patches"
     assert mv.terms == default.terms and mv.model == config.train.model and mv.geometry_first == default.geometry_first
     assert set(glo.terms) - set(mv.terms) == {"depth_normal"} and glo.model.epipolar_heads > 0
     assert like(replace(glo, terms=mv.terms), mv, epipolar_heads=0) == mv
