@@ -9,9 +9,9 @@
 
 Whatever is there is not done again, so an interrupted run goes on where it was.
 
-Every model that is trained has the same encoder, decoder, data, number of steps, seeds, and about as large a state. `settings` says in what they differ.
-`none` and `oracle` are the weights of `glo`: one forgets all but the last frame, the other lifts the true depth of the episodes
-that it is judged on (`evaluation/bounds.py`).
+Every model that is trained has the same encoder, decoder, data, number of steps, seeds, and about as large a state. `settings`
+says in what they differ. `none` and `oracle` are the weights of `glo`: one forgets all but the last frame, the other lifts the
+true depth of the episodes that it is judged on (`evaluation/bounds.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ BOUNDS = ("none", "oracle")
 """Rows made of the weights of `glo`."""
 LEARNING_RATES: dict[str, float] = {}
 """Rows that do better with another peak learning rate than `train.learning_rate`; found on development rooms
-(docs/experiments.md, section 13)."""
+(docs/experiments.md, section 14)."""
 FRAME_ALONE = ("2d_only", "epipolar", "depth_normal")
 """Rows in which the frame term moves depth."""
 GAUSSIANS_A_PATCH = 32
@@ -123,7 +123,8 @@ def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:
 def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     """How a row is trained: `config.train`, but for what its name says.
 
-    - `2d_only`: the frame term alone moves depth, through the splatted image; no other frame is matched. Its state is of Gaussians.
+    - `2d_only`: the frame term alone moves depth, through the splatted image; no other frame is matched;
+      its state is of Gaussians.
     - `epipolar`: the same with attention along epipolar lines, and the matching costs on them, of recent frames.
     - `depth_normal`: `2d_only` with the term that makes depths and normals agree.
     - `mv`: multi-view consistency, with all that the default model has for it (matching, depth learned first, smoothness).
