@@ -19,11 +19,12 @@ def load(name_or_path: str, device: str = "cpu") -> WorldModel:
     """Load a trained world model, ready to observe.
 
     Args:
-        name_or_path: a run folder, a checkpoint folder, or `my_package:make_model`.
+        name_or_path: a run folder, a checkpoint folder, `my_package:make_model`, or the name of a shipped checkpoint; a folder
+            of that name comes first.
         device: torch device the weights go to.
 
     Raises:
-        UserError: nothing of that name, a foreign file, or weights of another architecture.
+        UserError: nothing of that name (what is shipped is listed), a foreign file, or weights of another architecture.
     """
     from embodied_liftwm.training.checkpoint import load_model
 

@@ -36,7 +36,7 @@ SUMMARIES = {
     "data": "look at a dataset: summary, integrity, a video",
     "doctor": "check that this machine has what liftwm needs",
 }
-NAMED = {"bench": "what to time, e.g. collect", "reproduce": "which experiment, e.g. gap"}
+NAMED = {"bench": "what to time, e.g. collect", "reproduce": "which experiment: gap or liftwm"}
 """Commands that take a NAME, and what it says."""
 DATA_ACTIONS = {"info": "summary", "check": "integrity of every shard", "play": "write an mp4 of an episode"}
 USER_ERRNOS = {

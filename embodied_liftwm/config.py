@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from embodied_liftwm.errors import UserError
 
@@ -23,6 +23,11 @@ POLICIES = ("explore", "walk", "tour", "loop", "random", "oracle")
 """Named explorers of `liftwm collect`."""
 SUPPORT_POLICY = re.compile(r"support-(?P<radius>\d+(?:\.\d+)?)(?:-leave-(?P<leave>\d+(?:\.\d+)?)-after-(?P<after>[1-9]\d*))?")
 """`support-R` stays within R metres of its start; `support-R-leave-D-after-N` leaves it after N frames, by D metres."""
+
+LEAST_BUDGET = 16
+"""Primitives that a state holds at least."""
+TableRow = Literal["none", "recurrent", "2d_only", "mv", "epipolar", "depth_normal", "glo", "oracle"]
+"""Rows of the table of `liftwm reproduce liftwm`, in its order."""
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -103,7 +108,7 @@ class ModelConfig:
     epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 
     def __post_init__(self) -> None:
-        _at_least("model.budget", self.budget, 16)
+        _at_least("model.budget", self.budget, LEAST_BUDGET)
         _at_least("model.texels", self.texels, 1)
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
@@ -256,21 +261,28 @@ class ReproduceConfig:
     parts: tuple[Literal["toy", "curve"], ...] = ("toy", "curve")  # gap: the closed form, the curve on episodes
     supports_m: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0)  # gap: radii of the discs that cameras stay in; 0 only turns
     displaced_m: float = 0.5  # gap: distance of a novel view from the nearest camera of its context
-    context: int = 40  # gap: frames observed before novel views are rendered
-    views_per_episode: int = 6  # gap: novel views, and as many views of the context itself
-    collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=400, steps=72))  # of each training dataset
+    rows: tuple[TableRow, ...] = get_args(TableRow)  # liftwm: which models are compared
+    budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # liftwm: primitives that the model with all terms may keep
+    context: int = 48  # frames observed before novel views are rendered
+    views_per_episode: int = 6  # novel views; gap: and as many views of the context itself
+    collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=400, steps=96))  # of each training dataset
     eval_episodes: int = 24  # held-out episodes of each evaluation dataset
     eval_seed: int = REPORT_SEED  # of the first of them, within split=eval; smaller ones are for development
     train: TrainConfig = field(default_factory=TrainConfig)  # of the model with all terms; others differ as their row says
     seeds: int = 3  # training seeds, from train.seed on
+    processes: int = 2  # models trained and judged side by side
     bootstrap: int = 1000  # resamples behind every interval
 
     def __post_init__(self) -> None:
-        for name in ("context", "views_per_episode", "eval_episodes", "seeds", "bootstrap"):
+        for name in ("context", "views_per_episode", "eval_episodes", "seeds", "processes", "bootstrap"):
             _at_least(name, getattr(self, name), 1)
         _above_zero("displaced_m", self.displaced_m)
         if not self.supports_m or min(self.supports_m) < 0 or len(set(self.supports_m)) < len(self.supports_m):
             raise UserError(f"supports_m={list(self.supports_m)}: expected distinct radii in metres, at least 0")
+        if not self.rows or len(set(self.rows)) < len(self.rows):
+            raise UserError(f"rows={list(self.rows)}: expected distinct ones out of {', '.join(get_args(TableRow))}")
+        if len(set(self.budgets)) < len(self.budgets) or min(self.budgets, default=LEAST_BUDGET) < LEAST_BUDGET:
+            raise UserError(f"budgets={list(self.budgets)}: expected distinct numbers, at least {LEAST_BUDGET}")
         if self.context >= self.collect.steps:
             raise UserError(f"context={self.context}: must be below collect.steps={self.collect.steps}, to leave novel views")
 

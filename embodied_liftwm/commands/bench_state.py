@@ -4,7 +4,8 @@ An untrained model walks along a recorded tour, there and back and there again, 
 other calls are timed on the state that it has by then. What they cost does not depend on what the weights have learned, but
 for the number of primitives in the map, told beside it. Milliseconds are of a batch of one; each repeat is a walk of its own.
 
-`bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of the walk beside the last,
+`bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of the walk beside the last
+(`steps=10000`: the first thousand observes beside the last), with the state and the process at the end of each,
 and `bench_state_latent_read.csv` the latent read (`bench_latent_read`).
 """
 
@@ -140,16 +141,17 @@ def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: li
 
 
 def _walk(model: BaseWorldModel[Any], tour: list[Observation], steps: int, device: str) -> tuple[Walk, dict[str, float]]:
-    """Observe `steps` times: milliseconds early and late, and how much memory the process took in between."""
+    """Observe `steps` times: milliseconds, bytes of the state and memory of the process, early and late."""
     walk, tenth = Walk(model, tour), max(1, steps // 10)
     early = median(seconds(walk.step, tenth, device))
-    before = _process_mib(device)
+    before, small = _process_mib(device), walk.state.nbytes() / MIB
     for _ in range(steps - 2 * tenth - 2):  # each timing has a step before it to warm up
         walk.step()
     late = median(seconds(walk.step, tenth, device))
-    grown = _process_mib(device) - before
+    after, large = _process_mib(device), walk.state.nbytes() / MIB
     ms = {"first tenth, ms": 1e3 * early, "last tenth, ms": 1e3 * late, "last / first": late / early}
-    return walk, ms | {"process grew, MiB": grown}
+    memory = {"state first, MiB": small, "state last, MiB": large, "process first, MiB": before, "process last, MiB": after}
+    return walk, ms | memory | {"process grew, MiB": after - before}
 
 
 def _process_mib(device: str) -> float:

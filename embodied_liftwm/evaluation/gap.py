@@ -10,13 +10,9 @@ level to compare at is the worse of the two at the end; each model's figures are
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,8 +21,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, batches, rollout
 from embodied_liftwm.evaluation.statistics import bootstrap_mean
-from embodied_liftwm.evaluation.views import NovelViews, ViewRow, seen_mask
-from embodied_liftwm.files import write_text
+from embodied_liftwm.evaluation.views import NovelViews, ViewRow
 
 TWO_D, GLO = "2d_only", "glo"
 TOLERANCE_M = 0.15
@@ -103,8 +98,7 @@ class GapViews(NovelViews):
         for e, frames in enumerate(batch.frames):
             if frames > context:
                 displaced = displaced_frames(batch.truth(e).world_from_camera[:, :3, 3], context, distance_m, count)
-                self.targets += [(e, t) for t in _spread(np.arange(context), count) + displaced]
-        self.seen = [seen_mask(batch.truth(e), batch.episodes[e].intrinsics, t, context) for e, t in self.targets]
+                self.targets += [self.target(e, t) for t in _spread(np.arange(context), count) + displaced]
 
 
 def judge(
@@ -213,22 +207,3 @@ def _figures(two_d: list[GapRow], glo: list[GapRow], about: tuple[float, str, st
             e = bootstrap_mean(numbers, episodes, resamples)
             found.append(GapFigure(support, loss, model, seed, figure, e.mean, e.low, e.high, e.count, e.clusters))
     return found
-
-
-def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Rows of one dataclass as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(rows[0])])
-    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
-    write_text(path, text.getvalue())
-
-
-def read_rows(path: Path) -> list[GapRow]:
-    """What `write_rows` wrote. Raises UserError for a file that is damaged."""
-    kinds: dict[str, type] = {"int": int, "float": float, "str": str}
-    try:
-        with path.open(newline="") as file:
-            return [GapRow(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(GapRow)}) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, and its model is judged again") from None

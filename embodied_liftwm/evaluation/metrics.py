@@ -11,6 +11,8 @@ import torch
 from kornia.metrics import ssim as _kornia_ssim
 from torch import Tensor
 
+from embodied_liftwm.geometry.normals import depth_to_normals
+
 MSE_FLOOR = 1e-10
 """Mean squared error under which PSNR is no longer told apart: 100 dB."""
 
@@ -19,6 +21,9 @@ COLOUR_TOLERANCE = 0.15
 
 DEPTH_TOLERANCE = 0.10
 """Persistence: a depth is right when it is off by at most this share of the true depth."""
+
+EDGE = 0.02
+"""Second difference of inverse depth, times the depth, from which a pixel lies on an edge: on planes it is zero."""
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -99,6 +104,45 @@ def delta_125(predicted: Tensor, true: Tensor, mask: Tensor | None = None) -> Te
     """
     ratio = torch.maximum(predicted / true.clamp(min=1e-6), true / predicted.clamp(min=1e-6))
     return masked_mean((ratio < 1.25).float(), _valid(true, mask))
+
+
+def normal_angle(predicted: Tensor, true: Tensor, intrinsics: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean angle between the normals of predicted and of true depth, over counted pixels on smooth true surfaces.
+
+    Edges and creases are left out (`smooth_surface`). Where the prediction has no normal the angle is 90 degrees.
+
+    Args:
+        predicted: metres, 0 where the model has none. [B, H, W]
+        true: metres, 0 where invalid. [B, H, W]
+        intrinsics: pixels. [B, 3, 3]
+        mask: pixels that count. bool [B, H, W]
+
+    Returns:
+        Degrees. [B]
+    """
+    cosine = (depth_to_normals(predicted, intrinsics) * depth_to_normals(true, intrinsics)).sum(1)
+    smooth = smooth_surface(true)
+    return masked_mean(torch.rad2deg(torch.acos(cosine.clamp(-1, 1))), smooth if mask is None else mask & smooth)
+
+
+def smooth_surface(depth: Tensor) -> Tensor:
+    """Pixels whose neighbours along both axes lie on one plane with them, as nearly as a smooth surface does.
+
+    Inverse depth is linear over the image of a plane, so its second difference is zero there; it is large at the border of an
+    object and at a crease between two walls.
+
+    Args:
+        depth: metres, 0 where invalid. [B, H, W]
+
+    Returns:
+        bool [B, H, W]; false at the image's border and beside invalid depth.
+    """
+    inverse = torch.where(depth > 0, 1.0 / depth.clamp(min=1e-6), torch.inf)
+    inner = inverse[:, 1:-1, 1:-1]
+    along_u = inverse[:, 1:-1, 2:] + inverse[:, 1:-1, :-2] - 2 * inner
+    along_v = inverse[:, 2:, 1:-1] + inverse[:, :-2, 1:-1] - 2 * inner
+    flat = (along_u.abs() < EDGE * inner) & (along_v.abs() < EDGE * inner) & inner.isfinite()
+    return torch.nn.functional.pad(flat, (1, 1, 1, 1))
 
 
 def persistent_pixels(rgb: Tensor, depth: Tensor, true_rgb: Tensor, true_depth: Tensor) -> Tensor:

@@ -42,6 +42,12 @@ def depth_picture(depth: np.ndarray, top_m: float) -> np.ndarray:
     return _enlarge(_bytes(coloured))
 
 
+def normal_picture(normal: np.ndarray) -> np.ndarray:
+    """Normals [H, W, 3] in the camera frame: red right, green up, blue towards us; grey where none. [3H, 3W, 3] uint8"""
+    coloured = 0.5 + 0.5 * normal * np.array([1.0, -1.0, -1.0])
+    return _enlarge(_bytes(coloured))
+
+
 def point_picture(cloud: PointMap, bounds: tuple[float, float, float, float], pixels_per_m: int = 24) -> np.ndarray:
     """Points seen from above, higher ones on top, all below the ceiling; transparent where there is none.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -44,11 +44,16 @@ class Report:
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)  # model key -> rows of its metrics.csv
 
 
-def write_report(folder: Path, report: Report) -> Path:
-    """Write `index.html`, and the first strip as `strip.png` for use elsewhere; each whole or not at all."""
+def template(name: str) -> jinja2.Template:
+    """A page of the folder `templates`."""
     loader = jinja2.PackageLoader("embodied_liftwm.evaluation", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html").render(
+    return environment.get_template(name)
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write `index.html`, and the first strip as `strip.png` for use elsewhere; each whole or not at all."""
+    page = template("report.html").render(
         metrics=report.metrics,
         labels=report.labels,
         config_yaml=report.config_yaml,
@@ -57,7 +62,7 @@ def write_report(folder: Path, report: Report) -> Path:
         persistence_chart=_persistence_chart(report),
         navigation_chart=_navigation_chart(report),
         training_chart=_training_chart(report),
-        strips=[_strip(strip, report.labels) for strip in report.strips],
+        strips=[strip_grid(strip, report.labels) for strip in report.strips],
         maps=[_maps(strip, report) for strip in report.strips[:1]],
         tours=_tours(report.traces),
         agents=tables.AGENTS,
@@ -82,15 +87,54 @@ def read_curve(run: Path) -> list[dict[str, float]]:
         return []
 
 
-def strip_sheet(strip: Strip, gap: int = 6) -> np.ndarray:
-    """All rows of a strip in one picture: true, then predicted and error of each model. [rows, columns, 3] uint8"""
-    rows = [[pictures.frame_picture(strip.true_rgb[k], strip.mask[k]) for k in range(len(strip.frames))]]
-    for shown in strip.shown.values():
-        rows.append([pictures.frame_picture(rgb) for rgb in shown.rgb])
-        rows.append([pictures.error_picture(rgb, true) for rgb, true in zip(shown.rgb, strip.true_rgb, strict=True)])
+def strip_sheet(strip: Strip, geometry: bool = False, gap: int = 6) -> np.ndarray:
+    """All rows of a strip in one picture: true, then predicted and error of each model. [rows, columns, 3] uint8
+
+    With `geometry`, depth and normals follow the true frames, and the pictures of each model.
+    """
+    panel = strip_panel(strip)
+    rows = [panel.true[:1] + (panel.true[1:] if geometry else [])]
+    rows += [model[:2] + (model[2:] if geometry else []) for model in panel.models.values()]
     edge = ((0, gap), (0, gap), (0, 0))
-    lines = [np.concatenate([np.pad(cell, edge, constant_values=255) for cell in row], axis=1) for row in rows]
+    lines = [
+        np.concatenate([np.pad(cell, edge, constant_values=255) for cell in line.images], axis=1)
+        for part in rows
+        for line in part
+    ]
     return np.concatenate(lines, axis=0)[:-gap, :-gap]
+
+
+class StripLine(NamedTuple):
+    """One line of a strip: a picture for each frame."""
+
+    label: str
+    images: list[np.ndarray]
+
+
+class StripPanel(NamedTuple):
+    """All lines of a strip."""
+
+    true: list[StripLine]  # frames, depth, normals
+    models: dict[str, list[StripLine]]  # frames, error, depth, normals of each
+    top_m: float  # the depth drawn darkest
+
+
+def strip_panel(strip: Strip) -> StripPanel:
+    """Draw every line of a strip."""
+    top = float(np.percentile(strip.true_depth, 99))
+
+    def geometry(name: str, depth: np.ndarray, normal: np.ndarray) -> list[StripLine]:
+        depths = StripLine(f"{name} depth".strip(), [pictures.depth_picture(d, top) for d in depth])
+        return [depths, StripLine(f"{name} normals".strip(), [pictures.normal_picture(n) for n in normal])]
+
+    framed = [pictures.frame_picture(rgb, mask) for rgb, mask in zip(strip.true_rgb, strip.mask, strict=True)]
+    true = [StripLine("true", framed), *geometry("true", strip.true_depth, strip.true_normal)]
+    models = {}
+    for key, shown in strip.shown.items():
+        errors = [pictures.error_picture(rgb, t) for rgb, t in zip(shown.rgb, strip.true_rgb, strict=True)]
+        predicted = StripLine("", [pictures.frame_picture(rgb) for rgb in shown.rgb])
+        models[key] = [predicted, StripLine("error", errors), *geometry("", shown.depth, shown.normal)]
+    return StripPanel(true, models, top)
 
 
 def _tables(report: Report) -> dict[str, tables.Table]:
@@ -157,23 +201,22 @@ def _smoothed(values: list[float], share: float = 0.1) -> list[float]:
     return found
 
 
-def _strip(strip: Strip, labels: dict[str, str]) -> dict[str, Any]:
-    """Rows of images with their captions, for the template's grid."""
-    revisit, top = strip.revisit, float(np.percentile(strip.true_depth, 99))
+def strip_grid(strip: Strip, labels: dict[str, str]) -> dict[str, Any]:
+    """Rows of images with their captions, for the template's grid: frames and errors; depth; normals."""
+    panel = strip_panel(strip)
 
-    def row(label: str, key: str, images: list[np.ndarray]) -> dict[str, Any]:
-        return {"label": label, "key": key, "images": [pictures.data_uri(image) for image in images]}
+    def row(label: str, line: StripLine) -> dict[str, Any]:
+        return {"label": label, "images": [pictures.data_uri(image) for image in line.images]}
 
-    true = list(zip(strip.true_rgb, strip.mask, strict=True))
-    rows = [row("true", "", [pictures.frame_picture(rgb, mask) for rgb, mask in true])]
-    for key, shown in strip.shown.items():
-        rows.append(row(labels[key], key, [pictures.frame_picture(rgb) for rgb in shown.rgb]))
-        errors = [pictures.error_picture(rgb, t) for rgb, t in zip(shown.rgb, strip.true_rgb, strict=True)]
-        rows.append(row("error", key, errors))
-    depth = [row("true depth", "", [pictures.depth_picture(d, top) for d in strip.true_depth])]
-    depth += [row(labels[key], key, [pictures.depth_picture(d, top) for d in s.depth]) for key, s in strip.shown.items()]
-    heads = [_frame_head(frame, strip) for frame in strip.frames]
-    return {"heads": heads, "rows": rows, "depth": depth, "gap": revisit.gap, "episode": strip.episode, "top_m": round(top, 1)}
+    rows = [row("true", panel.true[0])]
+    for key, (predicted, error, _, _) in panel.models.items():
+        rows += [row(labels[key], predicted), row("error", error)]
+    depth, normals = (
+        [row(panel.true[i].label, panel.true[i]), *(row(labels[key], lines[i + 1]) for key, lines in panel.models.items())]
+        for i in (1, 2)
+    )
+    heads, about = [_frame_head(frame, strip) for frame in strip.frames], {"gap": strip.revisit.gap, "episode": strip.episode}
+    return {"heads": heads, "rows": rows, "depth": depth, "normals": normals, "top_m": round(panel.top_m, 1)} | about
 
 
 def _frame_head(frame: int, strip: Strip) -> tuple[str, str]:

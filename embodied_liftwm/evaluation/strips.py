@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, rollout
 from embodied_liftwm.evaluation.persistence import Revisit, find_revisits
 from embodied_liftwm.evaluation.summary import LONG_GAP
+from embodied_liftwm.geometry.cameras import back_project
+from embodied_liftwm.geometry.normals import depth_to_normals
 from embodied_liftwm.tensor_tree import TensorTree
 
 LARGEST_SHARE = 0.12
@@ -28,6 +31,7 @@ class Shown:
 
     rgb: np.ndarray  # [K, H, W, 3] in [0, 1]
     depth: np.ndarray  # [K, H, W] metres
+    normal: np.ndarray  # [K, H, W, 3] of that depth, camera frame; 0 where there is none
     seen: np.ndarray  # [K, H, W]
 
 
@@ -40,6 +44,7 @@ class Strip:
     frames: list[int]
     true_rgb: np.ndarray  # [K, H, W, 3] in [0, 1]
     true_depth: np.ndarray  # [K, H, W] metres
+    true_normal: np.ndarray  # [K, H, W, 3]
     mask: np.ndarray  # [K, H, W] bool: the object
     shown: dict[str, Shown]
     maps: dict[str, PointMap]  # what each state held when the model went blind
@@ -95,6 +100,7 @@ def make_strip(models: Sequence[CheckedModel], episode: Episode, index: int, rev
     column = int(np.flatnonzero(batch.truth(0).object_id == revisit.object_id)[0])
     frames = frames_of(revisit, batch.truth(0).visible_pixels[:, column])
     true = batch.true([(0, t) for t in frames])
+    intrinsics = batch.camera([(0, t) for t in frames]).intrinsics
     shown, maps = {}, {}
     for model in models:
         views = {}
@@ -102,17 +108,24 @@ def make_strip(models: Sequence[CheckedModel], episode: Episode, index: int, rev
             asked = [f for f in frames if f == t or (t == revisit.entry and f > t)]
             for frame in asked:
                 views[frame] = model.render(state, batch.camera([(0, frame)]))
+        depth = torch.cat([views[f].depth for f in frames])
         shown[model.name] = Shown(
             rgb=np.stack([views[f].rgb[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy() for f in frames]),
-            depth=np.stack([views[f].depth[0].cpu().numpy() for f in frames]),
+            depth=depth.cpu().numpy(),
+            normal=_normals(depth, intrinsics),
             seen=np.stack([views[f].seen[0].cpu().numpy() for f in frames]),
         )
         maps[model.name] = remembered_points(model, state, batch, revisit.entry)
     return Strip(
         episode=index, revisit=revisit, frames=frames, true_rgb=true.rgb.permute(0, 2, 3, 1).cpu().numpy(),
-        true_depth=true.depth.cpu().numpy(), mask=(true.segmentation == revisit.object_id).cpu().numpy(),
+        true_depth=true.depth.cpu().numpy(),
+        true_normal=_normals(true.depth, intrinsics), mask=(true.segmentation == revisit.object_id).cpu().numpy(),
         shown=shown, maps=maps,
     )  # fmt: skip
+
+
+def _normals(depth: Tensor, intrinsics: Tensor) -> np.ndarray:
+    return depth_to_normals(depth, intrinsics).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def remembered_points(model: CheckedModel, state: TensorTree, batch: EpisodeBatch, until: int, places: int = 16) -> PointMap:
@@ -125,8 +138,6 @@ def remembered_points(model: CheckedModel, state: TensorTree, batch: EpisodeBatc
         means, rgb, opacities = (tensor.detach().float().cpu().numpy() for tensor in primitives(state))
         kept = opacities.reshape(-1) > 0.1
         return PointMap(means.reshape(-1, 3)[kept], np.clip(rgb.reshape(-1, 3)[kept], 0, 1))
-    from embodied_liftwm.geometry.cameras import back_project
-
     camera = batch.camera([(0, int(t)) for t in np.unique(np.linspace(0, max(until - 1, 0), places).astype(int))])
     view = model.render(state.expand(len(camera.intrinsics)), camera)
     points = back_project(view.depth, camera.intrinsics, camera.world_from_camera)

@@ -21,7 +21,7 @@ NAVIGATION_METRICS = ("spl", "soft_spl", "steps", "path_m", "final_distance_m", 
 LONG_GAP = 11
 """From this gap on an object counts as long unseen."""
 
-COMPARED_VIEWS = ("psnr", "psnr_seen", "ssim", "ssim_seen", "depth_rmse_m", "depth_rmse_seen_m", "abs_rel_seen")
+COMPARED_VIEWS = ("psnr", "psnr_seen", "ssim", "ssim_seen", "depth_rmse_m", "depth_rmse_seen_m", "abs_rel_seen", "epipolar_px")
 
 
 @dataclass

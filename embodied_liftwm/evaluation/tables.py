@@ -58,6 +58,8 @@ VIEW_COLUMNS = (
     Column("RMSE / median depth", ("depth_rmse_seen_rel",), 3, "lower"),
     Column("AbsRel, seen px", ("abs_rel_seen",), 3, "lower"),
     Column("δ < 1.25, seen px", ("delta_125_seen",), 3, "higher"),
+    Column("normals, seen px (°)", ("normal_deg_seen",), 1, "lower"),
+    Column("epipolar (px)", ("epipolar_px",), 2, "lower"),
 )
 PERSISTENCE_COLUMNS = (
     Column("score", ("all", "score"), 3, "higher"),

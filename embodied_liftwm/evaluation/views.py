@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +20,12 @@ from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation import metrics
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.episodes import EpisodeBatch, Frame
+from embodied_liftwm.evaluation.correspondence import Reference, epipolar_error, find_reference
+from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.judging import JudgeFactory, judge_all
-from embodied_liftwm.geometry.cameras import back_project, project
+from embodied_liftwm.evaluation.visibility import visible_in
+from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
-
-SEEN_RELATIVE, SEEN_ABSOLUTE_M = 0.05, 0.05
-"""A point was seen if its depth in a context frame agrees with that frame's depth within 5 % plus 5 cm."""
 
 RENDER_BATCH = 32
 """Targets rendered in one call."""
@@ -53,6 +53,10 @@ class ViewRow:
     abs_rel_seen: float
     delta_125: float
     delta_125_seen: float
+    normal_deg: float  # mean angle between the normals of predicted and true depth, degrees
+    normal_deg_seen: float
+    epipolar_px: float  # see correspondence.py
+    epipolar_floor_px: float  # what the true frame scores there
     seen_share: float  # of the target's pixels, how many some context frame saw
     depth_share: float  # of the target's pixels, at how many the model gives a depth at all
 
@@ -65,31 +69,13 @@ def target_frames(frames: int, context: int, count: int) -> list[int]:
     return [context - 1 + round((frames - context) * (i + 1) / count) for i in range(count)]
 
 
-def seen_mask(truth: Truth, intrinsics: np.ndarray, target: int, context: int) -> Tensor:
-    """Which pixels of a target frame some context frame has seen, by true depth and true poses.
+class Target(NamedTuple):
+    """One frame to render, and what of it can be asked for."""
 
-    Args:
-        truth: of the episode.
-        intrinsics: pixels. [3, 3]
-        target: the frame asked about.
-        context: frames 0 to context - 1 were observed.
-
-    Returns:
-        bool [H, W]; false where the true depth is invalid.
-    """
-    K = torch.from_numpy(intrinsics)[None].float()
-    poses = torch.from_numpy(truth.world_from_camera).float()
-    depth = torch.from_numpy(truth.depth[target].astype(np.float32))
-    points = back_project(depth[None], K, poses[target : target + 1]).reshape(1, -1, 3)
-    context_depth = torch.from_numpy(truth.depth[:context].astype(np.float32))
-    viewmats = torch.linalg.inv(poses[:context])
-    uv, z = project(points.expand(context, -1, -1), K.expand(context, -1, -1), viewmats)
-    height, width = depth.shape
-    u, v = uv[..., 0].floor().long(), uv[..., 1].floor().long()
-    inside = (z > 1e-3) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    there = context_depth.flatten(1).gather(1, v.clamp(0, height - 1) * width + u.clamp(0, width - 1))
-    visible = inside & (there > 0) & ((z - there).abs() <= SEEN_RELATIVE * there + SEEN_ABSOLUTE_M)
-    return visible.any(0).view(height, width) & (depth > 0)
+    episode: int  # position in the batch
+    frame: int
+    seen: Tensor  # [H, W] bool: pixels that some context frame has seen
+    reference: Reference | None  # what its correspondences are held against
 
 
 class NovelViews:
@@ -97,8 +83,18 @@ class NovelViews:
 
     def __init__(self, batch: EpisodeBatch, context: int, views_per_episode: int) -> None:
         self.batch, self.context = batch, context
-        self.targets = [(e, t) for e, n in enumerate(batch.frames) for t in target_frames(n, context, views_per_episode)]
-        self.seen = [seen_mask(batch.truth(e), batch.episodes[e].intrinsics, t, context) for e, t in self.targets]
+        frames = [(e, t) for e, n in enumerate(batch.frames) for t in target_frames(n, context, views_per_episode)]
+        self.targets = [self.target(e, t) for e, t in frames]
+
+    def target(self, episode: int, frame: int) -> Target:
+        """A frame to render; everything of it that truth alone decides."""
+        recorded, truth = self.batch.episodes[episode], self.batch.truth(episode)
+        sight = visible_in(truth, recorded.intrinsics, frame, slice(None))
+        height, width = truth.depth.shape[1:]
+        seen = sight.visible[: self.context].any(0).view(height, width)
+        poses = torch.from_numpy(truth.world_from_camera).float()
+        cameras = Camera(torch.from_numpy(recorded.intrinsics).float().expand(len(poses), 3, 3), poses, height, width)
+        return Target(episode, frame, seen, find_reference(_pictures(recorded), cameras, frame, sight, seen))
 
     def frames(self) -> set[int]:
         """The state is asked for once, when the context has been observed."""
@@ -110,9 +106,8 @@ class NovelViews:
         rows: list[ViewRow] = []
         for start in range(0, len(self.targets), RENDER_BATCH):
             chosen = self.targets[start : start + RENDER_BATCH]
-            view = model.render(state.index([e for e, _ in chosen]), self.batch.camera(chosen))
-            masks = torch.stack(self.seen[start : start + RENDER_BATCH]).to(self.batch.device)
-            rows += _rows(model.name, self.batch, chosen, view.rgb, view.depth, masks)
+            view = model.render(state.index([c.episode for c in chosen]), self.batch.camera([c[:2] for c in chosen]))
+            rows += _rows(model.name, self.batch, chosen, view.rgb, view.depth)
         return rows
 
 
@@ -135,10 +130,12 @@ def novel_views(episodes: Sequence[Episode], context: int, views_per_episode: in
     return partial(NovelViews, context=context, views_per_episode=views_per_episode)
 
 
-def _rows(name: str, batch: EpisodeBatch, targets: list[Frame], rgb: Tensor, depth: Tensor, seen: Tensor) -> list[ViewRow]:
-    true = batch.true(targets)
+def _rows(name: str, batch: EpisodeBatch, targets: list[Target], rgb: Tensor, depth: Tensor) -> list[ViewRow]:
+    frames = [target[:2] for target in targets]
+    true, intrinsics = batch.true(frames), batch.camera(frames).intrinsics
+    seen = torch.stack([target.seen for target in targets]).to(rgb.device)
     enough = seen.float().mean(dim=(1, 2)) >= MIN_SEEN_SHARE
-    scene = torch.tensor([median_depth(batch.truth(e)) for e, _ in targets], device=rgb.device)
+    scene = torch.tensor([median_depth(batch.truth(e)) for e, _ in frames], device=rgb.device)
     columns: dict[str, Tensor] = {}
     for suffix, mask in (("", None), ("_seen", seen & enough[:, None, None])):
         columns[f"psnr{suffix}"] = metrics.psnr(rgb, true.rgb, mask)
@@ -147,17 +144,32 @@ def _rows(name: str, batch: EpisodeBatch, targets: list[Frame], rgb: Tensor, dep
         columns[f"depth_rmse{suffix}_rel"] = columns[f"depth_rmse{suffix}_m"] / scene
         columns[f"abs_rel{suffix}"] = metrics.abs_rel(depth, true.depth, mask)
         columns[f"delta_125{suffix}"] = metrics.delta_125(depth, true.depth, mask)
+        columns[f"normal_deg{suffix}"] = metrics.normal_angle(depth, true.depth, intrinsics, mask)
     columns["seen_share"] = seen.float().mean(dim=(1, 2))
     columns["depth_share"] = (depth > 0).float().mean(dim=(1, 2))
     values = {key: value.double().cpu().tolist() for key, value in columns.items()}
+    values["epipolar_px"] = [_epipolar(batch, target, picture) for target, picture in zip(targets, rgb.cpu(), strict=True)]
+    values["epipolar_floor_px"] = [t.reference.floor_px if t.reference else float("nan") for t in targets]
     return [
         ViewRow(model=name, episode=batch.indices[e], frame=t, **{key: value[i] for key, value in values.items()})
-        for i, (e, t) in enumerate(targets)
+        for i, (e, t) in enumerate(frames)
     ]
+
+
+def _epipolar(batch: EpisodeBatch, target: Target, rendered: Tensor) -> float:
+    """NaN where no other frame shares enough points with the target."""
+    if target.reference is None:
+        return float("nan")
+    other = slice(target.reference.frame, target.reference.frame + 1)
+    return epipolar_error(rendered.float(), _pictures(batch.episodes[target.episode], other)[0], target.reference)
+
+
+def _pictures(episode: Episode, frames: slice = slice(None)) -> Tensor:
+    """True frames. [F, 3, H, W] in [0, 1]"""
+    return torch.from_numpy(episode.rgb[frames]).permute(0, 3, 1, 2).float() / 255.0
 
 
 def median_depth(truth: Truth) -> float:
     """Median of the valid true depth over all frames of an episode, metres."""
     depth = truth.depth.astype(np.float32)
     return float(np.median(depth[depth > 0])) if (depth > 0).any() else float("nan")
-

@@ -6,6 +6,8 @@
         optimizer.safetensors, state.json   what resuming needs
     RUN/metrics.csv, RUN/tensorboard/       logs
 
+    embodied_liftwm/checkpoints/NAME/       a checkpoint that is shipped: model.safetensors, model.json, and its card, README.md
+
 Nothing is ever unpickled.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ from embodied_liftwm.world_model.build import build_model
 FORMAT = 1
 KEPT = 2
 """Checkpoints kept per run: the newest, and one before it."""
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+"""Checkpoints that come with the package, a folder of its name each."""
 
 
 def save_checkpoint(run: Path, step: int, model: BaseWorldModel[Any], extra: dict[str, Tensor], state: dict[str, Any]) -> Path:
@@ -101,7 +106,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:
-    """A world model from a run folder, a checkpoint folder, or `my_package:make_model`. See `embodied_liftwm.load`."""
+    """A world model from a run or checkpoint folder, `my_package:make_model`, or by its name. See `embodied_liftwm.load`."""
     path = Path(name_or_path)
     if not path.exists() and ":" in name_or_path:
         return _load_foreign(name_or_path)
@@ -123,8 +128,46 @@ def _checkpoint_folder(path: Path) -> Path:
     if found:
         return found[-1]
     if not path.exists():
-        raise UserError(f"no model at {path}: train one with `liftwm train run={path}`, or name it as my_package:make_model")
+        if str(path) in shipped():
+            return SHIPPED / path
+        names = f"shipped are {', '.join(shipped())}" if shipped() else "none is shipped"
+        raise UserError(
+            f"no model at {path}: train one with `liftwm train run={path}`, or name it as my_package:make_model; {names}"
+        )
     raise UserError(f"{path} holds no checkpoint: expected {path}/checkpoints/step-*/model.safetensors")
+
+
+def shipped() -> list[str]:
+    """Names of the checkpoints that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model.safetensors"))
+
+
+def export(run: str | Path, folder: str | Path, card: str) -> Path:
+    """Copy the newest weights of a run, without what only resuming needs, into a folder that `embodied_liftwm.load` takes.
+
+        export("runs/base", "embodied_liftwm/checkpoints/base", Path("card.md").read_text())
+
+    makes the shipped checkpoint `base`.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        folder: is made, whole or not at all.
+        card: README.md of the checkpoint: its data, seeds, figures with their commands, and limits.
+
+    Raises:
+        UserError: no checkpoint there, weights that do not load, an empty card, or `folder` is there already.
+    """
+    source, folder = _checkpoint_folder(Path(run)), Path(folder)
+    load_model(str(source))
+    if not card.strip():
+        raise UserError(f"{folder}: a checkpoint needs a card: its data, seeds, figures and limits")
+    if folder.exists():
+        raise UserError(f"{folder} is there already: remove it first, or choose another folder")
+    with whole_folder(folder) as partial:
+        for name in ("model.safetensors", "model.json"):
+            shutil.copyfile(source / name, partial / name)
+        (partial / "README.md").write_text(card.rstrip() + "\n")
+    return folder
 
 
 def _load_foreign(name: str) -> WorldModel[Any]:

@@ -20,9 +20,8 @@ from embodied_liftwm.evaluation.gap import (
     first_reach,
     gap_row,
     judge,
-    read_rows,
-    write_rows,
 )
+from embodied_liftwm.evaluation.rows import read_rows, write_rows
 
 CONTEXT = 24
 
@@ -120,9 +119,9 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path, turning, cloud):
     rows = [gap_row(view, 0.3, 1, 0.85, CONTEXT) for view in views]
     assert {row.kind for row in rows} == {"context", "displaced"}
     write_rows(tmp_path / "rows.csv", rows)
-    for wrote, read in zip(rows, read_rows(tmp_path / "rows.csv"), strict=True):
+    for wrote, read in zip(rows, read_rows(tmp_path / "rows.csv", GapRow), strict=True):
         assert (wrote.model, wrote.seed, wrote.kind, wrote.frame) == (read.model, read.seed, read.kind, read.frame)
         assert (read.psnr, read.share) == pytest.approx((wrote.psnr, wrote.share), rel=1e-5)
     (tmp_path / "rows.csv").write_text("support_m,model\n0.3,glo\n")
     with pytest.raises(UserError, match=r"rows\.csv is damaged"):
-        read_rows(tmp_path / "rows.csv")
+        read_rows(tmp_path / "rows.csv", GapRow)

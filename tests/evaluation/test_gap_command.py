@@ -10,10 +10,12 @@ import pytest
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.commands.reproduce_gap import TWO_D_TERMS, all_jobs, jobs
+from embodied_liftwm.commands.reproduce_gap import all_jobs, jobs
+from embodied_liftwm.commands.reproduce_runs import TWO_D_TERMS
 from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.evaluation.gap import GLO, TWO_D, read_rows
+from embodied_liftwm.evaluation.gap import GLO, TWO_D, GapRow
+from embodied_liftwm.evaluation.rows import read_rows
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -54,7 +56,7 @@ def test_the_curve_is_written_resumed_and_refused_with_other_settings(
     command = words(tmp_path, "parts=curve", "supports_m=0.3", "eval_seed=3")
     assert cli.main(command) == 0
     place = tmp_path / "runs/gap/support-0.3"
-    rows = read_rows(place / "glo-seed0.csv") + read_rows(place / "2d_only-seed0.csv")
+    rows = read_rows(place / "glo-seed0.csv", GapRow) + read_rows(place / "2d_only-seed0.csv", GapRow)
     assert {(row.model, row.kind) for row in rows} == {(m, k) for m in (GLO, TWO_D) for k in ("context", "displaced")}
     assert {row.share for row in rows if row.model == TWO_D} == {0.3, 0.5, 0.7, 1.0}  # of four steps
     assert {row.share for row in rows if row.model == GLO} == {0.7, 1.0}
@@ -85,9 +87,13 @@ def test_the_curve_is_written_resumed_and_refused_with_other_settings(
         (["gop"], "no experiment 'gop': did you mean gap?"),
         (["gap", "supports_m=0.3,0.3"], "supports_m=[0.3, 0.3]: expected distinct radii"),
         (["gap", "supports_m=-1"], "supports_m=[-1.0]: expected distinct radii in metres, at least 0"),
-        (["gap", "context=72"], "context=72: must be below collect.steps=72"),
+        (["gap", "context=96"], "context=96: must be below collect.steps=96"),
         (["gap", "parts=figure"], "parts=figure: expected list of toy | curve"),
         (["gap", "sed=1"], "unknown key 'sed'"),
+        (["liftw"], "no experiment 'liftw': did you mean liftwm?"),
+        (["liftwm", "rows=glo,glo"], "rows=['glo', 'glo']: expected distinct ones out of none, recurrent, 2d_only"),
+        (["liftwm", "rows=gloo"], "rows=gloo: expected list of none | recurrent | 2d_only"),
+        (["liftwm", "budgets=8"], "budgets=[8]: expected distinct numbers, at least 16"),
     ],
 )
 def test_mistakes_are_one_line(given: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

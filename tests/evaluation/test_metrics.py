@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from embodied_liftwm.evaluation import metrics
+from embodied_liftwm.geometry.cameras import camera_rays
 
 
 def test_masked_mean_counts_only_the_mask():
@@ -67,3 +68,39 @@ def test_persistent_pixels_need_colour_and_depth():
     assert metrics.persistent_pixels(rgb, depth, true_rgb, true_depth).tolist() == [[[True, False, True, False, False]]]
     depth[..., 3] = 1.81
     assert metrics.persistent_pixels(rgb, depth, true_rgb, true_depth)[0, 0, 3]
+
+
+def plane_depth(tilt_deg: float, intrinsics: torch.Tensor, size: int = 24) -> torch.Tensor:
+    """Depth of a plane 2 m ahead, turned about the vertical. [1, size, size]"""
+    rays = camera_rays(intrinsics, size, size)
+    normal = torch.tensor([math.sin(math.radians(tilt_deg)), 0.0, -math.cos(math.radians(tilt_deg))])
+    return 2.0 * normal[2] / (rays @ normal)
+
+
+def test_normals_of_a_tilted_plane_are_off_by_the_tilt():
+    K = torch.tensor([[[24.0, 0, 12], [0, 24, 12], [0, 0, 1]]])
+    flat, tilted = plane_depth(0.0, K), plane_depth(30.0, K)
+    assert metrics.normal_angle(tilted, tilted, K).item() == pytest.approx(0.0, abs=0.1)
+    assert metrics.normal_angle(flat, tilted, K).item() == pytest.approx(30.0, abs=0.1)
+    assert metrics.normal_angle(torch.zeros_like(flat), tilted, K).item() == pytest.approx(90.0)
+    half = flat.clone()
+    half[:, :, :12] = tilted[:, :, :12]
+    left, right = torch.zeros_like(flat, dtype=torch.bool), torch.zeros_like(flat, dtype=torch.bool)
+    left[..., :10], right[..., 14:] = True, True
+    assert metrics.normal_angle(half, flat, K, left).item() == pytest.approx(30.0, abs=0.1)
+    assert metrics.normal_angle(half, flat, K, right).item() == pytest.approx(0.0, abs=0.1)
+
+
+def test_edges_creases_and_the_border_are_no_smooth_surface():
+    K = torch.tensor([[[24.0, 0, 12], [0, 24, 12], [0, 0, 1]]])
+    inner = torch.zeros(1, 24, 24, dtype=torch.bool)
+    inner[:, 1:-1, 1:-1] = True
+    assert torch.equal(metrics.smooth_surface(plane_depth(40.0, K)), inner)
+    step = torch.full((1, 24, 24), 2.0)
+    step[..., 12:] = 2.4
+    step[0, 5, 5] = 0.0
+    smooth = metrics.smooth_surface(step)
+    assert not smooth[..., 11:13].any() and smooth[0, 3:22, 14:22].all()
+    assert not any(smooth[0, row, column] for row, column in ((5, 5), (4, 5), (6, 5), (5, 4), (5, 6)))
+    crease = torch.minimum(plane_depth(40.0, K), plane_depth(-40.0, K))
+    assert not metrics.smooth_surface(crease)[:, :, 11:13].any() and metrics.smooth_surface(crease)[:, 2:22, 2:9].all()

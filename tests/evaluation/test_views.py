@@ -4,7 +4,8 @@ import pytest
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.floors import floor_model
-from embodied_liftwm.evaluation.views import evaluate_views, seen_mask, target_frames
+from embodied_liftwm.evaluation.views import evaluate_views, target_frames
+from embodied_liftwm.evaluation.visibility import seen_mask
 
 
 def mean(rows, model, field):

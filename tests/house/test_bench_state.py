@@ -34,13 +34,15 @@ def test_every_budget_call_and_size_has_its_rows(
     for row in calls:
         assert all(float(row[f"{name}, ms"]) > 0 for name in ("observe", "render", "imagine", "predict", "summarize"))
         assert 0 < float(row["primitives"]) <= int(row["budget"])
-    # A primitive is 3 + 4 + 3 + 1 + 3 + 12 + 1 numbers of 4 bytes; the budgets differ by 128 of them, and by nothing else.
+    # A patch is 5 numbers of 8 bytes and 64 texels of 1 + 3 + 4 + 1 numbers of 4; the budgets differ by 128 of them alone.
     sizes = {row["budget"]: float(row["state, MiB"]) for row in calls}
-    assert sizes["640"] - sizes["512"] == pytest.approx(128 * 27 * 4 / 2**20, rel=1e-2)
+    assert sizes["640"] - sizes["512"] == pytest.approx(128 * (5 * 8 + 64 * 9 * 4) / 2**20, rel=1e-2)
     for row in walks:
         first, last = float(row["first tenth, ms"]), float(row["last tenth, ms"])
         assert float(row["last / first"]) == pytest.approx(last / first, rel=1e-3)
-        assert abs(float(row["process grew, MiB"])) < 1000
+        assert float(row["state first, MiB"]) == float(row["state last, MiB"]) == sizes[row["budget"]]
+        before, after = float(row["process first, MiB"]), float(row["process last, MiB"])
+        assert before > 50 and float(row["process grew, MiB"]) == pytest.approx(after - before, abs=0.1 + 1e-4 * after)
     sizes_read = {(row["scene"], row["grid"], row["points"]) for row in reads}
     assert len(sizes_read) == 2 * 2 * 2 and len(reads) == 2 * len(sizes_read)
     for row in reads:

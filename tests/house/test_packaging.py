@@ -43,6 +43,12 @@ def test_every_module_of_the_checkout_is_in_it(wheel_names: list[str], root: Pat
         assert here == {name for name in wheel_names if name.startswith(f"{top}/") and name.endswith(".py")}
 
 
+def test_weights_are_exactly_the_shipped_checkpoints(wheel_names: list[str], root: Path) -> None:
+    here = {str(path.relative_to(root)) for path in (root / "embodied_liftwm/checkpoints").glob("*/*")}
+    found = {name for name in wheel_names if name.startswith("embodied_liftwm/checkpoints/") or name.endswith(".safetensors")}
+    assert found == here
+
+
 def test_the_program_and_the_licence_are_in_it(wheel_names: list[str]) -> None:
     assert any(name.endswith(".dist-info/entry_points.txt") for name in wheel_names)
     assert any(name.endswith("licenses/LICENSE") for name in wheel_names)

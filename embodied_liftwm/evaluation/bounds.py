@@ -1,0 +1,103 @@
+"""The two ends of a comparison, made of a trained model at evaluation: one that forgets at once, one that is told the depth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.episodes import truth_of
+from embodied_liftwm.protocols import Camera, Observation, View
+from embodied_liftwm.tensor_tree import TensorTree
+
+TRUE_SPREAD = 0.01
+"""Doubt of a true depth, as the standard deviation of its logarithm: a cell still covers a piece of a surface."""
+SOLID = 0.98
+"""Opacity of a surface whose depth is known; a model makes primitives fainter where it doubts their depth."""
+ONE_SURFACE = 1.1
+"""Middle depths of a cell that differ by less than this ratio belong to one surface."""
+
+
+class LastFrame:
+    """The world model `none`: a trained model whose state is emptied before each frame that it observes."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def initial_state(self, batch_size: int) -> TensorTree:
+        return self.model.initial_state(batch_size)
+
+    def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
+        alone = replace(observation, is_first=torch.ones_like(observation.is_first))
+        return self.model.observe(self.model.initial_state(len(observation.rgb)), alone)
+
+    def render(self, state: TensorTree, camera: Camera) -> View:
+        return self.model.render(state, camera)
+
+
+def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
+    """The world model `oracle`: a trained model that lifts the true depth of the episodes evaluated instead of its own.
+
+    All else is the model's own: latents, memory, decoder. It is the ceiling of what better depth can bring to this model. A
+    frame's depth is looked up by the frame and the pose that the agent believes.
+
+    Args:
+        model: whose `encode` gives `depth`, `spread` and `opacities` on a grid of cells, as `LiftWM` does.
+        episodes: with truth.
+
+    Returns:
+        A copy of the model; observing a frame that is not of these episodes raises KeyError.
+    """
+    known = {
+        _key(episode.rgb[t], episode.world_from_camera[t]): truth_of(episode, i).depth[t]
+        for i, episode in enumerate(episodes)
+        for t in range(len(episode.rgb))
+    }
+    told, encode = copy.copy(model), model.encode
+
+    def encode_with_truth(rgb: Tensor, camera: Camera, *sources: Any) -> Any:
+        frames = (rgb * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        poses = camera.world_from_camera.cpu().numpy()
+        true = np.stack([known[_key(frame, pose)].astype(np.float32) for frame, pose in zip(frames, poses, strict=True)])
+        encoding = encode(rgb, camera, *sources)
+        depth = cell_depth(torch.from_numpy(true).to(rgb), rgb.shape[-1] // encoding.depth.shape[-1])
+        valid = depth > 0
+        return encoding._replace(
+            depth=torch.where(valid, depth, encoding.depth),
+            spread=torch.where(valid, TRUE_SPREAD, encoding.spread),
+            opacities=torch.where(valid, encoding.opacities.clamp(min=SOLID), encoding.opacities),
+        )
+
+    told.encode = encode_with_truth
+    return told
+
+
+def _key(frame: np.ndarray, pose: np.ndarray) -> tuple[bytes, bytes]:
+    return np.ascontiguousarray(frame).tobytes(), np.ascontiguousarray(pose, dtype=np.float32).tobytes()
+
+
+def cell_depth(depth: Tensor, stride: int) -> Tensor:
+    """True depth at the centres of cells: of the one surface that fills most of a cell, the nearer one of two halves.
+
+    The two middle depths of a cell are averaged in inverse depth, which is linear over the image of a plane, where they belong
+    to one surface; a mean over two would lie on neither.
+
+    Args:
+        depth: metres, 0 where invalid. [B, H, W]
+        stride: pixels a side of a cell.
+
+    Returns:
+        [B, H / stride, W / stride], 0 where a pixel of the cell is invalid.
+    """
+    cells = depth.unfold(1, stride, stride).unfold(2, stride, stride).flatten(3).sort(-1).values
+    count = cells.shape[-1]
+    near, far = cells[..., (count - 1) // 2], cells[..., count // 2]
+    middle = 2.0 / (1.0 / near.clamp(min=1e-6) + 1.0 / far.clamp(min=1e-6))
+    chosen = torch.where(far < ONE_SURFACE * near, middle, near)
+    return torch.where(cells[..., 0] > 0, chosen, 0.0)

@@ -1,0 +1,36 @@
+"""Rows of a dataclass of numbers and words as CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import write_text
+
+Row = TypeVar("Row")
+KINDS: dict[str, type] = {"int": int, "float": float, "str": str}
+
+
+def write_rows(path: Path, rows: Sequence[Any], schema: type | None = None) -> None:
+    """Rows of one dataclass, whole or not at all; `schema` names it where there may be none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(schema or rows[0])])
+    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path, schema: type[Row]) -> list[Row]:
+    """What `write_rows` wrote. Raises UserError for a file that is damaged, or of another schema."""
+    named: Any = schema
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return [schema(**{f.name: KINDS[str(f.type)](row[f.name]) for f in fields(named)}) for row in reader]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it, and its model is judged again") from None

@@ -1,0 +1,75 @@
+"""The two ends of the table: a model that forgets at once, and one that is told the depth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.evaluation.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, with_true_depth
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.episodes import EpisodeBatch, rollout
+from embodied_liftwm.evaluation.views import evaluate_views
+from embodied_liftwm.geometry.cameras import camera_rays
+from embodied_liftwm.world_model.base import ModelShapes
+from embodied_liftwm.world_model.build import build_model
+
+SMALL = ModelConfig(budget=2048, latent_dim=4, stride=2, width=8)
+
+
+@pytest.fixture
+def model(tools):
+    """An untrained model for the ray-cast rooms."""
+    torch.manual_seed(0)
+    return build_model(SMALL, ModelShapes(tools.SIZE, 2, 9)).eval().requires_grad_(False)
+
+
+def test_a_model_that_forgets_at_once_is_one_that_knows_the_last_frame_alone(episodes, cloud, last_frame):
+    found = [
+        [asdict(row) | {"model": ""} for row in evaluate_views([CheckedModel(m, "m")], episodes, 20, 3)]
+        for m in (LastFrame(cloud), last_frame)
+    ]
+    assert [list(row) for row in found[0]] == [list(row) for row in found[1]]
+    np.testing.assert_equal(found[0], found[1])  # NaN equals NaN
+
+
+def test_the_oracle_lifts_the_true_depth_and_all_else_is_the_models_own(episodes, model):
+    batch = EpisodeBatch(episodes, [0, 1])
+    now = batch.observation([(0, 4), (1, 7)])
+    mine, told = (m.encode(now.rgb, now.camera, None) for m in (model, with_true_depth(model, episodes)))
+    true = np.stack([episodes[0].truth.depth[4], episodes[1].truth.depth[7]]).astype(np.float32)
+    assert torch.equal(told.depth, cell_depth(torch.from_numpy(true), SMALL.stride))
+    assert torch.all(told.spread == TRUE_SPREAD) and torch.all(told.opacities >= SOLID)
+    assert torch.equal(told.latents, mine.latents)
+    assert not torch.equal(mine.depth, told.depth)
+    assert torch.equal(model.encode(now.rgb, now.camera, None).depth, mine.depth)  # the model itself is as it was
+
+
+def test_the_oracle_renders_nearer_to_the_truth(episodes, model):
+    named = [CheckedModel(model, "own"), CheckedModel(with_true_depth(model, episodes), "oracle")]
+    rows = evaluate_views(named, episodes, 20, 3)
+    errors = {name: np.mean([row.abs_rel_seen for row in rows if row.model == name]) for name in ("own", "oracle")}
+    assert errors["oracle"] < 0.6 * errors["own"]
+
+
+def test_the_oracle_knows_no_other_frames(episodes, model):
+    batch = EpisodeBatch(episodes[:1], [0])
+    now = batch.observation([(0, 0)])
+    oracle = with_true_depth(model, episodes)
+    assert len(list(rollout(oracle, batch, 2))) == 3
+    with pytest.raises(KeyError):
+        oracle.observe(oracle.initial_state(1), replace(now, rgb=1.0 - now.rgb))
+
+
+def test_a_cells_depth_is_its_centres_on_a_plane_and_one_surfaces_at_an_edge():
+    K = torch.tensor([[[16.0, 0, 8], [0, 16, 8], [0, 0, 1]]])
+    normal = torch.tensor([0.4, 0.3, -0.85])
+    fine = 2.0 * normal[2] / (camera_rays(K, 16, 16) @ normal)
+    centres = 2.0 * normal[2] / (camera_rays(K * torch.tensor([0.5, 0.5, 1.0])[:, None], 8, 8) @ normal)
+    torch.testing.assert_close(cell_depth(fine, 2), centres, rtol=1e-3, atol=0)
+    edge = torch.tensor([[[1.0, 3.0, 1.0, 3.0], [1.0, 3.0, 3.0, 3.0]]])
+    assert cell_depth(edge, 2).tolist() == [[[1.0, 3.0]]]
+    assert cell_depth(torch.tensor([[[2.0, 0.0], [2.0, 2.0]]]), 2).tolist() == [[[0.0]]]
