@@ -40,8 +40,8 @@ def run(config: DemoConfig) -> None:
 
     minutes = config.train.minutes
     _stage(console, 2, f"train two world models side by side, {minutes:g} minutes each, on what was seen: no depth, no maps")
-    console.print("  model: a persistent map of 3D Gaussians; baseline: a recurrent network, same frames, poses and terms")
-    memories: dict[str, Literal["gaussians", "recurrent"]] = {"model": "gaussians", "baseline": "recurrent"}
+    console.print("  model: a persistent map of relief patches; baseline: a recurrent network, same frames, poses and terms")
+    memories: dict[str, Literal["patches", "recurrent"]] = {"model": "patches", "baseline": "recurrent"}
     settings = {
         name: replace(config.train, data=str(train_data), run=str(out / name), model=replace(config.train.model, memory=memory))
         for name, memory in memories.items()

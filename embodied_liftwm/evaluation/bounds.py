@@ -61,12 +61,15 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
     }
     told, encode = copy.copy(model), model.encode
 
-    def encode_with_truth(rgb: Tensor, camera: Camera, *sources: Any) -> Any:
+    def true_depth(rgb: Tensor, camera: Camera) -> Tensor:
         frames = (rgb * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         poses = camera.world_from_camera.cpu().numpy()
-        true = np.stack([known[_key(frame, pose)].astype(np.float32) for frame, pose in zip(frames, poses, strict=True)])
+        found = [known[_key(frame, pose)].astype(np.float32) for frame, pose in zip(frames, poses, strict=True)]
+        return torch.from_numpy(np.stack(found)).to(rgb)
+
+    def encode_with_truth(rgb: Tensor, camera: Camera, *sources: Any) -> Any:
         encoding = encode(rgb, camera, *sources)
-        depth = cell_depth(torch.from_numpy(true).to(rgb), rgb.shape[-1] // encoding.depth.shape[-1])
+        depth = cell_depth(true_depth(rgb, camera), rgb.shape[-1] // encoding.depth.shape[-1])
         valid = depth > 0
         return encoding._replace(
             depth=torch.where(valid, depth, encoding.depth),
@@ -74,7 +77,13 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
             opacities=torch.where(valid, encoding.opacities.clamp(min=SOLID), encoding.opacities),
         )
 
+    def true_pixels(encoding: Any, observation: Observation) -> Tensor:
+        true, told_of_cells = true_depth(observation.rgb, observation.camera), model.pixel_depth(encoding, observation)
+        return torch.where(true > 0, true, told_of_cells)
+
     told.encode = encode_with_truth
+    if hasattr(model, "pixel_depth"):
+        told.pixel_depth = true_pixels
     return told
 
 

@@ -36,6 +36,8 @@ MODE_REACH = 2
 """The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
 
 
+ATTENDED = 2
+"""Sources, the best first, that epipolar attention asks."""
 PATCH_PX = 4
 """Side of the patches that attend to each other along epipolar lines."""
 
@@ -129,7 +131,8 @@ class Encoder(nn.Module):
             evidence = -local * matches.local - smooth * matches.smooth
             features = features + self.match_features(torch.cat([matches.local, 0.3 * matches.smooth], dim=1))
         if self.attention is not None and sources is not None:
-            answer = self.attention(rgb, camera, sources.rgb, sources.poses, sources.usable)
+            asked = (x[:, :ATTENDED] for x in (sources.rgb, sources.poses, sources.usable))
+            answer = self.attention(rgb, camera, *asked)
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
         depth_logits, trust, opacity, latents, normal, scale = out.split(self.parts, dim=1)

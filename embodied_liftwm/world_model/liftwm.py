@@ -113,12 +113,16 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def write_world(self, world: Any, encoding: Encoding, observation: Observation) -> Any:
         """Lift a frame into primitives and fuse them with the map."""
         camera, stride = observation.camera, self.config.stride
-        depth = pixel_depth(encoding.depth, observation.rgb)
+        depth = self.pixel_depth(encoding, observation)
         spread = F.interpolate(encoding.spread.unsqueeze(1), scale_factor=stride, mode="nearest").squeeze(1)
         footprint = depth / camera.intrinsics[:, None, None, 0, 0]
         certainty = 1.0 / (footprint.square() + (depth * spread).square())
         certainty = torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
         return write_patches(world, depth, certainty, encoding.latents, observation.rgb, camera)
+
+    def pixel_depth(self, encoding: Encoding, observation: Observation) -> Tensor:
+        """Depth of every pixel of a frame. [B, H, W] metres"""
+        return pixel_depth(encoding.depth, observation.rgb)
 
     def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
         splatted = self.splat(state.world, cameras)

@@ -58,7 +58,7 @@ def test_shapes_and_dtypes(reader: TrainingReader) -> None:
         "action": ((b, p, 2), "f4"), "previous_action": ((b, p, 2), "f4"), "pose_prev": ((b, p, 4, 4), "f4"),
         "pose_before": ((b, p, 4, 4), "f4"), "pose_after": ((b, p, 4, 4), "f4"), "reward": ((b, p), "f4"),
         "terminated": ((b, p), "?"), "goal_at": ((b, p, 9), "f4"),
-        "episode": ((b,), "i8"), "source_rgb": ((b, k + v, CONFIG.sources, 16, 16, 3), "u1"),
+        "episode": ((b,), "i8"), "noise_seed": ((b,), "i8"), "source_rgb": ((b, k + v, CONFIG.sources, 16, 16, 3), "u1"),
         "source_world_from_camera": ((b, k + v, CONFIG.sources, 4, 4), "f4"),
     }  # fmt: skip
     assert {name: (array.shape, array.dtype) for name, array in vars(batch).items()} == {
