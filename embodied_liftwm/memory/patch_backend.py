@@ -6,6 +6,7 @@ no-gradient parts are compiled in training too.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,8 +15,6 @@ from torch import Tensor
 
 from embodied_liftwm.tensor_tree import TensorTree
 
-TASKS = 4
-"""Into how many the work of one call is cut. Not the number of threads, so that results do not depend on it."""
 R = TypeVar("R", bound=NamedTuple)
 
 
@@ -35,10 +34,11 @@ def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def ranges(count: int) -> list[tuple[int, int]]:
-    """[0, count) in `TASKS` parts at most: first and end of each."""
-    parts = min(TASKS, count)
-    edges = [count * k // parts for k in range(parts + 1)] if parts else [0]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    """[0, count) in two parts a thread of torch, for one thread in one: first and end of each. No result depends on the cuts."""
+    threads = torch.get_num_threads()
+    parts = min(2 * threads if threads > 1 else 1, count)
+    edges = [count * k // max(parts, 1) for k in range(parts + 1)]
+    return list(pairwise(edges))
 
 
 def as_scalars(rules: R, dtype: np.dtype) -> R:

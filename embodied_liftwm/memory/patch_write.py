@@ -370,6 +370,8 @@ def _allocate(world: PatchMap, frame: Frame, explained: Tensor) -> PatchMap:
         keys, guess = _wanted(world, frame, explained)
         batch, nth = (keys != NOWHERE).nonzero(as_tuple=True)
         cells, faces, levels = unpack_keys(keys[batch, nth])
+    if not len(batch):
+        return world
     texels, channels = world.evidence.shape[-1], world.latents.shape[-1]
     blank = frame.depth.new_zeros(len(batch), texels)
     colours, latents = (blank.new_zeros(len(batch), texels, c) for c in (3, channels))
@@ -385,14 +387,7 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
     Returns:
         Keys [B, S], `NOWHERE` where there are fewer, and the mean height of the pixels of each. [B, S] metres
     """
-    batch = len(explained)
-    faces = _faces(frame.normals)
-    heights = frame.points.gather(1, along(faces)[:, :1]).view(batch, -1)
-    levels = torch.maximum(level_of(frame.footprint).view(batch, -1), world.finest[:, None])
-    edge = side_of(world.evidence) * texel_m(levels, heights)
-    cells = (frame.points.view(batch, -1, 3) / edge[..., None]).floor().long()
-    new = ~explained.view(batch, -1) & (frame.certainty > 0).view(batch, -1)
-    keys = torch.where(new, patch_keys(cells, faces.view(batch, -1), levels), NOWHERE)
+    keys, heights = _unexplained(world, frame, explained)
     keys, order = keys.sort(dim=1)
     starts = torch.cat([torch.ones_like(keys[:, :1], dtype=torch.bool), keys[:, 1:] != keys[:, :-1]], dim=1)
     group = starts.cumsum(1) - 1
@@ -405,6 +400,26 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
     most = torch.where(usable, count, 0.0).topk(min(NEW_PATCHES, keys.shape[1]), dim=1)
     guess = (total / count.clamp_min(1.0)).gather(1, most.indices)
     return torch.where(most.values > 0, distinct.gather(1, most.indices), NOWHERE), guess
+
+
+def _unexplained(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys of the patches that the unexplained pixels of each row fall into, and the pixels' heights. [B, L] each
+
+    Rows with fewer than the most of them, L, end in `NOWHERE`.
+    """
+    new = ~explained.flatten(1) & (frame.certainty > 0).view(len(explained), -1)
+    rows, inner = new.nonzero(as_tuple=True)
+    pixels = rows * new.shape[1] + inner
+    points, faces = frame.points[pixels], _faces(frame.normals[pixels])
+    levels = torch.maximum(level_of(frame.footprint[pixels]), world.finest[rows])
+    edge = side_of(world.evidence) * texel_m(levels, points)
+    cells = (points / edge[:, None]).floor().long()
+    count = new.sum(1)
+    place = rows, torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[rows]
+    shape = (len(new), int(count.max()))
+    keys = torch.full(shape, NOWHERE, device=rows.device).index_put(place, patch_keys(cells, faces, levels))
+    heights = points.gather(1, along(faces)[:, :1]).squeeze(1)
+    return keys, points.new_zeros(shape).index_put(place, heights)
 
 
 def _faces(normals: Tensor) -> Tensor:

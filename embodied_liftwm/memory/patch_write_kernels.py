@@ -95,18 +95,20 @@ class Sights(NamedTuple):
 def smooth_rows(depth, rules, top, bottom, smooth, nearest, edge):
     """Rows top..bottom of one frame's smoothed depth, of its least depth of 3 x 3 pixels, and of its edges. All [H, W]"""
     last_row, last_column = depth.shape[0] - 1, depth.shape[1] - 1
-    reach = rules.smoothing_cells
-    logs = np.log(depth[max(top - reach, 0) : bottom + reach])
-    start = max(top - reach, 0)
+    reach, sharpness = rules.smoothing_cells, _ONE / rules.smoothing_log
+    logs = np.empty((bottom - top + 2 * reach, depth.shape[1] + 2 * reach), depth.dtype)  # borders repeat the last pixel
+    for j in range(logs.shape[0]):
+        for i in range(logs.shape[1]):
+            logs[j, i] = math.log(depth[min(max(top + j - reach, 0), last_row), min(max(i - reach, 0), last_column)])
     for y in range(top, bottom):
         for x in range(depth.shape[1]):
-            here = logs[y - start, x]
+            here = logs[_index(y - top + reach), _index(x + reach)]
             total = mass = here - here
-            for j in range(-reach, reach + 1):
-                row = logs[min(max(y + j, 0), last_row) - start]
-                for i in range(-reach, reach + 1):
-                    value = row[_index(min(max(x + i, 0), last_column))]
-                    away = (value - here) / rules.smoothing_log
+            for j in range(2 * reach + 1):
+                row = logs[_index(y - top + j)]
+                for i in range(2 * reach + 1):
+                    value = row[_index(x + i)]
+                    away = (value - here) * sharpness
                     weight = math.exp(-away * away)
                     total += value * weight
                     mass += weight
@@ -205,8 +207,8 @@ def associate(texels, frame, rules, first, end, found):
         column = (matrix[0, axis], matrix[1, axis], matrix[2, axis])
         low = np.float32(texels.cells[r, axis]) * edge
         for m in range(count):
-            a = corner + (np.float32(m % side) + _HALF) * size
-            b = top + (np.float32(m // side) + _HALF) * size
+            a = corner + (np.float32(_index(m) % side) + _HALF) * size
+            b = top + (np.float32(_index(m) // side) + _HALF) * size
             base = (
                 matrix[0, second] * a + matrix[0, third] * b + matrix[0, 3],
                 matrix[1, second] * a + matrix[1, third] * b + matrix[1, 3],
