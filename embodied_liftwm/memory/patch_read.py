@@ -14,6 +14,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.latent_read import LatentRead, read_placed
+from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_map import PatchMap, along, side_of, texel_m
 from embodied_liftwm.protocols import Camera
 
@@ -49,6 +50,15 @@ def read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead
     Returns:
         The values, depths and coverage of every pixel of the B * V views.
     """
+    if compilable(values, world, cameras):
+        from embodied_liftwm.memory import patch_read_compiled
+
+        return patch_read_compiled.read_patches(world, values, cameras)
+    return reference_read_patches(world, values, cameras)
+
+
+def reference_read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead:
+    """`read_patches` in torch."""
     points = world.points()
     with torch.no_grad():
         seen = _in_view(world, points, cameras)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_coarsen import make_room
 from embodied_liftwm.memory.patch_map import (
     NOWHERE,
@@ -61,7 +62,18 @@ MIN_PIXELS, MIN_TEXELS = 8, 6
 """Unexplained pixels that allocate a patch, and texels without which it is not kept."""
 SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
 """Normals are of the depth averaged over windows of this radius, among depths whose logarithms differ by about the second."""
+LEAST_EVIDENCE = 1e-6
+"""Evidence below which variances grow no further, 1/m^2."""
 NEAR_M = 0.05
+
+
+class Surfaces(NamedTuple):
+    """The geometry that frames show."""
+
+    points: Tensor  # [B, H, W, 3] metres, world frame
+    normals: Tensor  # [B, H, W, 3] unit, world frame, towards the camera
+    nearest: Tensor  # [B, H, W] least depth of the 3 x 3 pixels around, metres
+    edge: Tensor  # [B, H, W] bool: among them are two surfaces
 
 
 class Frame(NamedTuple):
@@ -89,6 +101,16 @@ class Look(NamedTuple):
     inside: Tensor  # [R, M] bool
 
 
+class Association(NamedTuple):
+    """What becomes of the texels of R patches."""
+
+    heights: Tensor  # [R, M] metres: theirs, or where empty ones meet the surface
+    look: Look
+    matched: Tensor  # [R, M] bool: what its pixel sees
+    gone: Tensor  # [R, M] bool
+    filled: Tensor  # [R, M] bool: empty ones that meet a surface
+
+
 def write_patches(world: PatchMap, depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera) -> PatchMap:
     """Write one frame a row into the map.
 
@@ -109,25 +131,38 @@ def write_patches(world: PatchMap, depth: Tensor, certainty: Tensor, latents: Te
 
 
 def _frame(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera) -> Frame:
-    with torch.no_grad():
-        nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
-        farthest = F.max_pool2d(depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
-        edge = farthest - nearest > EDGE * depth
-        points = back_project(depth, camera.intrinsics, camera.world_from_camera)
-        normals = _normals(depth, camera)
+    shown = surfaces(depth, camera)
     return Frame(
         camera=camera,
         depth=depth.flatten(),
-        certainty=(certainty * torch.where(edge, EDGE_TRUST, 1.0)).flatten(),
+        certainty=(certainty * torch.where(shown.edge, EDGE_TRUST, 1.0)).flatten(),
         rgb=rgb.movedim(1, -1).flatten(0, 2),
         latents=latents.movedim(1, -1).flatten(0, 2),
         stride=rgb.shape[-1] // latents.shape[-1],
-        points=points.flatten(0, 2),
-        normals=normals.flatten(0, 2),
-        nearest=nearest.flatten(),
-        edge=edge.flatten(),
+        points=shown.points.flatten(0, 2),
+        normals=shown.normals.flatten(0, 2),
+        nearest=shown.nearest.flatten(),
+        edge=shown.edge.flatten(),
         footprint=(depth.detach() / camera.intrinsics[:, None, None, 0, 0]).flatten(),
     )
+
+
+@torch.no_grad()
+def surfaces(depth: Tensor, camera: Camera) -> Surfaces:
+    """Points, normals and edges of frames of `depth` [B, H, W]."""
+    if compilable(depth, camera):
+        from embodied_liftwm.memory import patch_write_compiled
+
+        return patch_write_compiled.surfaces(depth, camera)
+    return reference_surfaces(depth, camera)
+
+
+def reference_surfaces(depth: Tensor, camera: Camera) -> Surfaces:
+    """`surfaces` in torch."""
+    nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
+    farthest = F.max_pool2d(depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
+    points = back_project(depth, camera.intrinsics, camera.world_from_camera)
+    return Surfaces(points, _normals(depth, camera), nearest, farthest - nearest > EDGE * depth)
 
 
 def _normals(depth: Tensor, camera: Camera) -> Tensor:
@@ -200,12 +235,17 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple
     Returns:
         The patches after the frame, and the pixels that they explain. [K] int64
     """
-    there = old.evidence > 0
-    with torch.no_grad():
-        heights = _settle(old, torch.where(there, old.heights, guess[:, None]), there, batch, frame)
-        points = texel_points(old.cells, old.faces, old.levels, heights)
-        look = _look(points, batch, frame)
-        matched, gone, filled = _compare(old, there, points, look, frame)
+    if compilable(*old, frame.depth, frame.certainty, frame.rgb, frame.latents, frame.camera):
+        from embodied_liftwm.memory import patch_write_compiled
+
+        return patch_write_compiled.integrate(old, batch, guess, frame)
+    return reference_integrate(old, batch, guess, frame)
+
+
+def reference_integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple[Patches, Tensor]:
+    """`integrate` in torch, but for what needs no gradient."""
+    heights, look, matched, gone, filled = associate(old, batch, guess, frame)
+    points = texel_points(old.cells, old.faces, old.levels, heights)
     certainty = frame.certainty[look.pixel]
     weight = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * certainty)
     share = torch.where(matched, certainty / (certainty + weight).clamp_min(1e-9), filled.to(certainty))
@@ -221,6 +261,25 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple
         evidence=torch.where(gone, 0.0, evidence),
     )
     return new, look.pixel[matched | filled]
+
+
+@torch.no_grad()
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
+    """Settle the texels of R patches and compare them with the frame; arguments as of `integrate`."""
+    if compilable(*old, frame.depth, frame.camera):
+        from embodied_liftwm.memory import patch_write_compiled
+
+        return patch_write_compiled.associate(old, batch, guess, frame)
+    return reference_associate(old, batch, guess, frame)
+
+
+def reference_associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
+    """`associate` in torch."""
+    there = old.evidence > 0
+    heights = _settle(old, torch.where(there, old.heights, guess[:, None]), there, batch, frame)
+    points = texel_points(old.cells, old.faces, old.levels, heights)
+    look = _look(points, batch, frame)
+    return Association(heights, look, *_compare(old, there, points, look, frame))
 
 
 def _settle(old: Patches, heights: Tensor, there: Tensor, batch: Tensor, frame: Frame) -> Tensor:
@@ -250,14 +309,14 @@ def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Fra
     """Which texels [R, M] are what their pixel sees, which are gone, and which empty ones meet a surface."""
     depth, certainty = frame.depth[look.pixel], frame.certainty[look.pixel]
     known = look.inside & (certainty > 0)
-    variance = 1.0 / old.evidence.clamp_min(1e-6) + 1.0 / certainty.clamp_min(1e-6)
+    variance = 1.0 / old.evidence.clamp_min(LEAST_EVIDENCE) + 1.0 / certainty.clamp_min(LEAST_EVIDENCE)
     gate = (GATE_SIGMAS * variance.sqrt() / depth).clamp(*GATE_RANGE)
     difference = (look.z - depth).abs() / depth
     size = texel_m(old.levels, depth)[:, None]
     footprint = frame.footprint[look.pixel]
     same = there & known & (difference < gate)
     coarse = size > COARSE * footprint
-    doubt = (GATE_SIGMAS / (certainty.clamp_min(1e-6).sqrt() * depth)).clamp(*GATE_RANGE)
+    doubt = (GATE_SIGMAS / (certainty.clamp_min(LEAST_EVIDENCE).sqrt() * depth)).clamp(*GATE_RANGE)
     gone = there & known & ~same & (look.z < (1.0 - doubt) * frame.nearest[look.pixel])
     meets = ~there & known & (difference < FILL_GATE) & (footprint < COARSE * size) & _belongs(old, points, look, frame)
     return same & ~coarse, gone | (same & coarse), meets
@@ -311,6 +370,8 @@ def _allocate(world: PatchMap, frame: Frame, explained: Tensor) -> PatchMap:
         keys, guess = _wanted(world, frame, explained)
         batch, nth = (keys != NOWHERE).nonzero(as_tuple=True)
         cells, faces, levels = unpack_keys(keys[batch, nth])
+    if not len(batch):
+        return world
     texels, channels = world.evidence.shape[-1], world.latents.shape[-1]
     blank = frame.depth.new_zeros(len(batch), texels)
     colours, latents = (blank.new_zeros(len(batch), texels, c) for c in (3, channels))
@@ -326,14 +387,7 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
     Returns:
         Keys [B, S], `NOWHERE` where there are fewer, and the mean height of the pixels of each. [B, S] metres
     """
-    batch = len(explained)
-    faces = _faces(frame.normals)
-    heights = frame.points.gather(1, along(faces)[:, :1]).view(batch, -1)
-    levels = torch.maximum(level_of(frame.footprint).view(batch, -1), world.finest[:, None])
-    edge = side_of(world.evidence) * texel_m(levels, heights)
-    cells = (frame.points.view(batch, -1, 3) / edge[..., None]).floor().long()
-    new = ~explained.view(batch, -1) & (frame.certainty > 0).view(batch, -1)
-    keys = torch.where(new, patch_keys(cells, faces.view(batch, -1), levels), NOWHERE)
+    keys, heights = _unexplained(world, frame, explained)
     keys, order = keys.sort(dim=1)
     starts = torch.cat([torch.ones_like(keys[:, :1], dtype=torch.bool), keys[:, 1:] != keys[:, :-1]], dim=1)
     group = starts.cumsum(1) - 1
@@ -346,6 +400,26 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
     most = torch.where(usable, count, 0.0).topk(min(NEW_PATCHES, keys.shape[1]), dim=1)
     guess = (total / count.clamp_min(1.0)).gather(1, most.indices)
     return torch.where(most.values > 0, distinct.gather(1, most.indices), NOWHERE), guess
+
+
+def _unexplained(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys of the patches that the unexplained pixels of each row fall into, and the pixels' heights. [B, L] each
+
+    Rows with fewer than the most of them, L, end in `NOWHERE`.
+    """
+    new = ~explained.flatten(1) & (frame.certainty > 0).view(len(explained), -1)
+    rows, inner = new.nonzero(as_tuple=True)
+    pixels = rows * new.shape[1] + inner
+    points, faces = frame.points[pixels], _faces(frame.normals[pixels])
+    levels = torch.maximum(level_of(frame.footprint[pixels]), world.finest[rows])
+    edge = side_of(world.evidence) * texel_m(levels, points)
+    cells = (points / edge[:, None]).floor().long()
+    count = new.sum(1)
+    place = rows, torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[rows]
+    shape = (len(new), int(count.max()))
+    keys = torch.full(shape, NOWHERE, device=rows.device).index_put(place, patch_keys(cells, faces, levels))
+    heights = points.gather(1, along(faces)[:, :1]).squeeze(1)
+    return keys, points.new_zeros(shape).index_put(place, heights)
 
 
 def _faces(normals: Tensor) -> Tensor:

@@ -1,0 +1,120 @@
+"""The no-gradient parts of `patch_write` on a CPU: calls of the compiled kernels, shared among threads."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_liftwm.gaussians.threads import for_each
+from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory import patch_write, patch_write_kernels
+from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
+from embodied_liftwm.memory.patch_map import Patches, texel_m
+from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Pixels, Rules, Sights, Texels
+from embodied_liftwm.protocols import Camera
+
+
+@cache
+def _rules(dtype: np.dtype) -> Rules:
+    rules = Rules(
+        settle=patch_write.SETTLE,
+        smoothing_cells=patch_write.SMOOTHING_CELLS,
+        smoothing_log=patch_write.SMOOTHING_LOG,
+        edge=patch_write.EDGE,
+        near_m=patch_write.NEAR_M,
+        gate_sigmas=patch_write.GATE_SIGMAS,
+        gate_low=patch_write.GATE_RANGE[0],
+        gate_high=patch_write.GATE_RANGE[1],
+        coarse=patch_write.COARSE,
+        fill_gate=patch_write.FILL_GATE,
+        fill_reach=patch_write.FILL_REACH,
+        facing_cosine=patch_write.FACING_COSINE,
+        max_evidence_ratio=patch_write.MAX_EVIDENCE_RATIO,
+        least_evidence=patch_write.LEAST_EVIDENCE,
+    )
+    return as_scalars(rules, dtype)
+
+
+def surfaces(depth: Tensor, camera: Camera) -> patch_write.Surfaces:
+    """`patch_write.surfaces`."""
+    batch, height, _ = depth.shape
+    found = patch_write.Surfaces(
+        points=depth.new_empty(*depth.shape, 3),
+        normals=depth.new_empty(*depth.shape, 3),
+        nearest=torch.empty_like(depth),
+        edge=torch.empty_like(depth, dtype=torch.bool),
+    )
+    poses = camera.world_from_camera
+    turns = poses[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
+    depths, smooth, turn, eye = arrays(depth, torch.empty_like(depth), turns, poses[:, :3, 3])
+    points, normals, nearest, edge = arrays(*found)
+    rules = _rules(depths.dtype)
+
+    def smoothen(b: int, top: int, bottom: int) -> None:
+        patch_write_kernels.smooth_rows(depths[b], rules, top, bottom, smooth[b], nearest[b], edge[b])
+
+    def lift(b: int, top: int, bottom: int) -> None:
+        patch_write_kernels.surface_rows(depths[b], smooth[b], turn[b], eye[b], top, bottom, points[b], normals[b])
+
+    bands = [(b, top, bottom) for b in range(batch) for top, bottom in ranges(height)]
+    for_each(smoothen, bands)
+    for_each(lift, bands)
+    return found
+
+
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_write.Frame) -> patch_write.Association:
+    """`patch_write.associate`."""
+    sights = _associate(_texels(old, batch, guess), _pixels(frame))
+    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
+    look = patch_write.Look(pixel, uv, z, inside)
+    return patch_write.Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
+
+
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_write.Frame) -> tuple[Patches, Tensor]:
+    """`patch_write.integrate`, without gradients."""
+    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents", "evidence")})
+    texels, pixels = _texels(new, batch, guess), _pixels(frame)
+    sights = _associate(texels, pixels)
+    rules = _rules(texels.heights.dtype)
+
+    def blend(first: int, end: int) -> None:
+        patch_write_kernels.blend(texels, pixels, sights, rules, first, end)
+
+    for_each(blend, ranges(len(batch)))
+    return new, torch.from_numpy(sights.pixel[(sights.fate == MATCHED) | (sights.fate == FILLED)])
+
+
+def _associate(texels: Texels, pixels: Pixels) -> Sights:
+    shape, dtype = texels.heights.shape, texels.heights.dtype
+    sights = Sights(
+        heights=np.empty(shape, dtype),
+        pixel=np.empty(shape, np.int64),
+        uv=np.empty((*shape, 2), dtype),
+        z=np.empty(shape, dtype),
+        inside=np.empty(shape, np.bool_),
+        fate=np.empty(shape, np.uint8),
+    )
+    rules = _rules(dtype)
+
+    def find(first: int, end: int) -> None:
+        patch_write_kernels.associate(texels, pixels, rules, first, end, sights)
+
+    for_each(find, ranges(shape[0]))
+    return sights
+
+
+def _texels(patches: Patches, batch: Tensor, guess: Tensor) -> Texels:
+    sizes = texel_m(patches.levels, patches.heights)
+    content = (patches.heights, patches.rgb, patches.latents, patches.evidence)
+    return Texels(*arrays(patches.cells, patches.faces, sizes, batch, guess, *content))
+
+
+def _pixels(frame: patch_write.Frame) -> Pixels:
+    camera = frame.camera
+    matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3]).contiguous()
+    images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
+    given = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint)
+    return Pixels(*given, height=camera.height, width=camera.width, stride=frame.stride)
