@@ -34,7 +34,7 @@ def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def ranges(count: int) -> list[tuple[int, int]]:
-    """[0, count) in two parts a thread of torch, for one thread in one: first and end of each. No result depends on the cuts."""
+    """[0, count) in two parts a thread of torch, for one thread in one: first and end of each. Results do not depend on it."""
     threads = torch.get_num_threads()
     parts = min(2 * threads if threads > 1 else 1, count)
     edges = [count * k // max(parts, 1) for k in range(parts + 1)]

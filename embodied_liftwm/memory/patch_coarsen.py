@@ -24,38 +24,35 @@ from embodied_liftwm.memory.patch_map import (
 )
 
 
-def make_room(world: PatchMap, wanted: Tensor) -> PatchMap:
-    """Free at least `wanted` [B] patches in every row, if need be by making its finest patches coarser."""
-    budget = world.faces.shape[1]
-    allowed = (budget - wanted).clamp_min(0)
-    for row in (world.occupied.sum(1) > allowed).nonzero().flatten().tolist():
-        one = world.index(slice(row, row + 1))
-        while int(one.occupied.sum()) > int(allowed[row]) and int(one.finest) < MAX_LEVEL:
-            one = _coarsen(one)
-        world = _set_row(world, row, one)
-    return world
+def add_coarsened(world: PatchMap, row: int, new: Patches) -> PatchMap:
+    """Add patches [R] to one row of the map that lacks places for them: coarsen old and new together until they fit.
+
+    Merging can make more patches than there were, where lattices do not nest and patches are few; so it goes on until they fit.
+    Only where no level makes them fit are those of least evidence dropped.
+    """
+    one = world.index(slice(row, row + 1))
+    budget = one.faces.shape[1]
+    old = one.patches().take(one.occupied.flatten())
+    kept = fewest = Patches(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
+    while len(kept.faces) > budget and int(kept.levels.min()) < MAX_LEVEL:
+        level = int(kept.levels.min()) + 1
+        kept = _merge(kept, kept.levels < level, level)
+        fewest = kept if len(kept.faces) < len(fewest.faces) else fewest
+    best = fewest.evidence.sum(1).argsort(descending=True, stable=True)[:budget]
+    return _set_row(world, row, _as_map(fewest.take(best), one))
+
+
+def _as_map(kept: Patches, like: PatchMap) -> PatchMap:
+    """A map of one row with patches `kept` [R] in its first places, of the budget and latents of `like`."""
+    empty = type(like).empty(1, like.faces.shape[1], side_of(like.evidence), like.latents.shape[-1], like.heights)
+    fields = {name: torch.cat([t, getattr(empty, name)[0, len(t) :]]).unsqueeze(0) for name, t in kept._asdict().items()}
+    return replace(empty, **fields, finest=kept.levels.min().view(1))
 
 
 def _set_row(world: PatchMap, row: int, one: PatchMap) -> PatchMap:
     parts = one.named_tensors()
     names = iter(parts)
     return world.map(lambda t: torch.cat([t[:row], parts[next(names)], t[row + 1 :]]))
-
-
-def _coarsen(world: PatchMap) -> PatchMap:
-    """Merge the patches of the finest level there is, of a map of one row, into ones of the level above."""
-    kept = world.patches().take(world.occupied.flatten())
-    finest = kept.levels.min() + 1
-    fine = kept.levels < finest
-    merged = _merge(kept, fine, int(finest))
-    budget = world.faces.shape[1]
-    best = merged.evidence.sum(1).argsort(descending=True)[:budget] if len(merged.faces) > budget else slice(None)
-    empty = type(world).empty(1, budget, side_of(world.evidence), world.latents.shape[-1], world.heights)
-    fields = {}
-    for name, values in merged._asdict().items():
-        values = values[best]
-        fields[name] = torch.cat([values, getattr(empty, name)[0, len(values) :]]).unsqueeze(0)
-    return replace(empty, **fields, finest=finest.view(1))
 
 
 def _merge(old: Patches, fine: Tensor, level: int) -> Patches:

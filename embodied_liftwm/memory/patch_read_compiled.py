@@ -8,7 +8,6 @@ from functools import cache
 import numpy as np
 from torch import Tensor
 
-from embodied_liftwm.gaussians.threads import for_each
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory import latent_read, patch_read
 from embodied_liftwm.memory.latent_read import LatentRead
@@ -16,6 +15,7 @@ from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_map import PatchMap, texel_m
 from embodied_liftwm.memory.patch_read_kernels import Canvas, Points, ReadRules, Relief, View, paint_rows, place_points
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.threads import for_each
 
 
 @cache

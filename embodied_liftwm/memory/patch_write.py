@@ -21,7 +21,7 @@ from torch import Tensor
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.patch_backend import compilable
-from embodied_liftwm.memory.patch_coarsen import make_room
+from embodied_liftwm.memory.patch_coarsen import add_coarsened
 from embodied_liftwm.memory.patch_map import (
     NOWHERE,
     Patches,
@@ -43,7 +43,7 @@ GATE_RANGE = (0.03, 0.1)
 MAX_EVIDENCE_RATIO = 8.0
 """Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
 COARSE = 2.5
-"""A texel so much larger than the pixel that sees it gives way to finer ones; a pixel fills no texel smaller by as much."""
+"""A texel so much larger than those that its pixel would allocate gives way to them; a pixel fills none smaller by as much."""
 FILL_GATE = 0.03
 """An empty texel's column meets the surface when their depths agree to this share."""
 FILL_REACH = 0.5
@@ -90,6 +90,7 @@ class Frame(NamedTuple):
     nearest: Tensor  # least depth of the 3 x 3 pixels around, metres
     edge: Tensor  # bool: among them are two surfaces
     footprint: Tensor  # metres a pixel's width covers there
+    finest: Tensor  # and edge of the finest texels that it may allocate: the footprint, or more where the budget was full
 
 
 class Look(NamedTuple):
@@ -125,13 +126,15 @@ def write_patches(world: PatchMap, depth: Tensor, certainty: Tensor, latents: Te
     Returns:
         The map after the frame; differentiable in depth and latents, not in which texel is which pixel.
     """
-    frame = _frame(depth, certainty, latents, rgb, camera)
+    frame = _frame(depth, certainty, latents, rgb, camera, world.finest)
     world, explained = _update(world, frame)
     return _allocate(world, frame, explained)
 
 
-def _frame(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera) -> Frame:
+def _frame(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera, finest: Tensor) -> Frame:
     shown = surfaces(depth, camera)
+    footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
+    allocated = torch.maximum(footprint, texel_m(finest, footprint)[:, None, None])
     return Frame(
         camera=camera,
         depth=depth.flatten(),
@@ -143,7 +146,8 @@ def _frame(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camer
         normals=shown.normals.flatten(0, 2),
         nearest=shown.nearest.flatten(),
         edge=shown.edge.flatten(),
-        footprint=(depth.detach() / camera.intrinsics[:, None, None, 0, 0]).flatten(),
+        footprint=footprint.flatten(),
+        finest=allocated.flatten(),
     )
 
 
@@ -315,7 +319,7 @@ def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Fra
     size = texel_m(old.levels, depth)[:, None]
     footprint = frame.footprint[look.pixel]
     same = there & known & (difference < gate)
-    coarse = size > COARSE * footprint
+    coarse = size > COARSE * frame.finest[look.pixel]
     doubt = (GATE_SIGMAS / (certainty.clamp_min(LEAST_EVIDENCE).sqrt() * depth)).clamp(*GATE_RANGE)
     gone = there & known & ~same & (look.z < (1.0 - doubt) * frame.nearest[look.pixel])
     meets = ~there & known & (difference < FILL_GATE) & (footprint < COARSE * size) & _belongs(old, points, look, frame)
@@ -429,13 +433,14 @@ def _faces(normals: Tensor) -> Tensor:
 
 
 def _insert(world: PatchMap, new: Patches, batch: Tensor) -> PatchMap:
-    """Put patches into free places of their rows `batch` [R], ascending; where these are too few, coarsen the map first."""
+    """Put patches into free places of their rows `batch` [R], ascending; rows that have too few are coarsened with them."""
     rows, budget = world.faces.shape
+    crowded = world.occupied.sum(1) + torch.bincount(batch, minlength=rows) > budget
+    for row in crowded.nonzero().flatten().tolist():
+        world = add_coarsened(world, row, new.take(batch == row))
+    rest = (~crowded[batch]).nonzero().squeeze(1)
+    new, batch = new.take(rest), batch[rest]
     wanted = torch.bincount(batch, minlength=rows)
-    world = make_room(world, wanted)
-    occupied = world.occupied
-    free = occupied.to(torch.uint8).argsort(dim=1, stable=True)
+    free = world.occupied.to(torch.uint8).argsort(dim=1, stable=True)
     rank = torch.arange(len(batch), device=batch.device) - (wanted.cumsum(0) - wanted)[batch]
-    fits = (rank < (budget - occupied.sum(1))[batch]).nonzero().squeeze(1)
-    place = batch[fits] * budget + free[batch[fits], rank[fits]]
-    return put(world, place, new.take(fits))
+    return put(world, batch * budget + free[batch, rank], new)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.gaussians.threads import for_each
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory import patch_write, patch_write_kernels
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_map import Patches, texel_m
 from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Pixels, Rules, Sights, Texels
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.threads import for_each
 
 
 @cache
@@ -116,5 +116,5 @@ def _pixels(frame: patch_write.Frame) -> Pixels:
     camera = frame.camera
     matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3]).contiguous()
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
-    given = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint)
-    return Pixels(*given, height=camera.height, width=camera.width, stride=frame.stride)
+    given = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint, frame.finest)
+    return Pixels(*given, camera.height, camera.width, frame.stride)  # type: ignore[arg-type]

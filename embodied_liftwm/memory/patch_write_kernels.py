@@ -75,6 +75,7 @@ class Pixels(NamedTuple):
     nearest: np.ndarray
     edge: np.ndarray
     footprint: np.ndarray
+    finest: np.ndarray
     height: int
     width: int
     stride: int
@@ -243,7 +244,7 @@ def _known(evidence, size, z, pixel, frame, rules):
     variance = _ONE / max(evidence, floor) + _ONE / max(certainty, floor)
     gate = min(max(rules.gate_sigmas * math.sqrt(variance) / depth, rules.gate_low), rules.gate_high)
     if abs(z - depth) / depth < gate:
-        return GONE if size > rules.coarse * frame.footprint[pixel] else MATCHED
+        return GONE if size > rules.coarse * frame.finest[pixel] else MATCHED
     doubt = rules.gate_sigmas / (math.sqrt(max(certainty, floor)) * depth)
     doubt = min(max(doubt, rules.gate_low), rules.gate_high)
     return GONE if z < (_ONE - doubt) * frame.nearest[pixel] else 0
