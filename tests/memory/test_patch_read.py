@@ -96,9 +96,9 @@ def test_a_board_hides_what_is_behind_it_however_near_it_is(pixels_a_texel: floa
     distance = torch.maximum(centres[:, None], centres[None, :]) - half
     inside, outside = distance < -1.0, distance > 1.0
     assert int(inside.sum()) >= 4 and (pixels_a_texel > 4 or int(outside.sum()) > 1000)
-    assert bool((read.latents[0, 0][inside] == 0.5).all())
+    assert bool((read.latents[0, 0][inside] - 0.5).abs().max() < 1e-5)
     torch.testing.assert_close(read.depths[0][inside], near.heights.flatten()[:1].expand(int(inside.sum())))
-    assert bool((read.latents[0, 0][outside] == 1.0).all())
+    assert outside.sum() == 0 or bool((read.latents[0, 0][outside] - 1.0).abs().max() < 1e-5)
     torch.testing.assert_close(read.depths[0][outside], torch.full((int(outside.sum()),), 4.0))
 
 
