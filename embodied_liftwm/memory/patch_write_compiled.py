@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -117,5 +116,5 @@ def _pixels(frame: patch_write.Frame) -> Pixels:
     camera = frame.camera
     matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3]).contiguous()
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
-    given: Any = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint, frame.finest)
-    return Pixels(*given, camera.height, camera.width, frame.stride)
+    given = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint, frame.finest)
+    return Pixels._make([*given, camera.height, camera.width, frame.stride])
