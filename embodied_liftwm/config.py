@@ -87,12 +87,12 @@ class CollectConfig:
 class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
-    memory: Literal["patches", "gaussians", "recurrent"] = "patches"  # 3D primitives of texels each, plain Gaussians,
-    # or the 2D recurrent baseline
-    budget: int = 512  # primitives the state holds, N
+    memory: Literal["patches", "gaussians", "recurrent"] = "patches"  # 3D primitives: relief patches, or
+    # plain Gaussians; or the 2D recurrent baseline
+    budget: int = 512  # primitives the state holds, N: patches of texels x texels each, or single Gaussians
     texels: int = 8  # texels a side of a patch
     latent_dim: int = 4  # latent channels of a texel or Gaussian, D
-    stride: int = 2  # pixels a side of the image patch that becomes one primitive
+    stride: int = 2  # pixels a side of a cell of the encoder: one depth belief, one latent (and one Gaussian)
     width: int = 32  # channels of the first encoder and decoder stage
     recurrent_dim: int = 512  # units of the baseline's GRU
     planes: int = 40  # depth hypotheses per cell, uniform in log-depth
@@ -104,7 +104,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _at_least("model.budget", self.budget, 16)
-        _at_least("model.texels", self.texels, 1)
+        _at_least("model.texels", self.texels, 3)  # patches of fewer than a handful of texels are not kept
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
 

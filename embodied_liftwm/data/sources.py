@@ -36,8 +36,7 @@ def choose_sources(
     """
     import torch  # late, with what needs it: who only reads episodes does without
 
-    from embodied_liftwm.geometry.view_selection import choose_views
-    from embodied_liftwm.memory.keyframes import CAPACITY
+    from embodied_liftwm.geometry.view_selection import REMEMBERED, choose_views
     from embodied_liftwm.protocols import Camera
 
     all_poses, number = torch.from_numpy(np.array(poses, np.float32)), len(frames)
@@ -45,7 +44,7 @@ def choose_sources(
     age = frames[:, None] - np.arange(len(poses))
     remembered = min(remembered, count)
     chosen = np.zeros((number, 0), np.int64)
-    for allowed, wanted in (((age > 0) & (age <= CAPACITY), remembered), (age != 0, count - remembered)):
+    for allowed, wanted in (((age > 0) & (age <= REMEMBERED), remembered), (age != 0, count - remembered)):
         if not wanted:
             continue
         weight = rng.uniform(LEAST_LUCK, 1.0, age.shape) * allowed

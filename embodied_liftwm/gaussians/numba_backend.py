@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from embodied_liftwm.gaussians.numba_kernels import paint_band, paint_band_backward
 from embodied_liftwm.gaussians.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Projection, front_to_back
 from embodied_liftwm.gaussians.simd import LANES
-from embodied_liftwm.gaussians.threads import for_each
+from embodied_liftwm.threads import for_each
 
 _TASKS = 8
 """Views are cut into bands until there are this many tasks. Not the number of threads, so that results do not depend on it."""

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embodied_liftwm.gaussians.threads import for_each
 from embodied_liftwm.geometry.cameras import pixel_centres
 from embodied_liftwm.geometry.matching_kernels import sweep_band
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.threads import for_each
 
 NOISE = 0.0005
 """Colour difference that is noise even where nothing has texture."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embodied_liftwm.gaussians.threads import for_each
 from embodied_liftwm.geometry.matching_kernels import semi_global_frame
+from embodied_liftwm.threads import for_each
 
 STEP_PENALTY = 0.5
 """Price of a step between neighbouring planes, in units of the cost."""

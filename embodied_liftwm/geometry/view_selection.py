@@ -20,6 +20,8 @@ BEST_BASELINE_M, BASELINE_OCTAVES = 0.4, 0.8
 """The best distance, and the standard deviation of the logarithm around it."""
 CROWDING = 4.0
 """How much less a point is worth for each good view that it already has."""
+REMEMBERED = 32
+"""Recent frames that a model keeps to choose from."""
 GRID, DEPTHS_M = 4, (0.4, 1.0, 2.0, 4.0)
 """What a camera sees is judged by GRID x GRID rays at these depths."""
 

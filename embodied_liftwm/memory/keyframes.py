@@ -8,11 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.view_selection import choose_views, relation
+from embodied_liftwm.geometry.view_selection import REMEMBERED, choose_views, relation
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
-CAPACITY = 32
+CAPACITY = REMEMBERED
 """Frames kept, M: enough for a camera that turns about to meet the views of its last turn."""
 NEW_AT_M, NEW_AT_COSINE = 0.08, 0.985
 """A frame is kept when the camera moved this far, or turned this much, since the last kept one."""

@@ -1,11 +1,12 @@
 """World models: everything between an observation and a belief, all satisfying `protocols.WorldModel`.
 
-    layers.py      residual blocks, ray channels
-    encoder.py     a frame becomes depth, opacity and latents on a grid of cells
-    decoder.py     what was splatted becomes an image; holes are filled, and known to be filled
-    dynamics.py    the ego camera moves by what was done; reward and continuation
-    base.py        what all models share: ego state, imagine, predict, surprise
-    liftwm.py      LiftWM: a persistent map of Gaussian primitives
-    recurrent.py   the 2D baseline: a GRU with a pose-queried decoder
-    build.py       config and dataset shapes -> model
+    layers.py            residual blocks, ray channels
+    encoder.py           a frame becomes depth, opacity and latents on a grid of cells
+    decoder.py           what was splatted becomes an image; holes are filled, and known to be filled
+    dynamics.py          the ego camera moves by what was done; reward and continuation
+    base.py              what all models share: ego state, imagine, predict, surprise
+    liftwm.py            LiftWM: a persistent map of relief patches
+    liftwm_gaussians.py  the same with plain Gaussians as primitives
+    recurrent.py         the 2D baseline: a GRU with a pose-queried decoder
+    build.py             config and dataset shapes -> model
 """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.gaussians import rasterize
-from embodied_liftwm.gaussians.threads import for_each
+from embodied_liftwm.threads import for_each
 from tests.gaussians.scenes import NAMES, one_gaussian, random_scene
 
 Scene = dict[str, Tensor]

@@ -208,7 +208,7 @@ child = os.fork()
 if child == 0:
     with torch.no_grad():
         torch.set_num_threads(2)
-        from embodied_liftwm.gaussians.threads import for_each
+        from embodied_liftwm.threads import for_each
         seen = []
         for_each(seen.append, [(k,) for k in range(8)])
         os._exit(0 if sorted(seen) == list(range(8)) else 1)

@@ -15,7 +15,7 @@ PACKAGES = {
     "liftwm_envs": ROOT / "envs/liftwm_envs",
     "liftwm_agents": ROOT / "agents/liftwm_agents",
 }
-CONTRACTS = {"", "config", "errors", "files", "protocols", "tensor_tree"}
+CONTRACTS = {"", "config", "errors", "files", "protocols", "tensor_tree", "threads"}
 ALLOWED = {
     "geometry": set(),
     "gaussians": {"geometry"},
@@ -23,7 +23,7 @@ ALLOWED = {
     "world_model": {"geometry", "gaussians", "memory"},
     "objectives": {"geometry"},
     "priors": {"geometry"},
-    "data": set(),
+    "data": {"geometry"},
     "workers": set(),
     "training": {"geometry", "gaussians", "memory", "world_model", "objectives", "priors", "data"},
     "evaluation": {"geometry", "gaussians", "memory", "world_model", "data", "workers"},

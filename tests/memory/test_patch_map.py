@@ -32,7 +32,7 @@ def test_keys_are_distinct_and_unpack_to_what_was_packed():
     cells = torch.stack([x, y, z], dim=1)
     keys = patch_keys(cells, faces, levels)
     assert len(keys.unique()) == len(keys)
-    assert 0 <= int(keys.min()) and int(keys.max()) < NOWHERE
+    assert int(keys.min()) >= 0 and int(keys.max()) < NOWHERE
     for found, packed in zip(unpack_keys(keys), (cells, faces, levels), strict=True):
         assert torch.equal(found, packed)
 

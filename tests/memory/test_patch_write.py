@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -75,8 +73,8 @@ def test_a_wall_makes_patches_of_the_face_it_shows(face: int):
     pitch = {4: np.pi / 2, 5: -np.pi / 2}.get(face, 0.0)
     seen_by = camera(eye, yaw=LOOKS.get(face, 0.0), pitch=pitch)
     depth = torch.full((1, SIZE, SIZE), 1.5)
-    world = write_patches(nothing(), depth, torch.full_like(depth, 1e4), torch.zeros(1, 2, 24, 24), torch.ones(1, 3, SIZE, SIZE),
-                          seen_by)  # fmt: skip
+    latents, rgb = torch.zeros(1, 2, 24, 24), torch.ones(1, 3, SIZE, SIZE)
+    world = write_patches(nothing(), depth, torch.full_like(depth, 1e4), latents, rgb, seen_by)
     assert set(world.faces[world.occupied].tolist()) == {face}
     wall = eye[face // 2] + (1.5 if face % 2 else -1.5)
     heights = world.heights[world.evidence > 0]
@@ -266,9 +264,9 @@ def test_a_nearer_look_gives_finer_patches_the_place_of_coarser_ones():
     after = write(before, near)
     uv, z = pixels(before, near)
     inner = (z > 0) & (np.abs(uv - SIZE / 2) < SIZE / 2 - 3).all(-1)
-    assert not bool((after.evidence[:, : before.faces.shape[1]] > 0)[torch.from_numpy(inner) & (before.evidence > 0)
-                    & (after.levels == before.levels)[..., None]].any())  # fmt: skip
-    rgb, depth = render(near)
+    inside = torch.from_numpy(inner) & (before.evidence > 0)
+    assert int(inside.sum()) > 20 and not bool((after.evidence > 0)[inside].any())
+    _, depth = render(near)
     read = read_patches(after, after.rgb, near)
     middle = (..., slice(8, -8), slice(8, -8))
     assert float((read.visible > 0.5)[middle].float().mean()) > 0.99
@@ -290,4 +288,3 @@ def test_a_frame_of_another_world_can_be_written_over_what_is_held():
     assert float(covered.float().mean()) > 0.95
     close = (read.latents - (1.0 - rgb)).abs().amax(1) < 0.1
     assert float(close[covered].float().mean()) > 0.97
-    assert bool(replace(world).occupied.any())
