@@ -109,7 +109,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _at_least("model.budget", self.budget, LEAST_BUDGET)
-        _at_least("model.texels", self.texels, 1)
+        _at_least("model.texels", self.texels, 3)  # patches of fewer than a handful of texels are not kept
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
 

@@ -1,9 +1,16 @@
-"""The persistent state: what is kept, how a frame is lifted into it, and how it is fused to a fixed budget.
+"""The persistent state: what is kept, how a frame is written into it, how a camera reads it, all at a fixed budget.
 
-gaussian_map.py   the tensors of the state: a fixed budget of Gaussian primitives with colour, latents and evidence
-keyframes.py      a short buffer of recent frames, for stereo
-lift.py           a frame's depth and latents become primitives in the world frame
-fuse.py           new primitives meet old ones: associate, merge, refute
-coarsen.py        a full budget loses detail, never places
-latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid
+    patch_map.py      the tensors of the state: a fixed budget of relief patches, each of texels with colour, latents, evidence
+    patch_write.py    a frame meets the patches: update what is seen again, forget what is gone, allocate what is new
+    patch_read.py     patches seen from a camera: splatted with a depth test
+    patch_coarsen.py  a full budget loses detail, never places
+    latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid
+    keyframes.py      a short buffer of recent frames, for stereo
+
+The same with plain Gaussians, to compare with:
+
+    gaussian_map.py   a fixed budget of Gaussian primitives with colour, latents and evidence
+    lift.py           a frame's depth and latents become primitives in the world frame
+    fuse.py           new primitives meet old ones: associate, merge, refute
+    coarsen.py        a full budget loses detail, never places
 """

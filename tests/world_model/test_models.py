@@ -1,9 +1,10 @@
-"""Both models meet the protocol: what they remember, what stays constant, and what is refused."""
+"""All memories meet the protocol: what they remember, what stays constant, and what is refused."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,13 +16,14 @@ from embodied_liftwm.protocols import Camera, Observation, WorldModel
 from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
+from embodied_liftwm.world_model.liftwm import LiftWM
 from tests.toy_room import episode, intrinsics
 
 SIZE = 32
 CONFIG = ModelConfig(budget=600, latent_dim=4, stride=2, width=8, recurrent_dim=16, planes=12)
 
 
-@pytest.fixture(params=["gaussians", "recurrent"])
+@pytest.fixture(params=["patches", "gaussians", "recurrent"])
 def model(request: pytest.FixtureRequest) -> BaseWorldModel:
     torch.manual_seed(0)
     return build_model(replace(CONFIG, memory=request.param), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
@@ -94,9 +96,10 @@ def test_imagining_moves_the_ego_camera_and_keeps_the_memory(model: BaseWorldMod
     moved = model.imagine(many, torch.zeros(5, 2))
     expected = seen[-1].camera.world_from_camera @ se3_exp(torch.tensor([[0.0, 0.0, 0.2, 0.0, 0.1, 0.0]]))
     torch.testing.assert_close(model.ego_camera(moved).world_from_camera, expected.expand(5, 4, 4))
-    memory = moved.gaussians.means if hasattr(moved, "gaussians") else moved.hidden
-    kept = many.gaussians.means if hasattr(many, "gaussians") else many.hidden
-    assert memory.data_ptr() == kept.data_ptr()
+    kept = many.named_tensors()
+    shared = {name for name, tensor in moved.named_tensors().items() if tensor.data_ptr() == kept[name].data_ptr()}
+    memory = {name for name in kept if name.startswith(("world.", "keyframes.", "hidden"))}
+    assert memory and memory <= shared
 
 
 def test_frames_of_another_size_are_refused(model: BaseWorldModel):
@@ -106,15 +109,53 @@ def test_frames_of_another_size_are_refused(model: BaseWorldModel):
         model.observe(model.initial_state(1), wrong)
 
 
-def test_a_state_never_grows():
-    model = build_model(CONFIG, ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+@pytest.mark.parametrize(("memory", "budget"), [("patches", 60), ("patches", 600), ("gaussians", 600)])
+def test_a_state_never_grows(memory: Literal["patches", "gaussians"], budget: int):
+    model = build_model(replace(CONFIG, memory=memory, budget=budget), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
     state = model.initial_state(1)
     size = state.nbytes()
     for scene in range(3):
         for observation in observations(scene):
             state = model.observe(state, replace(observation, is_first=torch.tensor([False])))
             assert state.nbytes() == size
-    assert int(state.gaussians.occupied.sum()) <= CONFIG.budget
+    assert 20 < int(state.world.occupied.sum()) <= budget
+
+
+@pytest.mark.parametrize("memory", ["patches", "gaussians"])
+def test_primitives_to_draw_lie_about_the_cameras_that_saw_them(memory: Literal["patches", "gaussians"]):
+    torch.manual_seed(0)
+    model = build_model(replace(CONFIG, memory=memory), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+    assert isinstance(model, LiftWM)
+    state, seen = model.initial_state(1), observations()
+    assert [len(t) for t in model.primitives(state)] == [0, 0, 0]
+    points, rgb, opacities = model.primitives(watch(model, seen))
+    assert len(points) == len(rgb) == len(opacities) > 50 and points.shape[1] == rgb.shape[1] == 3
+    assert 0.0 < float(opacities.min()) <= float(opacities.max()) <= 1.0
+    poses = torch.cat([s.camera.world_from_camera for s in seen])
+    ahead = ((points[:, None] - poses[:, :3, 3]) * poses[:, :3, 2]).sum(-1)
+    assert bool(((ahead > 0.1) & (ahead < 2 * CONFIG.max_depth_m)).any(1).all())
+    colours = torch.cat([s.rgb.flatten(2).mT[0] for s in seen])
+    assert float(torch.cdist(rgb, colours).amin(1).quantile(0.9)) < 0.15
+
+
+@pytest.mark.parametrize("memory", ["patches", "gaussians"])
+def test_the_goal_is_found_by_its_colour(memory: Literal["patches", "gaussians"]):
+    """Of a wall ahead the left half is red: called to red, the summary points left of ahead, and right for what is right."""
+    model = build_model(replace(CONFIG, memory=memory), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+    first = observations()[0]
+    red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])
+    rgb = torch.where(torch.arange(SIZE) < SIZE // 2, red[:, None], blue[:, None])[None, :, None].expand(1, 3, SIZE, SIZE)
+    cells = SIZE // CONFIG.stride
+    flat = torch.full((1, cells, cells), 2.0)
+    encoding = model.encode(rgb, first.camera)._replace(depth=flat, spread=torch.full_like(flat, 0.01))
+    lefts = []
+    for colour in (red, blue):
+        observation = replace(first, rgb=rgb, goal=torch.cat([colour, torch.ones(6)])[None])
+        summary = model.summarize(model.write(model.initial_state(1), encoding, observation))
+        ahead, left, distance, _, present = summary[0, -model.GOAL_FEATURES :].tolist()
+        assert ahead > 0.8 and 1.5 < 5.0 * distance < 2.5 and present == 1.0
+        lefts.append(left)
+    assert lefts[0] > 0.1 and lefts[1] < -0.1
 
 
 def test_an_image_size_that_has_no_cells_is_refused():
@@ -122,11 +163,14 @@ def test_an_image_size_that_has_no_cells_is_refused():
         build_model(CONFIG, ModelShapes(48, 2, 9))
 
 
+@pytest.mark.parametrize("memory", ["patches", "gaussians"])
 @pytest.mark.parametrize("moves", [False, True])
-def test_the_splatted_image_moves_depth_where_it_is_let(moves: bool):
+def test_the_splatted_image_moves_depth_where_it_is_let(moves: bool, memory: Literal["patches", "gaussians"]):
     torch.manual_seed(0)
     sources = 0 if moves else 2
-    model = build_model(replace(CONFIG, frame_moves_depth=moves, stereo_sources=sources), ModelShapes(SIZE, 2, 9))
+    model = build_model(
+        replace(CONFIG, memory=memory, frame_moves_depth=moves, stereo_sources=sources), ModelShapes(SIZE, 2, 9)
+    )
     seen = observations()
     state = watch(model, seen[:3])
     model.render(state, seen[4].camera).rgb.square().mean().backward()
