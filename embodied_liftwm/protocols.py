@@ -1,6 +1,7 @@
 """The contracts between models, agents and the benchmark. Read this first.
 
-Axis letters: B batch, T time, V views, N primitives, H W image, D latent channels, A action, G goal.
+Axis letters: B batch, T time, V views, N primitives (patches or Gaussians), H W image, D latent channels,
+A action, G goal.
 Units: metres, radians, seconds, pixels. Cameras are OpenCV (x right, y down, z forward); a pose is `world_from_camera`.
 Pixel centres lie at half-integers. Depth is z-depth in metres, 0 where invalid. RGB is float32 [B, 3, H, W] in [0, 1].
 

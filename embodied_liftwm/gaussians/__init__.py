@@ -1,4 +1,4 @@
-"""The state's primitives: 3D Gaussians, their rasterizer and its backends, and PLY files."""
+"""3D Gaussians, the primitives of `memory=gaussians`: their rasterizer and its backends, and PLY files."""
 
 from embodied_liftwm.gaussians.ply import PlyGaussians, read_ply, write_ply
 from embodied_liftwm.gaussians.rasterize import Rasterization, choose_backend, rasterize

@@ -21,7 +21,7 @@ from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
 from embodied_liftwm.memory.patch_map import PatchMap, texel_m
 from embodied_liftwm.memory.patch_read import read_patches
-from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.memory.patch_write import NEW_PATCHES, write_patches
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
@@ -79,6 +79,9 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
     def initial_state(self, batch_size: int) -> LiftWMState:
         return self._empty_state(batch_size, self.config.budget)
+
+    def training_state(self, batch_size: int, frames: int) -> LiftWMState:
+        return self._empty_state(batch_size, min(self.config.budget, frames * NEW_PATCHES))
 
     def _empty_state(self, batch_size: int, budget: int) -> LiftWMState:
         like = next(self.parameters()).detach()

@@ -121,6 +121,17 @@ def test_a_state_never_grows(memory: Literal["patches", "gaussians"], budget: in
     assert 20 < int(state.world.occupied.sum()) <= budget
 
 
+def test_a_state_with_room_for_a_window_alone_reads_the_same(model: BaseWorldModel):
+    """Training carries no more along than its frames can fill."""
+    model.config = replace(CONFIG, memory=model.config.memory, budget=2000)
+    seen = observations()
+    small, large = model.training_state(1, 3), model.initial_state(1)
+    for observation in (replace(o, is_first=torch.tensor([False])) for o in seen[:3]):
+        small, large = model.observe(small, observation), model.observe(large, observation)
+    assert small.nbytes() <= large.nbytes()
+    torch.testing.assert_close(model.render(small, seen[1].camera).rgb, model.render(large, seen[1].camera).rgb)
+
+
 @pytest.mark.parametrize("memory", ["patches", "gaussians"])
 def test_primitives_to_draw_lie_about_the_cameras_that_saw_them(memory: Literal["patches", "gaussians"]):
     torch.manual_seed(0)
