@@ -1,7 +1,9 @@
 """The persistent state: what is kept, how a frame is written into it, how a camera reads it, all at a fixed budget.
 
     patch_map.py      the tensors of the state: a fixed budget of relief patches, each of texels with colour, latents, evidence
-    patch_write.py    a frame meets the patches: update what is seen again, forget what is gone, allocate what is new
+    patch_frame.py    a frame as a patch map takes it: surfaces, normals, certainty
+    patch_integrate.py  texels meet a frame: update what is seen again, forget what is gone, fill what is empty
+    patch_write.py    writes a frame: integrates it into what is in view, allocates patches for what is new
     patch_read.py     patches seen from a camera: splatted with a depth test
     patch_coarsen.py  a full budget loses detail, never places
     latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory import patch_write, patch_write_kernels
+from embodied_liftwm.memory import patch_frame, patch_integrate, patch_write_kernels
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_map import Patches, texel_m
 from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Pixels, Rules, Sights, Texels
@@ -20,28 +20,28 @@ from embodied_liftwm.threads import for_each
 @cache
 def _rules(dtype: np.dtype) -> Rules:
     rules = Rules(
-        settle=patch_write.SETTLE,
-        smoothing_cells=patch_write.SMOOTHING_CELLS,
-        smoothing_log=patch_write.SMOOTHING_LOG,
-        edge=patch_write.EDGE,
-        near_m=patch_write.NEAR_M,
-        gate_sigmas=patch_write.GATE_SIGMAS,
-        gate_low=patch_write.GATE_RANGE[0],
-        gate_high=patch_write.GATE_RANGE[1],
-        coarse=patch_write.COARSE,
-        fill_gate=patch_write.FILL_GATE,
-        fill_reach=patch_write.FILL_REACH,
-        facing_cosine=patch_write.FACING_COSINE,
-        max_evidence_ratio=patch_write.MAX_EVIDENCE_RATIO,
-        least_evidence=patch_write.LEAST_EVIDENCE,
+        settle=patch_integrate.SETTLE,
+        smoothing_cells=patch_frame.SMOOTHING_CELLS,
+        smoothing_log=patch_frame.SMOOTHING_LOG,
+        edge=patch_frame.EDGE,
+        near_m=patch_integrate.NEAR_M,
+        gate_sigmas=patch_integrate.GATE_SIGMAS,
+        gate_low=patch_integrate.GATE_RANGE[0],
+        gate_high=patch_integrate.GATE_RANGE[1],
+        coarse=patch_integrate.COARSE,
+        fill_gate=patch_integrate.FILL_GATE,
+        fill_reach=patch_integrate.FILL_REACH,
+        facing_cosine=patch_integrate.FACING_COSINE,
+        max_evidence_ratio=patch_integrate.MAX_EVIDENCE_RATIO,
+        least_evidence=patch_integrate.LEAST_EVIDENCE,
     )
     return as_scalars(rules, dtype)
 
 
-def surfaces(depth: Tensor, camera: Camera) -> patch_write.Surfaces:
-    """`patch_write.surfaces`."""
+def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
+    """`patch_frame.surfaces`."""
     batch, height, _ = depth.shape
-    found = patch_write.Surfaces(
+    found = patch_frame.Surfaces(
         points=depth.new_empty(*depth.shape, 3),
         normals=depth.new_empty(*depth.shape, 3),
         nearest=torch.empty_like(depth),
@@ -65,16 +65,16 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_write.Surfaces:
     return found
 
 
-def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_write.Frame) -> patch_write.Association:
-    """`patch_write.associate`."""
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> patch_integrate.Association:
+    """`patch_integrate.associate`."""
     sights = _associate(_texels(old, batch, guess), _pixels(frame))
     heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
-    look = patch_write.Look(pixel, uv, z, inside)
-    return patch_write.Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
+    look = patch_integrate.Look(pixel, uv, z, inside)
+    return patch_integrate.Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
 
 
-def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_write.Frame) -> tuple[Patches, Tensor]:
-    """`patch_write.integrate`, without gradients."""
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> tuple[Patches, Tensor]:
+    """`patch_integrate.integrate`, without gradients."""
     new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents", "evidence")})
     texels, pixels = _texels(new, batch, guess), _pixels(frame)
     sights = _associate(texels, pixels)
@@ -112,7 +112,7 @@ def _texels(patches: Patches, batch: Tensor, guess: Tensor) -> Texels:
     return Texels(*arrays(patches.cells, patches.faces, sizes, batch, guess, *content))
 
 
-def _pixels(frame: patch_write.Frame) -> Pixels:
+def _pixels(frame: patch_frame.Frame) -> Pixels:
     camera = frame.camera
     matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3]).contiguous()
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)

@@ -1,0 +1,107 @@
+"""One frame as a patch map takes it: the surface that every pixel sees, and how well it is known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embodied_liftwm.geometry.cameras import back_project
+from embodied_liftwm.memory.patch_backend import compilable
+from embodied_liftwm.memory.patch_map import texel_m
+from embodied_liftwm.protocols import Camera
+
+EDGE = 0.1
+"""A step of depth between neighbouring pixels, as a share of it, beyond which a pixel may mix two surfaces."""
+EDGE_TRUST = 0.1
+"""Evidence of such pixels, relative to others."""
+SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
+"""Normals are of the depth averaged over windows of this radius, among depths whose logarithms differ by about the second."""
+
+
+class Surfaces(NamedTuple):
+    """The geometry that frames show."""
+
+    points: Tensor  # [B, H, W, 3] metres, world frame
+    normals: Tensor  # [B, H, W, 3] unit, world frame, towards the camera
+    nearest: Tensor  # [B, H, W] least depth of the 3 x 3 pixels around, metres
+    edge: Tensor  # [B, H, W] bool: among them are two surfaces
+
+
+class Frame(NamedTuple):
+    """One frame as it is written; pixels of all rows in one list, B * H * W long, unless said otherwise."""
+
+    camera: Camera  # B cameras
+    depth: Tensor  # z-depth, metres
+    certainty: Tensor  # inverse variance of where the surface is, 1/m^2; 0 where depth is too doubtful
+    rgb: Tensor  # [B * H * W, 3] in [0, 1]
+    latents: Tensor  # [B * h * w, D]
+    stride: int  # pixels a side of a cell of latents
+    points: Tensor  # [B * H * W, 3] metres, world frame
+    normals: Tensor  # [B * H * W, 3] unit, world frame, towards the camera
+    nearest: Tensor  # least depth of the 3 x 3 pixels around, metres
+    edge: Tensor  # bool: among them are two surfaces
+    footprint: Tensor  # metres a pixel's width covers there
+    finest: Tensor  # and edge of the finest texels that it may allocate: the footprint, or more where the budget was full
+
+
+def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera, finest: Tensor) -> Frame:
+    shown = surfaces(depth, camera)
+    footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
+    allocated = torch.maximum(footprint, texel_m(finest, footprint)[:, None, None])
+    return Frame(
+        camera=camera,
+        depth=depth.flatten(),
+        certainty=(certainty * torch.where(shown.edge, EDGE_TRUST, 1.0)).flatten(),
+        rgb=rgb.movedim(1, -1).flatten(0, 2),
+        latents=latents.movedim(1, -1).flatten(0, 2),
+        stride=rgb.shape[-1] // latents.shape[-1],
+        points=shown.points.flatten(0, 2),
+        normals=shown.normals.flatten(0, 2),
+        nearest=shown.nearest.flatten(),
+        edge=shown.edge.flatten(),
+        footprint=footprint.flatten(),
+        finest=allocated.flatten(),
+    )
+
+
+@torch.no_grad()
+def surfaces(depth: Tensor, camera: Camera) -> Surfaces:
+    """Points, normals and edges of frames of `depth` [B, H, W]."""
+    if compilable(depth, camera):
+        from embodied_liftwm.memory import patch_write_compiled
+
+        return patch_write_compiled.surfaces(depth, camera)
+    return reference_surfaces(depth, camera)
+
+
+def reference_surfaces(depth: Tensor, camera: Camera) -> Surfaces:
+    """`surfaces` in torch."""
+    nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
+    farthest = F.max_pool2d(depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
+    points = back_project(depth, camera.intrinsics, camera.world_from_camera)
+    return Surfaces(points, _normals(depth, camera), nearest, farthest - nearest > EDGE * depth)
+
+
+def _normals(depth: Tensor, camera: Camera) -> Tensor:
+    """Normals of the smoothed depth, towards the camera, in the world frame. [B, H, W, 3]"""
+    reach = 2 * SMOOTHING_CELLS + 1
+    log_depth = depth.log().unsqueeze(1)
+    padded = F.pad(log_depth, (SMOOTHING_CELLS,) * 4, mode="replicate")
+    around = F.unfold(padded, reach).unflatten(2, depth.shape[-2:])
+    weight = torch.exp(-((around - log_depth) / SMOOTHING_LOG).square())
+    smooth = ((around * weight).sum(1) / weight.sum(1)).exp()
+    points = back_project(smooth, camera.intrinsics, camera.world_from_camera)
+    normal = F.normalize(torch.linalg.cross(_slope(points, 2), _slope(points, 1)), dim=-1)
+    sight = points - camera.world_from_camera[:, None, None, :3, 3]
+    return torch.where((normal * sight).sum(-1, keepdim=True) > 0, -normal, normal)
+
+
+def _slope(points: Tensor, dim: int) -> Tensor:
+    """Change to the neighbour along `dim`, of both sides the smaller: edges of objects do not tilt their surfaces."""
+    step = points.diff(dim=dim)
+    first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
+    before, after = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
+    return torch.where(before.square().sum(-1, keepdim=True) < after.square().sum(-1, keepdim=True), before, after)

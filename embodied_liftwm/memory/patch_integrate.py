@@ -1,0 +1,199 @@
+"""Texels of a patch map meet a frame: which are what their pixel sees, which are gone, and which empty ones can be filled.
+
+A texel that falls onto a pixel at the depth the pixel shows, as far as both can tell, *is* what the pixel sees; the two are
+averaged, weighted by evidence, as a Kalman filter would. One that hangs in front of the surface which the pixels around see
+through it is gone; so is one that is now seen from much closer, for finer patches take its place. Empty texels are filled where
+the frame shows a surface in their column of space.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory.patch_backend import compilable
+from embodied_liftwm.memory.patch_frame import Frame
+from embodied_liftwm.memory.patch_map import Patches, along, side_of, texel_m, texel_points
+
+GATE_SIGMAS = 2.0
+"""Two depths are one when they differ by less than this many of their joint standard deviations,"""
+GATE_RANGE = (0.03, 0.1)
+"""but in any case when they differ by less than the first share of the depth, and never by more than the second."""
+MAX_EVIDENCE_RATIO = 8.0
+"""Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
+COARSE = 2.5
+"""A texel so much larger than those that its pixel would allocate gives way to them; a pixel fills none smaller by as much."""
+FILL_GATE = 0.03
+"""An empty texel's column meets the surface when their depths agree to this share."""
+FILL_REACH = 0.5
+"""How far outside its cube, in edges of the cube, a patch follows a surface."""
+FACING_COSINE = 0.5
+"""A patch takes no surface that is turned away further from its direction."""
+SETTLE = 3
+"""Iterations by which an empty texel finds the surface in its column."""
+LEAST_EVIDENCE = 1e-6
+"""Evidence below which variances grow no further, 1/m^2."""
+NEAR_M = 0.05
+
+
+class Look(NamedTuple):
+    """Where texels of R patches fall in the frames of their rows."""
+
+    pixel: Tensor  # [R, M] int64 in the list of all pixels, 0 outside
+    uv: Tensor  # [R, M, 2] pixels
+    z: Tensor  # [R, M] metres
+    inside: Tensor  # [R, M] bool
+
+
+class Association(NamedTuple):
+    """What becomes of the texels of R patches."""
+
+    heights: Tensor  # [R, M] metres: theirs, or where empty ones meet the surface
+    look: Look
+    matched: Tensor  # [R, M] bool: what its pixel sees
+    gone: Tensor  # [R, M] bool
+    filled: Tensor  # [R, M] bool: empty ones that meet a surface
+
+
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple[Patches, Tensor]:
+    """Update, empty and fill the texels of R patches.
+
+    Args:
+        old: the patches.
+        batch: the row of the frame that each of them looks at. [R]
+        guess: height at which empty texels begin to look for the surface. [R] metres
+        frame: what is seen.
+
+    Returns:
+        The patches after the frame, and the pixels that they explain. [K] int64
+    """
+    if compilable(*old, frame.depth, frame.certainty, frame.rgb, frame.latents, frame.camera):
+        from embodied_liftwm.memory import patch_write_compiled
+
+        return patch_write_compiled.integrate(old, batch, guess, frame)
+    return reference_integrate(old, batch, guess, frame)
+
+
+def reference_integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple[Patches, Tensor]:
+    """`integrate` in torch, but for what needs no gradient."""
+    heights, look, matched, gone, filled = associate(old, batch, guess, frame)
+    points = texel_points(old.cells, old.faces, old.levels, heights)
+    certainty = frame.certainty[look.pixel]
+    weight = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * certainty)
+    share = torch.where(matched, certainty / (certainty + weight).clamp_min(1e-9), filled.to(certainty))
+    evidence = torch.where(matched, certainty + weight, torch.where(filled, certainty, old.evidence))
+
+    def blend(mine: Tensor, theirs: Tensor) -> Tensor:
+        return mine + (share if mine.dim() == 2 else share[..., None]) * (theirs - mine)
+
+    new = old._replace(
+        heights=blend(old.heights, _observed_heights(old.faces, points, look, batch, frame)),
+        rgb=blend(old.rgb, _colours(look, batch, frame)),
+        latents=blend(old.latents, frame.latents[_cell(look, batch, frame)]),
+        evidence=torch.where(gone, 0.0, evidence),
+    )
+    return new, look.pixel[matched | filled]
+
+
+@torch.no_grad()
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
+    """Settle the texels of R patches and compare them with the frame; arguments as of `integrate`."""
+    if compilable(*old, frame.depth, frame.camera):
+        from embodied_liftwm.memory import patch_write_compiled
+
+        return patch_write_compiled.associate(old, batch, guess, frame)
+    return reference_associate(old, batch, guess, frame)
+
+
+def reference_associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
+    """`associate` in torch."""
+    there = old.evidence > 0
+    heights = _settle(old, torch.where(there, old.heights, guess[:, None]), there, batch, frame)
+    points = texel_points(old.cells, old.faces, old.levels, heights)
+    look = _look(points, batch, frame)
+    return Association(heights, look, *_compare(old, there, points, look, frame))
+
+
+def _settle(old: Patches, heights: Tensor, there: Tensor, batch: Tensor, frame: Frame) -> Tensor:
+    """Heights at which empty texels meet the surface that the frame shows, by fixed-point iteration. [R, M]"""
+    axis = along(old.faces)[:, :1, None].expand(-1, heights.shape[1], 1)
+    for _ in range(SETTLE):
+        look = _look(texel_points(old.cells, old.faces, old.levels, heights), batch, frame)
+        shown = frame.points[look.pixel].gather(2, axis).squeeze(-1)
+        heights = torch.where(~there & look.inside, shown, heights)
+    return heights
+
+
+def _look(points: Tensor, batch: Tensor, frame: Frame) -> Look:
+    """Project texels [R, M, 3] into the frames of their rows [R]."""
+    camera = frame.camera
+    matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3])[batch]
+    projected = torch.baddbmm(matrices[:, None, :, 3], points, matrices[:, :, :3].mT)
+    z = projected[..., 2]
+    uv = projected[..., :2] / z.clamp_min(NEAR_M)[..., None]
+    column, row = uv.floor().long().unbind(-1)
+    inside = (z > NEAR_M) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+    pixel = (batch[:, None] * camera.height + row) * camera.width + column
+    return Look(torch.where(inside, pixel, 0), uv, z, inside)
+
+
+def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+    """Which texels [R, M] are what their pixel sees, which are gone, and which empty ones meet a surface."""
+    depth, certainty = frame.depth[look.pixel], frame.certainty[look.pixel]
+    known = look.inside & (certainty > 0)
+    variance = 1.0 / old.evidence.clamp_min(LEAST_EVIDENCE) + 1.0 / certainty.clamp_min(LEAST_EVIDENCE)
+    gate = (GATE_SIGMAS * variance.sqrt() / depth).clamp(*GATE_RANGE)
+    difference = (look.z - depth).abs() / depth
+    size = texel_m(old.levels, depth)[:, None]
+    footprint = frame.footprint[look.pixel]
+    same = there & known & (difference < gate)
+    coarse = size > COARSE * frame.finest[look.pixel]
+    doubt = (GATE_SIGMAS / (certainty.clamp_min(LEAST_EVIDENCE).sqrt() * depth)).clamp(*GATE_RANGE)
+    gone = there & known & ~same & (look.z < (1.0 - doubt) * frame.nearest[look.pixel])
+    meets = ~there & known & (difference < FILL_GATE) & (footprint < COARSE * size) & _belongs(old, points, look, frame)
+    return same & ~coarse, gone | (same & coarse), meets
+
+
+def _belongs(old: Patches, points: Tensor, look: Look, frame: Frame) -> Tensor:
+    """Whether the surface at each texel lies about in its patch's cube and faces its way. [R, M] bool"""
+    axis = along(old.faces)[:, :1]
+    texels = points.shape[1]
+    height = points.gather(2, axis[:, None].expand(-1, texels, 1)).squeeze(-1)
+    edge = side_of(height) * texel_m(old.levels, height)[:, None]
+    low = old.cells.gather(1, axis).to(edge) * edge
+    near = (height > low - FILL_REACH * edge) & (height < low + (1.0 + FILL_REACH) * edge)
+    towards = frame.normals[look.pixel].gather(2, axis[:, None].expand(-1, texels, 1)).squeeze(-1)
+    return near & (towards * (1 - 2 * (old.faces % 2))[:, None] > FACING_COSINE)
+
+
+def _observed_heights(faces: Tensor, points: Tensor, look: Look, batch: Tensor, frame: Frame) -> Tensor:
+    """Heights of the texels if they moved along their line of sight to the depth that is seen. [R, M] metres"""
+    axis = along(faces)[:, :1]
+    eye = frame.camera.world_from_camera[batch, :3, 3].gather(1, axis)
+    ray = points.gather(2, axis[:, None].expand(-1, points.shape[1], 1)).squeeze(-1) - eye
+    return eye + ray * frame.depth[look.pixel] / look.z.clamp_min(NEAR_M)
+
+
+def _colours(look: Look, batch: Tensor, frame: Frame) -> Tensor:
+    """Colours of the frame at the texels: bilinear, but of the pixel itself where that would mix two surfaces. [R, M, 3]"""
+    width, height = frame.camera.width, frame.camera.height
+    low = (look.uv - 0.5).floor()
+    share = (look.uv - 0.5 - low).unsqueeze(-1)
+    column, row = low.long().unbind(-1)
+    columns = [(column + i).clamp(0, width - 1) for i in (0, 1)]
+    rows = [((batch[:, None] * height) + (row + i).clamp(0, height - 1)) * width for i in (0, 1)]
+    upper, lower = (torch.lerp(frame.rgb[r + columns[0]], frame.rgb[r + columns[1]], share[..., 0, :]) for r in rows)
+    smooth = torch.lerp(upper, lower, share[..., 1, :])
+    return torch.where(frame.edge[look.pixel][..., None], frame.rgb[look.pixel], smooth)
+
+
+def _cell(look: Look, batch: Tensor, frame: Frame) -> Tensor:
+    """The cell of latents that each texel falls into. [R, M] int64"""
+    width, height = frame.camera.width, frame.camera.height
+    inner = look.pixel % (width * height)
+    columns, rows = width // frame.stride, height // frame.stride
+    cell = (inner // width // frame.stride) * columns + inner % width // frame.stride
+    return look.pixel // (width * height) * (columns * rows) + cell
