@@ -155,7 +155,7 @@ class CostField:
         return cost + 3.0 * outside, ndimage.map_coordinates(self.touching, where, order=1, mode="nearest")
 
 
-def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: float = 0.45) -> CostField:
+def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: float = 0.65) -> CostField:
     """Shortest priced paths to the nearest target by Dijkstra's algorithm on the 8-connected grid.
 
     Nothing is forbidden, only dear: a phantom wall in the map must not seal a door. Cells within `reach_m` of a target are
