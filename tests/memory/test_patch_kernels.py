@@ -42,17 +42,24 @@ def in_torch(monkeypatch: pytest.MonkeyPatch):
     return call
 
 
+def pose(x: float, y: float, yaw: float) -> np.ndarray:
+    """As in `toy_room`, but at no round height: there the borders of texels fall onto those of pixels."""
+    placed = toy_room.pose(x, y, yaw)
+    placed[2, 3] += 0.0137
+    return placed
+
+
 def frame(step: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Camera]:
     """What two cameras in two rooms see: depth, certainty, latents, rgb and the cameras."""
     generator = torch.Generator().manual_seed(100 * seed + step)
-    poses = [toy_room.pose(-0.9 + 0.15 * step, 0.3 * row, 0.4 * step + row) for row in (0, 1)]
+    poses = [pose(-0.9 + 0.15 * step, 0.3 * row, 0.4 * step + row) for row in (0, 1)]
     shown = [toy_room.render(pose, SIZE, row) for row, pose in enumerate(poses)]
     rgb = torch.from_numpy(np.stack([colours for colours, _ in shown])).movedim(-1, 1).float() / 255
     depth = torch.from_numpy(np.stack([depths for _, depths in shown])).float()
     depth = depth * (1 + 0.02 * torch.randn(depth.shape, generator=generator))
     depth[:, 8:16, 8:14] *= 0.6  # something stands before the wall, with edges
     unsure = torch.rand(depth.shape, generator=generator)
-    certainty = torch.where(unsure > 0.9, 0.0, 1.0 / (depth * (0.01 + 0.1 * unsure)).square())
+    certainty = torch.where(unsure > 0.9, 0.0, 1.0 / (depth * (0.005 + 0.05 * unsure)).square())
     latents = torch.randn(2, CHANNELS, SIZE // STRIDE, SIZE // STRIDE, generator=generator)
     intrinsics = torch.from_numpy(toy_room.intrinsics(SIZE)).expand(2, 3, 3).clone()
     return depth, certainty, latents, rgb, Camera(intrinsics, torch.from_numpy(np.stack(poses)), SIZE, SIZE)
@@ -70,8 +77,8 @@ def world() -> PatchMap:
     for step in range(8):
         held = write_patches(held, *frame(step))
     generator = torch.Generator().manual_seed(1)
-    shaken = held.heights + 0.04 * torch.randn(held.heights.shape, generator=generator)
-    spread = 10 ** (4 * torch.rand(held.evidence.shape, generator=generator) - 3)
+    shaken = held.heights + 0.12 * torch.randn(held.heights.shape, generator=generator)
+    spread = 10 ** (3 * torch.rand(held.evidence.shape, generator=generator) - 1.5)
     return replace(held, heights=shaken, evidence=held.evidence * spread)
 
 
@@ -143,7 +150,7 @@ def test_a_frame_is_written_as_in_torch(world: PatchMap, in_torch, step: int) ->
 @pytest.mark.parametrize("views", [1, 3])
 def test_cameras_read_what_they_read_in_torch(world: PatchMap, in_torch, views: int) -> None:
     values = torch.cat([world.rgb, world.latents], dim=-1)
-    poses = [toy_room.pose(0.2 * view - 0.5, 0.1, 0.9 * view + row) for row in (0, 1) for view in range(views)]
+    poses = [pose(0.2 * view - 0.5, 0.1, 0.9 * view + row) for row in (0, 1) for view in range(views)]
     intrinsics = torch.from_numpy(toy_room.intrinsics(SIZE)).expand(2 * views, 3, 3)
     cameras = Camera(intrinsics, torch.from_numpy(np.stack(poses)), SIZE, SIZE)
     mine, theirs = read_patches(world, values, cameras), in_torch(read_patches, world, values, cameras)
