@@ -61,7 +61,7 @@ class PatchMap(TensorTree):
     @property
     def occupied(self) -> Tensor:
         """Patches that hold a texel. [B, N] bool"""
-        return (self.evidence > 0).any(-1)
+        return self.evidence.amax(-1) > 0  # many times faster than any()
 
     def patches(self) -> Patches:
         """All patches of all rows in one list, of length B * N."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from embodied_liftwm.gaussians.simd import LANES, add_scaled
 from embodied_liftwm.memory.patch_write_kernels import compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -90,8 +91,9 @@ def _texel(relief, n, m, side, point):
     second, third = (axis + 1) % 3, (axis + 2) % 3
     edge = np.float32(side) * size
     point[axis] = relief.heights[n, m]
-    point[second] = np.float32(relief.cells[n, second]) * edge + (np.float32(m % side) + _HALF) * size
-    point[third] = np.float32(relief.cells[n, third]) * edge + (np.float32(m // side) + _HALF) * size
+    v = m // side
+    point[second] = np.float32(relief.cells[n, second]) * edge + (np.float32(m - v * side) + _HALF) * size
+    point[third] = np.float32(relief.cells[n, third]) * edge + (np.float32(v) + _HALF) * size
 
 
 @compiled
@@ -232,11 +234,15 @@ def paint_rows(points, values, rules, top, bottom, canvas):
     width, channels = canvas.depths.shape[1], values.shape[1]
     surface = np.empty((bottom - top, width), values.dtype)
     _log_surface(points, rules, top, bottom, surface)
-    mass = np.zeros((bottom - top, width), values.dtype)
+    lanes = (channels + 2 + LANES - 1) // LANES * LANES  # the values, how much they weigh, and depth
+    sums, splat = np.zeros((bottom - top, width, lanes), values.dtype), np.zeros(lanes, values.dtype)
     for k in range(points.rows.shape[0]):
         if points.rows[k] < top or points.rows[k] > bottom:
             continue
         z, value = points.depths[k], values[points.texels[k]]
+        for c in range(channels):
+            splat[_index(c)] = value[_index(c)]
+        splat[channels], splat[channels + 1] = _ONE, z
         log_z, weight = math.log(z), _ONE if points.sure[k] else rules.unsure_weight
         for corner in range(4):
             row, column = points.rows[k] - 1 + corner // 2, points.columns[k] - 1 + corner % 2
@@ -246,17 +252,19 @@ def paint_rows(points, values, rules, top, bottom, canvas):
             if share > rules.touches and abs(away) <= rules.log_tolerance:
                 given = share * weight
                 canvas.visible[row, column] += given
-                given *= math.exp(away / rules.temperature)
-                mass[row - top, column] += given
-                canvas.depths[row, column] += given * z
-                out = canvas.values[row, column]
-                for c in range(channels):
-                    out[c] += given * value[c]
+                add_scaled(sums[row - top, column], given * math.exp(away / rules.temperature), splat)
+    _average(sums, top, bottom, canvas)
+
+
+@compiled
+def _average(sums, top, bottom, canvas):
+    """Divide the sums of rows top..bottom by how much they weigh."""
+    channels = canvas.values.shape[2]
     for y in range(top, bottom):
-        for x in range(width):
-            if mass[y - top, x] > _ZERO:
-                scale = _ONE / mass[y - top, x]
-                canvas.depths[y, x] *= scale
+        for x in range(sums.shape[1]):
+            row = sums[y - top, x]
+            if row[channels] > _ZERO:
+                canvas.depths[y, x] = row[channels + 1] / row[channels]
                 canvas.visible[y, x] = min(canvas.visible[y, x], _ONE)
                 for c in range(channels):
-                    canvas.values[y, x, c] *= scale
+                    canvas.values[y, x, c] = row[c] / row[channels]

@@ -1,0 +1,205 @@
+"""The compiled writing and reading of patch maps against the torch code, on frames and maps that are noisy in every respect.
+
+Both round differently, so that a texel that lies on a threshold may fall to either side: a few in ten thousand are let off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from embodied_liftwm.memory import patch_frame, patch_integrate, patch_read, patch_read_compiled, patch_write_compiled
+from embodied_liftwm.memory.latent_read import LatentRead
+from embodied_liftwm.memory.patch_backend import compilable
+from embodied_liftwm.memory.patch_frame import Frame, frame_of, surfaces
+from embodied_liftwm.memory.patch_integrate import associate, integrate
+from embodied_liftwm.memory.patch_map import PatchMap
+from embodied_liftwm.memory.patch_read import read_patches
+from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.protocols import Camera
+from tests import toy_room
+
+SIZE, STRIDE, CHANNELS, TEXELS, BUDGET = 32, 2, 3, 8, 160
+ON_A_THRESHOLD = 5e-4
+"""Largest share of decisions that may differ."""
+
+
+@pytest.fixture
+def in_torch(monkeypatch: pytest.MonkeyPatch):
+    """A function that calls another with the kernels out of use."""
+
+    def call(function, *arguments):
+        with monkeypatch.context() as patch:
+            for module in (patch_frame, patch_integrate, patch_read):
+                patch.setattr(module, "compilable", lambda *_: False)
+            return function(*arguments)
+
+    return call
+
+
+def pose(x: float, y: float, yaw: float) -> np.ndarray:
+    """As in `toy_room`, but at no round height: there the borders of texels fall onto those of pixels."""
+    placed = toy_room.pose(x, y, yaw)
+    placed[2, 3] += 0.0137
+    return placed
+
+
+def frame(step: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Camera]:
+    """What two cameras in two rooms see: depth, certainty, latents, rgb and the cameras."""
+    generator = torch.Generator().manual_seed(100 * seed + step)
+    poses = [pose(-0.9 + 0.15 * step, 0.3 * row, 0.4 * step + row) for row in (0, 1)]
+    shown = [toy_room.render(pose, SIZE, row) for row, pose in enumerate(poses)]
+    rgb = torch.from_numpy(np.stack([colours for colours, _ in shown])).movedim(-1, 1).float() / 255
+    depth = torch.from_numpy(np.stack([depths for _, depths in shown])).float()
+    depth = depth * (1 + 0.02 * torch.randn(depth.shape, generator=generator))
+    depth[:, 8:16, 8:14] *= 0.6  # something stands before the wall, with edges
+    unsure = torch.rand(depth.shape, generator=generator)
+    certainty = torch.where(unsure > 0.9, 0.0, 1.0 / (depth * (0.005 + 0.05 * unsure)).square())
+    latents = torch.randn(2, CHANNELS, SIZE // STRIDE, SIZE // STRIDE, generator=generator)
+    intrinsics = torch.from_numpy(toy_room.intrinsics(SIZE)).expand(2, 3, 3).clone()
+    return depth, certainty, latents, rgb, Camera(intrinsics, torch.from_numpy(np.stack(poses)), SIZE, SIZE)
+
+
+def listed(step: int) -> Frame:
+    """A frame as it is integrated, with new texels of level 2 at the finest."""
+    return frame_of(*frame(step, seed=1), torch.tensor([2, 2]))
+
+
+@pytest.fixture(scope="module")
+def world() -> PatchMap:
+    """A map of eight frames, with reliefs and evidence that have been shaken since."""
+    held = PatchMap.empty(2, BUDGET, TEXELS, CHANNELS, torch.zeros(()))
+    for step in range(8):
+        held = write_patches(held, *frame(step))
+    generator = torch.Generator().manual_seed(1)
+    shaken = held.heights + 0.12 * torch.randn(held.heights.shape, generator=generator)
+    spread = 10 ** (3 * torch.rand(held.evidence.shape, generator=generator) - 1.5)
+    return replace(held, heights=shaken, evidence=held.evidence * spread)
+
+
+def assert_alike(mine: Tensor, theirs: Tensor, alike: Tensor | None = None) -> None:
+    """Equal to 1e-5 wherever `alike`, or but for what lies on a threshold."""
+    close = torch.isclose(mine, theirs, rtol=1e-5, atol=1e-5)
+    if alike is not None:
+        close = close[alike]
+    assert (~close).float().mean() <= ON_A_THRESHOLD
+
+
+def test_surfaces_are_those_of_torch(in_torch) -> None:
+    depth, *_, camera = frame(3)
+    mine, theirs = surfaces(depth, camera), in_torch(surfaces, depth, camera)
+    torch.testing.assert_close(mine.points, theirs.points)
+    torch.testing.assert_close(mine.nearest, theirs.nearest, rtol=0, atol=0)
+    assert torch.equal(mine.edge, theirs.edge) and 0 < mine.edge.float().mean() < 1
+    away = (mine.normals - theirs.normals).abs().amax(-1)
+    assert (away > 1e-4).float().mean() <= ON_A_THRESHOLD
+
+
+@pytest.mark.parametrize("step", [2, 5, 8])
+def test_texels_meet_the_same_fate(world: PatchMap, in_torch, step: int) -> None:
+    seen = listed(step)
+    old, batch = world.patches(), torch.arange(2).repeat_interleave(BUDGET)
+    mine = associate(old, batch, old.mean_heights(), seen)
+    theirs = in_torch(associate, old, batch, old.mean_heights(), seen)
+    for name in ("matched", "gone", "filled"):
+        fate = getattr(theirs, name)
+        assert bool(fate.any())
+        assert (getattr(mine, name) != fate).float().mean() <= ON_A_THRESHOLD
+    assert (mine.look.pixel != theirs.look.pixel).float().mean() <= ON_A_THRESHOLD
+    alike = theirs.look.inside & (mine.look.pixel == theirs.look.pixel)
+    assert_alike(mine.heights, theirs.heights, alike)
+    assert_alike(mine.look.z, theirs.look.z, alike)
+    assert_alike(mine.look.uv / SIZE, theirs.look.uv / SIZE, alike)
+
+
+@pytest.mark.parametrize("step", [2, 5, 8])
+def test_patches_change_as_in_torch(world: PatchMap, in_torch, step: int) -> None:
+    seen = listed(step)
+    old, batch = world.patches(), torch.arange(2).repeat_interleave(BUDGET)
+    before = old.heights.clone()
+    mine, explained = integrate(old, batch, old.mean_heights(), seen)
+    theirs, their_pixels = in_torch(integrate, old, batch, old.mean_heights(), seen)
+    assert torch.equal(old.heights, before), "the old patches are left alone"
+    assert not torch.equal(mine.heights, before)
+    assert_alike(mine.heights, theirs.heights)
+    assert_alike(mine.rgb, theirs.rgb)
+    assert_alike(mine.latents, theirs.latents)
+    assert_alike(mine.evidence, theirs.evidence)
+    different = set(explained.tolist()) ^ set(their_pixels.tolist())
+    assert len(different) <= 2 and len(explained) > 100
+
+
+@pytest.mark.parametrize("step", [0, 4, 11])
+def test_a_frame_is_written_as_in_torch(world: PatchMap, in_torch, step: int) -> None:
+    mine, theirs = write_patches(world, *frame(step, seed=2)), in_torch(write_patches, world, *frame(step, seed=2))
+    assert torch.equal(mine.keys().sort(dim=1).values, theirs.keys().sort(dim=1).values)
+    assert torch.equal(mine.finest, theirs.finest)
+    order, their_order = mine.keys().argsort(dim=1), theirs.keys().argsort(dim=1)
+    for name in ("heights", "rgb", "latents", "evidence"):
+        values, their_values = getattr(mine, name), getattr(theirs, name)
+        assert_alike(
+            *(torch.stack([v[row, o[row]] for row in (0, 1)]) for v, o in ((values, order), (their_values, their_order)))
+        )
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_cameras_read_what_they_read_in_torch(world: PatchMap, in_torch, views: int) -> None:
+    values = torch.cat([world.rgb, world.latents], dim=-1)
+    poses = [pose(0.2 * view - 0.5, 0.1, 0.9 * view + row) for row in (0, 1) for view in range(views)]
+    intrinsics = torch.from_numpy(toy_room.intrinsics(SIZE)).expand(2 * views, 3, 3)
+    cameras = Camera(intrinsics, torch.from_numpy(np.stack(poses)), SIZE, SIZE)
+    mine, theirs = read_patches(world, values, cameras), in_torch(read_patches, world, values, cameras)
+    for found, expected in zip(mine, theirs, strict=True):
+        assert found.shape == expected.shape
+        close = torch.isclose(found, expected, rtol=1e-4, atol=1e-4)
+        assert (~close).float().mean() <= 4 * ON_A_THRESHOLD  # a point on a threshold changes four pixels
+    assert float(theirs.visible.mean()) > 0.2 and bool((theirs.visible == 0).any())
+
+
+def test_an_empty_map_shows_nothing() -> None:
+    blank = PatchMap.empty(2, 5, TEXELS, CHANNELS, torch.zeros(()))
+    read = read_patches(blank, blank.latents, frame(0)[-1])
+    assert [t.shape for t in read] == [(2, CHANNELS, SIZE, SIZE), (2, SIZE, SIZE), (2, SIZE, SIZE)]
+    assert all(bool((t == 0).all()) for t in read)
+
+
+def test_results_do_not_depend_on_how_the_work_is_cut(world: PatchMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.cat([world.rgb, world.latents], dim=-1)
+
+    def both() -> tuple[PatchMap, LatentRead]:
+        return write_patches(world, *frame(4)), read_patches(world, values, frame(4)[-1])
+
+    written, read = both()
+    for module in (patch_write_compiled, patch_read_compiled):
+        monkeypatch.setattr(module, "ranges", lambda count: list(pairwise([0, count // 5, count // 2, count])))
+    in_parts, read_in_parts = both()
+    assert all(
+        torch.equal(a, b) for a, b in zip(written.named_tensors().values(), in_parts.named_tensors().values(), strict=True)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(read, read_in_parts, strict=True))
+
+
+def test_gradients_are_left_to_torch(world: PatchMap) -> None:
+    depth, certainty, latents, rgb, camera = frame(4)
+    latents.requires_grad_()
+    written = write_patches(world, depth, certainty, latents, rgb, camera)
+    read = read_patches(written, torch.cat([written.rgb, written.latents], dim=-1), camera)
+    (gradient,) = torch.autograd.grad(read.latents.sum(), [latents])
+    assert bool((gradient != 0).any())
+    with torch.no_grad():
+        served = write_patches(world, depth, certainty, latents, rgb, camera)
+    assert_alike(served.latents, written.latents.detach())
+
+
+def test_only_float32_without_gradients_is_compiled(world: PatchMap) -> None:
+    learned = torch.zeros(3, requires_grad=True)
+    assert compilable(world, torch.zeros(3))
+    assert not compilable(world, torch.zeros(3, dtype=torch.float64))
+    assert not compilable(world, learned)
+    with torch.no_grad():
+        assert compilable(world, learned)
