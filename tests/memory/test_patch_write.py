@@ -177,9 +177,10 @@ def test_pixels_without_certainty_write_nothing():
     rgb, depth = render(HOME)
     latents = torch.zeros(1, 2, 24, 24)
     for world in (nothing(), write(nothing(), HOME)):
-        after = write_patches(world, 0.7 * depth, torch.zeros_like(depth), latents, 1.0 - rgb, HOME)
-        for name, tensor in world.named_tensors().items():
-            assert torch.equal(tensor, after.named_tensors()[name]), name
+        for stretch in (0.7, 1.0, 1.4):  # a surface before what is held, on it, and behind it
+            after = write_patches(world, stretch * depth, torch.zeros_like(depth), latents, 1.0 - rgb, HOME)
+            for name, tensor in world.named_tensors().items():
+                assert torch.equal(tensor, after.named_tensors()[name]), name
     half = torch.where(torch.arange(SIZE) < SIZE // 2, 1e4, 0.0).expand_as(depth)
     world = write_patches(nothing(), depth, half, latents, rgb, HOME)
     u = pixels(world, HOME)[0][..., 0][world.evidence.numpy() > 0]

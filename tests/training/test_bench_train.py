@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ import torch
 from embodied_liftwm.commands import bench_train, stopwatch
 from embodied_liftwm.commands.stopwatch import REST, Stopwatch, watching
 from embodied_liftwm.config import BenchConfig
+from embodied_liftwm.memory import patch_read
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.world_model import liftwm
-from tests.training.small import config, disturb
+from embodied_liftwm.world_model import liftwm_gaussians
+from tests.training.small import SMALL, config, disturb
 
 
 def test_every_moment_belongs_to_the_innermost_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +38,11 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
-def test_watching_changes_no_gradient_and_is_undone(data: Path, tmp_path: Path) -> None:
-    plain, watched = (Trainer(config(data, tmp_path)) for _ in range(2))
-    rasterize, own = liftwm.rasterize, set(vars(watched.model))
+@pytest.mark.parametrize("memory", ["patches", "gaussians"])
+def test_watching_changes_no_gradient_and_is_undone(data: Path, tmp_path: Path, memory: Literal["patches", "gaussians"]):
+    settings = config(data, tmp_path, model=replace(SMALL, memory=memory))
+    plain, watched = (Trainer(settings) for _ in range(2))
+    before, own = (liftwm_gaussians.rasterize, patch_read.read_placed), set(vars(watched.model))
     with watching(watched) as watch:
         found = gradients(watched)
         spent = watch.lap()
@@ -53,7 +58,7 @@ def test_watching_changes_no_gradient_and_is_undone(data: Path, tmp_path: Path) 
     ):
         assert spent[stage] > 0, stage
     assert spent["optimiser"] == spent["checkpoints"] == 0
-    assert liftwm.rasterize is rasterize and set(vars(watched.model)) == own
+    assert (liftwm_gaussians.rasterize, patch_read.read_placed) == before and set(vars(watched.model)) == own
     assert "forward" not in vars(watched.learner.objective)
 
 
