@@ -25,13 +25,12 @@ def pixel_depth(depth: Tensor, rgb: Tensor) -> Tensor:
     """
     stride = rgb.shape[-1] // depth.shape[-1]
     cells = torch.cat([depth.unsqueeze(1), F.avg_pool2d(rgb, stride)], dim=1)
-    around = F.pad(cells, (1, 1, 1, 1), mode="replicate")
-    height, width = depth.shape[-2:]
+    around = F.interpolate(F.pad(cells, (1, 1, 1, 1), mode="replicate"), scale_factor=float(stride), mode="nearest")
+    height, width = rgb.shape[-2:]
     best, chosen = torch.full_like(rgb[:, 0], torch.inf), torch.zeros_like(rgb[:, 0])
     for down in (1, 0, 2):  # the pixel's own cell first: it wins a tie
         for across in (1, 0, 2):
-            moved = around[..., down : down + height, across : across + width]
-            candidate = F.interpolate(moved, scale_factor=float(stride), mode="nearest")
+            candidate = around[..., down * stride : down * stride + height, across * stride : across * stride + width]
             price = (candidate[:, 1:] - rgb).abs().mean(1) + NEARNESS * (abs(down - 1) + abs(across - 1))
             better = price < best
             best, chosen = torch.where(better, price, best), torch.where(better, candidate[:, 0], chosen)
