@@ -194,13 +194,19 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Adam's moments as named tensors."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, slot in state.items() for name, value in slot.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value).contiguous() for index, slot in state.items() for name, value in slot.items()
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`."""
     slots: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         index, _, field = name.partition(".")
-        slots.setdefault(int(index), {})[field] = tensor
+        like = parameters[int(index)]
+        slots.setdefault(int(index), {})[field] = (
+            torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        )  # in the parameter's own order of memory
     optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})

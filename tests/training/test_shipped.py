@@ -44,7 +44,7 @@ def test_an_exported_model_is_loaded_by_name_with_the_runs_weights(run: Path, pl
 def test_a_folder_of_that_name_comes_first(run: Path, place: Path) -> None:
     export(run, place / "tiny", "card")
     near = export(run, Path("tiny"), "card")
-    changed = {name: torch.zeros_like(tensor) for name, tensor in weights(run).items()}
+    changed = {name: torch.zeros(tensor.shape) for name, tensor in weights(run).items()}
     from safetensors.torch import save_file
 
     save_file(changed, near / "model.safetensors")
