@@ -1,6 +1,6 @@
 """When compiled kernels write and read patch maps, and what their callers share.
 
-The torch code of `patch_write` and `patch_read` is the reference, and runs wherever a gradient or an accelerator is wanted; its
+The torch code of `patch_frame`, `patch_integrate` and `patch_read` is the reference, and runs wherever a gradient or an accelerator is wanted; its
 no-gradient parts are compiled in training too.
 """
 

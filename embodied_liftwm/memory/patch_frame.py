@@ -48,6 +48,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera, finest: Tensor) -> Frame:
+    """Prepare a frame a row for writing; `finest` [B] is the least level of new patches, the rest as of `write_patches`."""
     shown = surfaces(depth, camera)
     footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
     allocated = torch.maximum(footprint, texel_m(finest, footprint)[:, None, None])
