@@ -1,4 +1,4 @@
-"""The no-gradient parts of `patch_frame` and `patch_integrate` on a CPU: calls of the compiled kernels, shared among threads."""
+"""The no-gradient parts of `patch_frame` and `patch_integrate` on a CPU: compiled kernels, shared among threads."""
 
 from __future__ import annotations
 
