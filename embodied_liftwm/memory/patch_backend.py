@@ -1,7 +1,7 @@
 """When compiled kernels write and read patch maps, and what their callers share.
 
-The torch code of `patch_frame`, `patch_integrate` and `patch_read` is the reference, and runs wherever a gradient or an accelerator
-is wanted; its no-gradient parts are compiled in training too.
+The torch code of `patch_frame`, `patch_integrate` and `patch_read` is the reference, and runs wherever a gradient or an
+accelerator is wanted; its no-gradient parts are compiled in training too.
 """
 
 from __future__ import annotations
