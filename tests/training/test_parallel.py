@@ -75,6 +75,7 @@ def test_two_processes_continue_where_they_were_stopped_and_agree_on_the_clock(
     for said in (first, second):
         assert said["average"] == [[[0.5] * 3] * 2, [0.0, 1.5, 3.0, 4.5]]
         assert said["from_first"] == 0.1
+        assert not [name for name in said["threads"] if "gloo" in name], "the group's threads outlive it"
 
 
 def test_a_process_alone_exchanges_nothing() -> None:

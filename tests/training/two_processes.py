@@ -25,13 +25,14 @@ def main(data: Path, resumed: Path, timed: Path, out: Path) -> None:
         by_clock.fit()
         tensors = [torch.full((2, 3), float(processes.rank)), torch.arange(4.0) * (1 + processes.rank)]
         processes.average(tensors)
-        said = {
+        said: dict[str, object] = {
             "rank": processes.rank,
             "step": by_clock.step,
             "seconds": by_clock.seconds,
             "average": [tensor.tolist() for tensor in tensors],
             "from_first": processes.from_first(0.1 + processes.rank),
         }
+    said["threads"] = sorted((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
     (out / f"{processes.rank}.json").write_text(json.dumps(said))
 
 
