@@ -100,8 +100,8 @@ def torchrun_processes(device: str) -> Iterator[Processes]:
     kind = torch.device(device)
     if kind.type == "cuda":
         _take_gpu(kind, int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    # Optimisers import it sooner or later. Imported beside a process group, it holds on to the group, whose threads then outlive
-    # `destroy_process_group` and may abort the interpreter while it shuts down.
+    # Optimisers import it sooner or later. Imported beside a process group it holds on to the group, whose threads then
+    # outlive `destroy_process_group` and may abort the interpreter while that shuts down.
     importlib.import_module("torch._dynamo")
     with _lost_processes():
         dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=TIMEOUT)
