@@ -104,6 +104,7 @@ class ModelConfig:
     max_depth_m: float = 10.0  # the farthest of them, metres
     min_depth_m: float = 0.15  # and the nearest
     stereo_sources: int = 6  # recent frames that depth is triangulated with; 0 for monocular depth alone
+    learned_fusion: bool = True  # learn what a look at a texel counts, and tell the decoder how sure the map is
     frame_moves_depth: bool = False  # let the splatted image move depth: where no term on several views does
     epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 

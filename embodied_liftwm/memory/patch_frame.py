@@ -106,3 +106,12 @@ def _slope(points: Tensor, dim: int) -> Tensor:
     first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
     before, after = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
     return torch.where(before.square().sum(-1, keepdim=True) < after.square().sum(-1, keepdim=True), before, after)
+
+
+def cell_of(pixel: Tensor, frame: Frame) -> Tensor:
+    """The cell of latents that pixels of the list, int64 of any shape, belong to. int64"""
+    width, height = frame.camera.width, frame.camera.height
+    inner = pixel % (width * height)
+    columns, rows = width // frame.stride, height // frame.stride
+    cell = (inner // width // frame.stride) * columns + inner % width // frame.stride
+    return pixel // (width * height) * (columns * rows) + cell

@@ -1,7 +1,7 @@
 """Texels of a patch map meet a frame: which are what their pixel sees, which are gone, and which empty ones can be filled.
 
 A texel that falls onto a pixel at the depth the pixel shows, as far as both can tell, *is* what the pixel sees; the two are
-averaged, weighted by evidence, as a Kalman filter would. One that hangs in front of the surface which the pixels around see
+averaged, weighted by evidence (`fusion`). One that hangs in front of the surface which the pixels around see
 through it is gone; so is one that is now seen from much closer, for finer patches take its place. Empty texels are filled where
 the frame shows a surface in their column of space.
 """
@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion
 from embodied_liftwm.memory.patch_backend import compilable
-from embodied_liftwm.memory.patch_frame import Frame
+from embodied_liftwm.memory.patch_frame import Frame, cell_of
 from embodied_liftwm.memory.patch_map import Patches, along, side_of, texel_m, texel_points
 
 GATE_SIGMAS = 2.0
 """Two depths are one when they differ by less than this many of their joint standard deviations,"""
 GATE_RANGE = (0.03, 0.1)
 """but in any case when they differ by less than the first share of the depth, and never by more than the second."""
-MAX_EVIDENCE_RATIO = 8.0
-"""Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
 COARSE = 2.5
 """A texel so much larger than those that its pixel would allocate gives way to them; a pixel fills none smaller by as much."""
 FILL_GATE = 0.03
@@ -34,8 +33,6 @@ FACING_COSINE = 0.5
 """A patch takes no surface that is turned away further from its direction."""
 SETTLE = 3
 """Iterations by which an empty texel finds the surface in its column."""
-LEAST_EVIDENCE = 1e-6
-"""Evidence below which variances grow no further, 1/m^2."""
 NEAR_M = 0.05
 
 
@@ -58,7 +55,14 @@ class Association(NamedTuple):
     filled: Tensor  # [R, M] bool: empty ones that meet a surface
 
 
-def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple[Patches, Tensor]:
+class Update(NamedTuple):
+    """How R x M texels take in a frame."""
+
+    share: Tensor  # [R, M] in [0, 1]: of what is seen, in what they become; 0 where they stay as they are
+    evidence: Tensor  # [R, M] 1/m^2, afterwards
+
+
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: KalmanFusion) -> tuple[Patches, Tensor]:
     """Update, empty and fill the texels of R patches.
 
     Args:
@@ -66,36 +70,44 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple
         batch: the row of the frame that each of them looks at. [R]
         guess: height at which empty texels begin to look for the surface. [R] metres
         frame: what is seen.
+        fusion: what a look counts.
 
     Returns:
         The patches after the frame, and the pixels that they explain. [K] int64
     """
-    if compilable(*old, frame.depth, frame.certainty, frame.rgb, frame.latents, frame.camera):
+    found = associate(old, batch, guess, frame)
+    update = _update(old, found, frame, fusion)
+    explained = found.look.pixel[found.matched | found.filled]
+    if compilable(*old, *update, frame.depth, frame.rgb, frame.latents, frame.camera):
         from embodied_liftwm.memory import patch_write_compiled
 
-        return patch_write_compiled.integrate(old, batch, guess, frame)
-    return reference_integrate(old, batch, guess, frame)
+        return patch_write_compiled.blend(old, batch, found, update, frame), explained
+    return reference_blend(old, batch, found, update, frame), explained
 
 
-def reference_integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> tuple[Patches, Tensor]:
-    """`integrate` in torch, but for what needs no gradient."""
-    heights, look, matched, gone, filled = associate(old, batch, guess, frame)
-    points = texel_points(old.cells, old.faces, old.levels, heights)
-    certainty = frame.certainty[look.pixel]
-    weight = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * certainty)
-    share = torch.where(matched, certainty / (certainty + weight).clamp_min(1e-9), filled.to(certainty))
-    evidence = torch.where(matched, certainty + weight, torch.where(filled, certainty, old.evidence))
+def _update(old: Patches, found: Association, frame: Frame, fusion: KalmanFusion) -> Update:
+    """Shares and evidence, as the fusion weighs what is seen."""
+    seen, kept = fusion(old, found, frame)
+    changed = found.matched | found.filled
+    total = seen + kept
+    evidence = torch.where(changed, total, torch.where(found.gone, 0.0, old.evidence))
+    return Update(torch.where(changed, seen / total.clamp_min(LEAST_EVIDENCE), 0.0), evidence)
+
+
+def reference_blend(old: Patches, batch: Tensor, found: Association, update: Update, frame: Frame) -> Patches:
+    """The patches after an update, in torch."""
+    look, share = found.look, update.share
+    points = texel_points(old.cells, old.faces, old.levels, found.heights)
 
     def blend(mine: Tensor, theirs: Tensor) -> Tensor:
         return mine + (share if mine.dim() == 2 else share[..., None]) * (theirs - mine)
 
-    new = old._replace(
+    return old._replace(
         heights=blend(old.heights, _observed_heights(old.faces, points, look, batch, frame)),
         rgb=blend(old.rgb, _colours(look, batch, frame)),
-        latents=blend(old.latents, frame.latents[_cell(look, batch, frame)]),
-        evidence=torch.where(gone, 0.0, evidence),
+        latents=blend(old.latents, frame.latents[cell_of(look.pixel, frame)]),
+        evidence=update.evidence,
     )
-    return new, look.pixel[matched | filled]
 
 
 @torch.no_grad()
@@ -188,12 +200,3 @@ def _colours(look: Look, batch: Tensor, frame: Frame) -> Tensor:
     upper, lower = (torch.lerp(frame.rgb[r + columns[0]], frame.rgb[r + columns[1]], share[..., 0, :]) for r in rows)
     smooth = torch.lerp(upper, lower, share[..., 1, :])
     return torch.where(frame.edge[look.pixel][..., None], frame.rgb[look.pixel], smooth)
-
-
-def _cell(look: Look, batch: Tensor, frame: Frame) -> Tensor:
-    """The cell of latents that each texel falls into. [R, M] int64"""
-    width, height = frame.camera.width, frame.camera.height
-    inner = look.pixel % (width * height)
-    columns, rows = width // frame.stride, height // frame.stride
-    cell = (inner // width // frame.stride) * columns + inner % width // frame.stride
-    return look.pixel // (width * height) * (columns * rows) + cell

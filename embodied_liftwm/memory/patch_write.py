@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory.fusion import KalmanFusion
 from embodied_liftwm.memory.patch_coarsen import add_coarsened
 from embodied_liftwm.memory.patch_frame import Frame, frame_of
 from embodied_liftwm.memory.patch_integrate import FILL_REACH, integrate
@@ -37,7 +38,15 @@ MIN_PIXELS, MIN_TEXELS = 8, 6
 """Unexplained pixels that allocate a patch, and texels without which it is not kept."""
 
 
-def write_patches(world: PatchMap, depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera) -> PatchMap:
+def write_patches(
+    world: PatchMap,
+    depth: Tensor,
+    certainty: Tensor,
+    latents: Tensor,
+    rgb: Tensor,
+    camera: Camera,
+    fusion: KalmanFusion | None = None,
+) -> PatchMap:
     """Write one frame a row into the map.
 
     Args:
@@ -47,20 +56,21 @@ def write_patches(world: PatchMap, depth: Tensor, certainty: Tensor, latents: Te
         latents: what the encoder says of each cell. [B, D, h, w] with H = h * stride
         rgb: the frames in [0, 1]. [B, 3, H, W]
         camera: the cameras that saw them.
+        fusion: what a look at a texel counts against what is remembered; `KalmanFusion` if None.
 
     Returns:
         The map after the frame; differentiable in depth and latents, not in which texel is which pixel.
     """
-    frame = frame_of(depth, certainty, latents, rgb, camera, world.finest)
-    world, explained = _update(world, frame)
-    return _allocate(world, frame, explained)
+    frame, fusion = frame_of(depth, certainty, latents, rgb, camera, world.finest), fusion or KalmanFusion()
+    world, explained = _update(world, frame, fusion)
+    return _allocate(world, frame, explained, fusion)
 
 
-def _update(world: PatchMap, frame: Frame) -> tuple[PatchMap, Tensor]:
+def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchMap, Tensor]:
     """Take the frame into the patches in view. Also returns which pixels are explained. [B, H, W] bool"""
     rows = _in_view(world, frame.camera)
     old = world.patches().take(rows)
-    new, pixels = integrate(old, rows // world.faces.shape[1], old.mean_heights().detach(), frame)
+    new, pixels = integrate(old, rows // world.faces.shape[1], old.mean_heights().detach(), frame, fusion)
     explained = torch.zeros_like(frame.footprint).index_fill(0, pixels, 1.0)
     camera = frame.camera
     explained = explained.view(-1, 1, camera.height, camera.width)
@@ -92,7 +102,7 @@ def _in_view(world: PatchMap, camera: Camera) -> Tensor:
     return (inside & (z > -reach) & world.occupied).flatten().nonzero().squeeze(1)
 
 
-def _allocate(world: PatchMap, frame: Frame, explained: Tensor) -> PatchMap:
+def _allocate(world: PatchMap, frame: Frame, explained: Tensor, fusion: KalmanFusion) -> PatchMap:
     """Add patches for the pixels that nothing explains."""
     with torch.no_grad():
         keys, guess = _wanted(world, frame, explained)
@@ -104,7 +114,7 @@ def _allocate(world: PatchMap, frame: Frame, explained: Tensor) -> PatchMap:
     blank = frame.depth.new_zeros(len(batch), texels)
     colours, latents = (blank.new_zeros(len(batch), texels, c) for c in (3, channels))
     empty = Patches(cells, faces, levels, blank, colours, latents, blank)
-    new, _ = integrate(empty, batch, guess[batch, nth], frame)
+    new, _ = integrate(empty, batch, guess[batch, nth], frame, fusion)
     kept = ((new.evidence > 0).sum(1) >= MIN_TEXELS).nonzero().squeeze(1)
     return _insert(world, new.take(kept), batch[kept])
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory import patch_frame, patch_integrate, patch_write_kernels
+from embodied_liftwm.memory import fusion, patch_frame, patch_integrate, patch_write_kernels
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_map import Patches, texel_m
-from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Pixels, Rules, Sights, Texels
+from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Change, Content, Pixels, Rules, Sights, Texels
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
@@ -32,8 +32,7 @@ def _rules(dtype: np.dtype) -> Rules:
         fill_gate=patch_integrate.FILL_GATE,
         fill_reach=patch_integrate.FILL_REACH,
         facing_cosine=patch_integrate.FACING_COSINE,
-        max_evidence_ratio=patch_integrate.MAX_EVIDENCE_RATIO,
-        least_evidence=patch_integrate.LEAST_EVIDENCE,
+        least_evidence=fusion.LEAST_EVIDENCE,
     )
     return as_scalars(rules, dtype)
 
@@ -67,27 +66,31 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
 
 def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> patch_integrate.Association:
     """`patch_integrate.associate`."""
-    sights = _associate(_texels(old, batch, guess), _pixels(frame))
-    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
+    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in _associate(old, batch, guess, frame))
     look = patch_integrate.Look(pixel, uv, z, inside)
     return patch_integrate.Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
 
 
-def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> tuple[Patches, Tensor]:
-    """`patch_integrate.integrate`, without gradients."""
-    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents", "evidence")})
-    texels, pixels = _texels(new, batch, guess), _pixels(frame)
-    sights = _associate(texels, pixels)
-    rules = _rules(texels.heights.dtype)
+def blend(
+    old: Patches, batch: Tensor, found: patch_integrate.Association, update: patch_integrate.Update, frame: patch_frame.Frame
+) -> Patches:
+    """`patch_integrate.reference_blend`, without gradients."""
+    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents")}, evidence=update.evidence)
+    look = found.look
+    given = Change(*arrays(found.heights, look.pixel, look.uv, look.z, update.share))
+    content = Content(*arrays(old.faces, batch, new.heights, new.rgb, new.latents))
+    pixels = _pixels(frame)
+    rules = _rules(content.heights.dtype)
 
-    def blend(first: int, end: int) -> None:
-        patch_write_kernels.blend(texels, pixels, sights, rules, first, end)
+    def change(first: int, end: int) -> None:
+        patch_write_kernels.blend(content, pixels, given, rules, first, end)
 
-    for_each(blend, ranges(len(batch)))
-    return new, torch.from_numpy(sights.pixel[(sights.fate == MATCHED) | (sights.fate == FILLED)])
+    for_each(change, ranges(len(batch)))
+    return new
 
 
-def _associate(texels: Texels, pixels: Pixels) -> Sights:
+def _associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> Sights:
+    texels, pixels = _texels(old, batch, guess), _pixels(frame)
     shape, dtype = texels.heights.shape, texels.heights.dtype
     sights = Sights(
         heights=np.empty(shape, dtype),
@@ -108,8 +111,7 @@ def _associate(texels: Texels, pixels: Pixels) -> Sights:
 
 def _texels(patches: Patches, batch: Tensor, guess: Tensor) -> Texels:
     sizes = texel_m(patches.levels, patches.heights)
-    content = (patches.heights, patches.rgb, patches.latents, patches.evidence)
-    return Texels(*arrays(patches.cells, patches.faces, sizes, batch, guess, *content))
+    return Texels(*arrays(patches.cells, patches.faces, sizes, batch, guess, patches.heights, patches.evidence))
 
 
 def _pixels(frame: patch_frame.Frame) -> Pixels:

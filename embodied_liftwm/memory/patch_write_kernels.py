@@ -43,7 +43,6 @@ class Rules(NamedTuple):
     fill_gate: Any
     fill_reach: Any
     facing_cosine: Any
-    max_evidence_ratio: Any
     least_evidence: Any
 
 
@@ -56,9 +55,27 @@ class Texels(NamedTuple):
     batch: np.ndarray  # [R] int64 row of the frame
     guess: np.ndarray  # [R] metres
     heights: np.ndarray  # [R, M]
+    evidence: np.ndarray  # [R, M]
+
+
+class Content(NamedTuple):
+    """What `blend` changes of R patches of M texels."""
+
+    faces: np.ndarray  # [R] int64
+    batch: np.ndarray  # [R] int64 row of the frame
+    heights: np.ndarray  # [R, M]
     rgb: np.ndarray  # [R, M, 3]
     latents: np.ndarray  # [R, M, D]
-    evidence: np.ndarray  # [R, M]
+
+
+class Change(NamedTuple):
+    """Where R x M texels are seen, and how much of it they take: see `Look` and `Update`."""
+
+    heights: np.ndarray  # [R, M] settled
+    pixel: np.ndarray  # [R, M] int64
+    uv: np.ndarray  # [R, M, 2]
+    z: np.ndarray  # [R, M]
+    share: np.ndarray  # [R, M]
 
 
 class Pixels(NamedTuple):
@@ -264,8 +281,8 @@ def _meets(height, low, edge, size, z, face, pixel, frame, rules):
 
 
 @compiled
-def blend(texels, frame, found, rules, first, end):
-    """Change the texels of patches first..end, in place, as `associate` found that they should."""
+def blend(texels, frame, change, rules, first, end):
+    """Change the texels of patches first..end, in place, by their shares of what is seen."""
     inner = frame.height * frame.width
     columns = frame.width // frame.stride
     cells = columns * (frame.height // frame.stride)
@@ -273,22 +290,13 @@ def blend(texels, frame, found, rules, first, end):
         row, axis = texels.batch[r], texels.faces[r] // 2
         eye = frame.eyes[row, axis]
         for m in range(texels.heights.shape[1]):
-            fate = found.fate[r, m]
-            if fate == GONE:
-                texels.evidence[r, m] = _ZERO
-            if fate != MATCHED and fate != FILLED:
+            share = change.share[r, m]
+            if not share > _ZERO:
                 continue
-            pixel = found.pixel[r, m]
-            certainty = frame.certainty[pixel]
-            share, evidence = _ONE, certainty
-            if fate == MATCHED:
-                weight = min(texels.evidence[r, m], rules.max_evidence_ratio * certainty)
-                evidence = certainty + weight
-                share = certainty / evidence
-            texels.evidence[r, m] = evidence
-            seen = eye + (found.heights[r, m] - eye) * frame.depth[pixel] / max(found.z[r, m], rules.near_m)
+            pixel = change.pixel[r, m]
+            seen = eye + (change.heights[r, m] - eye) * frame.depth[pixel] / max(change.z[r, m], rules.near_m)
             texels.heights[r, m] += share * (seen - texels.heights[r, m])
-            _blend_colour(texels.rgb[r, m], found.uv[r, m], pixel, share, frame)
+            _blend_colour(texels.rgb[r, m], change.uv[r, m], pixel, share, frame)
             y, x = pixel % inner // frame.width, pixel % frame.width
             cell = row * cells + y // frame.stride * columns + x // frame.stride
             for d in range(texels.latents.shape[2]):

@@ -37,14 +37,14 @@ class SplatDecoder(nn.Module):
     def __init__(self, config: ModelConfig, image_size: int) -> None:
         super().__init__()
         self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
-        inputs = 3 + config.latent_dim + 2 + 4
+        inputs = 3 + config.latent_dim + 2 + 4 + config.learned_fusion
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
         self.head = nn.Conv2d(config.width, 4 * 7, 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, features: Tensor, alpha: Tensor, depth: Tensor, camera: Camera) -> Decoded:
+    def forward(self, features: Tensor, alpha: Tensor, depth: Tensor, camera: Camera, doubt: Tensor | None = None) -> Decoded:
         """Decode.
 
         Args:
@@ -52,13 +52,15 @@ class SplatDecoder(nn.Module):
             alpha: how much was splatted. [B, H, W]
             depth: alpha-premultiplied z-depth in metres. [B, H, W]
             camera: the camera to render.
+            doubt: of where it is, times alpha; only where fusion is learned. [B, 1, H, W]
         """
         low, high = self.log_range
         alpha = alpha.unsqueeze(1)
         mean_depth = depth.unsqueeze(1) / alpha.clamp_min(1e-3)
         log_depth = mean_depth.clamp(math.exp(low), math.exp(high)).log()
         known = (log_depth - low) / (high - low) * (alpha > 1e-2)
-        inputs = torch.cat([features, alpha, known, ray_channels(camera)], dim=1)
+        told = [features, alpha, known, ray_channels(camera)]
+        inputs = torch.cat(told if doubt is None else [*told, doubt], dim=1)
         x = self.trunk(self.stem(F.pixel_unshuffle(inputs, 2)))
         out = F.pixel_shuffle(self.head(F.silu(x)), 2)
         imagined_depth = torch.exp(low + (high - low) * torch.sigmoid(out[:, 3:4] + 1.0))

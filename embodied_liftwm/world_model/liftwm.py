@@ -17,6 +17,7 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.geometry.plane_sweep import Sweep
+from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
 from embodied_liftwm.memory.patch_map import PatchMap, texel_m
@@ -51,6 +52,7 @@ class Splatted(NamedTuple):
     """What B * V cameras see of the map."""
 
     features: Tensor  # [B * V, 3 + D, H, W] colours and latents, times alpha
+    doubt: Tensor  # [B * V, 1, H, W] of where it is, about 0 at 5 cm, times alpha
     alpha: Tensor  # [B * V, H, W] in [0, 1]: how much of a pixel is covered
     depth: Tensor  # [B * V, H, W] z-depth in metres, times alpha
 
@@ -74,6 +76,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         super().__init__(config, shapes, summary_dim=self.CODE + self.GOAL_FEATURES)
         self.encoder = Encoder(config, shapes.image_size)
         self.decoder = SplatDecoder(config, shapes.image_size)
+        self.fusion = LearnedFusion() if config.learned_fusion else KalmanFusion()
         self.log_memory_noise = nn.Parameter(torch.tensor(0.3).log())  # of a latent that is seen again
         self.summary = nn.Sequential(nn.Linear(self.GRID_CHANNELS * GRID_CELLS**2, 64), nn.SiLU(), nn.Linear(64, self.CODE))
 
@@ -121,7 +124,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         footprint = depth / camera.intrinsics[:, None, None, 0, 0]
         certainty = 1.0 / (footprint.square() + (depth * spread).square())
         certainty = torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
-        return write_patches(world, depth, certainty, encoding.latents, observation.rgb, camera)
+        return write_patches(world, depth, certainty, encoding.latents, observation.rgb, camera, self.fusion)
 
     def pixel_depth(self, encoding: Encoding, observation: Observation) -> Tensor:
         """Depth of every pixel of a frame. [B, H, W] metres"""
@@ -129,7 +132,8 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
     def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
         splatted = self.splat(state.world, cameras)
-        decoded = self.decoder(splatted.features, splatted.alpha, splatted.depth, cameras)
+        doubt = splatted.doubt if self.config.learned_fusion else None
+        decoded = self.decoder(splatted.features, splatted.alpha, splatted.depth, cameras, doubt)
         return Rendering(decoded, _known(decoded.seen), splatted.features[:, 3:])
 
     def latent_prior(self, state: LiftWMState, camera: Camera) -> DiagonalGaussian:
@@ -142,8 +146,9 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
     def splat(self, world: Any, cameras: Camera) -> Splatted:
         """What cameras see of the map, V a row."""
-        read = read_patches(world, torch.cat([world.rgb, world.latents], dim=-1), cameras)
-        return Splatted(read.latents * read.visible.unsqueeze(1), read.visible, read.depths * read.visible)
+        read = read_patches(world, values_of(world), cameras)
+        features = read.latents * read.visible.unsqueeze(1)
+        return Splatted(features[:, :-1], features[:, -1:], read.visible, read.depths * read.visible)
 
     def primitives(self, state: LiftWMState) -> tuple[Tensor, Tensor, Tensor]:
         """What stands in the first row's map, to draw or export: points [K, 3] m, rgb [K, 3], opacities [K]."""
@@ -166,6 +171,12 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         ahead, left, up = _egocentric(found.means, state.ego.world_from_camera).unbind(-1)
         grid = _birds_eye(found, ahead, left, up)
         return torch.cat([self.summary(grid), _goal_features(found.goal_mass, ahead, left)], dim=-1)
+
+
+def values_of(world: Any) -> Tensor:
+    """What a decoder reads of each primitive or texel: colour, latent, and the doubt that is left. [B, ..., 3 + D + 1]"""
+    doubt = -0.25 * world.evidence.clamp_min(LEAST_EVIDENCE).log() + 1.5
+    return torch.cat([world.rgb, world.latents, doubt.unsqueeze(-1)], dim=-1)
 
 
 def _known(seen: Tensor | None) -> Tensor:

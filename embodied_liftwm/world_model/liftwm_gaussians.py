@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from embodied_liftwm.gaussians.rasterize import rasterize
@@ -17,7 +16,7 @@ from embodied_liftwm.memory.gaussian_map import GaussianMap
 from embodied_liftwm.memory.lift import lift
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.encoder import Encoding
-from embodied_liftwm.world_model.liftwm import Landmarks, LiftWM, LiftWMState, Splatted, goal_likeness
+from embodied_liftwm.world_model.liftwm import Landmarks, LiftWM, LiftWMState, Splatted, goal_likeness, values_of
 
 
 class GaussianLiftWM(LiftWM):
@@ -44,7 +43,7 @@ class GaussianLiftWM(LiftWM):
             world.quats,
             world.scales,
             world.opacities,
-            torch.cat([world.rgb, world.latents], dim=-1),
+            values_of(world),
             inverse_pose(cameras.world_from_camera).unflatten(0, (batch_size, views)),
             cameras.intrinsics.unflatten(0, (batch_size, views)),
             cameras.width,
@@ -52,7 +51,8 @@ class GaussianLiftWM(LiftWM):
             validate=False,
         )
         alpha, depth = (x.flatten(0, 1).squeeze(-1) for x in (splat.alphas, splat.depths))
-        return Splatted(splat.features.flatten(0, 1).permute(0, 3, 1, 2), alpha, depth)
+        features = splat.features.flatten(0, 1).permute(0, 3, 1, 2)
+        return Splatted(features[:, :-1], features[:, -1:], alpha, depth)
 
     def primitives(self, state: LiftWMState) -> tuple[Tensor, Tensor, Tensor]:
         world = state.world

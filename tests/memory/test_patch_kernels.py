@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.memory import patch_frame, patch_integrate, patch_read, patch_read_compiled, patch_write_compiled
+from embodied_liftwm.memory.fusion import LearnedFusion
 from embodied_liftwm.memory.latent_read import LatentRead
 from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_frame import Frame, frame_of, surfaces
@@ -40,6 +41,15 @@ def in_torch(monkeypatch: pytest.MonkeyPatch):
             return function(*arguments)
 
     return call
+
+
+def opinionated() -> LearnedFusion:
+    """A fusion that no longer multiplies by one."""
+    torch.manual_seed(0)
+    fusion = LearnedFusion()
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return fusion
 
 
 def pose(x: float, y: float, yaw: float) -> np.ndarray:
@@ -122,8 +132,10 @@ def test_patches_change_as_in_torch(world: PatchMap, in_torch, step: int) -> Non
     seen = listed(step)
     old, batch = world.patches(), torch.arange(2).repeat_interleave(BUDGET)
     before = old.heights.clone()
-    mine, explained = integrate(old, batch, old.mean_heights(), seen)
-    theirs, their_pixels = in_torch(integrate, old, batch, old.mean_heights(), seen)
+    fusion = opinionated()
+    with torch.no_grad():
+        mine, explained = integrate(old, batch, old.mean_heights(), seen, fusion)
+        theirs, their_pixels = in_torch(integrate, old, batch, old.mean_heights(), seen, fusion)
     assert torch.equal(old.heights, before), "the old patches are left alone"
     assert not torch.equal(mine.heights, before)
     assert_alike(mine.heights, theirs.heights)
