@@ -57,9 +57,13 @@ class LearnedFusion(KalmanFusion):
     def forward(self, old: Patches, found: Association, frame: Frame) -> Weights:
         weights = super().forward(old, found, frame)
         patch, texel = found.matched.nonzero(as_tuple=True)
-        factors = (LARGEST_LOG_FACTOR * torch.tanh(self.compare(compare(old, found, frame, patch, texel)))).exp()
+        factors = self.factors(compare(old, found, frame, patch, texel))
         place = patch, texel
         return Weights(*(w.index_put(place, w[place] * f) for w, f in zip(weights, factors.unbind(-1), strict=True)))
+
+    def factors(self, features: Tensor) -> Tensor:
+        """By what the evidences seen and kept are multiplied: [K, 8] as `compare` gives them -> [K, 2]"""
+        return (LARGEST_LOG_FACTOR * torch.tanh(self.compare(features))).exp()
 
 
 def compare(old: Patches, found: Association, frame: Frame, patch: Tensor, texel: Tensor) -> Tensor:
