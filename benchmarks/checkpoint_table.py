@@ -28,7 +28,7 @@ CONTEXT, VIEWS, RESAMPLES = 48, 8, 1000
 BUDGETS = (64, 128, 256, 1024)
 SHOWN = (
     "psnr_seen", "psnr", "ssim_seen", "depth_rmse_seen_m", "depth_rmse_seen_rel", "abs_rel_seen", "epipolar_px",
-    "normal_deg_seen", "persistence", "persistence_floor",
+    "normal_deg_seen", "seen_share", "seen_predicted", "seen_brier", "seen_ece", "persistence", "persistence_floor",
 )  # fmt: skip
 
 

@@ -283,6 +283,7 @@ def result_tables(metrics: dict[str, Any]) -> list[Table]:
     labels = labels_of(metrics["models"])
     parts = (
         ("novel views", metrics.get("views"), labels, (*tables.VIEW_COLUMNS[:2], tables.VIEW_COLUMNS[4])),
+        ("calibration of seen", metrics.get("views"), labels, tables.CALIBRATION_COLUMNS[:3]),
         ("persistence", metrics.get("persistence"), labels, tables.PERSISTENCE_COLUMNS[:3]),
         ("navigation", metrics.get("navigation", {}).get("agents"), tables.AGENTS, tables.NAVIGATION_COLUMNS[:3]),
     )

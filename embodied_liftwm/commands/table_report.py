@@ -37,6 +37,7 @@ WIDE = 132
 TITLES = {
     "images": "novel views",
     "geometry": "depth and normals of novel views",
+    "calibration": "calibration of seen",
     "persistence": "persistence, by steps since last seen",
 }
 

@@ -9,6 +9,8 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 58
+LARGEST_MARK = 14.0
+"""Radius of the mark of all cases in a reliability diagram."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,30 @@ def line_chart(lines: Sequence[tuple[Series, Sequence[float]]], x_label: str, y_
         path = " ".join(f"{LEFT + x / right * (WIDTH - LEFT - RIGHT):.1f},{_y(y, low, high):.1f}" for x, y in pairs)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"/>')
     return _figure(parts, [line for line, _ in lines])
+
+
+def reliability_chart(curves: Sequence[tuple[Series, Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> str:
+    """What came true over what was forecast, with intervals; a calibrated forecast lies on the diagonal.
+
+    Args:
+        curves: each series with its x values and the share of all cases behind each point, which is the area of its mark.
+        x_label: of the forecast. [0, 1]
+        y_label: of the share that came true. [0, 1]
+    """
+    wide = WIDTH - LEFT - RIGHT
+    parts = [_y_axis(0.0, 1.0, y_label), _text(LEFT + wide / 2, HEIGHT - BOTTOM + 40, x_label, "note")]
+    parts += [_text(LEFT + tick * wide, HEIGHT - BOTTOM + 20, f"{tick:g}") for tick in _ticks(0.0, 1.0)]
+    ends = f'x1="{LEFT}" y1="{_y(0.0, 0.0, 1.0):.1f}" x2="{LEFT + wide}" y2="{_y(1.0, 0.0, 1.0):.1f}"'
+    parts.append(f'<line class="diagonal" {ends} stroke="var(--soft)" stroke-dasharray="5 4"/>')
+    for line, at, shares in curves:
+        points = [(LEFT + x * wide, _y(float(y or 0.0), 0.0, 1.0)) for x, y in zip(at, line.values, strict=True)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"/>')
+        for i, ((x, y), share) in enumerate(zip(points, shares, strict=True)):
+            parts.append(_whisker(x, line, i, 0.0, 1.0))
+            radius = max(2.0, LARGEST_MARK * math.sqrt(share))
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{line.colour}" fill-opacity="0.75"/>')
+    return _figure(parts, [line for line, _, _ in curves])
 
 
 def _y(value: float, low: float, high: float) -> float:

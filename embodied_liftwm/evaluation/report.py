@@ -60,6 +60,7 @@ def write_report(folder: Path, report: Report) -> Path:
         cards=tables.headline(report.metrics),
         tables=_tables(report),
         persistence_chart=_persistence_chart(report),
+        reliability_chart=_reliability_chart(report),
         navigation_chart=_navigation_chart(report),
         training_chart=_training_chart(report),
         strips=[strip_grid(strip, report.labels) for strip in report.strips],
@@ -142,6 +143,7 @@ def _tables(report: Report) -> dict[str, tables.Table]:
     found = {}
     if metrics.get("views"):
         found["views"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS, ranked)
+        found["calibration"] = tables.figure_table(metrics["views"], report.labels, tables.CALIBRATION_COLUMNS, ranked)
     if metrics.get("persistence"):
         found["persistence"] = tables.figure_table(metrics["persistence"], report.labels, tables.PERSISTENCE_COLUMNS, ranked)
     agents = metrics.get("navigation", {}).get("agents")
@@ -169,6 +171,15 @@ def _persistence_chart(report: Report) -> Markup:
     others = [figures["model"]["bins"][name]["floor"] for name in bins]
     lines.append(_series("another scene's state", "var(--shuffled)", others, dashed=True))
     return Markup(charts.category_chart(bins, lines, "persistence score", 1.0, notes))
+
+
+def _reliability_chart(report: Report) -> Markup:
+    curves = []
+    for key in ("model", "baseline"):
+        bins = report.metrics.get("views", {}).get(key, {}).get("reliability", [])
+        line = _series(report.labels.get(key, key), COLOURS[key], [b["seen"] for b in bins])
+        curves += [(line, [b["predicted"] for b in bins], [b["share"] for b in bins])] if bins else []
+    return Markup(charts.reliability_chart(curves, "mean seen in a bin", "share truly seen") if curves else "")
 
 
 def _navigation_chart(report: Report) -> Markup:

@@ -6,13 +6,14 @@ seeds are pooled, and what the seeds of one episode have in common stays togethe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.calibration import calibration_error
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.judging import judge_all
 from embodied_liftwm.evaluation.persistence import GAP_BINS, Persistence, PersistenceRow
@@ -79,7 +80,7 @@ class TableFigure:
 
     row: str  # of LABELS, or "glo - 2d_only": paired
     seed: str  # of one training, or "pooled"
-    figure: str  # a column of `ViewRow`, or "persistence" with its bin of gaps
+    figure: str  # a column of `ViewRow`, "seen_ece", or "persistence" with its bin of gaps
     mean: float
     low: float
     high: float
@@ -109,7 +110,9 @@ Table = Mapping[str, Mapping[int, Judged]]
 
 def table_figures(table: Table, resamples: int) -> list[TableFigure]:
     """Every figure of every row and of every pair of `COMPARED` that is there, seed by seed and pooled."""
-    found = [figure for row, by_seed in table.items() for figure in _of_row(row, _values(by_seed), resamples)]
+    found = []
+    for row, by_seed in table.items():
+        found += _of_row(row, _values(by_seed), resamples) + _calibration(row, by_seed, resamples)
     for ours, theirs in COMPARED:
         if ours in table and theirs in table:
             found += _of_row(f"{ours} - {theirs}", _differences(_values(table[ours]), _values(table[theirs])), resamples)
@@ -157,8 +160,7 @@ def _differences(ours: Values, theirs: Values) -> Values:
 
 def _of_row(row: str, values: Values, resamples: int) -> list[TableFigure]:
     found = []
-    pooled = {POOLED: list(values)} | {str(seed): [seed] for seed in values}
-    for name, seeds in pooled.items():
+    for name, seeds in _groups(values).items():
         for figure in next(iter(values.values()), {}):
             parts = [values[seed][figure] for seed in seeds]
             numbers, episodes = np.concatenate([p.values for p in parts]), [e for p in parts for e in p.episodes]
@@ -166,6 +168,22 @@ def _of_row(row: str, values: Values, resamples: int) -> list[TableFigure]:
             if estimate.count:  # a bin of gaps that no return fell into has no figure
                 found.append(_figure(row, name, figure, estimate))
     return found
+
+
+def _calibration(row: str, by_seed: Mapping[int, Judged], resamples: int) -> list[TableFigure]:
+    """Of pooled bins, so that a difference of two rows has none: it is no mean over views."""
+    found = []
+    for name, seeds in _groups(by_seed).items():
+        estimate = calibration_error([view for seed in seeds for view in by_seed[seed].views], resamples)
+        if estimate.count:
+            found.append(_figure(row, name, "seen_ece", estimate))
+    return found
+
+
+def _groups(seeds: Iterable[int]) -> dict[str, list[int]]:
+    """What figures are given of: all seeds pooled, then each."""
+    every = list(seeds)
+    return {POOLED: every} | {str(seed): [seed] for seed in every}
 
 
 def _figure(row: str, seed: str, figure: str, estimate: Estimate) -> TableFigure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,19 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import write_text
 
 Row = TypeVar("Row")
-KINDS: dict[str, type] = {"int": int, "float": float, "str": str}
+NUMBERS = "tuple[float, ...]"
+"""Type of a column that holds several numbers, separated by spaces."""
+KINDS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    NUMBERS: lambda cell: tuple(float(number) for number in cell.split()),
+}
+
+
+def plain(value: Any) -> Any:
+    """A value as a cell: a tuple of numbers becomes one text, anything else is left as it is."""
+    return " ".join(f"{number:.6g}" for number in value) if isinstance(value, tuple) else value
 
 
 def write_rows(path: Path, rows: Sequence[Any], schema: type | None = None) -> None:
@@ -21,7 +33,7 @@ def write_rows(path: Path, rows: Sequence[Any], schema: type | None = None) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(schema or rows[0])])
-    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
+    writer.writerows([f"{v:.6g}" if isinstance(v, float) else plain(v) for v in asdict(row).values()] for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,17 +56,40 @@ def bootstrap_mean(
     given = np.asarray(values, dtype=np.float64)
     kept = ~np.isnan(given)
     numbers, owners = given[kept], [c for c, keep in zip(clusters, kept, strict=True) if keep]
-    if not len(numbers):
+    return bootstrap_sums(np.stack([numbers, np.ones_like(numbers)]), owners, lambda sums: sums[0] / sums[1], resamples, seed)
+
+
+def bootstrap_sums(
+    columns: np.ndarray,
+    clusters: Sequence[Hashable],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """A function of sums over rows, with its interval as `bootstrap_mean` makes it: a ratio of sums, an error of pooled bins.
+
+    Args:
+        columns: K numbers a row, none NaN. [K, R]
+        clusters: the episode of each row. [R]
+        statistic: of the K sums over rows: [K, ...] -> [...].
+        resamples: how many times episodes are drawn.
+        seed: of the draws.
+
+    Returns:
+        The statistic of all rows, under `mean`, and its interval.
+    """
+    rows = columns.shape[1]
+    if not rows:
         return Estimate(np.nan, np.nan, np.nan, 0, 0)
-    order = {c: i for i, c in enumerate(dict.fromkeys(owners))}
-    index = np.array([order[c] for c in owners])
-    sums, counts = np.bincount(index, numbers), np.bincount(index).astype(np.float64)
-    if len(sums) < 2:
-        return Estimate(float(numbers.mean()), np.nan, np.nan, len(numbers), len(sums))
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(numbers.mean()), float(low), float(high), len(numbers), len(sums))
+    whole = float(statistic(columns.sum(1)))
+    order = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
+    index = np.array([order[c] for c in clusters])
+    if len(order) < 2:
+        return Estimate(whole, np.nan, np.nan, rows, len(order))
+    sums = [np.bincount(index, column) for column in columns]
+    drawn = np.random.default_rng(seed).integers(len(order), size=(resamples, len(order)))
+    low, high = np.percentile(statistic(np.stack([by_cluster[drawn].sum(1) for by_cluster in sums])), [2.5, 97.5])
+    return Estimate(whole, float(low), float(high), rows, len(order))
 
 
 def paired_difference(

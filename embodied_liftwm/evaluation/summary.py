@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from embodied_liftwm.evaluation.arena import NavigationRow
+from embodied_liftwm.evaluation.calibration import calibration_error, reliability
 from embodied_liftwm.evaluation.cost import CostRow
 from embodied_liftwm.evaluation.navigation import NavigationResult
 from embodied_liftwm.evaluation.persistence import GAP_BINS, PersistenceRow
+from embodied_liftwm.evaluation.rows import plain
 from embodied_liftwm.evaluation.statistics import bootstrap_mean, interquartile_mean, paired_difference, wilson_interval
 from embodied_liftwm.evaluation.views import ViewRow
 
-VIEW_METRICS = tuple(name for name in ViewRow.__dataclass_fields__ if name not in ("model", "episode", "frame"))
+VIEW_METRICS = tuple(name for name, field in ViewRow.__dataclass_fields__.items() if str(field.type) == "float")
+"""Columns of `ViewRow` whose mean over views is a figure; `seen_ece` is made of its bins."""
 PERSISTENCE_METRICS = ("score", "floor", "colour_share", "depth_share", "entry_score")
 NAVIGATION_METRICS = ("spl", "soft_spl", "steps", "path_m", "final_distance_m", "bumps")
 LONG_GAP = 11
@@ -37,7 +40,11 @@ class Rows:
         """One dict a row, the suite first. `cost` is left out: its rows are timings, and these rows are the same every time."""
         suites: dict[str, Iterable[Any]] = {"views": self.views, "persistence": self.persistence}
         suites["navigation"] = self.navigation.rows if self.navigation else []
-        return [{"suite": suite} | asdict(row) for suite, rows in suites.items() for row in rows]
+        return [{"suite": suite} | _cells(row) for suite, rows in suites.items() for row in rows]
+
+
+def _cells(row: Any) -> dict[str, Any]:
+    return {name: plain(value) for name, value in asdict(row).items()}
 
 
 def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
@@ -81,7 +88,11 @@ def _estimate(rows: Sequence[Any], metric: str, draw: tuple[int, int]) -> dict[s
 
 
 def _views(rows: list[ViewRow], draw: tuple[int, int]) -> dict[str, Any]:
-    return {metric: _estimate(rows, metric, draw) for metric in VIEW_METRICS}
+    found: dict[str, Any] = {metric: _estimate(rows, metric, draw) for metric in VIEW_METRICS}
+    found["seen_ece"] = calibration_error(rows, *draw).as_dict()
+    bins = reliability(rows, *draw)
+    found["reliability"] = [{"share": b.share, "predicted": b.predicted, "seen": b.seen.as_dict()} for b in bins]
+    return found
 
 
 def _persistence(rows: list[PersistenceRow], draw: tuple[int, int]) -> dict[str, Any]:

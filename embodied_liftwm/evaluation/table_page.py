@@ -41,7 +41,12 @@ COLOURS = {
 }
 RANKED = tuple(row for row in LABELS if row != "oracle")
 """Rows among which the best figure is marked."""
-PARTS = {"images": IMAGE_COLUMNS, "geometry": GEOMETRY_COLUMNS, "persistence": PERSISTENCE_COLUMNS}
+PARTS = {
+    "images": IMAGE_COLUMNS,
+    "geometry": GEOMETRY_COLUMNS,
+    "calibration": tables.CALIBRATION_COLUMNS,
+    "persistence": PERSISTENCE_COLUMNS,
+}
 BUDGET_COLUMNS = (
     tables.Column("PSNR, seen px (dB)", ("psnr_seen",), 2, "higher"),
     tables.Column("depth RMSE, seen px (m)", ("depth_rmse_seen_m",), 3, "lower"),

@@ -61,6 +61,13 @@ VIEW_COLUMNS = (
     Column("normals, seen px (°)", ("normal_deg_seen",), 1, "lower"),
     Column("epipolar (px)", ("epipolar_px",), 2, "lower"),
 )
+CALIBRATION_COLUMNS = (
+    Column("truly seen", ("seen_share",), 3),
+    Column("Brier of seen", ("seen_brier",), 3, "lower"),
+    Column("ECE of seen", ("seen_ece",), 3, "lower"),
+    Column("mean seen", ("seen_predicted",), 3),
+)
+"""How far `View.seen` is a probability: the share of pixels that some context frame saw, its scores, and its mean."""
 PERSISTENCE_COLUMNS = (
     Column("score", ("all", "score"), 3, "higher"),
     Column(f"score, gap ≥ {LONG_GAP}", (LONG, "score"), 3, "higher"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ from torch import Tensor
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation import metrics
+from embodied_liftwm.evaluation.calibration import bin_sums, brier
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.correspondence import Reference, epipolar_error, find_reference
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.judging import JudgeFactory, judge_all
 from embodied_liftwm.evaluation.visibility import visible_in
-from embodied_liftwm.protocols import Camera
+from embodied_liftwm.protocols import Camera, View
 from embodied_liftwm.tensor_tree import TensorTree
 
 RENDER_BATCH = 32
@@ -59,6 +60,11 @@ class ViewRow:
     epipolar_floor_px: float  # what the true frame scores there
     seen_share: float  # of the target's pixels, how many some context frame saw
     depth_share: float  # of the target's pixels, at how many the model gives a depth at all
+    seen_predicted: float  # mean `View.seen` over the pixels with a true depth, as the figures below
+    seen_brier: float
+    bin_pixels: tuple[float, ...]  # pixels by their `View.seen`, in ten bins: see calibration.py
+    bin_predicted: tuple[float, ...]  # sum of `View.seen` in each bin
+    bin_seen: tuple[float, ...]  # of the pixels in each bin, how many some context frame saw
 
 
 def target_frames(frames: int, context: int, count: int) -> list[int]:
@@ -107,7 +113,7 @@ class NovelViews:
         for start in range(0, len(self.targets), RENDER_BATCH):
             chosen = self.targets[start : start + RENDER_BATCH]
             view = model.render(state.index([c.episode for c in chosen]), self.batch.camera([c[:2] for c in chosen]))
-            rows += _rows(model.name, self.batch, chosen, view.rgb, view.depth)
+            rows += _rows(model.name, self.batch, chosen, view)
         return rows
 
 
@@ -130,7 +136,8 @@ def novel_views(episodes: Sequence[Episode], context: int, views_per_episode: in
     return partial(NovelViews, context=context, views_per_episode=views_per_episode)
 
 
-def _rows(name: str, batch: EpisodeBatch, targets: list[Target], rgb: Tensor, depth: Tensor) -> list[ViewRow]:
+def _rows(name: str, batch: EpisodeBatch, targets: list[Target], view: View) -> list[ViewRow]:
+    rgb, depth = view.rgb, view.depth
     frames = [target[:2] for target in targets]
     true, intrinsics = batch.true(frames), batch.camera(frames).intrinsics
     seen = torch.stack([target.seen for target in targets]).to(rgb.device)
@@ -147,13 +154,30 @@ def _rows(name: str, batch: EpisodeBatch, targets: list[Target], rgb: Tensor, de
         columns[f"normal_deg{suffix}"] = metrics.normal_angle(depth, true.depth, intrinsics, mask)
     columns["seen_share"] = seen.float().mean(dim=(1, 2))
     columns["depth_share"] = (depth > 0).float().mean(dim=(1, 2))
-    values = {key: value.double().cpu().tolist() for key, value in columns.items()}
+    columns |= _seen_columns(view.seen, seen, true.depth > 0)
+    values: dict[str, list[Any]] = {key: value.double().cpu().tolist() for key, value in columns.items()}
     values["epipolar_px"] = [_epipolar(batch, target, picture) for target, picture in zip(targets, rgb.cpu(), strict=True)]
     values["epipolar_floor_px"] = [t.reference.floor_px if t.reference else float("nan") for t in targets]
     return [
-        ViewRow(model=name, episode=batch.indices[e], frame=t, **{key: value[i] for key, value in values.items()})
+        ViewRow(model=name, episode=batch.indices[e], frame=t, **{key: _fixed(value[i]) for key, value in values.items()})
         for i, (e, t) in enumerate(frames)
     ]
+
+
+def _seen_columns(predicted: Tensor, seen: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """How far `View.seen` is a probability; without a true depth nobody knows whether a pixel was seen."""
+    sums = bin_sums(predicted, seen, valid)
+    return {
+        "seen_predicted": metrics.masked_mean(predicted, valid),
+        "seen_brier": brier(predicted, seen, valid),
+        "bin_pixels": sums.pixels,
+        "bin_predicted": sums.predicted,
+        "bin_seen": sums.happened,
+    }
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _epipolar(batch: EpisodeBatch, target: Target, rendered: Tensor) -> float:

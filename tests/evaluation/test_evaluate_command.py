@@ -58,12 +58,21 @@ def test_everything_is_written(prepared, metrics):
     assert not [path for path in out.rglob("*partial*")]
 
 
+def test_seen_is_judged(prepared, metrics):
+    for name in ("model", "baseline", "floor"):
+        figures = metrics["views"][name]
+        assert 0 <= figures["seen_ece"]["mean"] <= 1 and 0 <= figures["seen_brier"]["mean"] <= 1
+        assert sum(b["share"] for b in figures["reliability"]) == pytest.approx(1.0)
+    page = (Path(prepared.out) / "report" / "index.html").read_text()
+    assert f"<td>{metrics['views']['floor']['seen_ece']['mean']:.3f}" in page
+
+
 def test_the_report_stands_alone(prepared, metrics):
     page = (Path(prepared.out) / "report" / "index.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page and "url(" not in page
     assert page.count("data:image/png;base64,") > 20
     assert metrics["command"] in page.replace("&#39;", "'") and "rows.csv" in page
-    assert "minutes of training" in page
+    assert "minutes of training" in page and "share truly seen" in page
     for heading in ("Looking away, and back", "The state, from above", "Persistence", "Novel views", "Use", "Cost"):
         assert heading in page
 

@@ -60,6 +60,20 @@ def test_charts_place_values_on_their_axis():
     )
 
 
+def test_a_calibrated_forecast_is_drawn_on_the_diagonal():
+    line = Series("model", "red", [0.25, 0.75], [0.2, 0.7], [0.3, 0.8])
+    page = charts.reliability_chart([(line, [0.25, 0.75], [0.1, 0.9])], "x", "y")
+    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", page).group())
+    (diagonal,) = [e for e in svg.findall("line") if e.get("class") == "diagonal"]
+    x0, y0, x1, y1 = (float(diagonal.get(end)) for end in ("x1", "y1", "x2", "y2"))
+    small, large = svg.findall("circle")
+    for mark, at in ((small, 0.25), (large, 0.75)):
+        assert float(mark.get("cx")) == pytest.approx(x0 + at * (x1 - x0), abs=0.1)
+        assert float(mark.get("cy")) == pytest.approx(y0 + at * (y1 - y0), abs=0.1)
+    assert float(large.get("r")) == pytest.approx(3 * float(small.get("r")), rel=0.02)  # areas as 9 to 1
+    assert len([e for e in svg.findall("line") if e.get("class") == "whisker"]) == 2
+
+
 def test_missing_values_leave_gaps():
     svg = charts.category_chart(["a", "b"], [Series("s", "red", [None, 0.2], [None, None], [None, None])], "y", 1.0)
     assert svg.count("<circle") == 1 and "whisker" not in svg

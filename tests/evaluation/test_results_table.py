@@ -20,6 +20,7 @@ from embodied_liftwm.world_model.build import build_model
 
 def view(episode: int, frame: int, psnr: float) -> ViewRow:
     numbers = {f.name: 0.5 for f in fields(ViewRow)} | {"psnr": psnr}
+    numbers |= {"bin_pixels": (100.0,) * 10, "bin_predicted": (50.0,) * 10, "bin_seen": (5 * psnr,) * 10}
     return ViewRow(**numbers | {"model": "m", "episode": episode, "frame": frame})
 
 
@@ -61,6 +62,14 @@ def test_differences_are_paired_view_by_view(figures):
     assert figures["glo - 2d_only", "pooled", "psnr"].mean == pytest.approx((3 + 6 + 4 + 5) / 4)
     assert figures["glo - 2d_only", "pooled", "persistence"].mean == pytest.approx(0.6)
     assert ("oracle - glo", "pooled", "psnr") not in figures
+
+
+def test_calibration_is_of_pooled_bins_and_no_difference_is_made_of_it(figures):
+    ece = {key[:2]: f for key, f in figures.items() if key[2] == "seen_ece"}
+    assert set(ece) == {(row, seed) for row in ("2d_only", "glo") for seed in ("pooled", "0", "1")}
+    assert ece["2d_only", "0"].mean == pytest.approx(0.15)  # 0.65 seen of what was given 0.5
+    assert ece["2d_only", "pooled"].mean == pytest.approx(0.175)
+    assert ece["2d_only", "pooled"].low == pytest.approx(0.075) and ece["2d_only", "pooled"].count == 8
 
 
 def test_rows_of_other_views_are_not_compared():
