@@ -100,12 +100,12 @@ def test_reached_means_near_and_in_the_same_room() -> None:
         item = task.goal
         towards = scene.rooms[item.room].centre - item.position
         towards /= np.hypot(*towards)
-        assert task.is_success(item.position + towards * (item.radius_m + REACH_M - 0.01))
-        assert not task.is_success(item.position + towards * (item.radius_m + REACH_M + 0.01))
+        assert task.is_success(item.position + towards * (item.radius_m + REACH_M - 0.01), 0)
+        assert not task.is_success(item.position + towards * (item.radius_m + REACH_M + 0.01), 0)
         for other in scene.rooms:
             if other.index != item.room:
                 x0, y0, x1, y1 = other.interior
-                assert not task.is_success(np.clip(item.position, (x0, y0), (x1, y1)))
+                assert not task.is_success(np.clip(item.position, (x0, y0), (x1, y1)), 0)
     env.close()
 
 
