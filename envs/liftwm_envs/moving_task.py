@@ -35,7 +35,8 @@ class MovingOcclusionTask(Task):
         self.out_at = -1  # the step at which the called object has come out
         self._passage = np.array([track.passage(0) for track in scene.tracks])
         self._watched = np.zeros(len(scene.tracks), int)
-        self._meeting = np.zeros((len(scene.tracks), 2))  # where each object comes out next, [M, 2]
+        self._exits = np.zeros(len(scene.tracks), int)  # when, and
+        self._meeting = np.zeros((len(scene.tracks), 2))  # where each object comes out next. [M, 2]
 
     @property
     def candidates(self) -> range:
@@ -54,23 +55,33 @@ class MovingOcclusionTask(Task):
         if step < self.tour_steps:
             return
         tracks = self.scene.tracks
-        exits = np.array([track.next_exit(step) for track in tracks])
-        self._meeting = np.array([track.place(at) for track, at in zip(tracks, exits, strict=True)])
-        ready = np.array([not track.is_out(step) for track in tracks])
-        ready &= (self._watched >= WATCHED_FRAMES) & (step - self._last_visible[: len(tracks)] >= self.settings.gap_steps[0])
-        for k in np.flatnonzero(ready):
-            ready[k] = exits[k] - step >= self._steps_needed(simulation, int(k))
-        self._call_if_ready(simulation, step, ready, step - self.tour_steps)
+        waited = step - self.tour_steps
+        self._exits = np.array([track.next_exit(step) for track in tracks])
+        self._meeting = np.array([track.place(at) for track, at in zip(tracks, self._exits, strict=True)])
+        hidden = step - self._last_visible[: len(tracks)] >= self.settings.gap_steps[0]
+        inside = np.array([not track.is_out(step) for track in tracks])
+        ready = hidden & inside & (self._watched >= WATCHED_FRAMES)
+        ready[ready] = [self._in_time(simulation, step, int(k)) for k in np.flatnonzero(ready)]
+        if waited >= self.settings.max_delay_steps and not ready.any():
+            self._put_off(simulation, step)
+        self._call_if_ready(simulation, step, ready, waited)
         if self.goal is not None:
             index = self.goal.id - 1
-            self.track, self.out_at = tracks[index], int(exits[index])
+            self.track, self.out_at = tracks[index], int(self._exits[index])
             self.limit_steps = max(self.limit_steps, self.out_at - step + LIMIT_EXTRA_STEPS)
 
-    def _steps_needed(self, simulation: Simulation, index: int) -> int:
-        """What Task allows for the way to the meeting place."""
+    def _in_time(self, simulation: Simulation, step: int, index: int) -> bool:
+        """Whether what Task allows for the way to the meeting place is over before the object comes out."""
         grid = self.scene.grid
         path = grid.path(grid.distance_field(self.region(index)), simulation.position())
-        return self._time_limit(path, simulation)
+        return bool(self._exits[index] - step >= self._time_limit(path, simulation))
+
+    def _put_off(self, simulation: Simulation, step: int) -> None:
+        """Meet each object where it comes out the first time that there is time to get there: any is going to be called."""
+        for index, track in enumerate(self.scene.tracks):
+            while not self._in_time(simulation, step, index):
+                self._exits[index] = track.next_exit(int(self._exits[index]))
+                self._meeting[index] = track.place(self._exits[index])
 
     def surface_distance(self, points: NDArray, index: int) -> NDArray[np.float64]:
         """To the object where it comes out next; fixed from the call on."""

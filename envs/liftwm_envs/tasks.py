@@ -51,8 +51,8 @@ SETTINGS: dict[tuple[str, str], TaskSettings] = {
     ("Revisit", "M"): TaskSettings(SceneOptions((4,), (8, 12)), {4: 150}, (20, 20)),
     ("Occlusion", "S"): TaskSettings(SceneOptions((1, 2), (4, 6), screens=True), {1: 30, 2: 60}, (10, 30)),
     ("Occlusion", "M"): TaskSettings(SceneOptions((4,), (6, 9), screens=True), {4: 150}, (50, 200)),
-    ("MovingOcclusion", "S"): TaskSettings(_moving((1, 2), (4, 6), (2, 3)), {1: 30, 2: 45}, (3, 3), max_delay_steps=120),
-    ("MovingOcclusion", "M"): TaskSettings(_moving((4,), (6, 9), (4, 5)), {4: 150}, (3, 3), max_delay_steps=240),
+    ("MovingOcclusion", "S"): TaskSettings(_moving((1, 2), (4, 6), (2, 3)), {1: 30, 2: 45}, (2, 2), max_delay_steps=240),
+    ("MovingOcclusion", "M"): TaskSettings(_moving((4,), (6, 9), (4, 5)), {4: 150}, (2, 2), max_delay_steps=240),
 }
 
 

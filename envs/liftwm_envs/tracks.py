@@ -18,7 +18,7 @@ from liftwm_envs.scene import FOOTPRINT, SCREEN_MARGIN_M, SHAPES, Door, Room, Sc
 
 _SIZE_M = (0.22, 0.3)
 _HIDDEN_RUN_M = (0.8, 1.2)  # of the centre, with the whole object inside the tunnel
-_HIDDEN_STEPS = (14, 34)
+_HIDDEN_STEPS = (17, 38)
 _SPEED_M = (0.02, 0.06)  # a control step
 _OPEN_M = 0.5  # of the line, at least, before and after the tunnel with the whole object outside
 _CORNER_M = 0.5  # from the surface of an object that turns round to the wall before it: an agent stands there unhurt

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.motion import Track
+from liftwm_envs.moving_task import MovingOcclusionTask
 from liftwm_envs.navigation import bounded_angle
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def watch_something(driver: Driver, rng: np.random.Generator) -> Generator[Any, 
     tracks = tracks_of_room(driver)
     out = [track for track in tracks if track.is_out(driver.env.sim.steps)]
     if out and rng.random() < 0.7:
-        yield from watch_into_tunnel(driver, out[int(rng.integers(len(out)))], int(rng.integers(3, 15)))
+        first = min(out, key=lambda track: track.next_exit(driver.env.sim.steps))
+        yield from watch_into_tunnel(driver, first, int(rng.integers(3, 10)))
     elif tracks:
         yield from islice(watch(driver, tracks[int(rng.integers(len(tracks)))]), int(rng.integers(15, 45)))
 
@@ -86,14 +88,14 @@ def _is_clear(driver: Driver, here: NDArray, forward: int) -> bool:
 def meet(driver: Driver) -> Generator[Any, None, None]:
     """Drive to where the called object comes out, wait there, and go after it if need be."""
     task = driver.env.task
-    assert task.field is not None and task.goal is not None
+    assert isinstance(task, MovingOcclusionTask) and task.field is not None and task.track is not None
     yield from driver.descend(task.field)
-    yield from follow(driver, driver.env.scene.tracks[task.goal.id - 1])
+    while driver.env.sim.steps < task.out_at - 1:
+        yield driver.wait_facing(task.track.place(task.out_at))
+    yield from follow(driver, task.track)
 
 
 def follow(driver: Driver, track: Track) -> Generator[Any, None, None]:
-    """Wait, facing the object, while its tunnel hides it; drive to it while it is in the open. Without end."""
+    """Drive to the object, wherever it is by now; without end."""
     while True:
-        step = driver.env.sim.steps
-        place = track.place(step)
-        yield driver.step_towards(place) if track.is_out(step) else driver.wait_facing(place)
+        yield driver.step_towards(track.place(driver.env.sim.steps))
