@@ -65,13 +65,17 @@ class LoopPolicy(TourPolicy):
 
 
 class ExplorePolicy:
-    """One of walk, tour and loop, chosen by the seed; another seed, another mixture."""
+    """One of walk, tour and loop, chosen by the seed; another seed, another mixture.
+
+    Where things move it is mostly the tour, which watches them.
+    """
 
     _KINDS: tuple[type[ScriptedPolicy], ...] = (WalkPolicy, TourPolicy, LoopPolicy)
-    _SHARES = (0.25, 0.4, 0.35)
+    _SHARES, _SHARES_WATCHING = (0.25, 0.4, 0.35), (0.1, 0.75, 0.15)
 
     def __init__(self, env: Any, seed: int = 0) -> None:
-        kind = int(np.random.default_rng([seed, 23]).choice(len(self._KINDS), p=self._SHARES))
+        shares = self._SHARES_WATCHING if env.unwrapped.settings.scene.movers else self._SHARES
+        kind = int(np.random.default_rng([seed, 23]).choice(len(self._KINDS), p=shares))
         self.chosen = self._KINDS[kind](env, seed)
 
     def reset(self) -> None:

@@ -43,7 +43,7 @@ def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Sc
     doors, walls = _make_walls(rng, rooms, edges)
     count = int(rng.integers(options.objects[0], options.objects[1] + 1))
     names = [str(name) for name in rng.permutation(list(PALETTE))[:count]]
-    place = _place_with_movers if options.movers[1] else _place_objects
+    place = _place_with_movers if options.movers else _place_objects
     contents = place(rng, rooms, doors, names, options)
     if contents is None:
         return None
@@ -150,7 +150,7 @@ def _place_with_movers(
     rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], names: list[str], options: SceneOptions
 ) -> _Contents | None:
     """Moving objects first, then those that stand still; the agent starts where it sees the first one move."""
-    count = int(rng.integers(options.movers[0], options.movers[1] + 1))
+    count = options.movers * len(rooms)
     lanes = place_lanes(rng, rooms, doors, options, names[:count])
     others = None if lanes is None else _place_objects(rng, rooms, doors, names[count:], options, lanes)
     if lanes is None or others is None:

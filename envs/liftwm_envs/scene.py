@@ -207,5 +207,5 @@ class SceneOptions:
     screens: bool = False
     texture: str = "rich"
     room_side_m: tuple[float, float] = (4.0, 5.5)
-    movers: tuple[int, int] = (0, 0)  # how many of the objects move, each through a tunnel; at least, at most
-    empty_tunnels: int = 0  # more tunnels in every room
+    movers: int = 0  # how many objects of each room move, each through a tunnel
+    empty_tunnels: int = 0  # more tunnels in each room

@@ -41,8 +41,8 @@ class TaskSettings:
         return replace(self.scene, texture=texture)
 
 
-def _moving(rooms: tuple[int, ...], objects: tuple[int, int], movers: tuple[int, int]) -> SceneOptions:
-    """Rooms large enough for lines along their walls."""
+def _moving(rooms: tuple[int, ...], objects: tuple[int, int], movers: int) -> SceneOptions:
+    """Rooms large enough for lines along their walls: two moving objects in each, or one where most walls have doors."""
     return SceneOptions(rooms, objects, room_side_m=(4.8, 6.0), movers=movers, empty_tunnels=1)
 
 
@@ -51,8 +51,8 @@ SETTINGS: dict[tuple[str, str], TaskSettings] = {
     ("Revisit", "M"): TaskSettings(SceneOptions((4,), (8, 12)), {4: 150}, (20, 20)),
     ("Occlusion", "S"): TaskSettings(SceneOptions((1, 2), (4, 6), screens=True), {1: 30, 2: 60}, (10, 30)),
     ("Occlusion", "M"): TaskSettings(SceneOptions((4,), (6, 9), screens=True), {4: 150}, (50, 200)),
-    ("MovingOcclusion", "S"): TaskSettings(_moving((1, 2), (4, 6), (2, 3)), {1: 30, 2: 45}, (2, 2), max_delay_steps=240),
-    ("MovingOcclusion", "M"): TaskSettings(_moving((4,), (6, 9), (4, 5)), {4: 150}, (2, 2), max_delay_steps=240),
+    ("MovingOcclusion", "S"): TaskSettings(_moving((1, 2), (4, 6), movers=2), {1: 30, 2: 45}, (2, 2), max_delay_steps=240),
+    ("MovingOcclusion", "M"): TaskSettings(_moving((4,), (6, 9), movers=1), {4: 150}, (2, 2), max_delay_steps=240),
 }
 
 

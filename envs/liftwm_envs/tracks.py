@@ -43,9 +43,9 @@ class Lane:
 def place_lanes(
     rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], options: SceneOptions, names: list[str]
 ) -> list[Lane] | None:
-    """Movers spread over the rooms, the objects with the first ids, then empty tunnels; None where they do not fit.
+    """As many movers in each room, the objects with the first ids, then empty tunnels; None where they do not fit.
 
-    `names` are colours, one for each mover. All in one scene keep `_APART_M` from each other and from doors.
+    `names` are colours, one for each mover. All keep `_APART_M` from each other and from doors.
     """
     lanes: list[Lane] = []
     order = rng.permutation(len(rooms))
@@ -73,7 +73,7 @@ def _draw(rng: np.random.Generator, room: Room, number: int, name: str | None) -
     least = tunnel_m + 2 * (radius + _OPEN_M)
     if high - low < least:
         return None
-    length = float(rng.uniform(least, high - low)) if name else tunnel_m
+    length = float(rng.uniform((least + high - low) / 2, high - low)) if name else tunnel_m
     begin = float(rng.uniform(low, high - length))
     open_m = 0.0 if name is None else float(rng.uniform(radius + _OPEN_M, length - tunnel_m - radius - _OPEN_M))
     yaw, middle = math.atan2(*inward[::-1]), origin + along * (begin + open_m + tunnel_m / 2)

@@ -28,14 +28,14 @@ _SWAY_STEPS, _SWAY_SPEED = 6, 0.5
 
 
 def watch_room(driver: Driver, rng: np.random.Generator) -> Generator[Any, None, None]:
-    """Watch one after another each object that moves in the open in this room, until it has gone in; if none does, nothing."""
+    """Watch one after another each object that moves in the open in this room go in; if none does, nothing."""
     for track in tracks_of_room(driver):
         if track.is_out(driver.env.sim.steps):
-            yield from watch_into_tunnel(driver, track, int(rng.integers(4, 9)))
+            yield from watch_into_tunnel(driver, track, _steps_after(rng))
 
 
 def watch_something(driver: Driver, rng: np.random.Generator) -> Generator[Any, None, None]:
-    """From the middle of a room in which something moves, here if it does: watch it go into its tunnel, or for a while."""
+    """From the middle of a room in which something moves, here if it does: watch it go in, come out, or for a while."""
     scene = driver.env.scene
     rooms = sorted({scene.objects[track.object_id - 1].room for track in scene.tracks})
     here = scene.room_at(driver.position())
@@ -46,9 +46,14 @@ def watch_something(driver: Driver, rng: np.random.Generator) -> Generator[Any, 
     out = [track for track in tracks if track.is_out(driver.env.sim.steps)]
     if out and rng.random() < 0.7:
         first = min(out, key=lambda track: track.next_exit(driver.env.sim.steps))
-        yield from watch_into_tunnel(driver, first, int(rng.integers(3, 10)))
+        yield from watch_into_tunnel(driver, first, _steps_after(rng))
     elif tracks:
         yield from islice(watch(driver, tracks[int(rng.integers(len(tracks)))]), int(rng.integers(15, 45)))
+
+
+def _steps_after(rng: np.random.Generator) -> int:
+    """How long to go on looking at a tunnel: mostly shortly, else until after the object has come out."""
+    return int(rng.integers(4, 10) if rng.random() < 0.65 else rng.integers(40, 60))
 
 
 def tracks_of_room(driver: Driver) -> list[Track]:
@@ -59,11 +64,10 @@ def tracks_of_room(driver: Driver) -> list[Track]:
 
 
 def watch_into_tunnel(driver: Driver, track: Track, after: int) -> Generator[Any, None, None]:
-    """Watch until the tunnel has taken the object in, and for some steps `after` that."""
-    inside = 0
+    """Watch until the tunnel has taken the object in, and for some steps `after` that; many, and it comes out again."""
+    end = track.last_entry(track.next_exit(driver.env.sim.steps)) + after
     for action in watch(driver, track):
-        inside = 0 if track.is_out(driver.env.sim.steps) else inside + 1
-        if inside > after:
+        if driver.env.sim.steps > end:
             return
         yield action
 
