@@ -17,7 +17,7 @@ from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks import MIN_CALL_M, REACH_M, SEEN_PX, settings_of
 from liftwm_envs.wrappers import GuidedTour
 
-IDS = ("liftwm/Revisit-S-v0", "liftwm/Occlusion-S-v0")
+IDS = ("liftwm/Revisit-S-v0", "liftwm/Occlusion-S-v0", "liftwm/MovingOcclusion-S-v0")
 
 
 def make(env_id: str, **kwargs: Any) -> gymnasium.Env:
