@@ -7,7 +7,7 @@ tunnels are empty, and all look alike, so that seeing a tunnel does not tell wha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,15 +81,22 @@ def _draw(rng: np.random.Generator, room: Room, number: int, name: str | None) -
     if name is None:
         return Lane(screen, screen.rectangle, None, None)
     ends = [_pair(origin + along * at) for at in (begin, begin + length)]
+    item = SceneObject(number, shape, name, size, ends[0], 0.0, room.index, 0)
+    swept = (*_pair(origin + along * (begin + length / 2)), radius, length / 2 + radius, yaw)
+    return Lane(screen, swept, *_set_off(rng, item, ends, (open_m, open_m + tunnel_m), hidden_m))
+
+
+def _set_off(
+    rng: np.random.Generator, item: SceneObject, ends: list[tuple[float, float]], covered: tuple[float, float], hidden_m: float
+) -> tuple[Track, SceneObject]:
+    """The track between two ends, from either on, and the object at a random place of it."""
+    length = math.dist(*ends)
     speed = float(np.clip(hidden_m / rng.uniform(*_HIDDEN_STEPS), *_SPEED_M))
     if rng.random() < 0.5:
-        ends, open_m = ends[::-1], length - tunnel_m - open_m
-    offset = float(rng.uniform(0, 2 * length))
-    track = Track(number, ends[0], ends[1], speed, offset, (open_m, open_m + tunnel_m))
-    turn = float(rng.uniform(-np.pi, np.pi))
-    item = SceneObject(number, shape, name, size, _pair(track.place(0)), turn, room.index, int(rng.integers(3)))
-    swept = (*_pair(origin + along * (begin + length / 2)), radius, length / 2 + radius, yaw)
-    return Lane(screen, swept, track, item)
+        ends, covered = ends[::-1], (length - covered[1], length - covered[0])
+    track = Track(item.id, ends[0], ends[1], speed, float(rng.uniform(0, 2 * length)), covered)
+    yaw = float(rng.uniform(-np.pi, np.pi))
+    return track, replace(item, position=_pair(track.place(0)), yaw=yaw, grain=int(rng.integers(3)))
 
 
 def _wall(room: Room, side: int, gap: float) -> tuple[NDArray, NDArray, NDArray, float]:
@@ -133,15 +140,14 @@ def watched_start(
     track, item = lane.track, lane.item
     assert track is not None and item is not None
     offset = float(rng.uniform(0, 0.5 * (track.covered[0] - item.radius_m)))
-    track = Track(track.object_id, track.start, track.end, track.speed_m, offset, track.covered)
+    track = replace(track, offset_m=offset)
     here = rooms[item.room].centre + rng.uniform(-0.3, 0.3, 2)
     there = track.place(0)
     boxes = np.array([(*o.position, o.radius_m, o.radius_m, 0.0) for o in others]).reshape(-1, 5)
     if not segment_is_clear(here, there, boxes):
         return None
     yaw = math.atan2(there[1] - here[1], there[0] - here[0]) + float(rng.uniform(-0.2, 0.2))
-    moved = SceneObject(item.id, item.shape, item.colour_name, item.size, _pair(there), item.yaw, item.room, item.grain)
-    return Lane(lane.screen, lane.swept, track, moved), (float(here[0]), float(here[1]), yaw)
+    return replace(lane, track=track, item=replace(item, position=_pair(there))), (float(here[0]), float(here[1]), yaw)
 
 
 def _pair(point: NDArray) -> tuple[float, float]:
