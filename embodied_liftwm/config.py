@@ -104,12 +104,16 @@ class ModelConfig:
     max_depth_m: float = 10.0  # the farthest of them, metres
     min_depth_m: float = 0.15  # and the nearest
     stereo_sources: int = 6  # recent frames that depth is triangulated with; 0 for monocular depth alone
+    movers: int = 0  # points that may move, beside the patches; 0 where the world stands still
     learned_fusion: bool = True  # learn what a look at a texel counts, and tell the decoder how sure the map is
     frame_moves_depth: bool = False  # let the splatted image move depth: where no term on several views does
     epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 
     def __post_init__(self) -> None:
         _at_least("model.budget", self.budget, LEAST_BUDGET)
+        _at_least("model.movers", self.movers, 0)
+        if self.movers and self.memory != "patches":
+            raise UserError(f"model.movers={self.movers}: things move beside patches only, not with model.memory={self.memory}")
         _at_least("model.texels", self.texels, 3)  # patches of fewer than a handful of texels are not kept
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")

@@ -12,10 +12,12 @@ from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
 from embodied_liftwm.geometry.se3 import inverse_pose, relative_pose, se3_log
 from embodied_liftwm.geometry.view_selection import has_parallax
-from embodied_liftwm.objectives.terms import Lifted, Rollout, Viewed
+from embodied_liftwm.memory.recent import STEPS
+from embodied_liftwm.objectives.terms import Lifted, Moved, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel
 from embodied_liftwm.world_model.encoder import Sources
+from embodied_liftwm.world_model.motion import Recent
 
 MONOCULAR_EVERY = 4
 """Every so many context frames, the first among them, are encoded without sources, as the first of an episode is."""
@@ -40,7 +42,8 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
     matched = sources.usable & remembered
     matched.unflatten(0, t["rgb"].shape[:2])[:, ::MONOCULAR_EVERY] = False
     sources = sources._replace(usable=matched, judges=sources.usable & ~remembered)  # what is matched cannot judge as well
-    encoding, sweep = model.encode_matched(t["rgb"].flatten(0, 1), cameras, sources)
+    sources = sources._replace(recent=_recent(t, slice(0, context)))
+    encoding, sweep, motion, velocities = model.encode_matched(t["rgb"].flatten(0, 1), cameras, sources)
     motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
     lifted = None
     if sweep is not None:
@@ -51,6 +54,7 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
         batch_size=len(t["rgb"]),
         lifted=lifted,
         viewed=None if only_geometry else _view(model, t, encoding),
+        moved=None if motion is None or velocities is None else Moved(motion.log_belief, velocities.cost, velocities.known),
         twist=se3_log(relative_pose(t["pose_before"], t["pose_after"])),
         twist_mean=motion.mean,
         twist_scale=motion.scale,
@@ -62,7 +66,9 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
     batch_size, context = t["rgb"].shape[:2]
     size = model.image_size
     state, predictions, kls = model.training_state(batch_size, context), [], []
+    passed = t["context_index"].diff(dim=1).to(t["goal"])
     for k in range(context):
+        state = model.pass_time(state, passed[:, k - 1]) if k else state
         camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], size, size)
         first = torch.full((batch_size,), k == 0, device=t["rgb"].device)
         seen = Observation(t["rgb"][:, k], camera, t["context_action"][:, k], first, t["goal"][:, k])
@@ -75,7 +81,8 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         state = model.write(state, part, seen)
         predictions.append(model.predict(state))
     cameras = _cameras(t["intrinsics"], t["target_world_from_camera"], size)
-    decoded = model.decode(state, cameras).decoded
+    after = (t["target_index"] - t["context_index"][:, -1:]).to(t["goal"])
+    decoded = model.decode(state, cameras, after.flatten()).decoded
     depth, spread = _lift_targets(model, t, cameras)
     was_seen = None if depth is None else _was_seen(t, encoding.depth.detach(), depth, cameras)
     return Viewed(
@@ -104,7 +111,7 @@ def _lift_targets(model: BaseWorldModel[Any], t: dict[str, Tensor], cameras: Cam
     context = t["rgb"].shape[1]
     rgb, poses = t["source_rgb"][:, context:], t["source_world_from_camera"][:, context:]
     sources = _sources(t["target_world_from_camera"], rgb, poses)
-    encoding, sweep = model.encode_matched(t["target_rgb"].flatten(0, 1), cameras, sources)
+    encoding, sweep = model.encode_matched(t["target_rgb"].flatten(0, 1), cameras, sources)[:2]
     if sweep is None:
         return None, None
     both = torch.stack([encoding.depth, encoding.spread], dim=1)
@@ -147,6 +154,17 @@ def _was_seen(t: dict[str, Tensor], context_depth: Tensor, depth: Tensor, camera
         shown = context_depth.view(batch, context, -1)[:, k].gather(1, cell)
         seen |= inside & ((z - shown).abs() < SAME_DEPTH * shown)
     return seen.view(batch * views, size, size)
+
+
+def _recent(t: dict[str, Tensor], frames: slice) -> Recent | None:
+    """The frames shortly before and after those numbered `frames`; which the model will have, and which judge."""
+    rgb, poses, steps = (
+        t[name][:, frames].flatten(0, 1) for name in ("recent_rgb", "recent_world_from_camera", "recent_steps")
+    )
+    if not rgb.shape[1]:
+        return None
+    there, remembered = steps != 0, torch.arange(rgb.shape[1], device=rgb.device) < len(STEPS)
+    return Recent(rgb, poses, steps, there & remembered, there & ~remembered)
 
 
 def _sources(world_from_camera: Tensor, rgb: Tensor, poses: Tensor) -> Sources:

@@ -22,6 +22,7 @@ from embodied_liftwm.protocols import Camera, Observation, Prediction, View
 from embodied_liftwm.world_model.decoder import Decoded
 from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
 from embodied_liftwm.world_model.encoder import Sources
+from embodied_liftwm.world_model.motion import Motion
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Rendering(NamedTuple):
     decoded: Decoded
     seen: Tensor  # [B, H, W]
     latent: Tensor | None  # [B, D, H, W]
+
+
+class Matched(NamedTuple):
+    """Encoded frames, and what their depth and motion can be held against."""
+
+    encoding: Any
+    planes: Sweep | None = None  # costs of depth planes, where the model matches
+    motion: Motion | None = None  # belief over velocities, where the model believes in motion
+    velocities: Sweep | None = None  # and their costs with the judges of motion
 
 
 S = TypeVar("S", bound=AgentState)
@@ -65,12 +75,13 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         """Take one encoded frame into the state and move the ego camera to it."""
 
     @abstractmethod
-    def decode(self, state: S, cameras: Camera) -> Rendering:
+    def decode(self, state: S, cameras: Camera, steps: Tensor | None = None) -> Rendering:
         """Render V cameras per batch row.
 
         Args:
             state: B rows.
             cameras: B * V cameras, the views of a row one after another.
+            steps: how long after the state, or before it, each looks; now if None. [B * V]
 
         Returns:
             B * V rendered views.
@@ -97,14 +108,19 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         expected = (3, self.image_size, self.image_size)
         if tuple(observation.rgb.shape[1:]) != expected:
             raise UserError(f"expected rgb [B, {', '.join(map(str, expected))}], got {list(observation.rgb.shape)}")
+        state = self.pass_time(state, torch.ones_like(observation.rgb[:, 0, 0, 0]))
         if bool(observation.is_first.any()):
             state = self.initial_state(len(observation.rgb)).where(observation.is_first, state)
         encoding = self.encode(observation.rgb, observation.camera, self.sources(state, observation.camera))
         return self.write(state, encoding, observation)
 
-    def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Any, Sweep | None]:
+    def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matched:
         """`encode`, with the matching costs of all sources where the model matches: what training reads."""
-        return self.encode(rgb, camera, sources), None
+        return Matched(self.encode(rgb, camera, sources))
+
+    def pass_time(self, state: S, steps: Tensor) -> S:
+        """Let `steps` [B] go by, or back: what the state knows to move, moves."""
+        return state
 
     def sources(self, state: S, camera: Camera) -> Sources | None:
         """Frames kept in the state that help to encode what `camera` sees now, where the model keeps any."""
@@ -112,6 +128,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
 
     def imagine(self, state: S, action: Tensor) -> S:
         """Advance one step by `action` [B, A] without looking."""
+        state = self.pass_time(state, torch.ones_like(action[:, 0]))
         return replace(state, ego=self.ego_motion.move(state.ego, action))
 
     def render(self, state: S, camera: Camera) -> View:
@@ -130,7 +147,8 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
 
     def surprise(self, state: S, observation: Observation) -> Tensor:
         """-log p of a frame under the model's own Laplace noise, in nats per pixel and channel. [B]"""
-        decoded = self.decode(state, observation.camera).decoded
+        after = torch.ones_like(observation.rgb[:, 0, 0, 0])
+        decoded = self.decode(state, observation.camera, after).decoded
         scale = decoded.scale.unsqueeze(1)
         nats = (observation.rgb - decoded.rgb).abs() / scale + torch.log(2.0 * scale)
         return nats.mean(dim=(1, 2, 3))

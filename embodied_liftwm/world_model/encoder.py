@@ -20,6 +20,7 @@ from embodied_liftwm.geometry.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention
 from embodied_liftwm.world_model.layers import Pyramid, ray_channels
+from embodied_liftwm.world_model.motion import Recent
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
 """What an untrained encoder believes of a depth: log-normal around the middle of a room."""
@@ -49,6 +50,7 @@ class Sources(NamedTuple):
     poses: Tensor  # [B, S, 4, 4] world_from_camera
     usable: Tensor  # [B, S] bool
     judges: Tensor | None = None  # [B, S] bool: in training, those that must be explained, usable or not
+    recent: Recent | None = None  # the last few frames, for models of a world in which things move
 
 
 class Matches(NamedTuple):
@@ -68,6 +70,8 @@ class Encoding(NamedTuple):
     latents: Tensor  # [B, D, h, w] mean of their posterior
     normal: Tensor  # [B, 3, h, w] unit surface normal in the camera's frame, towards the camera
     latent_scale: Tensor  # [B, D, h, w] standard deviation of the posterior
+    velocity: Tensor  # [B, 3, h, w] metres a step, world frame, if the cell moves
+    moving: Tensor  # [B, h, w] probability that it does
 
 
 class Encoder(nn.Module):
@@ -145,7 +149,18 @@ class Encoder(nn.Module):
         doubt = torch.log(spread.detach().clamp_min(1e-3) / TYPICAL_SPREAD_SEEN)
         opacities = torch.sigmoid(opacity.squeeze(1) - self.caution * doubt)
         latent_scale = LEAST_LATENT_SCALE + F.softplus(scale - 2.0)
-        return Encoding(log_belief, log_depth.exp(), spread, opacities, latents, F.normalize(normal, dim=1), latent_scale)
+        still = spread.new_zeros(()).expand_as(spread)
+        return Encoding(
+            log_belief=log_belief,
+            depth=log_depth.exp(),
+            spread=spread,
+            opacities=opacities,
+            latents=latents,
+            normal=F.normalize(normal, dim=1),
+            latent_scale=latent_scale,
+            velocity=still.unsqueeze(1).expand(-1, 3, -1, -1),
+            moving=still,
+        )
 
     @staticmethod
     def _mode(belief: Tensor) -> Tensor:

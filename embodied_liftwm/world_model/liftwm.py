@@ -6,7 +6,7 @@ is up to a subclass: relief patches here, plain Gaussians in `liftwm_gaussians`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,29 +15,34 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.distributions import DiagonalGaussian
+from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
-from embodied_liftwm.geometry.plane_sweep import Sweep
 from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.keyframes import Keyframes
 from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
+from embodied_liftwm.memory.movers import MOVES, MoverDynamics, Movers, Sight, read_movers, write_movers
 from embodied_liftwm.memory.patch_map import PatchMap, texel_m
 from embodied_liftwm.memory.patch_read import read_patches
 from embodied_liftwm.memory.patch_write import NEW_PATCHES, write_patches
+from embodied_liftwm.memory.recent import RecentFrames
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.tensor_tree import TensorTree
-from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes, Rendering
+from embodied_liftwm.world_model.base import BaseWorldModel, Matched, ModelShapes, Rendering
 from embodied_liftwm.world_model.decoder import SplatDecoder
 from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import TYPICAL_SPREAD_SEEN, Encoder, Encoding, Sources
-
-GRID_CELLS, GRID_CELL_M = 12, 0.75
-"""The bird's-eye summary covers 9 x 9 m around the agent."""
-GOAL_SHARPNESS = 40.0
-"""Inverse squared colour distance at which a primitive stops looking like the goal."""
-
-
-AREA_M2 = 0.02
-"""Surface that weighs 1 in the bird's-eye summary."""
+from embodied_liftwm.world_model.motion import Motion, MotionEncoder, Recent
+from embodied_liftwm.world_model.summary import (
+    AREA_M2,
+    GOAL_FEATURES,
+    GRID_CELLS,
+    GRID_CHANNELS,
+    Landmarks,
+    birds_eye,
+    egocentric,
+    goal_features,
+    goal_likeness,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class LiftWMState(AgentState):
 
     world: TensorTree
     keyframes: Keyframes
+    movers: Movers | None = None
+    recent: RecentFrames | None = None
 
 
 class Splatted(NamedTuple):
@@ -56,29 +63,28 @@ class Splatted(NamedTuple):
     alpha: Tensor  # [B * V, H, W] in [0, 1]: how much of a pixel is covered
     depth: Tensor  # [B * V, H, W] z-depth in metres, times alpha
 
-
-class Landmarks(NamedTuple):
-    """The map's primitives, for a summary."""
-
-    means: Tensor  # [B, N, 3] metres, world frame
-    mass: Tensor  # [B, N] how much there is of it, 0 for free ones
-    goal_mass: Tensor  # [B, N] and how much of that looks like the goal
+    def behind(self, front: Splatted) -> Splatted:
+        """This, but for pixels that `front` covers with something nearer."""
+        mine, theirs = (s.depth / s.alpha.clamp_min(1e-3) for s in (self, front))
+        nearer = (front.alpha > 0.5) & ((self.alpha < 0.5) | (theirs < mine))
+        shown = [torch.where(nearer.unsqueeze(1) if a.dim() == 4 else nearer, a, b) for a, b in zip(front, self, strict=True)]
+        return Splatted(*shown)
 
 
 class LiftWM(BaseWorldModel[LiftWMState]):
     """Satisfies `protocols.WorldModel`; a step costs the same however long the episode is."""
 
-    GRID_CHANNELS = 5
-    GOAL_FEATURES = 5
     CODE = 48
 
     def __init__(self, config: ModelConfig, shapes: ModelShapes) -> None:
-        super().__init__(config, shapes, summary_dim=self.CODE + self.GOAL_FEATURES)
+        super().__init__(config, shapes, summary_dim=self.CODE + GOAL_FEATURES)
         self.encoder = Encoder(config, shapes.image_size)
         self.decoder = SplatDecoder(config, shapes.image_size)
         self.fusion = LearnedFusion() if config.learned_fusion else KalmanFusion()
+        self.motion = MotionEncoder() if config.movers else None
+        self.mover_dynamics = MoverDynamics() if config.movers else None
         self.log_memory_noise = nn.Parameter(torch.tensor(0.3).log())  # of a latent that is seen again
-        self.summary = nn.Sequential(nn.Linear(self.GRID_CHANNELS * GRID_CELLS**2, 64), nn.SiLU(), nn.Linear(64, self.CODE))
+        self.summary = nn.Sequential(nn.Linear(GRID_CHANNELS * GRID_CELLS**2, 64), nn.SiLU(), nn.Linear(64, self.CODE))
 
     def initial_state(self, batch_size: int) -> LiftWMState:
         return self._empty_state(batch_size, self.config.budget)
@@ -89,23 +95,41 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def _empty_state(self, batch_size: int, budget: int) -> LiftWMState:
         like = next(self.parameters()).detach()
         world = self.empty_world(batch_size, budget, like)
-        return LiftWMState(self.blank_ego(batch_size), world, Keyframes.empty(batch_size, self.image_size, like))
+        keyframes = Keyframes.empty(batch_size, self.image_size, like)
+        if not self.config.movers:
+            return LiftWMState(self.blank_ego(batch_size), world, keyframes)
+        movers = Movers.empty(batch_size, self.config.movers, self.config.latent_dim, like)
+        recent = RecentFrames.empty(batch_size, self.image_size, like)
+        return LiftWMState(self.blank_ego(batch_size), world, keyframes, movers, recent)
 
     def empty_world(self, batch_size: int, budget: int, like: Tensor) -> Any:
         """A map without primitives."""
         return PatchMap.empty(batch_size, budget, self.config.texels, self.config.latent_dim, like)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
-        return self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
+        encoding = self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
+        if self.motion is None or sources is None or sources.recent is None:
+            return encoding
+        return _with_motion(encoding, self.motion(rgb, camera, *_surface(encoding), sources.recent))
 
-    def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> tuple[Encoding, Sweep | None]:
+    def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matched:
         matches, judged = self.encoder.match_and_judge(rgb, camera, sources)
-        return self.encoder(rgb, camera, matches if self.config.stereo_sources else None, sources), judged
+        encoding = self.encoder(rgb, camera, matches if self.config.stereo_sources else None, sources)
+        if self.motion is None or sources.recent is None:
+            return Matched(encoding, judged)
+        motion, velocities = self.motion.match_and_judge(rgb, camera, *_surface(encoding), sources.recent)
+        return Matched(_with_motion(encoding, motion), judged, motion, velocities)
 
     def sources(self, state: LiftWMState, camera: Camera) -> Sources | None:
-        if not self.config.stereo_sources:
+        recent = None if state.recent is None else Recent(*state.recent.sources())
+        if not self.config.stereo_sources and recent is None:
             return None
-        return Sources(*state.keyframes.sources(camera, self.config.stereo_sources))
+        return Sources(*state.keyframes.sources(camera, max(1, self.config.stereo_sources)), recent=recent)
+
+    def pass_time(self, state: LiftWMState, steps: Tensor) -> LiftWMState:
+        if self.mover_dynamics is None or state.movers is None:
+            return state
+        return replace(state, movers=self.mover_dynamics(state.movers, steps))
 
     def write(self, state: LiftWMState, encoding: Encoding, observation: Observation) -> LiftWMState:
         # As a rule depth learns from the multi-view term alone: a photometric splat loss drives it to the far plane.
@@ -113,32 +137,54 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         if self.config.frame_moves_depth:  # its belief meets no likelihood, so that its spread is no doubt
             depth, spread = encoding.depth, torch.full_like(spread, TYPICAL_SPREAD_SEEN)
         world = self.write_world(state.world, encoding._replace(depth=depth, spread=spread), observation)
-        keyframes = state.keyframes.add(observation.rgb, observation.camera.world_from_camera)
-        return LiftWMState(self.move_ego(state.ego, observation), world, keyframes)
+        pose = observation.camera.world_from_camera
+        written = LiftWMState(self.move_ego(state.ego, observation), world, state.keyframes.add(observation.rgb, pose))
+        if state.movers is None or state.recent is None:
+            return written
+        sight = self._sight(encoding._replace(depth=depth, spread=spread), observation)
+        movers = write_movers(state.movers, sight, observation.camera, self.config.stride)
+        return replace(written, movers=movers, recent=state.recent.add(observation.rgb, pose))
 
     def write_world(self, world: Any, encoding: Encoding, observation: Observation) -> Any:
         """Lift a frame into primitives and fuse them with the map."""
         camera, stride = observation.camera, self.config.stride
         depth = self.pixel_depth(encoding, observation)
         spread = F.interpolate(encoding.spread.unsqueeze(1), scale_factor=stride, mode="nearest").squeeze(1)
-        footprint = depth / camera.intrinsics[:, None, None, 0, 0]
-        certainty = 1.0 / (footprint.square() + (depth * spread).square())
-        certainty = torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
+        certainty = _certainty(depth, spread, camera)
+        if self.config.movers:
+            moving = F.interpolate(encoding.moving.unsqueeze(1), scale_factor=stride, mode="nearest").squeeze(1)
+            certainty = torch.where(moving > MOVES, 0.0, certainty)
         return write_patches(world, depth, certainty, encoding.latents, observation.rgb, camera, self.fusion)
+
+    def _sight(self, encoding: Encoding, observation: Observation) -> Sight:
+        """What a frame says of things that move."""
+        stride = self.config.stride
+        cells = replace(
+            observation.camera, intrinsics=resize_intrinsics(observation.camera.intrinsics, 1.0 / stride),
+            height=self.image_size // stride, width=self.image_size // stride,
+        )  # fmt: skip
+        return Sight(
+            depth=encoding.depth,
+            certainty=_certainty(encoding.depth, encoding.spread, cells),
+            velocity=encoding.velocity,
+            moving=encoding.moving,
+            latents=encoding.latents,
+            rgb=F.avg_pool2d(observation.rgb, stride),
+        )
 
     def pixel_depth(self, encoding: Encoding, observation: Observation) -> Tensor:
         """Depth of every pixel of a frame. [B, H, W] metres"""
         return pixel_depth(encoding.depth, observation.rgb)
 
-    def decode(self, state: LiftWMState, cameras: Camera) -> Rendering:
-        splatted = self.splat(state.world, cameras)
+    def decode(self, state: LiftWMState, cameras: Camera, steps: Tensor | None = None) -> Rendering:
+        splatted = self._with_movers(self.splat(state.world, cameras), state, cameras, steps)
         doubt = splatted.doubt if self.config.learned_fusion else None
         decoded = self.decoder(splatted.features, splatted.alpha, splatted.depth, cameras, doubt)
         return Rendering(decoded, _known(decoded.seen), splatted.features[:, 3:])
 
     def latent_prior(self, state: LiftWMState, camera: Camera) -> DiagonalGaussian:
         """What the map shows from here, with a learned noise; a standard normal where it shows nothing. [B, h, w, D]"""
-        splatted = self.splat(state.world, camera)
+        splatted = self._with_movers(self.splat(state.world, camera), state, camera, None)
         expected = F.avg_pool2d(splatted.features[:, 3:], self.config.stride).movedim(1, -1)
         covered = F.avg_pool2d(splatted.alpha.unsqueeze(1), self.config.stride).movedim(1, -1).clamp(0, 1).detach()
         variance = covered * (2.0 * self.log_memory_noise).exp() + 1.0 - covered
@@ -150,12 +196,29 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         features = read.latents * read.visible.unsqueeze(1)
         return Splatted(features[:, :-1], features[:, -1:], read.visible, read.depths * read.visible)
 
+    def _with_movers(self, still: Splatted, state: LiftWMState, cameras: Camera, steps: Tensor | None) -> Splatted:
+        """What moves, before what stands still."""
+        if state.movers is None or self.mover_dynamics is None:
+            return still
+        views = len(cameras.intrinsics) // len(state.movers.means)
+        movers = state.movers.map(lambda t: t.repeat_interleave(views, dim=0))
+        if steps is not None:
+            movers = self.mover_dynamics(movers, steps)
+        read = read_movers(movers, values_of(movers), cameras)
+        features = read.latents * read.visible.unsqueeze(1)
+        return still.behind(Splatted(features[:, :-1], features[:, -1:], read.visible, read.depths * read.visible))
+
     def primitives(self, state: LiftWMState) -> tuple[Tensor, Tensor, Tensor]:
         """What stands in the first row's map, to draw or export: points [K, 3] m, rgb [K, 3], opacities [K]."""
         world = state.world
         assert isinstance(world, PatchMap)
         kept = world.evidence[0] > 0
-        return world.points()[0, kept], world.rgb[0, kept], torch.ones_like(world.evidence[0, kept])
+        found = [(world.points()[0, kept], world.rgb[0, kept])]
+        if state.movers is not None:
+            moving = state.movers.evidence[0] > 0
+            found.append((state.movers.means[0, moving], state.movers.rgb[0, moving]))
+        points, rgb = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return points, rgb, torch.ones_like(points[:, 0])
 
     def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
         """The primitives of a map, weighed by surface."""
@@ -168,9 +231,35 @@ class LiftWM(BaseWorldModel[LiftWMState]):
     def summarize(self, state: LiftWMState) -> Tensor:
         """An egocentric bird's-eye code of the map, and where the goal's colour lies. [B, F]"""
         found = self.landmarks(state.world.detach(), state.ego.goal)
-        ahead, left, up = _egocentric(found.means, state.ego.world_from_camera).unbind(-1)
-        grid = _birds_eye(found, ahead, left, up)
-        return torch.cat([self.summary(grid), _goal_features(found.goal_mass, ahead, left)], dim=-1)
+        if state.movers is not None:
+            moving = _moving(state.movers, state.ego.goal)
+            found = Landmarks(*(torch.cat(both, dim=1) for both in zip(found, moving, strict=True)))
+        ahead, left, up = egocentric(found.means, state.ego.world_from_camera).unbind(-1)
+        grid = birds_eye(found, ahead, left, up)
+        return torch.cat([self.summary(grid), goal_features(found.goal_mass, ahead, left)], dim=-1)
+
+
+def _certainty(depth: Tensor, spread: Tensor, camera: Camera) -> Tensor:
+    """Inverse variance of where the surface of every pixel of `camera` is, 0 where depth is too doubtful. [B, H, W] 1/m^2"""
+    footprint = depth / camera.intrinsics[:, None, None, 0, 0]
+    certainty = 1.0 / (footprint.square() + (depth * spread).square())
+    return torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
+
+
+def _surface(encoding: Encoding) -> tuple[Tensor, Tensor]:
+    """Depth and its spread as data: motion is not to move depth."""
+    return encoding.depth.detach(), encoding.spread.detach()
+
+
+def _with_motion(encoding: Encoding, motion: Motion) -> Encoding:
+    return encoding._replace(velocity=motion.velocity.detach(), moving=motion.moving.detach())
+
+
+def _moving(movers: Movers, goal: Tensor) -> Landmarks:
+    """Moving points, weighed by surface."""
+    movers = movers.detach()
+    mass = (movers.evidence > 0) * movers.sizes.square() / AREA_M2
+    return Landmarks(movers.means, mass, mass * goal_likeness(movers.rgb, goal))
 
 
 def values_of(world: Any) -> Tensor:
@@ -182,46 +271,3 @@ def values_of(world: Any) -> Tensor:
 def _known(seen: Tensor | None) -> Tensor:
     assert seen is not None
     return seen
-
-
-def _egocentric(means: Tensor, world_from_camera: Tensor) -> Tensor:
-    """World points [B, N, 3] as (ahead, left, up) of a camera, in its heading: turned about gravity only. [B, N, 3]"""
-    heading = F.normalize(world_from_camera[:, :2, 2], dim=-1)
-    offset = means - world_from_camera[:, None, :3, 3]
-    ahead = (offset[..., :2] * heading[:, None]).sum(-1)
-    left = offset[..., 1] * heading[:, None, 0] - offset[..., 0] * heading[:, None, 1]
-    return torch.stack([ahead, left, offset[..., 2]], dim=-1)
-
-
-def goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
-    """How much colours [B, ..., 3] look like the goal's (its first three numbers), 0 before a goal is given. [B, ...]"""
-    if goal.shape[-1] < 3:
-        return rgb.new_zeros(rgb.shape[:-1])
-    ones = [1] * (rgb.dim() - 2)
-    distance = (rgb - goal[:, :3].view(-1, *ones, 3)).square().sum(-1)
-    given = (goal.abs().sum(-1) > 0).to(rgb).view(-1, *ones)
-    return torch.exp(-GOAL_SHARPNESS * distance) * given
-
-
-def _birds_eye(found: Landmarks, ahead: Tensor, left: Tensor, up: Tensor) -> Tensor:
-    """Occupancy by height, evidence and goal likeness, log-summed on a grid around the agent. [B, cells * channels]"""
-    half = GRID_CELLS * GRID_CELL_M / 2
-    column = ((ahead + half) / GRID_CELL_M).floor()
-    row = ((left + half) / GRID_CELL_M).floor()
-    inside = (column >= 0) & (column < GRID_CELLS) & (row >= 0) & (row < GRID_CELLS)
-    cell = (row.clamp(0, GRID_CELLS - 1) * GRID_CELLS + column.clamp(0, GRID_CELLS - 1)).long()
-    mass = found.mass * inside
-    low, high = (up < -0.5).to(mass), (up > 0.8).to(mass)
-    channels = torch.stack([mass * low, mass * (1 - low) * (1 - high), mass * high, found.goal_mass * inside, mass], dim=-1)
-    grid = channels.new_zeros(len(mass), GRID_CELLS**2, channels.shape[-1])
-    grid = grid.scatter_add(1, cell[..., None].expand_as(channels), channels)
-    return torch.log1p(grid).flatten(1)
-
-
-def _goal_features(likeness: Tensor, ahead: Tensor, left: Tensor) -> Tensor:
-    """Believed direction (2), distance, mass and presence of what looks like the goal. [B, 5]"""
-    mass = likeness.sum(-1)
-    x = (likeness * ahead).sum(-1) / (mass + 0.1)
-    y = (likeness * left).sum(-1) / (mass + 0.1)
-    distance = torch.sqrt(x * x + y * y + 1e-6)
-    return torch.stack([x / distance, y / distance, distance / 5.0, torch.log1p(mass), (mass > 1.0).to(mass)], dim=-1)

@@ -16,7 +16,8 @@ from embodied_liftwm.memory.gaussian_map import GaussianMap
 from embodied_liftwm.memory.lift import lift
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.encoder import Encoding
-from embodied_liftwm.world_model.liftwm import Landmarks, LiftWM, LiftWMState, Splatted, goal_likeness, values_of
+from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState, Splatted, values_of
+from embodied_liftwm.world_model.summary import Landmarks, goal_likeness
 
 
 class GaussianLiftWM(LiftWM):

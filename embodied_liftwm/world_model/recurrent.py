@@ -71,7 +71,7 @@ class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
         inputs = torch.cat([F.silu(encoding.code), pose_features(origin, pose)], dim=-1)
         return RecurrentState(self.move_ego(state.ego, observation), self.cell(inputs, hidden), origin)
 
-    def decode(self, state: RecurrentState, cameras: Camera) -> Rendering:
+    def decode(self, state: RecurrentState, cameras: Camera, steps: Tensor | None = None) -> Rendering:
         views = cameras.intrinsics.shape[0] // state.hidden.shape[0]
         hidden = state.hidden.repeat_interleave(views, dim=0)
         origin = state.origin.repeat_interleave(views, dim=0)

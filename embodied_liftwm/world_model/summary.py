@@ -1,0 +1,70 @@
+"""What a world model tells planners and policies of its map: a bird's-eye code around the agent, and where the goal may be."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GRID_CELLS, GRID_CELL_M = 12, 0.75
+"""The bird's-eye summary covers 9 x 9 m around the agent."""
+GOAL_SHARPNESS = 40.0
+"""Inverse squared colour distance at which a primitive stops looking like the goal."""
+
+
+AREA_M2 = 0.02
+"""Surface that weighs 1 in the bird's-eye summary."""
+GRID_CHANNELS, GOAL_FEATURES = 5, 5
+
+
+class Landmarks(NamedTuple):
+    """The map's primitives, for a summary."""
+
+    means: Tensor  # [B, N, 3] metres, world frame
+    mass: Tensor  # [B, N] how much there is of it, 0 for free ones
+    goal_mass: Tensor  # [B, N] and how much of that looks like the goal
+
+
+def egocentric(means: Tensor, world_from_camera: Tensor) -> Tensor:
+    """World points [B, N, 3] as (ahead, left, up) of a camera, in its heading: turned about gravity only. [B, N, 3]"""
+    heading = F.normalize(world_from_camera[:, :2, 2], dim=-1)
+    offset = means - world_from_camera[:, None, :3, 3]
+    ahead = (offset[..., :2] * heading[:, None]).sum(-1)
+    left = offset[..., 1] * heading[:, None, 0] - offset[..., 0] * heading[:, None, 1]
+    return torch.stack([ahead, left, offset[..., 2]], dim=-1)
+
+
+def goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
+    """How much colours [B, ..., 3] look like the goal's (its first three numbers), 0 before a goal is given. [B, ...]"""
+    if goal.shape[-1] < 3:
+        return rgb.new_zeros(rgb.shape[:-1])
+    ones = [1] * (rgb.dim() - 2)
+    distance = (rgb - goal[:, :3].view(-1, *ones, 3)).square().sum(-1)
+    given = (goal.abs().sum(-1) > 0).to(rgb).view(-1, *ones)
+    return torch.exp(-GOAL_SHARPNESS * distance) * given
+
+
+def birds_eye(found: Landmarks, ahead: Tensor, left: Tensor, up: Tensor) -> Tensor:
+    """Occupancy by height, evidence and goal likeness, log-summed on a grid around the agent. [B, cells * channels]"""
+    half = GRID_CELLS * GRID_CELL_M / 2
+    column = ((ahead + half) / GRID_CELL_M).floor()
+    row = ((left + half) / GRID_CELL_M).floor()
+    inside = (column >= 0) & (column < GRID_CELLS) & (row >= 0) & (row < GRID_CELLS)
+    cell = (row.clamp(0, GRID_CELLS - 1) * GRID_CELLS + column.clamp(0, GRID_CELLS - 1)).long()
+    mass = found.mass * inside
+    low, high = (up < -0.5).to(mass), (up > 0.8).to(mass)
+    channels = torch.stack([mass * low, mass * (1 - low) * (1 - high), mass * high, found.goal_mass * inside, mass], dim=-1)
+    grid = channels.new_zeros(len(mass), GRID_CELLS**2, channels.shape[-1])
+    grid = grid.scatter_add(1, cell[..., None].expand_as(channels), channels)
+    return torch.log1p(grid).flatten(1)
+
+
+def goal_features(likeness: Tensor, ahead: Tensor, left: Tensor) -> Tensor:
+    """Believed direction (2), distance, mass and presence of what looks like the goal. [B, 5]"""
+    mass = likeness.sum(-1)
+    x = (likeness * ahead).sum(-1) / (mass + 0.1)
+    y = (likeness * left).sum(-1) / (mass + 0.1)
+    distance = torch.sqrt(x * x + y * y + 1e-6)
+    return torch.stack([x / distance, y / distance, distance / 5.0, torch.log1p(mass), (mass > 1.0).to(mass)], dim=-1)
