@@ -19,6 +19,10 @@ from embodied_liftwm.data.sources import choose_sources
 
 TARGET_SHARES = (0.15, 0.5, 0.35)
 """Share of targets before the first, among, and after the last context frame, where there are such frames."""
+RECENT = (-2, -4, -6)
+"""Frames, counted from one, that a model has at hand to find what moves in it."""
+RECENT_JUDGES = (-3, 2, 4, 6)
+"""Frames that the motion so found must explain in training."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Batch:
     target_index: np.ndarray  # [B, V] int64 frame number in the episode
     source_rgb: np.ndarray  # [B, K + V, S, H, W, 3] uint8 frames that can explain each: `data.sources`
     source_world_from_camera: np.ndarray  # [B, K + V, S, 4, 4] float32
+    recent_rgb: np.ndarray  # [B, K + V, R, H, W, 3] uint8 frames at RECENT and at RECENT_JUDGES; R = 0 unless things may move
+    recent_world_from_camera: np.ndarray  # [B, K + V, R, 4, 4] float32
+    recent_steps: np.ndarray  # [B, K + V, R] float32 steps from each to them, 0 for frames outside the episode: not to be used
     step_index: np.ndarray  # [B, P] int64 the transition's t
     action: np.ndarray  # [B, P, A] float32 the action of the transition
     previous_action: np.ndarray  # [B, P, A] float32
@@ -60,7 +67,7 @@ def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows:
 
     Args:
         reader: the dataset.
-        config: `seed`, `batch_size`, `context`, `targets` and `span` are used.
+        config: `seed`, `batch_size`, `context`, `targets` and `span` are used, and of `model` what it matches frames with.
         step: number of the step, from 0.
         rows: which of the `batch_size` windows to read, in order and one at least; all of them if None.
 
@@ -72,7 +79,8 @@ def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows:
     starts = np.maximum(1, reader.episode_lengths - config.span + 1)  # windows an episode has, each equally likely
     chosen = rng.choice(len(reader), size=config.batch_size, p=starts / starts.sum())[: rows[-1] + 1]
     drawn = [_draw_window(reader, config, int(episode), int(rng.integers(starts[episode])), rng) for episode in chosen]
-    windows = [_read_window(reader, drawn[row]) for row in rows]
+    moving = config.model.movers > 0
+    windows = [_read_window(reader, drawn[row], RECENT + RECENT_JUDGES if moving else ()) for row in rows]
     return Batch(**{name: np.stack([window[name] for window in windows]) for name in windows[0]})
 
 
@@ -99,13 +107,15 @@ def _draw_window(reader: TrainingReader, config: TrainConfig, episode: int, star
     return _Drawn(episode, context, targets, steps, sources, int(rng.integers(2**62)))
 
 
-def _read_window(reader: TrainingReader, drawn: _Drawn) -> dict[str, np.ndarray]:
+def _read_window(reader: TrainingReader, drawn: _Drawn, recent: tuple[int, ...]) -> dict[str, np.ndarray]:
     episode = drawn.episode
     found = _context(reader, episode, drawn.context) | _targets(reader, episode, drawn.targets)
     found |= _transitions(reader, episode, drawn.steps)
     found |= {name: np.asarray(getattr(drawn, name), np.int64) for name in ("episode", "noise_seed")}
     rgb, poses = reader.read(episode, "rgb"), reader.read(episode, "world_from_camera")
-    return found | {"source_rgb": rgb[drawn.sources], "source_world_from_camera": poses[drawn.sources]}
+    found |= {"source_rgb": rgb[drawn.sources], "source_world_from_camera": poses[drawn.sources]}
+    frames, steps = choose_recent(np.concatenate([drawn.context, drawn.targets]), len(rgb), recent)
+    return found | {"recent_rgb": rgb[frames], "recent_world_from_camera": poses[frames], "recent_steps": steps}
 
 
 def _context(reader: TrainingReader, episode: int, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -180,6 +190,18 @@ def choose_targets(rng: np.random.Generator, context: np.ndarray, first: int, la
     zone = (free >= context[0]).astype(int) + (free > context[-1])
     weight = np.array(TARGET_SHARES)[zone] / np.bincount(zone, minlength=3)[zone]
     return np.sort(rng.choice(free, size=count, replace=False, p=weight / weight.sum()))
+
+
+def choose_recent(frames: np.ndarray, length: int, offsets: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames at fixed distances in time from others, in an episode of `length` frames.
+
+    Returns:
+        Frame numbers [N, R] int64 and steps to them [N, R] float32; the frame itself and 0 where the episode has no such frame.
+    """
+    steps = np.broadcast_to(np.array(offsets, np.int64), (len(frames), len(offsets)))
+    there = frames[:, None] + steps
+    steps = np.where((there >= 0) & (there < length), steps, 0)
+    return frames[:, None] + steps, steps.astype(np.float32)
 
 
 def _draw(rng: np.random.Generator, options: np.ndarray, count: int) -> np.ndarray:

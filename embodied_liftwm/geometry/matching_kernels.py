@@ -57,16 +57,15 @@ def _blend(typing_context, image, offset, row, w00, w01, w10, w11):
 
 
 @compiled
-def sweep_band(target, tolerance, sources, turns, shifts, groups, inverse_planes, limits, top, bottom, cost, count):
+def sweep_band(target, tolerance, sources, nearness, turns, shifts, groups, limits, top, bottom, cost, count):
     """Sum, over each group of sources, the matching costs of rows top..bottom; see `plane_sweep` for what they are.
 
     Args:
         target: colours of the cells. [h, w, 3]
         tolerance: difference that the cells' own texture excuses. [h, w]
         sources: colours, and what their texture excuses. [S, H, W, 4]
-        turns, shifts: K R K^-1 and K t of each source, in pixels of the sources. [S, 3, 3], [S, 3]
+        nearness, turns, shifts: where cells would be found, see `plane_sweep.Hypotheses`. [h, w], [S, 3, 3], [S, P, 3]
         groups: which sources count in which group. [G, S] bool
-        inverse_planes: [P] 1 / m
         limits: (pixels a side of a cell, largest cost).
         cost: zeros [G, h, w, P], written. count: zeros [G, h, w, P] float32, written: sources that know.
     """
@@ -86,13 +85,13 @@ def sweep_band(target, tolerance, sources, turns, shifts, groups, inverse_planes
                 b = turn[1, 0] * u + turn[1, 1] * v + turn[1, 2]
                 c = turn[2, 0] * u + turn[2, 1] * v + turn[2, 2]
                 red, green, blue, excuse = target[y, x, 0], target[y, x, 1], target[y, x, 2], tolerance[y, x]
-                for p in range(inverse_planes.shape[0]):
-                    near = inverse_planes[p]
-                    ahead = c + shift[2] * near
+                near = nearness[y, x]
+                for p in range(shift.shape[0]):
+                    ahead = c + shift[p, 2] * near
                     if ahead <= _BEHIND:
                         continue
                     scale = _ONE / ahead
-                    column, row = (a + shift[0] * near) * scale, (b + shift[1] * near) * scale
+                    column, row = (a + shift[p, 0] * near) * scale, (b + shift[p, 1] * near) * scale
                     if column < _ZERO or row < _ZERO or column > width or row > height:
                         continue
                     column = min(max(column - _HALF, _ZERO), last_column)

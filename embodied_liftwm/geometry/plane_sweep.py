@@ -45,14 +45,22 @@ class Sweep(NamedTuple):
     known: Tensor  # [B, G, P, h, w] bool: under this plane the cell falls onto the image of some source of the group
 
 
+class Hypotheses(NamedTuple):
+    """Where cells would be found: the image of u in source s is turns[s] u + shifts[s, p] nearness[u] under hypothesis p."""
+
+    nearness: Tensor  # [B, h, w]
+    turns: Tensor  # [B, S, 3, 3]
+    shifts: Tensor  # [B, S, P, 3]
+
+
 class _Inputs(NamedTuple):
     target: Tensor  # [B, 3, h, w] colours of the cells
     tolerance: Tensor  # [B, h, w] difference that the frame excuses
     sources: Tensor  # [B, S, 4, H, W] colours, and the difference that the source excuses
-    turns: Tensor  # [B, S, 3, 3] K R K^-1
-    shifts: Tensor  # [B, S, 3] K t
+    nearness: Tensor  # of `Hypotheses`, as the next two
+    turns: Tensor
+    shifts: Tensor
     groups: Tensor  # [B, G, S] bool
-    inverse_planes: Tensor  # [P] 1 / m
 
 
 @torch.no_grad()
@@ -73,12 +81,20 @@ def plane_sweep(
         planes: z-depths to try, metres. [P]
         stride: pixels a side of a cell.
     """
+    turns, shifts = relative_views(camera, source_poses)
+    everywhere = rgb.new_ones(len(rgb), rgb.shape[-2] // stride, rgb.shape[-1] // stride)
+    hypotheses = Hypotheses(everywhere, turns, shifts.unsqueeze(2) * (1.0 / planes)[:, None])
+    return match(rgb, source_rgb, groups, hypotheses, stride)
+
+
+@torch.no_grad()
+def match(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses: Hypotheses, stride: int) -> Sweep:
+    """Match frames against their sources under any hypotheses of where their cells are; shapes as for `plane_sweep`."""
     excuse = TEXTURE_EXCUSES * grey_range(rgb).unsqueeze(1)
     theirs = TEXTURE_EXCUSES * grey_range(source_rgb.flatten(0, 1)).unflatten(0, source_rgb.shape[:2])
-    turns, shifts = _relative(camera, source_poses)
     inputs = _Inputs(
         F.avg_pool2d(rgb, stride), NOISE + F.avg_pool2d(excuse, stride).squeeze(1),
-        torch.cat([source_rgb, theirs.unsqueeze(2)], dim=2), turns, shifts, groups, 1.0 / planes,
+        torch.cat([source_rgb, theirs.unsqueeze(2)], dim=2), *hypotheses, groups,
     )  # fmt: skip
     compiled = rgb.device.type == "cpu" and rgb.dtype == torch.float32
     total, count = _sums_compiled(inputs, stride) if compiled else _sums_torch(inputs, stride)
@@ -101,7 +117,7 @@ def _of_three(x: Tensor, choose: Callable[[Tensor, Tensor], Tensor], dim: int) -
     return choose(choose(before, here), after)
 
 
-def _relative(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor]:
+def relative_views(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor]:
     """K R K^-1 [B, S, 3, 3] and K t [B, S, 3] of the sources.
 
     With x = K (R K^-1 u z + t), dividing by z: the image of u is K R K^-1 u + K t / z, up to scale.
@@ -116,15 +132,15 @@ def _sums_compiled(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
     """Sums of costs and numbers of sources that know, [B, G, P, h, w] twice, the planes innermost in memory."""
     batch, groups = inputs.groups.shape[:2]
     height, width = inputs.target.shape[-2:]
-    total = torch.zeros(batch, groups, height, width, len(inputs.inverse_planes))
+    total = torch.zeros(batch, groups, height, width, inputs.shifts.shape[2])
     count = torch.zeros_like(total)
     target, sources = inputs.target.permute(0, 2, 3, 1), inputs.sources.permute(0, 1, 3, 4, 2)
-    per_frame = [t.contiguous().numpy() for t in (target, inputs.tolerance, sources, *inputs[3:6])]
-    inverse_planes, limits = inputs.inverse_planes.numpy(), np.array([stride, LARGEST], np.float32)
+    per_frame = [t.contiguous().numpy() for t in (target, inputs.tolerance, sources, *inputs[3:])]
+    limits = np.array([stride, LARGEST], np.float32)
     outputs = total.numpy(), count.numpy()
 
     def task(b: int, top: int, bottom: int) -> None:
-        sweep_band(*(array[b] for array in per_frame), inverse_planes, limits, top, bottom, outputs[0][b], outputs[1][b])
+        sweep_band(*(array[b] for array in per_frame), limits, top, bottom, outputs[0][b], outputs[1][b])
 
     bands = _BANDS if batch < _BANDS else 1
     edges = [height * k // bands for k in range(bands + 1)]
@@ -134,19 +150,19 @@ def _sums_compiled(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
 
 def _sums_torch(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
     """The same on any device, source by source."""
-    target, tolerance, sources, turns, shifts, groups, inverse_planes = inputs
+    target, tolerance, sources, nearness, turns, shifts, groups = inputs
     height, width = target.shape[-2:]
-    total = target.new_zeros(len(target), groups.shape[1], len(inverse_planes), height, width)
+    total = target.new_zeros(len(target), groups.shape[1], shifts.shape[2], height, width)
     count = torch.zeros_like(total)
     centres = stride * pixel_centres(height, width).to(target)
     homogeneous = torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1)
     extent = target.new_tensor([sources.shape[-1], sources.shape[-2]])
     for s in range(sources.shape[1]):
         rotated = torch.einsum("bij,hwj->bhwi", turns[:, s], homogeneous)
-        image = rotated[:, None] + shifts[:, s, None, None, None] * inverse_planes[None, :, None, None, None]
+        image = rotated[:, None] + shifts[:, s, :, None, None] * nearness[:, None, ..., None]
         pixels = image[..., :2] / image[..., 2:].clamp_min(1e-3)
         known = ((pixels >= 0) & (pixels <= extent)).all(-1) & (image[..., 2] > 1e-2)
-        sampled = sample_pixels(sources[:, s], pixels.flatten(1, 2)).unflatten(2, (len(inverse_planes), height))
+        sampled = sample_pixels(sources[:, s], pixels.flatten(1, 2)).unflatten(2, (shifts.shape[2], height))
         difference = (sampled[:, :3] - target.unsqueeze(2)).abs().mean(1)
         cost = (difference / (tolerance.unsqueeze(1) + sampled[:, 3])).clamp_max(LARGEST)
         counts = (groups[:, :, s, None, None, None] & known.unsqueeze(1)).to(cost)

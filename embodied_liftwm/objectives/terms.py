@@ -54,6 +54,14 @@ class Viewed(NamedTuple):
     continuation: Tensor  # [B, K] probability
 
 
+class Moved(NamedTuple):
+    """Beliefs on the velocities of cells of F = B * K context frames, and how well each explains frames of other times."""
+
+    log_belief: Tensor  # [F, V, h, w]
+    cost: Tensor  # [F, S, V, h, w] colour difference under each velocity, over a small window
+    known: Tensor  # [F, S, V, h, w] bool: source s judges, and sees the cell under this velocity
+
+
 class Rollout(NamedTuple):
     """Everything a term may read: what the model said, beside what was observed."""
 
@@ -63,6 +71,7 @@ class Rollout(NamedTuple):
     twist: Tensor  # [B, P, 6] observed motion, m and rad in the camera's frame
     twist_mean: Tensor  # [B, P, 6]
     twist_scale: Tensor  # [B, P, 6]
+    moved: Moved | None = None  # None for models to which nothing moves
 
 
 class Term(nn.Module, ABC):
@@ -86,6 +95,27 @@ class LaplaceScale(nn.Module):
         """log p of absolute errors: -|e| / b - log 2b."""
         log_scale = self.log_scale.clamp(-6.0, 3.0)
         return -error * torch.exp(-log_scale) - log_scale - math.log(2.0)
+
+
+def log_marginal(log_belief: Tensor, cost: Tensor, known: Tensor, noise: LaplaceScale, outliers: float) -> Tensor:
+    """log p of frames from their sources, hypotheses marginalised: see `MultiViewTerm`.
+
+    Args:
+        log_belief: log-probability of every hypothesis. [F, P, h, w]
+        cost: how badly source s is explained under it. [F, S, P, h, w]
+        known: whether the source sees the cell under it. [F, S, P, h, w] bool
+        noise: of the costs.
+        outliers: share of cells that no hypothesis explains, with density 1.
+
+    Returns:
+        Nats per cell, the mean over sources of each cell and over cells; 0 for cells that no source sees. [F]
+    """
+    log_belief = log_belief[:, None] + torch.log(known.to(cost).clamp_min(1e-12))
+    log_mass = torch.logsumexp(log_belief, dim=2)
+    inlier = torch.logsumexp(log_belief + noise.log_prob(cost), dim=2) - log_mass
+    nats = torch.logaddexp(inlier + math.log1p(-outliers), torch.full_like(inlier, math.log(outliers)))
+    mass = torch.where(known.any(2), log_mass.detach().exp(), 0.0)
+    return ((mass * nats).sum(1) / mass.sum(1).clamp_min(1.0)).mean((1, 2))
 
 
 def _nothing(rollout: Rollout) -> Tensor:
@@ -137,14 +167,7 @@ class MultiViewTerm(Term):
 
     def marginal(self, lifted: Lifted) -> Tensor:
         """log p of each frame, the planes marginalised. [F]"""
-        known = lifted.known.to(lifted.cost)
-        log_belief = lifted.log_belief[:, None] + torch.log(known.clamp_min(1e-12))
-        log_mass = torch.logsumexp(log_belief, dim=2)
-        inlier = torch.logsumexp(log_belief + self.plane_noise.log_prob(lifted.cost), dim=2) - log_mass
-        outlier = torch.full_like(inlier, math.log(self.OUTLIERS))
-        nats = torch.logaddexp(inlier + math.log1p(-self.OUTLIERS), outlier)
-        mass = torch.where(known.any(2), log_mass.detach().exp(), 0.0)
-        return ((mass * nats).sum(1) / mass.sum(1).clamp_min(1.0)).mean((1, 2))
+        return log_marginal(lifted.log_belief, lifted.cost, lifted.known, self.plane_noise, self.OUTLIERS)
 
     def rendered(self, viewed: Viewed) -> Tensor:
         """log p of each target given its rendered depth. [F]"""

@@ -13,7 +13,7 @@ from embodied_liftwm.data.sampling import sample_windows
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.parallel import Processes
 
-IMAGES = ("rgb", "target_rgb", "source_rgb")
+IMAGES = ("rgb", "target_rgb", "source_rgb", "recent_rgb")
 
 
 def rows_of(config: TrainConfig, processes: Processes) -> range:

@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embodied_liftwm.config import TrainConfig
+from embodied_liftwm.config import ModelConfig, TrainConfig
 from embodied_liftwm.data import Batch, TrainingReader, sample_windows
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.data.sampling import choose_context, choose_targets
+from embodied_liftwm.data.sampling import RECENT, RECENT_JUDGES, choose_context, choose_recent, choose_targets
 
 Build = Callable[..., Episode]
 LENGTHS = (40, 3, 20, 60)
 CONFIG = TrainConfig(batch_size=3, context=6, targets=4, span=24, seed=5)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithMovers(ModelConfig):
+    """A model to which things may move."""
+
+    movers: int = 16
 
 
 @pytest.fixture
@@ -60,6 +67,8 @@ def test_shapes_and_dtypes(reader: TrainingReader) -> None:
         "terminated": ((b, p), "?"), "goal_at": ((b, p, 9), "f4"),
         "episode": ((b,), "i8"), "noise_seed": ((b,), "i8"), "source_rgb": ((b, k + v, CONFIG.sources, 16, 16, 3), "u1"),
         "source_world_from_camera": ((b, k + v, CONFIG.sources, 4, 4), "f4"),
+        "recent_rgb": ((b, k + v, 0, 16, 16, 3), "u1"), "recent_world_from_camera": ((b, k + v, 0, 4, 4), "f4"),
+        "recent_steps": ((b, k + v, 0), "f4"),
     }  # fmt: skip
     assert {name: (array.shape, array.dtype) for name, array in vars(batch).items()} == {
         name: (shape, np.dtype(kind)) for name, (shape, kind) in expected.items()
@@ -86,6 +95,33 @@ def test_contents_are_those_of_the_episode(reader: TrainingReader, make_episode:
             first = t == 0
             assert np.array_equal(batch.pose_prev[row][first], batch.pose_before[row][first])
             assert np.array_equal(batch.pose_prev[row][~first], episode.world_from_camera[t[~first] - 1])
+
+
+def test_models_to_which_things_move_get_frames_of_fixed_distances(reader: TrainingReader, make_episode: Build) -> None:
+    moving = dataclasses.replace(CONFIG, model=WithMovers())
+    outside = 0
+    for step in range(4):
+        batch, without = sample_windows(reader, moving, step), sample_windows(reader, CONFIG, step)
+        for name, array in vars(without).items():
+            assert name.startswith("recent") or np.array_equal(getattr(batch, name), array), name
+        for row, number in enumerate(batch.episode):
+            episode = make_episode(LENGTHS[number], int(number))
+            frames = np.concatenate([batch.context_index[row], batch.target_index[row]])
+            for n, frame in enumerate(frames):
+                for r, offset in enumerate(RECENT + RECENT_JUDGES):
+                    inside = 0 <= frame + offset <= LENGTHS[number]
+                    outside += not inside
+                    other = frame + offset if inside else frame
+                    assert batch.recent_steps[row, n, r] == (offset if inside else 0)
+                    assert np.array_equal(batch.recent_rgb[row, n, r], episode.rgb[other])
+                    assert np.array_equal(batch.recent_world_from_camera[row, n, r], episode.world_from_camera[other])
+    assert outside > 0
+
+
+def test_recent_frames_of_the_first_and_the_last() -> None:
+    frames, steps = choose_recent(np.array([0, 4, 9]), 10, (-2, 1))
+    assert frames.tolist() == [[0, 1], [2, 5], [7, 9]]
+    assert steps.tolist() == [[0, 1], [-2, 1], [-2, 0]] and steps.dtype == np.float32
 
 
 @pytest.mark.parametrize(("start", "stop", "count"), [(0, 48, 8), (5, 20, 6), (3, 12, 8), (0, 40, 2), (7, 60, 1), (0, 11, 12)])

@@ -17,16 +17,18 @@ from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from embodied_liftwm.world_model.liftwm import LiftWM
+from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.toy_room import episode, intrinsics
 
 SIZE = 32
 CONFIG = ModelConfig(budget=600, latent_dim=4, stride=2, width=8, recurrent_dim=16, planes=12)
 
 
-@pytest.fixture(params=["patches", "gaussians", "recurrent"])
+@pytest.fixture(params=["patches", "gaussians", "recurrent", "movers"])
 def model(request: pytest.FixtureRequest) -> BaseWorldModel:
     torch.manual_seed(0)
-    return build_model(replace(CONFIG, memory=request.param), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+    config = replace(CONFIG, movers=64) if request.param == "movers" else replace(CONFIG, memory=request.param)
+    return build_model(config, ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
 
 
 def observations(scene: int = 0, steps: int = 6) -> list[Observation]:
@@ -163,7 +165,7 @@ def test_the_goal_is_found_by_its_colour(memory: Literal["patches", "gaussians"]
     for colour in (red, blue):
         observation = replace(first, rgb=rgb, goal=torch.cat([colour, torch.ones(6)])[None])
         summary = model.summarize(model.write(model.initial_state(1), encoding, observation))
-        ahead, left, distance, _, present = summary[0, -model.GOAL_FEATURES :].tolist()
+        ahead, left, distance, _, present = summary[0, -GOAL_FEATURES :].tolist()
         assert ahead > 0.8 and 1.5 < 5.0 * distance < 2.5 and present == 1.0
         lefts.append(left)
     assert lefts[0] > 0.1 and lefts[1] < -0.1
