@@ -18,6 +18,7 @@ from liftwm_envs.scene import Scene
 
 OUT = Path(__file__).parent / "images" / "tasks"
 FRAMES, SCALE, COLOURS = 8, 2, 256
+PICTURES = (("Revisit", "S", 0), ("Revisit", "M", 8), ("Occlusion", "S", 7), ("Occlusion", "M", 3), ("MovingOcclusion", "S", 9))
 
 
 def record(env_id: str, seed: int) -> tuple[list[np.ndarray], np.ndarray, int, Scene, int]:
@@ -50,7 +51,7 @@ def draw_strip(frames: list[np.ndarray], called: int, path: Path) -> None:
 
 
 def draw_plan(scene: Scene, positions: np.ndarray, called: int, goal: int, path: Path) -> None:
-    """Rooms, objects and screens from above, the tour in grey and the way from the call in red."""
+    """Rooms, screens and, where they are at the call, objects from above; the tour in grey and the way from the call in red."""
     figure = Figure(figsize=(4.2, 4.2), dpi=90)
     axes = figure.add_axes((0, 0, 1, 1))
     for room in scene.rooms:
@@ -60,12 +61,16 @@ def draw_plan(scene: Scene, positions: np.ndarray, called: int, goal: int, path:
         axes.add_patch(_box(x, y, half_length, half_width, yaw, color="#444444"))
     for screen in scene.screens:
         axes.add_patch(_box(*screen.rectangle, facecolor="none", edgecolor="#777777", linewidth=2, hatch="///"))
+    for track in scene.tracks:
+        axes.plot(*np.transpose([track.start, track.end]), color="#777777", linewidth=1, linestyle="--", zorder=1.5)
+    places = {track.object_id: track.place(called) for track in scene.tracks}
     for item in scene.objects:
-        axes.add_patch(Circle(item.position, item.radius_m, facecolor=item.colour, edgecolor="black", linewidth=0.5))
-        axes.annotate(item.shape, item.position, ha="center", va="center", fontsize=6)
-    axes.add_patch(
-        Circle(scene.objects[goal - 1].position, scene.objects[goal - 1].radius_m + 0.6, fill=False, ec="red", ls=":")
-    )
+        place = places.get(item.id, np.array(item.position))
+        axes.add_patch(Circle(place, item.radius_m, facecolor=item.colour, edgecolor="black", linewidth=0.5))
+        axes.annotate(item.shape, place, ha="center", va="center", fontsize=6)
+    item = scene.objects[goal - 1]
+    meeting = [track.place(track.next_exit(called)) for track in scene.tracks if track.object_id == goal]
+    axes.add_patch(Circle(meeting[0] if meeting else item.position, item.radius_m + 0.6, fill=False, ec="red", ls=":"))
     axes.plot(*positions[: called + 1].T, color="#888888", linewidth=1.5, label="tour")
     axes.plot(*positions[called:].T, color="red", linewidth=2, label="from the call")
     axes.plot(*positions[0], "k^", markersize=6, label="start")
@@ -88,7 +93,7 @@ def _box(x: float, y: float, half_length: float, half_width: float, yaw: float, 
 def main() -> None:
     """Write all pictures."""
     OUT.mkdir(parents=True, exist_ok=True)
-    for task, size, seed in (("Revisit", "S", 0), ("Revisit", "M", 8), ("Occlusion", "S", 7), ("Occlusion", "M", 3)):
+    for task, size, seed in PICTURES:
         frames, positions, called, scene, goal = record(f"liftwm/{task}-{size}-v0", seed)
         name = f"{task.lower()}-{size.lower()}"
         draw_strip(frames, called, OUT / f"{name}-ego.png")

@@ -21,7 +21,7 @@ _LOOSE = {"contract", "nsz", "arcp"}
 """Liberties of arithmetic that neither need finite numbers nor change their order."""
 
 
-def _compile(function: Callable) -> Callable:
+def compiled(function: Callable) -> Callable:
     """`njit` with an on-disk cache where the disk allows one."""
     try:
         return njit(cache=True, nogil=True, error_model="numpy", fastmath=_LOOSE)(function)
@@ -56,7 +56,7 @@ def _blend(typing_context, image, offset, row, w00, w01, w10, w11):
     return types.UniTuple(w, 4)(image, types.intp, types.intp, w, w, w, w), codegen
 
 
-@_compile
+@compiled
 def sweep_band(target, tolerance, sources, nearness, turns, shifts, groups, limits, top, bottom, cost, count):
     """Sum, over each group of sources, the matching costs of rows top..bottom; see `plane_sweep` for what they are.
 
@@ -110,7 +110,7 @@ def sweep_band(target, tolerance, sources, nearness, turns, shifts, groups, limi
                             count[g, y, x, p] += _ONE
 
 
-@_compile
+@compiled
 def _advance(cost, step_penalty, jump_penalty, path, total):
     """One step along a path (Hirschmueller 2008, eq. 13): `path` [P + 2] becomes that of the cell, and `total` [P] gains it.
 
@@ -129,35 +129,44 @@ def _advance(cost, step_penalty, jump_penalty, path, total):
         before, here = here, after
 
 
-@_compile
-def semi_global_frame(cost, across, down, step_penalty, guard, total):
-    """Sum the costs of the best paths to every cell from the left, the right, above and below.
+@compiled
+def semi_global_rows(cost, across, step_penalty, guard, top, bottom, total):
+    """Sum, in rows top..bottom, the costs of the best paths to every cell from the left and from the right.
 
     Args:
         cost: [h, w, P].
         across: price of a jump between a cell and its right neighbour. [h, w - 1]
-        down: the same of a cell and the one below. [h - 1, w]
         step_penalty: price of a step to the next plane.
         guard: a number larger than any cost.
         total: zeros [h, w, P], written.
     """
-    height, width, planes = cost.shape
+    width, planes = cost.shape[1:]
     path = np.empty(planes + 2, np.float32)
     path[0] = path[planes + 1] = guard
-    for y in range(height):
+    for y in range(top, bottom):
         path[1:-1] = _ZERO
         for x in range(width):
             _advance(cost[y, x], step_penalty, across[y, x - 1] if x else _ZERO, path, total[y, x])
         path[1:-1] = _ZERO
         for x in range(width - 1, -1, -1):
             _advance(cost[y, x], step_penalty, across[y, x] if x < width - 1 else _ZERO, path, total[y, x])
-    paths = np.empty((width, planes + 2), np.float32)
+
+
+@compiled
+def semi_global_columns(cost, down, step_penalty, guard, first, end, total):
+    """Add, in columns first..end, the costs of the best paths from above and from below; see `semi_global_rows`.
+
+    Args:
+        down: price of a jump between a cell and the one below. [h - 1, w]
+    """
+    height, _, planes = cost.shape
+    paths = np.empty((end - first, planes + 2), np.float32)
     paths[:, 0] = paths[:, -1] = guard
     paths[:, 1:-1] = _ZERO
     for y in range(height):
-        for x in range(width):
-            _advance(cost[y, x], step_penalty, down[y - 1, x] if y else _ZERO, paths[x], total[y, x])
+        for x in range(first, end):
+            _advance(cost[y, x], step_penalty, down[y - 1, x] if y else _ZERO, paths[x - first], total[y, x])
     paths[:, 1:-1] = _ZERO
     for y in range(height - 1, -1, -1):
-        for x in range(width):
-            _advance(cost[y, x], step_penalty, down[y, x] if y < height - 1 else _ZERO, paths[x], total[y, x])
+        for x in range(first, end):
+            _advance(cost[y, x], step_penalty, down[y, x] if y < height - 1 else _ZERO, paths[x - first], total[y, x])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.geometry.view_kernels import depth_of_like_colour
+from embodied_liftwm.threads import for_each
 
 NEARNESS = 0.06
 """Colour difference, the mean over channels, that a step of one cell away is worth."""
@@ -23,7 +28,23 @@ def pixel_depth(depth: Tensor, rgb: Tensor) -> Tensor:
     Returns:
         [B, H, W]
     """
-    stride = rgb.shape[-1] // depth.shape[-1]
+    return (_compiled if compilable(depth, rgb) else _in_torch)(depth, rgb, rgb.shape[-1] // depth.shape[-1])
+
+
+def _compiled(depth: Tensor, rgb: Tensor, stride: int) -> Tensor:
+    """The same on a CPU, a frame a task."""
+    chosen = torch.empty_like(rgb[:, 0], memory_format=torch.contiguous_format)
+    cells, colours, pixels, found = arrays(depth, F.avg_pool2d(rgb, stride), rgb, chosen)
+
+    def task(b: int) -> None:
+        depth_of_like_colour(cells[b], colours[b], pixels[b], stride, np.float32(NEARNESS), found[b])
+
+    for_each(task, [(b,) for b in range(len(depth))])
+    return chosen
+
+
+def _in_torch(depth: Tensor, rgb: Tensor, stride: int) -> Tensor:
+    """The same with gradients, and on any device."""
     cells = torch.cat([depth.unsqueeze(1), F.avg_pool2d(rgb, stride)], dim=1)
     around = F.interpolate(F.pad(cells, (1, 1, 1, 1), mode="replicate"), scale_factor=float(stride), mode="nearest")
     height, width = rgb.shape[-2:]

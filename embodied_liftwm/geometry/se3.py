@@ -93,12 +93,12 @@ def se3_log(pose: Tensor) -> Tensor:
     """Tangent (v, w) [..., 6] of a pose [..., 4, 4]; the inverse of `se3_exp` for angles below pi."""
     rotation_vector = so3_log(pose[..., :3, :3])
     squared = rotation_vector.square().sum(-1)
-    first, second, _ = _sine_coefficients(squared)
     small = squared < _SMALL_SQUARED_ANGLE
     safe = torch.where(small, torch.ones_like(squared), squared)
-    # (1 - (t sin t) / (2 (1 - cos t))) / t^2, the second-order coefficient of the inverse left Jacobian.
+    half = 0.5 * safe.sqrt()
+    # (1 - (t / 2) cot(t / 2)) / t^2, the second-order coefficient of the inverse left Jacobian.
     series = 1 / 12 + squared * (1 / 720 + squared * (1 / 30240 + squared * (1 / 1209600 + squared / 47900160)))
-    quadratic = torch.where(small, series, (1 - first / (2 * second)) / safe)
+    quadratic = torch.where(small, series, (1 - half / half.tan()) / safe)
     cross = skew(rotation_vector)
     identity = torch.eye(3, dtype=cross.dtype, device=cross.device)
     inverse_jacobian = identity - 0.5 * cross + quadratic[..., None, None] * (cross @ cross)
@@ -122,12 +122,14 @@ def matrix_to_quat(rotation: Tensor) -> Tensor:
     Row i of `candidates` is 4 q_i q, so the row of the largest diagonal is far from zero and its direction is q.
     """
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = rotation.flatten(-2).unbind(-1)
+    x, y, z = m21 - m12, m02 - m20, m10 - m01
+    xy, xz, yz = m10 + m01, m02 + m20, m21 + m12
     candidates = torch.stack(
         [
-            1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01,
-            m21 - m12, 1 + m00 - m11 - m22, m10 + m01, m02 + m20,
-            m02 - m20, m10 + m01, 1 - m00 + m11 - m22, m21 + m12,
-            m10 - m01, m02 + m20, m21 + m12, 1 - m00 - m11 + m22,
+            1 + m00 + m11 + m22, x, y, z,
+            x, 1 + m00 - m11 - m22, xy, xz,
+            y, xy, 1 - m00 + m11 - m22, yz,
+            z, xz, yz, 1 - m00 - m11 + m22,
         ],
         dim=-1,
     ).unflatten(-1, (4, 4))  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.matching_kernels import semi_global_frame
+from embodied_liftwm.geometry.matching_kernels import semi_global_columns, semi_global_rows
 from embodied_liftwm.threads import for_each
 
 STEP_PENALTY = 0.5
@@ -41,11 +41,22 @@ def semi_global(cost: Tensor, guide: Tensor) -> Tensor:
     arrays = [t.contiguous().numpy() for t in (volume, across, down, total)]
     step, guard = arrays[0].dtype.type(STEP_PENALTY), arrays[0].dtype.type(_GUARD)
 
-    def task(b: int) -> None:
-        semi_global_frame(arrays[0][b], arrays[1][b], arrays[2][b], step, guard, arrays[3][b])
+    def rows(b: int, top: int, bottom: int) -> None:
+        semi_global_rows(arrays[0][b], arrays[1][b], step, guard, top, bottom, arrays[3][b])
 
-    for_each(task, [(b,) for b in range(len(volume))])
+    def columns(b: int, first: int, end: int) -> None:
+        semi_global_columns(arrays[0][b], arrays[2][b], step, guard, first, end, arrays[3][b])
+
+    for_each(rows, _halves(len(volume), volume.shape[1]))
+    for_each(columns, _halves(len(volume), volume.shape[2]))
     return (total / 4.0).permute(0, 3, 1, 2)
+
+
+def _halves(batch: int, lines: int) -> list[tuple[int, int, int]]:
+    """Frame, first and end of the lines of each task: a single frame is shared by two threads."""
+    if batch > 1:
+        return [(b, 0, lines) for b in range(batch)]
+    return [(0, 0, lines // 2), (0, lines // 2, lines)]
 
 
 def _jump_penalty(difference: Tensor) -> Tensor:

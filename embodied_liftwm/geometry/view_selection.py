@@ -7,12 +7,16 @@ of (greedy maximum coverage). Only poses are read.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry import view_kernels
 from embodied_liftwm.geometry.cameras import project
+from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.threads import for_each
 
 KEPT_VIEWS = 32
 """Views that a camera keeps to be matched with: enough, when it turns about, to meet those of its last turn."""
@@ -50,7 +54,35 @@ def choose_views(camera: Camera, others: Tensor, allowed: Tensor, count: int) ->
     Returns:
         Candidates' numbers, best first [B, count], and whether each is worth anything. [B, count] bool
     """
-    worth = allowed.to(others) * has_parallax(camera.world_from_camera, others) * _quality(camera.world_from_camera, others)
+    chooser = _choose_compiled if compilable(camera, others) else _choose_torch
+    return chooser(camera, others, allowed.to(others), count)
+
+
+def _choose_compiled(camera: Camera, others: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same on a CPU, a camera a task."""
+    pose = camera.world_from_camera
+    turns = pose[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
+    inputs = arrays(turns, camera.intrinsics, pose, others, allowed)
+    chosen = torch.empty(len(others), count, dtype=torch.int64)
+    good = torch.empty(len(others), count, dtype=torch.bool)
+    chosen_array, good_array = chosen.numpy(), good.numpy()
+    size = np.array([camera.width, camera.height], np.float32)
+
+    def task(b: int) -> None:
+        view_kernels.choose(*(array[b] for array in inputs), size, _preference(), chosen_array[b], good_array[b])
+
+    for_each(task, [(b,) for b in range(len(others))])
+    return chosen, good
+
+
+def _preference() -> view_kernels.Preference:
+    scalars = (np.float32(x) for x in (*BASELINE_M, BEST_BASELINE_M, BASELINE_OCTAVES, CROWDING))
+    return view_kernels.Preference(GRID, np.array(DEPTHS_M, np.float32), *scalars)
+
+
+def _choose_torch(camera: Camera, others: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same on any device."""
+    worth = allowed * has_parallax(camera.world_from_camera, others) * _quality(camera.world_from_camera, others)
     worth = worth.unsqueeze(-1) * _sees(camera, others)
     covered = torch.zeros_like(worth[:, 0])
     rows = torch.arange(len(others), device=others.device)

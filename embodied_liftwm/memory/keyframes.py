@@ -43,12 +43,18 @@ class Keyframes(TensorTree):
 
     def add(self, rgb: Tensor, pose: Tensor) -> Self:
         """Keep a frame [B, 3, H, W] in [0, 1], in rows where the camera moved since the last one kept."""
-        baseline, cosine = relation(pose, self.poses)
+        baseline, cosine = relation(pose, self.poses[:, :1])
         moved = ~self.filled[:, 0] | (baseline[:, 0] > NEW_AT_M) | (cosine[:, 0] < NEW_AT_COSINE)
+        if not bool(moved.any()):
+            return self
+        pushed = self._pushed(rgb, pose)
+        return pushed if bool(moved.all()) else pushed.where(moved, self)
+
+    def _pushed(self, rgb: Tensor, pose: Tensor) -> Self:
+        """With a frame more in every row, and without the oldest."""
         frame = (rgb.detach() * 255.0).round().clamp(0, 255).to(torch.uint8)
-        pushed = type(self)(
+        return type(self)(
             torch.cat([frame[:, None], self.rgb[:, :-1]], dim=1),
             torch.cat([pose[:, None], self.poses[:, :-1]], dim=1),
             torch.cat([torch.ones_like(self.filled[:, :1]), self.filled[:, :-1]], dim=1),
         )
-        return pushed.where(moved, self)

@@ -91,7 +91,9 @@ class Patches(NamedTuple):
 
     def take(self, rows: Tensor) -> Patches:
         """Those at `rows` [K], or where `rows` [R] bool is true."""
-        return Patches(*(t[rows] for t in self))
+        if rows.dtype == torch.bool:
+            return Patches(*(t[rows] for t in self))
+        return Patches(*(t.index_select(0, rows) for t in self))  # faster
 
     def mean_heights(self) -> Tensor:
         """Mean height of the texels that are not empty, 0 without any. [R]"""

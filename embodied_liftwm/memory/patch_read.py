@@ -20,13 +20,13 @@ from embodied_liftwm.protocols import Camera
 
 POINT_PX = 0.7
 """Largest distance of splatted points of one texel, pixels."""
-MOST_POINTS = 8
+MOST_POINTS = 24
 """Points a side of a texel at most."""
 STEEPEST = 1.5
 """Largest slope of a relief against its face that is believed."""
 NEAR_M = 0.05
-DEPTH_TOLERANCE, TEMPERATURE = 0.05, 0.02
-UNSURE, UNSURE_WEIGHT = 0.2, 0.3
+DEPTH_TOLERANCE, TEMPERATURE = 0.1, 0.02
+UNSURE, UNSURE_WEIGHT = 0.5, 0.3
 """Standard deviation of where a texel is, as a share of its depth, from which on it hides no other; and its weight then."""
 
 

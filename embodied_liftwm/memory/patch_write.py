@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embodied_liftwm.geometry.compiled import compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.fusion import KalmanFusion
 from embodied_liftwm.memory.patch_coarsen import add_coarsened
@@ -36,6 +37,8 @@ NEW_PATCHES = 192
 """Patches that one frame may allocate."""
 MIN_PIXELS, MIN_TEXELS = 8, 6
 """Unexplained pixels that allocate a patch, and texels without which it is not kept."""
+CUBE_REACH = 0.9
+"""How far a cube reaches from its middle, in its edges."""
 
 
 def write_patches(
@@ -77,8 +80,12 @@ def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchM
     return put(world, rows, new), F.max_pool2d(explained, 3, stride=1, padding=1).squeeze(1) > 0
 
 
-def put(world: PatchMap, rows: Tensor, new: Patches) -> PatchMap:
-    """The map with `new` at `rows` [R] of its B * N patches."""
+def put(world: PatchMap, rows: Tensor, new: Patches, into: bool = False) -> PatchMap:
+    """The map with `new` at `rows` [R] of its B * N patches; `into`: where no gradient is recorded, it is that map, changed."""
+    if into and not any(t.requires_grad for t in (*_fields(world), *new)):
+        for t, value in zip(_fields(world), new, strict=True):
+            t.flatten(0, 1).index_copy_(0, rows, value)
+        return world
     fields = {name: t.flatten(0, 1).index_copy(0, rows, value).view_as(t) for (name, value), t in
               zip(new._asdict().items(), _fields(world), strict=True)}  # fmt: skip
     return replace(world, **fields)
@@ -91,11 +98,15 @@ def _fields(world: PatchMap) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def _in_view(world: PatchMap, camera: Camera) -> Tensor:
     """Occupied patches whose cubes reach into the image. [R] int64 of B * N"""
+    if compilable(world.evidence, camera):
+        from embodied_liftwm.memory import patch_allocate_compiled
+
+        return patch_allocate_compiled.in_view(world, camera, CUBE_REACH + FILL_REACH)
     edge = side_of(world.evidence) * texel_m(world.levels, world.heights)
     middle = (world.cells.to(edge) + 0.5) * edge[..., None]
     viewmats = inverse_pose(camera.world_from_camera)
     x, y, z = (middle @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]).unbind(-1)
-    reach = (0.9 + FILL_REACH) * edge
+    reach = (CUBE_REACH + FILL_REACH) * edge
     focal_x, focal_y = (camera.intrinsics[:, i, i, None] for i in (0, 1))
     wide_x, wide_y = 0.5 * camera.width / focal_x, 0.5 * camera.height / focal_y
     inside = (x.abs() < z.clamp_min(0) * wide_x + 1.5 * reach) & (y.abs() < z.clamp_min(0) * wide_y + 1.5 * reach)
@@ -103,7 +114,7 @@ def _in_view(world: PatchMap, camera: Camera) -> Tensor:
 
 
 def _allocate(world: PatchMap, frame: Frame, explained: Tensor, fusion: KalmanFusion) -> PatchMap:
-    """Add patches for the pixels that nothing explains."""
+    """Add patches for the pixels that nothing explains, to a map of the caller's own."""
     with torch.no_grad():
         keys, guess = _wanted(world, frame, explained)
         batch, nth = (keys != NOWHERE).nonzero(as_tuple=True)
@@ -125,6 +136,23 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
     Returns:
         Keys [B, S], `NOWHERE` where there are fewer, and the mean height of the pixels of each. [B, S] metres
     """
+    if compilable(world.evidence, frame.points, frame.certainty):
+        from embodied_liftwm.memory import patch_allocate_compiled
+
+        distinct, count, guess = patch_allocate_compiled.wanted(world, frame, explained, MIN_PIXELS)
+    else:
+        distinct, count, guess = _counted(world, frame, explained)
+    most = count.topk(min(NEW_PATCHES, count.shape[1]), dim=1)
+    return torch.where(most.values > 0, distinct.gather(1, most.indices), NOWHERE), guess.gather(1, most.indices)
+
+
+def _counted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort the unexplained pixels into patches, by ascending key.
+
+    Returns:
+        Keys [B, L], `NOWHERE` after the last; numbers of their pixels [B, L], 0 for those that are in the map or have too few;
+        mean heights of their pixels. [B, L] metres
+    """
     keys, heights = _unexplained(world, frame, explained)
     keys, order = keys.sort(dim=1)
     starts = torch.cat([torch.ones_like(keys[:, :1], dtype=torch.bool), keys[:, 1:] != keys[:, :-1]], dim=1)
@@ -135,9 +163,7 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
     known = world.keys().sort(dim=1).values
     place = torch.searchsorted(known, distinct).clamp_max(known.shape[1] - 1)
     usable = (distinct != NOWHERE) & (known.gather(1, place) != distinct) & (count >= MIN_PIXELS)
-    most = torch.where(usable, count, 0.0).topk(min(NEW_PATCHES, keys.shape[1]), dim=1)
-    guess = (total / count.clamp_min(1.0)).gather(1, most.indices)
-    return torch.where(most.values > 0, distinct.gather(1, most.indices), NOWHERE), guess
+    return distinct, torch.where(usable, count, 0.0), total / count.clamp_min(1.0)
 
 
 def _unexplained(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,14 +193,20 @@ def _faces(normals: Tensor) -> Tensor:
 
 
 def _insert(world: PatchMap, new: Patches, batch: Tensor) -> PatchMap:
-    """Put patches into free places of their rows `batch` [R], ascending; rows that have too few are coarsened with them."""
+    """Put patches into free places of their rows `batch` [R], ascending; rows that have too few are coarsened with them.
+
+    The map is changed where no gradient is recorded: it must be the caller's own.
+    """
     rows, budget = world.faces.shape
-    crowded = world.occupied.sum(1) + torch.bincount(batch, minlength=rows) > budget
-    for row in crowded.nonzero().flatten().tolist():
-        world = add_coarsened(world, row, new.take(batch == row))
-    rest = (~crowded[batch]).nonzero().squeeze(1)
-    new, batch = new.take(rest), batch[rest]
+    occupied = world.occupied
     wanted = torch.bincount(batch, minlength=rows)
-    free = world.occupied.to(torch.uint8).argsort(dim=1, stable=True)
+    crowded = occupied.sum(1) + wanted > budget
+    if bool(crowded.any()):
+        for row in crowded.nonzero().flatten().tolist():
+            world = add_coarsened(world, row, new.take(batch == row))
+        rest = (~crowded[batch]).nonzero().squeeze(1)
+        new, batch = new.take(rest), batch[rest]
+        wanted = torch.bincount(batch, minlength=rows)
+    free = occupied.to(torch.uint8).argsort(dim=1, stable=True)
     rank = torch.arange(len(batch), device=batch.device) - (wanted.cumsum(0) - wanted)[batch]
-    return put(world, batch * budget + free[batch, rank], new)
+    return put(world, batch * budget + free[batch, rank], new, into=True)

@@ -150,8 +150,8 @@ class Encoder(nn.Module):
     @staticmethod
     def _mode(belief: Tensor) -> Tensor:
         """The plane around which most probability lies. [B, 1, h, w]"""
-        mass = F.avg_pool1d(belief.movedim(1, -1).flatten(0, 2).unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
-        return mass.argmax(-1).view(belief.shape[0], 1, *belief.shape[2:])
+        padded = F.pad(belief, (0, 0, 0, 0, 1, 1))
+        return (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]).argmax(1, keepdim=True)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None) -> Encoding:
         """Match against the usable sources, where there are any, and encode."""

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embodied_liftwm.geometry.cameras import pixel_centres
 from embodied_liftwm.protocols import Camera
 
 
@@ -53,13 +52,13 @@ def ray_channels(camera: Camera) -> Tensor:
     The channels are the ray's x and y at unit depth, its slope against gravity (world z is up), and the depth at which it
     would meet the floor plane z = 0, as 1 / (1 + depth), 0 for rays that never do: embodiment is a prior.
     """
-    grid = pixel_centres(camera.height, camera.width).to(camera.intrinsics)
-    focal = camera.intrinsics[:, [0, 1], [0, 1]][:, None, None]
-    centre = camera.intrinsics[:, :2, 2][:, None, None]
-    plane = (grid - centre) / focal
-    rays = torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1)
-    up = (rays * camera.world_from_camera[:, None, None, 2, :3]).sum(-1)
-    height = camera.world_from_camera[:, None, None, 2, 3]
+    u = torch.arange(camera.width, device=camera.intrinsics.device) + 0.5
+    v = torch.arange(camera.height, device=camera.intrinsics.device) + 0.5
+    (focal_x, _, centre_x), (_, focal_y, centre_y), _ = (row.unbind(1) for row in camera.intrinsics.unbind(1))
+    (turn_x, turn_y, turn_z, height) = camera.world_from_camera[:, 2, :, None, None].unbind(1)
+    x = ((u - centre_x[:, None]) / focal_x[:, None])[:, None].expand(-1, camera.height, -1)
+    y = ((v - centre_y[:, None]) / focal_y[:, None])[:, :, None].expand(-1, -1, camera.width)
+    up = x * turn_x + y * turn_y + turn_z
     floor = height / (-up).clamp_min(1e-3)
-    near = torch.where(up < -1e-3, 1.0 / (1.0 + floor), torch.zeros_like(floor))
-    return torch.stack([plane[..., 0], plane[..., 1], up, near], dim=1)
+    near = torch.where(up < -1e-3, 1.0 / (1.0 + floor), 0.0)
+    return torch.stack([x, y, up, near], dim=1)

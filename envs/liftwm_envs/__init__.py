@@ -10,7 +10,7 @@ from liftwm_envs.errors import EnvError
 __all__ = ["ENV_IDS", "EnvError", "choose_renderer"]
 
 choose_renderer()
-_TASKS = ("Revisit", "Occlusion")
+_TASKS = ("Revisit", "Occlusion", "MovingOcclusion")
 _SIZES = ("S", "M")
 
 ENV_IDS: tuple[str, ...] = tuple(f"liftwm/{task}-{size}-v0" for task in _TASKS for size in _SIZES)

@@ -57,8 +57,9 @@ def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
         _add_wall(spec, wall, materials)
     for room in scene.rooms:
         _add_posters(spec, room, scene, materials, rng)
+    moving = {track.object_id for track in scene.tracks}
     for item in scene.objects:
-        _add_object(spec, item)
+        _add_object(spec, item, item.id in moving)
     for screen in scene.screens:
         _add_screen(spec, screen)
     return spec
@@ -195,8 +196,9 @@ def _add_posters(spec: mujoco.MjSpec, room: Room, scene: Scene, materials: _Mate
         )
 
 
-def _add_object(spec: mujoco.MjSpec, item: SceneObject) -> None:
-    body = spec.worldbody.add_body(name=object_body(item.id), pos=[*item.position, 0], quat=_yaw_quat(item.yaw))
+def _add_object(spec: mujoco.MjSpec, item: SceneObject, moves: bool) -> None:
+    """One body; a mocap body if it moves, which pushes and is never pushed."""
+    body = spec.worldbody.add_body(name=object_body(item.id), mocap=moves, pos=[*item.position, 0], quat=_yaw_quat(item.yaw))
     colour = [*(float(v) for v in item.colour), 1.0]
     for shape, size, z in _parts(item.shape, item.size):
         geom = {"rgba": colour, "material": f"grain{item.grain}", "pos": [0, 0, z], "group": OBJECT_GROUP}
@@ -233,10 +235,10 @@ def _cone_vertices(radius: float, height: float, edges: int = 16) -> NDArray[np.
 
 
 def _add_screen(spec: mujoco.MjSpec, screen: Screen) -> None:
-    """Three panels and a lid on a mocap body that starts below the floor."""
-    x, y = screen.centre
+    """Three panels and a lid on a mocap body that starts below the floor; a tunnel has one panel and stands."""
+    bottom = 0.0 if screen.open_ended else SCREEN_SUNK_M
     body = spec.worldbody.add_body(
-        name=screen_body(screen.id), mocap=True, pos=[x, y, SCREEN_SUNK_M], quat=_yaw_quat(screen.yaw)
+        name=screen_body(screen.id), mocap=True, pos=[*screen.centre, bottom], quat=_yaw_quat(screen.yaw)
     )
     depth, width, top = screen.half_depth, screen.half_width, screen.height_m
     panels = [
@@ -244,7 +246,7 @@ def _add_screen(spec: mujoco.MjSpec, screen: Screen) -> None:
         ((0, width - _PANEL_M), (0, 1), depth),
         ((0, -width + _PANEL_M), (0, -1), depth),
     ]
-    for at, normal, half in panels:
+    for at, normal, half in panels[: 1 if screen.open_ended else 3]:
         quat = _facing(*normal)
         body.add_geom(type=_BOX, size=[half, top / 2, _PANEL_M], pos=[*at, top / 2], quat=quat, material="screen")
     body.add_geom(type=_BOX, size=[depth, width, _PANEL_M], pos=[0, 0, top - _PANEL_M], material="screen")

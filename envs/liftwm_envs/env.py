@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.layout import make_scene
+from liftwm_envs.moving_task import MovingOcclusionTask
 from liftwm_envs.odometry import Odometry
 from liftwm_envs.scene import SHAPES, Scene
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import TASKS, Task, settings_of
+from liftwm_envs.tasks import OcclusionTask, Task, settings_of
 
+TASKS: dict[str, type[Task]] = {"Revisit": Task, "Occlusion": OcclusionTask, "MovingOcclusion": MovingOcclusionTask}
 GOAL_DIM = 3 + len(SHAPES)
 _MOST = 1.0 + 1e-6  # an action's largest number, rounding allowed for
 _SPLIT = 2**30  # scenes of seeds below are for training, from here on for evaluation
@@ -199,7 +201,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
                 self._goal = np.concatenate([task.goal.colour, task.goal.one_hot_shape()])
         pose = sim.camera_pose()
         position = pose[:2, 3].copy()
-        success = task.is_success(position)
+        success = task.is_success(position, self._steps)
         self._distance = 0.0 if success else task.distance_to_goal(position)
         observation: dict[str, NDArray] = {
             "rgb": rgb,

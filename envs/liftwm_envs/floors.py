@@ -2,8 +2,10 @@
 
     python -m liftwm_envs.floors [--episodes 30] [--embodiment base] [--out results/floors.csv]
 
-All three act after the same guided tour, on evaluation scenes (seeds from 2**30). The searcher shares the oracle's driving and
-floor plan but not the tour: it knows no object's place until it sees it. If it succeeded, the task would not test memory.
+All act after the same guided tour, on evaluation scenes (seeds from 2**30). The searcher shares the oracle's driving and floor
+plan but not the tour: it knows no object's place until it sees it. If it succeeded, the task would not test memory. Where
+objects move, `static` remembers the tour, but as if nothing moved: it waits where the goal was last seen, and goes after it at
+first sight. If that succeeded, the task would not test memory of motion.
 """
 
 from __future__ import annotations
@@ -21,23 +23,44 @@ import numpy as np
 from liftwm_envs import ENV_IDS
 from liftwm_envs.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
 from liftwm_envs.tasks import SEEN_PX
+from liftwm_envs.watching import follow
 from liftwm_envs.wrappers import GuidedTour
 
 FIRST_SEED = 2**30
 
 
 class SearchPolicy(ScriptedPolicy):
-    """Looks for the goal from scratch: looks around room by room, or, where screens hide things, tries one after another."""
+    """Looks for the goal from scratch: looks around room by room, or, where screens hide things, tries one after another.
+
+    Where things move, it waits before the nearest tunnel, as any may be the right one, and looks around.
+    """
 
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """Search, and at first sight drive to the goal the shortest way."""
         env = self.driver.env
+        if env.scene.tracks:
+            yield from self._chase_at_first_sight(self._wait_at_a_tunnel())
+            return
         search = self._try_screens() if env.scene.screens else self._look_through_rooms()
         for action in search:
             field = env.task.field
             if not env.scene.screens and field is not None and self._sees_goal():
                 yield from self.driver.descend(field)
             yield action
+
+    def _chase_at_first_sight(self, before: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        goal = self.driver.env.task.goal
+        for action in before:
+            if goal is not None and self._sees_goal():
+                yield from follow(self.driver, self.driver.env.scene.tracks[goal.id - 1])
+            yield action
+
+    def _wait_at_a_tunnel(self) -> Generator[Any, None, None]:
+        scene, here = self.driver.env.scene, self.driver.env.scene.grid.field_to(self.driver.position())
+        fronts = [np.add(s.centre, (s.half_depth + 0.3) * np.array([np.cos(s.yaw), np.sin(s.yaw)])) for s in scene.screens]
+        yield from self.driver.go_to(min(fronts, key=lambda front: here[scene.grid.cell(front)]))
+        while True:
+            yield from self.driver.turn(2 * np.pi)
 
     def _sees_goal(self) -> bool:
         env, goal = self.driver.env, self.driver.env.task.goal
@@ -60,14 +83,33 @@ class SearchPolicy(ScriptedPolicy):
             yield from self.driver.descend(env.scene.grid.distance_field(env.task.region(nearest)))
 
 
+class StaticPolicy(SearchPolicy):
+    """Remembers where the goal went in, not that it goes on: waits there, facing the tunnel."""
+
+    def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
+        """To that end of the tunnel, and after the goal at first sight."""
+        yield from self._chase_at_first_sight(self._wait_where_it_went_in())
+
+    def _wait_where_it_went_in(self) -> Generator[Any, None, None]:
+        task, scene = self.driver.env.task, self.driver.env.scene
+        assert task.goal is not None
+        track = scene.tracks[task.goal.id - 1]
+        place = track.place(track.last_entry(task.called_at))
+        yield from self.driver.go_to(place)
+        while True:
+            yield self.driver.wait_facing(scene.screens[task.goal.id - 1].centre)
+
+
 POLICIES: dict[str, Callable[..., Policy]] = {"oracle": OraclePolicy, "search": SearchPolicy, "random": RandomPolicy}
+MOTION_POLICIES: dict[str, Callable[..., Policy]] = {"static": StaticPolicy}  # only where things move
 
 
 def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
     """One row per episode and policy: success, steps from the call, shortest path in metres, whether memory can solve it."""
     env = GuidedTour(gymnasium.make(env_id, disable_env_checker=True, **kwargs))
+    policies = POLICIES | (MOTION_POLICIES if "Moving" in env_id else {})
     rows = []
-    for name, make in POLICIES.items():
+    for name, make in policies.items():
         for index in range(episodes):
             seed = FIRST_SEED + index
             obs, info = env.reset(seed=seed)
@@ -93,10 +135,12 @@ def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: success of each policy by environment, in percent, and the mean shortest path of the episodes."""
-    lines = [f"| id | {' | '.join(POLICIES)} | shortest path, m | solvable by memory |", "|---|" + "---|" * (len(POLICIES) + 2)]
+    names = [*POLICIES, *MOTION_POLICIES]
+    lines = [f"| id | {' | '.join(names)} | shortest path, m | solvable by memory |", "|---|" + "---|" * (len(names) + 2)]
     for env_id in dict.fromkeys(row["env"] for row in rows):
         mine = [row for row in rows if row["env"] == env_id]
-        cells = [f"{100 * np.mean([r['success'] for r in mine if r['policy'] == name]):.0f} %" for name in POLICIES]
+        won = {name: [row["success"] for row in mine if row["policy"] == name] for name in names}
+        cells = [f"{100 * np.mean(won[name]):.0f} %" if won[name] else "" for name in names]
         path = np.mean([r["shortest_path_m"] for r in mine])
         solvable = 100 * np.mean([r["solvable_by_memory"] for r in mine])
         lines.append(f"| `{env_id}` | {' | '.join(cells)} | {path:.1f} | {solvable:.0f} % |")
@@ -122,10 +166,11 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=30, help="per environment and policy")
     parser.add_argument("--embodiment", choices=["base", "drone"], default="base")
     parser.add_argument("--action", choices=["continuous", "discrete"], default="continuous")
+    parser.add_argument("--envs", nargs="+", choices=ENV_IDS, default=ENV_IDS, metavar="ID", help="which; by default all")
     parser.add_argument("--out", default="", help="CSV of the raw rows")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for env_id in ENV_IDS:
+    for env_id in options.envs:
         rows += measure(env_id, options.episodes, embodiment=options.embodiment, action=options.action)
     print(table(rows))
     if options.out:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from liftwm_envs.navigation import Grid, distance_to_discs, distance_to_rectangles
 from liftwm_envs.scene import (
@@ -22,6 +26,7 @@ from liftwm_envs.scene import (
     Screen,
     Wall,
 )
+from liftwm_envs.tracks import Lane, place_lanes, watched_start
 
 
 def make_scene(seed: int, options: SceneOptions) -> Scene:
@@ -37,28 +42,54 @@ def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Sc
     rooms, edges = _make_rooms(rng, int(rng.choice(options.rooms)), options.room_side_m)
     doors, walls = _make_walls(rng, rooms, edges)
     count = int(rng.integers(options.objects[0], options.objects[1] + 1))
-    placed = _place_objects(rng, rooms, doors, count, options.screens)
-    if placed is None:
+    names = [str(name) for name in rng.permutation(list(PALETTE))[:count]]
+    place = _place_with_movers if options.movers else _place_objects
+    contents = place(rng, rooms, doors, names, options)
+    if contents is None:
         return None
-    objects, screens = placed
-    rectangles = np.array([w.rectangle for w in walls if w.bottom_m == 0] + [s.rectangle for s in screens])
-    discs = np.array([(*o.position, o.radius_m) for o in objects])
+    solid = [w.rectangle for w in walls if w.bottom_m == 0] + [s.rectangle for s in contents.screens if not s.open_ended]
+    rectangles = np.array(solid + [rectangle for lane in contents.lanes for rectangle in lane.rectangles])
+    discs = np.array([(*o.position, o.radius_m) for o in contents.still]).reshape(-1, 3)
     interiors = np.array([r.interior for r in rooms])
     bounds = (*(interiors[:, :2].min(0) - WALL_THICKNESS_M), *(interiors[:, 2:].max(0) + WALL_THICKNESS_M))
     grid = Grid(bounds, rectangles, discs, CLEARANCE_M)
-    start_room = rooms[int(rng.integers(len(rooms)))]
-    start = (*(start_room.centre + rng.uniform(-0.3, 0.3, 2)), rng.uniform(-np.pi, np.pi))
+    start = contents.start
+    if start is None:
+        room = rooms[int(rng.integers(len(rooms)))]
+        start = (*(room.centre + rng.uniform(-0.3, 0.3, 2)), rng.uniform(-np.pi, np.pi))
     middles = [grid.cell(room.centre) for room in rooms]
     grid.keep_region_of(start[:2])  # pockets between obstacles are no places to go
-    around = grid.centres[grid.free]
-    gaps = (
-        distance_to_rectangles(around, np.array([s.rectangle for s in screens]))
-        if screens
-        else distance_to_discs(around, discs)
-    )
-    if not all(grid.free[middle] for middle in middles) or gaps.min(0).max() > 0.45:
+    if not all(grid.free[middle] for middle in middles) or not _all_reached(grid.centres[grid.free], contents, discs):
         return None
-    return Scene(seed, options.texture, bounds, rooms, doors, walls, objects, screens, start, grid)
+    tracks = tuple(lane.track for lane in contents.lanes if lane.track is not None)
+    return Scene(seed, options.texture, bounds, rooms, doors, walls, contents.objects, contents.screens, start, grid, tracks)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What stands and moves in the rooms of a scene, and the agent's start where that is not free."""
+
+    objects: tuple[SceneObject, ...]
+    screens: tuple[Screen, ...]
+    lanes: tuple[Lane, ...] = ()
+    start: tuple[float, float, float] | None = None
+
+    @property
+    def still(self) -> tuple[SceneObject, ...]:
+        """The objects that do not move."""
+        return self.objects[sum(lane.track is not None for lane in self.lanes) :]
+
+
+def _all_reached(free: NDArray, contents: _Contents, discs: NDArray) -> bool:
+    """Whether every object, or the screen that closes it in, and every line of a moving one has a free cell beside it."""
+    if contents.lanes:
+        lines = distance_to_rectangles(free, np.array([lane.swept for lane in contents.lanes]))
+        gaps = np.concatenate([lines, distance_to_discs(free, discs)], 1)
+    elif contents.screens:
+        gaps = distance_to_rectangles(free, np.array([s.rectangle for s in contents.screens]))
+    else:
+        gaps = distance_to_discs(free, discs)
+    return bool(gaps.min(0).max() <= 0.45)
 
 
 def _make_rooms(rng: np.random.Generator, count: int, side_m: tuple[float, float]) -> tuple[tuple[Room, ...], list]:
@@ -115,12 +146,36 @@ def _cut_door(rng: np.random.Generator, start: tuple, end: tuple, left: int, rig
     return Door((left, right), tuple(a + along * at))
 
 
+def _place_with_movers(
+    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], names: list[str], options: SceneOptions
+) -> _Contents | None:
+    """Moving objects first, then those that stand still; the agent starts where it sees the first one move."""
+    count = options.movers * len(rooms)
+    lanes = place_lanes(rng, rooms, doors, options, names[:count])
+    others = None if lanes is None else _place_objects(rng, rooms, doors, names[count:], options, lanes)
+    if lanes is None or others is None:
+        return None
+    watched = watched_start(rng, rooms, lanes[0], others.objects)
+    if watched is None:
+        return None
+    lanes[0], start = watched
+    movers = tuple(lane.item for lane in lanes if lane.item is not None)
+    return _Contents(movers + others.objects, tuple(lane.screen for lane in lanes), tuple(lanes), start)
+
+
 def _place_objects(
-    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], count: int, screened: bool
-) -> tuple[tuple[SceneObject, ...], tuple[Screen, ...]] | None:
-    """Objects of distinct colours spread over the rooms, clear of doors and room centres; with screens, each against a wall."""
-    names = rng.permutation(list(PALETTE))[:count]
+    rng: np.random.Generator,
+    rooms: tuple[Room, ...],
+    doors: tuple[Door, ...],
+    names: list[str],
+    options: SceneOptions,
+    lanes: Sequence[Lane] = (),
+) -> _Contents | None:
+    """Objects of distinct colours spread over the rooms, clear of doors, lanes and the rooms' middles; at walls if screened."""
     order = rng.permutation(len(rooms))
+    screened = options.screens
+    first_id = 1 + sum(lane.track is not None for lane in lanes)
+    taken = np.array([lane.swept for lane in lanes])
     objects: list[SceneObject] = []
     screens: list[Screen] = []
     for k, name in enumerate(names):
@@ -132,15 +187,17 @@ def _place_objects(
             position, inward = _spot(rng, room, radius, screened or rng.random() < 0.5)
             if _is_crowded(position, radius, room, doors, objects, 1.05 if screened else 0.62):
                 continue
+            if len(taken) and distance_to_rectangles(np.array(position), taken).min() < radius + 0.62:
+                continue
             yaw = float(inward if shape == "box" and screened else rng.uniform(-np.pi, np.pi))
-            item = SceneObject(k + 1, shape, str(name), size, position, yaw, room.index, int(rng.integers(3)))
+            item = SceneObject(first_id + k, shape, name, size, position, yaw, room.index, int(rng.integers(3)))
             objects.append(item)
             if screened:
                 screens.append(_screen_for(item, room, inward))
             break
         else:
             return None
-    return tuple(objects), tuple(screens)
+    return _Contents(tuple(objects), tuple(screens))
 
 
 def _spot(rng: np.random.Generator, room: Room, radius: float, at_wall: bool) -> tuple[tuple[float, float], float]:

@@ -16,6 +16,7 @@ from liftwm_envs.cameras import yaw_of
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.env import RoomEnv
 from liftwm_envs.navigation import bounded_angle
+from liftwm_envs.watching import WATCH_SHARE, meet, watch_room, watch_something
 
 LOOK_AROUND_RAD = 2 * math.pi - math.radians(75)  # with the field of view, all directions
 _YAW_STEP_RAD = 0.3
@@ -107,6 +108,16 @@ class Driver:
             for _ in range(3):  # back out of what holds it
                 yield self.action(-1.0, 0.0) if self._table is None else self.action(0.0, 1.0)
 
+    def step_towards(self, point: ArrayLike) -> Any:
+        """The next action of the shortest way to a point."""
+        grid = self.env.scene.grid
+        way = grid.path(grid.field_to(point), self.position())
+        return self._towards(way[min(1, len(way) - 1)] - self.position())
+
+    def wait_facing(self, point: ArrayLike) -> Any:
+        """Turn to a point on the spot."""
+        return self.action(0.0, float(np.clip(self._error(np.subtract(point, self.position())) / _YAW_STEP_RAD, -1, 1)))
+
     def _error(self, offset: NDArray) -> float:
         return bounded_angle(math.atan2(offset[1], offset[0]) - self.yaw())
 
@@ -147,7 +158,10 @@ class ScriptedPolicy:
 
 
 class TourPolicy(ScriptedPolicy):
-    """Enters every room and looks around in it, nearest unvisited neighbour first; then roams from room to room."""
+    """Enters every room and looks around in it, nearest unvisited neighbour first; then roams from room to room.
+
+    Where things move, it watches them first and between its ways, part of the time.
+    """
 
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """One tour of all rooms, then random viewpoints without end."""
@@ -155,8 +169,13 @@ class TourPolicy(ScriptedPolicy):
         for stop, room in enumerate(room_order(scene, self.driver.position())):
             if stop > 0:
                 yield from self.driver.go_to(scene.rooms[room].centre)
+            if scene.tracks:
+                yield from watch_room(self.driver, self.rng)
             yield from self.driver.look_around(LOOK_AROUND_RAD)
         while True:
+            if scene.tracks and self.rng.random() < WATCH_SHARE:
+                yield from watch_something(self.driver, self.rng)
+                continue
             yield from self.driver.go_to(self._viewpoint())
             yield from self.driver.look_around(self.rng.choice([-1, 1]) * self.rng.uniform(1.0, LOOK_AROUND_RAD))
 
@@ -186,7 +205,9 @@ class OraclePolicy(TourPolicy):
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """The tour, or the way down the goal's distance field."""
         field = self.driver.env.task.field
-        return super().script(info) if field is None else self.driver.descend(field)
+        if field is None:
+            return super().script(info)
+        return meet(self.driver) if self.driver.env.scene.tracks else self.driver.descend(field)
 
 
 class RandomPolicy:

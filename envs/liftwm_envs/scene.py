@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from liftwm_envs.motion import Track
 from liftwm_envs.navigation import Grid
 
 WALL_HEIGHT_M = 2.5
@@ -84,7 +85,7 @@ class Door:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A coloured thing on the floor. `size` is its half extent; ids count from 1."""
+    """A coloured thing on the floor. `size` is its half extent; ids count from 1. A moving one starts at `position`."""
 
     id: int
     shape: str
@@ -117,9 +118,10 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Screen:
-    """A folding screen of three panels and a lid that boxes an object in against a wall.
+    """A folding screen of three panels and a lid that boxes an object in against a wall; or, open-ended, a tunnel along it.
 
-    `yaw` points from the wall into the room. `half_width` runs along the wall, `half_depth` away from it.
+    `yaw` points from the wall into the room. `half_width` runs along the wall, `half_depth` away from it. A tunnel stands from
+    the start and lacks the two panels at its ends; `object_id` is what moves through it, 0 for an empty one.
     """
 
     id: int
@@ -129,6 +131,7 @@ class Screen:
     half_width: float
     half_depth: float
     height_m: float = SCREEN_HEIGHT_M
+    open_ended: bool = False
 
     @property
     def rectangle(self) -> tuple[float, float, float, float, float]:
@@ -150,6 +153,7 @@ class Scene:
     screens: tuple[Screen, ...]
     start: tuple[float, float, float]  # x, y, yaw of the agent
     grid: Grid = field(repr=False, compare=False)
+    tracks: tuple[Track, ...] = ()  # of the objects with the first ids; the others stand still
 
     @property
     def wall_rectangles(self) -> NDArray[np.float64]:
@@ -165,7 +169,7 @@ class Scene:
         return None
 
     def describe(self) -> dict[str, Any]:
-        """The plan as JSON-able data: what reports draw. Walls are centre lines x0, y0, x1, y1."""
+        """The plan as JSON-able data: what reports draw. Walls are centre lines x0, y0, x1, y1; `tracks` where things move."""
         return {
             "seed": self.seed,
             "bounds": [float(v) for v in self.bounds],
@@ -190,6 +194,7 @@ class Scene:
                 for o in self.objects
             ],
             "start": [float(v) for v in self.start],
+            **({"tracks": [t.describe() for t in self.tracks]} if self.tracks else {}),
         }
 
 
@@ -202,3 +207,5 @@ class SceneOptions:
     screens: bool = False
     texture: str = "rich"
     room_side_m: tuple[float, float] = (4.0, 5.5)
+    movers: int = 0  # how many objects of each room move, each through a tunnel
+    empty_tunnels: int = 0  # more tunnels in each room

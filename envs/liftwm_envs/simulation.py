@@ -1,4 +1,4 @@
-"""A scene with an agent in it, running: physics, camera, screens."""
+"""A scene with an agent in it, running: physics, camera, screens, and objects carried along their tracks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Simulation:
         self._agent = self.model.body(AGENT_NAME).id
         objects = np.array([self.model.body(object_body(o.id)).id for o in scene.objects])
         poses = np.concatenate([self.data.xpos[objects], self.data.xquat[objects]], 1)
-        self._object_poses = poses.astype(np.float32)  # objects do not move
+        self._object_poses = poses.astype(np.float32)  # kept up to date for those that move
+        self._movers = [(t, int(self.model.body_mocapid[objects[t.object_id - 1]])) for t in scene.tracks]
+        self.steps = 0
         self._pose: NDArray[np.float64] | None = None
         self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
         self._renderer = Renderer(self.model, self.data, image_size, image_size, self._camera)
@@ -44,15 +46,33 @@ class Simulation:
     def step(self) -> None:
         """One control step under `self.action`: `SUBSTEPS` steps of physics, each with its velocity command."""
         model, data, control, action = self.model, self.data, self.embodiment.control, self.action
+        carry = self._carry if self._movers else None
+        if carry is not None:
+            self._plan_ways()
         bumped = False
-        for _ in range(SUBSTEPS):
+        for substep in range(SUBSTEPS):
             control(action)
+            if carry is not None:
+                carry(substep)
             mujoco.mj_step(model, data)
             bumped = bumped or data.ncon > 0
+        self.steps += 1
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         self.bumped = bumped
         self._pose = None
+
+    def _plan_ways(self) -> None:
+        """Where the moving objects will be at every physics step of this control step."""
+        times = self.steps + np.arange(1, SUBSTEPS + 1) / SUBSTEPS
+        self._ways = [(mocap, track.place(times)) for track, mocap in self._movers]
+        for (_, way), (track, _) in zip(self._ways, self._movers, strict=True):
+            self._object_poses[track.object_id - 1, :2] = way[-1]
+
+    def _carry(self, substep: int) -> None:
+        """Move them there: a small push each time for an agent in the way."""
+        for mocap, way in self._ways:
+            self.data.mocap_pos[mocap, :2] = way[substep]
 
     def render(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint16]]:
         """`render_rgb_depth` and `render_segmentation` at once."""

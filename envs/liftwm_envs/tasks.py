@@ -33,7 +33,7 @@ class TaskSettings:
 
     scene: SceneOptions
     tour_steps: dict[int, int]  # by number of rooms: Revisit calls, Occlusion hides, from this step on
-    gap_steps: tuple[int, int]  # Revisit: hidden at least the first; Occlusion: drawn between both, from hiding to the call
+    gap_steps: tuple[int, int]  # hidden at least the first; Occlusion: drawn between both, from hiding to the call
     max_delay_steps: int = 60  # how long a call waits for an object that qualifies
 
     def scene_of(self, texture: str) -> SceneOptions:
@@ -41,11 +41,18 @@ class TaskSettings:
         return replace(self.scene, texture=texture)
 
 
+def _moving(rooms: tuple[int, ...], objects: tuple[int, int], movers: int) -> SceneOptions:
+    """Rooms large enough for lines along their walls: two moving objects in each, or one where most walls have doors."""
+    return SceneOptions(rooms, objects, room_side_m=(4.8, 6.0), movers=movers, empty_tunnels=1)
+
+
 SETTINGS: dict[tuple[str, str], TaskSettings] = {
     ("Revisit", "S"): TaskSettings(SceneOptions((1, 2, 2, 2), (4, 8)), {1: 45, 2: 60}, (8, 8)),
     ("Revisit", "M"): TaskSettings(SceneOptions((4,), (8, 12)), {4: 150}, (20, 20)),
     ("Occlusion", "S"): TaskSettings(SceneOptions((1, 2), (4, 6), screens=True), {1: 30, 2: 60}, (10, 30)),
     ("Occlusion", "M"): TaskSettings(SceneOptions((4,), (6, 9), screens=True), {4: 150}, (50, 200)),
+    ("MovingOcclusion", "S"): TaskSettings(_moving((1, 2), (4, 6), movers=2), {1: 30, 2: 45}, (2, 2), max_delay_steps=240),
+    ("MovingOcclusion", "M"): TaskSettings(_moving((4,), (6, 9), movers=1), {4: 150}, (2, 2), max_delay_steps=240),
 }
 
 
@@ -80,6 +87,11 @@ class Task:
         self._last_visible = np.full(count, -(10**6))
 
     @property
+    def candidates(self) -> range:
+        """Indices of the objects that may be called."""
+        return range(len(self.scene.objects))
+
+    @property
     def phase(self) -> str:
         """ "tour" before the goal is called, "call" after."""
         return "tour" if self.goal is None else "call"
@@ -103,7 +115,7 @@ class Task:
             return
         if not chosen:
             self.solvable_by_memory = False
-            chosen = [k for k in range(len(self.scene.objects)) if self.surface_distance(here, k) > REACH_M] or [0]
+            chosen = [k for k in self.candidates if self.surface_distance(here, k) > REACH_M] or [0]
         elsewhere = [k for k in chosen if self.scene.objects[k].room != self.scene.room_at(here)]
         chosen = elsewhere or chosen  # what was left behind in another room asks most of memory
         self.goal = self.scene.objects[chosen[int(self._rng.integers(len(chosen)))]]
@@ -145,8 +157,8 @@ class Task:
         inside = (centres[..., 0] > x0) & (centres[..., 0] < x1) & (centres[..., 1] > y0) & (centres[..., 1] < y1)
         return inside & (self.surface_distance(centres, index) < _REGION_M)
 
-    def is_success(self, position: NDArray) -> bool:
-        """Whether the camera at `position` [2] has reached the called goal."""
+    def is_success(self, position: NDArray, step: int) -> bool:
+        """Whether the camera at `position` [2] has reached the called goal at `step`; only where things move, time matters."""
         if self.goal is None:
             return False
         if math.dist(position.tolist(), self.goal.position) > _BEYOND_M:
@@ -194,9 +206,6 @@ class OcclusionTask(Task):
     def surface_distance(self, points: NDArray, index: int) -> NDArray[np.float64]:
         """To the outline of the screen around the object."""
         return distance_to_rectangles(points, self._rectangles[index : index + 1])[..., 0]
-
-
-TASKS: dict[str, type[Task]] = {"Revisit": Task, "Occlusion": OcclusionTask}
 
 
 def interpolate(grid: Grid, field: NDArray[np.float64], position: NDArray) -> float:

@@ -112,6 +112,21 @@ def test_our_environments_bring_truth(tmp_path: Path) -> None:
         collect(config(tmp_path, **(ours | {"env_options": EnvOptions(image_size=48)})))
 
 
+def test_truth_follows_what_moves(tmp_path: Path) -> None:
+    collect(
+        config(tmp_path, env="MovingOcclusion-S", env_options=EnvOptions(image_size=32), policy="explore", episodes=1, steps=60)
+    )
+    episode = EvaluationReader(tmp_path)[0]
+    truth = episode.truth
+    assert truth is not None and check(tmp_path) == []
+    moved = np.hypot(*np.diff(truth.object_pose[..., :2], axis=0).transpose(2, 0, 1))  # [T, O]
+    tracks = {track["object"]: track["speed"] for track in truth.scene["tracks"]}
+    for k, item in enumerate(truth.object_id.tolist()):
+        assert np.median(moved[:, k]) == pytest.approx(tracks.get(item, 0.0), abs=1e-5)
+        assert moved[:, k].max() <= tracks.get(item, 0.0) + 1e-5
+    assert (truth.visible_pixels[:, : len(tracks)] == 0).all(1).any() and truth.visible_pixels[0, 0] > 0
+
+
 def start(folder: Path, episodes: int, pause_s: float = 0.01) -> subprocess.Popen[bytes]:
     """A collection in a process of its own, that can be killed."""
     code = (

@@ -70,6 +70,25 @@ def test_explore_mixes_all_three() -> None:
     assert kinds == {"WalkPolicy", "TourPolicy", "LoopPolicy"}
 
 
+def test_what_moves_is_watched_and_is_hidden_part_of_the_time() -> None:
+    env = gymnasium.make("liftwm/MovingOcclusion-S-v0", disable_env_checker=True, truth=True, image_size=32).unwrapped
+    in_view, hidden = [], []
+    for seed in range(5):
+        obs, info = env.reset(seed=seed)
+        policy, done = make_policy("explore", env, seed), False
+        policy.reset()
+        seen = []
+        while not done and len(seen) < 96:
+            obs, _, terminated, truncated, info = env.step(policy.act(obs, info))
+            done = terminated or truncated
+            seen.append(info["truth"]["visible_pixels"][: len(env.scene.tracks)] >= 3)
+        in_view.append(np.any(seen, axis=1).mean())
+        hidden.append(np.mean([not track.is_out(np.arange(len(seen))).all() for track in env.scene.tracks]))
+    env.close()
+    assert np.mean(in_view) > 1 / 3 and min(in_view) < 1
+    assert np.mean(hidden) > 0.5
+
+
 def test_unknown_explorer_is_refused() -> None:
     with pytest.raises(EnvError, match="walk"):
         make_policy("fly", gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True), 0)

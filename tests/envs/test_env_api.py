@@ -38,7 +38,7 @@ def test_checkers_are_clean(env_id: str, embodiment: str, action: str) -> None:
 HASH = """
 import hashlib, sys, gymnasium, liftwm_envs
 import numpy as np
-env = gymnasium.make("liftwm/Occlusion-S-v0", truth=True, odometry_noise=0.1, disable_env_checker=True)
+env = gymnasium.make(sys.argv[1], truth=True, odometry_noise=0.1, disable_env_checker=True)
 digest = hashlib.sha256()
 obs, info = env.reset(seed=2**30 + 5)
 rng = np.random.default_rng(0)
@@ -50,8 +50,10 @@ print(digest.hexdigest())
 """
 
 
-def test_same_seed_gives_the_same_frames_in_another_process() -> None:
-    runs = [subprocess.run([sys.executable, "-c", HASH], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+@pytest.mark.parametrize("env_id", ["liftwm/Occlusion-S-v0", "liftwm/MovingOcclusion-S-v0"])
+def test_same_seed_gives_the_same_frames_in_another_process(env_id: str) -> None:
+    command = [sys.executable, "-c", HASH, env_id]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert len(runs[0].strip()) == 64
     assert runs[0] == runs[1]
 

@@ -17,7 +17,7 @@ from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks import MIN_CALL_M, REACH_M, SEEN_PX, settings_of
 from liftwm_envs.wrappers import GuidedTour
 
-IDS = ("liftwm/Revisit-S-v0", "liftwm/Occlusion-S-v0")
+IDS = ("liftwm/Revisit-S-v0", "liftwm/Occlusion-S-v0", "liftwm/MovingOcclusion-S-v0")
 
 
 def make(env_id: str, **kwargs: Any) -> gymnasium.Env:
@@ -100,12 +100,12 @@ def test_reached_means_near_and_in_the_same_room() -> None:
         item = task.goal
         towards = scene.rooms[item.room].centre - item.position
         towards /= np.hypot(*towards)
-        assert task.is_success(item.position + towards * (item.radius_m + REACH_M - 0.01))
-        assert not task.is_success(item.position + towards * (item.radius_m + REACH_M + 0.01))
+        assert task.is_success(item.position + towards * (item.radius_m + REACH_M - 0.01), 0)
+        assert not task.is_success(item.position + towards * (item.radius_m + REACH_M + 0.01), 0)
         for other in scene.rooms:
             if other.index != item.room:
                 x0, y0, x1, y1 = other.interior
-                assert not task.is_success(np.clip(item.position, (x0, y0), (x1, y1)))
+                assert not task.is_success(np.clip(item.position, (x0, y0), (x1, y1)), 0)
     env.close()
 
 

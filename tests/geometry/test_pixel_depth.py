@@ -35,3 +35,13 @@ def test_an_even_image_keeps_its_cells():
     depth = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(1))
     found = pixel_depth(depth, torch.full((1, 3, 8, 8), 0.3))
     torch.testing.assert_close(found, depth.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_compiled_and_torch_choose_alike():
+    generator = torch.Generator().manual_seed(2)
+    depth, rgb = torch.rand(3, 9, 7, generator=generator), torch.rand(3, 3, 18, 14, generator=generator)
+    rgb[1, :, :8] = 0.5  # where colours do not tell, the nearer cell wins
+    learned = depth.clone().requires_grad_()
+    found = pixel_depth(learned, rgb)
+    assert found.requires_grad, "a gradient is left to torch"
+    assert torch.equal(pixel_depth(depth, rgb), found.detach())

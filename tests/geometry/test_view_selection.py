@@ -2,7 +2,7 @@
 
 import torch
 
-from embodied_liftwm.geometry.se3 import so3_exp
+from embodied_liftwm.geometry.se3 import se3_exp, so3_exp
 from embodied_liftwm.geometry.view_selection import choose_views, has_parallax
 from embodied_liftwm.protocols import Camera
 
@@ -52,3 +52,21 @@ def test_rows_are_apart():
     for row in range(2):
         alone = choose_views(camera.map(lambda t, row=row: t[row : row + 1]), others[:1], torch.ones(1, 3), 2)[0]
         assert together[row].tolist() == alone[0].tolist()
+
+
+def test_float32_is_compiled_and_chooses_as_float64_does_in_torch():
+    generator = torch.Generator().manual_seed(4)
+    tangents = torch.randn(24, 33, 6, generator=generator) * torch.tensor([0.5, 0.5, 0.3, 0.2, 0.6, 0.1])
+    poses = se3_exp(tangents.double())
+    allowed = torch.rand(24, 32, generator=generator).double() * (torch.rand(24, 32, generator=generator) > 0.3)
+    camera = Camera(INTRINSICS.double().expand(24, 3, 3), poses[:, 0], 64, 48)
+    chosen, good = choose_views(camera, poses[:, 1:], allowed, 20)
+    single = Camera(INTRINSICS.expand(24, 3, 3), poses[:, 0].float(), 64, 48)
+    mine, mine_good = choose_views(single, poses[:, 1:].float(), allowed.float(), 20)
+    assert torch.equal(mine_good, good) and good[:, 0].all() and not good.all()
+    assert torch.equal(mine[good], chosen[good])
+
+
+def test_where_no_view_is_any_good_the_first_is_named():
+    chosen, good = choose(pose(), pose(yaw=0.3), count=2)
+    assert chosen == [0, 0] and good == [False, False]

@@ -47,3 +47,12 @@ def test_the_buffer_is_bounded_and_rows_are_apart():
         kept = kept.add(torch.cat([frame(0.1), frame(0.9)]), both)
     assert kept.filled.sum(1).tolist() == [KEPT_VIEWS, 1]
     assert float(kept.poses[0, 0, 0, 3]) == 0.5 * (KEPT_VIEWS + 4)
+
+
+def test_one_row_may_move_while_another_stands_still():
+    kept = Keyframes.empty(2, 8, torch.zeros(())).add(torch.cat([frame(0.2), frame(0.4)]), torch.cat([pose(), pose()]))
+    still = kept.add(torch.cat([frame(0.6), frame(0.8)]), torch.cat([pose(), pose(0.01)]))
+    assert all(torch.equal(a, b) for a, b in zip(kept.named_tensors().values(), still.named_tensors().values(), strict=True))
+    moved = kept.add(torch.cat([frame(0.6), frame(0.8)]), torch.cat([pose(), pose(0.3)]))
+    assert moved.filled.sum(1).tolist() == [1, 2] and int(kept.filled.sum()) == 2
+    assert moved.rgb[:, 0, 0, 0, 0].tolist() == [51, 204] and int(moved.rgb[1, 1, 0, 0, 0]) == 102

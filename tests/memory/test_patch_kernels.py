@@ -13,7 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory import patch_frame, patch_integrate, patch_read, patch_read_compiled, patch_write_compiled
+from embodied_liftwm.memory import (
+    patch_frame,
+    patch_integrate,
+    patch_read,
+    patch_read_compiled,
+    patch_write,
+    patch_write_compiled,
+    patch_write_kernels,
+)
 from embodied_liftwm.memory.fusion import LearnedFusion
 from embodied_liftwm.memory.latent_read import LatentRead
 from embodied_liftwm.memory.patch_backend import compilable
@@ -36,7 +44,7 @@ def in_torch(monkeypatch: pytest.MonkeyPatch):
 
     def call(function, *arguments):
         with monkeypatch.context() as patch:
-            for module in (patch_frame, patch_integrate, patch_read):
+            for module in (patch_frame, patch_integrate, patch_read, patch_write):
                 patch.setattr(module, "compilable", lambda *_: False)
             return function(*arguments)
 
@@ -108,6 +116,42 @@ def test_surfaces_are_those_of_torch(in_torch) -> None:
     assert torch.equal(mine.edge, theirs.edge) and 0 < mine.edge.float().mean() < 1
     away = (mine.normals - theirs.normals).abs().amax(-1)
     assert (away > 1e-4).float().mean() <= ON_A_THRESHOLD
+
+
+def test_the_weight_of_a_depth_falls_off_as_the_exponential_does() -> None:
+    x = np.linspace(0, 30, 500, dtype=np.float32)
+    exact = np.exp(-np.minimum(x, 20.0).astype(np.float64))
+    np.testing.assert_allclose([patch_write_kernels._decay(value) for value in x], exact, rtol=4e-6)
+
+
+@pytest.mark.parametrize("step", [0, 3, 9])
+def test_the_same_patches_are_in_view(world: PatchMap, in_torch, step: int) -> None:
+    camera = frame(step)[-1]
+    mine, theirs = patch_write._in_view(world, camera), in_torch(patch_write._in_view, world, camera)
+    assert torch.equal(mine, theirs)
+    assert 0 < len(mine) < int(world.occupied.sum())
+
+
+def test_a_frame_wants_the_same_patches(world: PatchMap, in_torch) -> None:
+    explained = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) > torch.tensor([0.4, 0.9])[:, None, None]
+    for step in (3, 12):
+        seen = listed(step)
+        keys, guess = patch_write._wanted(world, seen, explained)
+        their_keys, their_guess = in_torch(patch_write._wanted, world, seen, explained)
+        assert torch.equal(keys, their_keys) and bool((keys != patch_write.NOWHERE).any(1).all())
+        torch.testing.assert_close(guess, their_guess)
+
+
+def test_an_explained_frame_wants_nothing(world: PatchMap) -> None:
+    keys, guess = patch_write._wanted(world, listed(3), torch.ones(2, SIZE, SIZE, dtype=torch.bool))
+    assert keys.shape == guess.shape == (2, 0)
+
+
+def test_writing_leaves_the_map_that_was_as_it_was(world: PatchMap) -> None:
+    before = {name: t.clone() for name, t in world.named_tensors().items()}
+    written = write_patches(world, *frame(12))
+    assert int(written.occupied.sum()) > int(world.occupied.sum()), "patches were allocated"
+    assert all(torch.equal(t, before[name]) for name, t in world.named_tensors().items())
 
 
 @pytest.mark.parametrize("step", [2, 5, 8])

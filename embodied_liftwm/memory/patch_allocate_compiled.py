@@ -1,0 +1,69 @@
+"""Which patches of a map are in view and which ones a frame wants, on a CPU: compiled kernels, a row of the map a task."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory import patch_allocate_kernels
+from embodied_liftwm.memory.patch_allocate_kernels import Lattice, Row, Shown
+from embodied_liftwm.memory.patch_backend import arrays
+from embodied_liftwm.memory.patch_frame import Frame
+from embodied_liftwm.memory.patch_map import MAX_LEVEL, NOWHERE, OFFSET, PatchMap, side_of, texel_m
+from embodied_liftwm.protocols import Camera
+from embodied_liftwm.threads import for_each
+
+
+@cache
+def _lattice(side: int) -> Lattice:
+    return Lattice(side, texel_m(torch.arange(MAX_LEVEL + 1), torch.zeros(1)).numpy(), OFFSET, NOWHERE)
+
+
+def _rows(world: PatchMap) -> list[Row]:
+    return [Row._make(row) for row in zip(*arrays(world.cells, world.faces, world.levels, world.evidence), strict=True)]
+
+
+def in_view(world: PatchMap, camera: Camera, margin: float) -> Tensor:
+    """Occupied patches whose cubes, with a margin in edges of them, reach into the image. [R] int64 of B * N"""
+    batch, budget = world.faces.shape
+    found, counts = np.empty((batch, budget), np.int64), [0] * batch
+    rows, lattice = _rows(world), _lattice(side_of(world.evidence))
+    viewmats, intrinsics = arrays(inverse_pose(camera.world_from_camera), camera.intrinsics)
+    half = np.array([0.5 * camera.width, 0.5 * camera.height], np.float32) / intrinsics[:, (0, 1), (0, 1)]
+
+    def find(b: int) -> None:
+        counts[b] = patch_allocate_kernels.in_view(rows[b], lattice, viewmats[b], half[b], np.float32(margin), found[b])
+
+    for_each(find, [(b,) for b in range(batch)])
+    return torch.from_numpy(np.concatenate([found[b, : counts[b]] + b * budget for b in range(batch)]))
+
+
+def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches that unexplained pixels fall into, by ascending key.
+
+    Args:
+        explained: the pixels that need no patch. [B, H, W] bool
+        least: pixels without which a patch is not wanted.
+
+    Returns:
+        Keys [B, L], `NOWHERE` after the last; numbers of their pixels [B, L] float32, 0 for those that are in the map or have
+        too few; mean heights of their pixels [B, L]. L is the largest number of unexplained pixels of a row.
+    """
+    batch = len(explained)
+    rows, lattice = _rows(world), _lattice(side_of(world.evidence))
+    listed = (t.unflatten(0, (batch, -1)) for t in (frame.certainty, frame.points, frame.normals, frame.footprint))
+    images = zip(*arrays(explained.flatten(1), *listed), world.finest.tolist(), strict=True)
+    pixels = [Shown._make(image) for image in images]
+    shape = (batch, explained[0].numel())
+    keys, counts, guess = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.float32)
+    most = [0] * batch
+
+    def sort(b: int) -> None:
+        most[b] = patch_allocate_kernels.wanted(pixels[b], rows[b], lattice, least, keys[b], counts[b], guess[b])
+
+    for_each(sort, [(b,) for b in range(batch)])
+    return tuple(torch.from_numpy(array[:, : max(most)]) for array in (keys, counts, guess))  # type: ignore[return-value]

@@ -1,0 +1,174 @@
+"""Compiled kernels that find which patches are in view and which ones a frame wants, for one row of a map each.
+
+They write to their own arguments alone. See `patch_write` for the same in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from embodied_liftwm.memory.patch_write_kernels import compiled
+
+_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+
+
+class Lattice(NamedTuple):
+    """What is the same for all patches."""
+
+    side: int  # texels a side of a patch
+    sizes: np.ndarray  # [levels] edge of a texel, metres
+    offset: int  # cells lie in [-offset, offset)
+    nowhere: int  # key of what is no patch
+
+
+class Row(NamedTuple):
+    """N patches of M texels: see `PatchMap`."""
+
+    cells: np.ndarray  # [N, 3] int64
+    faces: np.ndarray  # [N] int64
+    levels: np.ndarray  # [N] int64
+    evidence: np.ndarray  # [N, M]
+
+
+class Shown(NamedTuple):
+    """One frame's pixels: see `Frame`."""
+
+    explained: np.ndarray  # [K] bool
+    certainty: np.ndarray  # [K]
+    points: np.ndarray  # [K, 3]
+    normals: np.ndarray  # [K, 3]
+    footprint: np.ndarray  # [K]
+    finest: int  # least level of what is allocated
+
+
+@compiled
+def _occupied(evidence):
+    """Whether any of a patch's texels [M] holds something."""
+    for value in evidence:  # noqa: SIM110
+        if value > _ZERO:
+            return True
+    return False
+
+
+@compiled
+def in_view(row, lattice, viewmat, half_width, margin, found):
+    """Number the occupied patches whose cubes reach into an image.
+
+    Args:
+        viewmat: camera_from_world. [4, 4]
+        half_width: tangents of half the fields of view, across and down, float32. [2]
+        margin: reach of a patch beyond its middle, in edges of its cube, float32.
+        found: [N] int64, written. Returns how many.
+    """
+    count = 0
+    for n in range(len(row.faces)):
+        if not _occupied(row.evidence[n]):
+            continue
+        edge = np.float32(lattice.side) * lattice.sizes[row.levels[n]]
+        a, b, c = (
+            (np.float32(row.cells[n, 0]) + _HALF) * edge,
+            (np.float32(row.cells[n, 1]) + _HALF) * edge,
+            (np.float32(row.cells[n, 2]) + _HALF) * edge,
+        )
+        x = viewmat[0, 0] * a + viewmat[0, 1] * b + viewmat[0, 2] * c + viewmat[0, 3]
+        y = viewmat[1, 0] * a + viewmat[1, 1] * b + viewmat[1, 2] * c + viewmat[1, 3]
+        z = viewmat[2, 0] * a + viewmat[2, 1] * b + viewmat[2, 2] * c + viewmat[2, 3]
+        reach = margin * edge
+        ahead, beside = max(z, _ZERO), np.float32(1.5) * reach
+        if z > -reach and abs(x) < ahead * half_width[0] + beside and abs(y) < ahead * half_width[1] + beside:
+            found[count] = n
+            count += 1
+    return count
+
+
+@compiled
+def _key(x, y, z, face, level, offset):
+    """`patch_map.patch_keys` of one patch."""
+    x, y, z = (
+        min(max(x, -offset), offset - 1) + offset,
+        min(max(y, -offset), offset - 1) + offset,
+        min(max(z, -offset), offset - 1) + offset,
+    )
+    return (((x * 2 * offset + y) * 2 * offset + z) * 8 + face) * 32 + level
+
+
+@compiled
+def unexplained(shown, lattice, keys, heights):
+    """Keys of the patches that the unexplained pixels fall into, and the pixels' heights: both [K], written.
+
+    Returns how many there are.
+    """
+    count, top = 0, len(lattice.sizes) - 1
+    for k in range(len(shown.footprint)):
+        if shown.explained[k] or not shown.certainty[k] > _ZERO:
+            continue
+        face, largest = 0, abs(shown.normals[k, 0])
+        for axis in (1, 2):
+            if abs(shown.normals[k, axis]) > largest:
+                face, largest = axis, abs(shown.normals[k, axis])
+        heights[count] = shown.points[k, face]
+        face = 2 * face + (1 if shown.normals[k, face] < _ZERO else 0)
+        octaves: float = math.log2(shown.footprint[k] / lattice.sizes[0])
+        level = max(min(max(int(np.rint(octaves + octaves)), 0), top), shown.finest)
+        edge = np.float32(lattice.side) * lattice.sizes[level]
+        keys[count] = _key(
+            int(math.floor(shown.points[k, 0] / edge)),
+            int(math.floor(shown.points[k, 1] / edge)),
+            int(math.floor(shown.points[k, 2] / edge)),
+            face,
+            level,
+            lattice.offset,
+        )
+        count += 1
+    return count
+
+
+@compiled
+def wanted(shown, row, lattice, least, keys, counts, guess):
+    """Sort the unexplained pixels into patches, by ascending key.
+
+    Args:
+        least: pixels without which a patch is not wanted.
+        keys: of the patches, `nowhere` after the last. [K] int64, written
+        counts: pixels of each, 0 where it is in the map or has too few of them. [K], written
+        guess: mean height of the pixels of each. [K] metres, written
+
+    Returns how many unexplained pixels there are.
+    """
+    listed, heights = np.empty_like(keys), np.empty_like(guess)
+    count = unexplained(shown, lattice, listed, heights)
+    order = np.argsort(listed[:count], kind="mergesort")
+    known = _known_keys(row, lattice)
+    keys[:], counts[:], guess[:] = lattice.nowhere, _ZERO, _ZERO
+    groups = 0
+    for i in range(count):
+        k = order[i]
+        if i == 0 or listed[k] != keys[groups - 1]:
+            keys[groups] = listed[k]
+            groups += 1
+        counts[groups - 1] += _ONE
+        guess[groups - 1] += heights[k]
+    for g in range(groups):
+        guess[g] /= counts[g]
+        place = np.searchsorted(known, keys[g])
+        if counts[g] < least or (place < len(known) and known[place] == keys[g]):
+            counts[g] = _ZERO
+    return count
+
+
+@compiled
+def _known_keys(row, lattice):
+    """Keys of the patches of a map, ascending."""
+    known = np.empty(len(row.faces), np.int64)
+    count = 0
+    for n in range(len(row.faces)):
+        if _occupied(row.evidence[n]):
+            x, y, z = row.cells[n, 0], row.cells[n, 1], row.cells[n, 2]
+            known[count] = _key(x, y, z, row.faces[n], row.levels[n], lattice.offset)
+            count += 1
+    known = known[:count]
+    known.sort()
+    return known
