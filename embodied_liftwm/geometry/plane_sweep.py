@@ -98,9 +98,10 @@ def match(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses: Hypothese
     )  # fmt: skip
     compiled = rgb.device.type == "cpu" and rgb.dtype == torch.float32
     total, count = _sums_compiled(inputs, stride) if compiled else _sums_torch(inputs, stride)
-    mean = torch.where(count > 0, total / count.clamp_min(1.0), UNKNOWN)
+    known = count > 0
+    mean = total.div_(count.clamp_min_(1.0)).masked_fill_(~known, UNKNOWN)
     cost = F.avg_pool2d(mean.flatten(0, 1), WINDOW_CELLS, stride=1, padding=WINDOW_CELLS // 2, count_include_pad=False)
-    return Sweep(cost.unflatten(0, groups.shape[:2]), count > 0)
+    return Sweep(cost.unflatten(0, groups.shape[:2]), known)
 
 
 def grey_range(rgb: Tensor) -> Tensor:

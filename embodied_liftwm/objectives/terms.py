@@ -94,7 +94,7 @@ class LaplaceScale(nn.Module):
     def log_prob(self, error: Tensor) -> Tensor:
         """log p of absolute errors: -|e| / b - log 2b."""
         log_scale = self.log_scale.clamp(-6.0, 3.0)
-        return -error * torch.exp(-log_scale) - log_scale - math.log(2.0)
+        return error * -torch.exp(-log_scale) - (log_scale + math.log(2.0))
 
 
 def log_marginal(log_belief: Tensor, cost: Tensor, known: Tensor, noise: LaplaceScale, outliers: float) -> Tensor:
@@ -110,11 +110,11 @@ def log_marginal(log_belief: Tensor, cost: Tensor, known: Tensor, noise: Laplace
     Returns:
         Nats per cell, the mean over sources of each cell and over cells; 0 for cells that no source sees. [F]
     """
-    log_belief = log_belief[:, None] + torch.log(known.to(cost).clamp_min(1e-12))
-    log_mass = torch.logsumexp(log_belief, dim=2)
-    inlier = torch.logsumexp(log_belief + noise.log_prob(cost), dim=2) - log_mass
-    nats = torch.logaddexp(inlier + math.log1p(-outliers), torch.full_like(inlier, math.log(outliers)))
-    mass = torch.where(known.any(2), log_mass.detach().exp(), 0.0)
+    belief = log_belief.exp().unsqueeze(1) * known
+    mass = belief.sum(2)
+    inlier = (belief * noise.log_prob(cost).exp()).sum(2) / mass.clamp_min(1e-12)
+    nats = torch.log((1.0 - outliers) * inlier + outliers)
+    mass = mass.detach()
     return ((mass * nats).sum(1) / mass.sum(1).clamp_min(1.0)).mean((1, 2))
 
 

@@ -96,11 +96,13 @@ class MotionEncoder(nn.Module):
     def match_and_judge(
         self, rgb: Tensor, camera: Camera, depth: Tensor, spread: Tensor, recent: Recent
     ) -> tuple[Motion, Sweep]:
-        """The same, and how each velocity explains each judge: costs [B, R, V, h, w], known for judges alone."""
+        """The same, and how well each velocity explains the judges: [B, S, V, h, w], S of the frames judge in some row."""
         judges = recent.usable if recent.judges is None else recent.judges
         sweep = self._sweep(rgb, camera, depth, recent, recent.usable | judges)
         motion = self._believe(rgb, camera, spread.detach(), recent, sweep)
-        return motion, sweep._replace(known=sweep.known & judges[..., None, None, None])
+        some = judges.any(0)
+        known = sweep.known[:, some] & judges[:, some, None, None, None]
+        return motion, Sweep(sweep.cost[:, some].contiguous(), known.contiguous())  # laid out as the belief is
 
     def _sweep(self, rgb: Tensor, camera: Camera, depth: Tensor, recent: Recent, asked: Tensor) -> Sweep:
         """Costs under every hypothesis, of each frame that is asked alone. [B, R, V, h, w]"""
@@ -132,6 +134,9 @@ class MotionEncoder(nn.Module):
         Returns:
             Evidence [B, V, h, w], mean and least cost of rest [B, 2, h, w], number of frames that speak [B, 1, h, w].
         """
+        if not usable.all():  # of the judges nothing need be computed
+            some = usable.any(0)
+            sweep, usable = Sweep(sweep.cost[:, some], sweep.known[:, some]), usable[:, some]
         speaks, rest = sweep.known[:, :, self.rest] & usable[..., None, None], sweep.cost[:, :, self.rest]
         cost = torch.where(sweep.known, sweep.cost, torch.maximum(sweep.cost, rest.unsqueeze(2)))
         evidence = ((rest.unsqueeze(2) - cost) * speaks.unsqueeze(2)).sum(1)

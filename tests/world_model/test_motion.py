@@ -5,8 +5,9 @@ import torch
 
 from embodied_liftwm.objectives.motion_term import MotionTerm
 from embodied_liftwm.objectives.terms import Moved, Rollout
+from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.motion import GRID_M, REST_LOG_ODDS, Motion, MotionEncoder, Recent
-from tests.sliding_box import FORWARD, RECENT, SIDEWAYS, STILL, TURNING, VELOCITY, Seen, look
+from tests.sliding_box import FORWARD, LATER, RECENT, SIDEWAYS, STILL, TURNING, VELOCITY, Seen, look
 
 TRUE_SPREAD, DOUBT = 0.02, 0.05
 TRAVELS = (STILL, FORWARD, SIDEWAYS, TURNING)
@@ -77,14 +78,20 @@ def test_beliefs_are_probabilities_and_velocity_is_their_mean():
     torch.testing.assert_close(motion.velocity[0].double(), mean, atol=1e-6, rtol=1e-4)
 
 
-def test_judges_do_not_touch_the_belief_and_are_alone_known():
+def test_judges_do_not_touch_the_belief_and_each_row_has_its_own():
     model, seen = MotionEncoder(), look()
     given = recent(seen)
     spread = torch.full_like(seen.depth, TRUE_SPREAD)
     motion, sweep = model.match_and_judge(seen.rgb, seen.camera, seen.depth, spread, given)
     torch.testing.assert_close(motion.log_belief, model(seen.rgb, seen.camera, seen.depth, spread, given).log_belief)
-    assert not sweep.known[:, : len(RECENT)].any() and sweep.known[:, len(RECENT) :].any(2).all(1).float().mean() > 0.9
-    assert sweep.cost.shape == (1, 7, len(model.velocities), 32, 32)
+    assert sweep.cost.shape == (1, len(LATER), len(model.velocities), 32, 32) and bool(sweep.known.any(2).all())
+    judges = torch.cat([given.judges & (given.steps > 2), given.usable], dim=0)
+    pairs = Recent(*(torch.cat([x, x]) for x in given[:3]), usable=torch.zeros_like(judges), judges=judges)
+    two = Camera(*(torch.cat([x, x]) for x in (seen.camera.intrinsics, seen.camera.world_from_camera)), 64, 64)
+    twice = (torch.cat([x, x]) for x in (seen.depth, spread))
+    found = model.match_and_judge(torch.cat([seen.rgb, seen.rgb]), two, *twice, pairs)[1]
+    assert found.known.any((2, 3, 4)).tolist() == [[False, False, False, True, True], [True, True, True, False, False]]
+    torch.testing.assert_close(found.cost[0, 3:], sweep.cost[0, 2:])
 
 
 def test_learning_does_not_set_the_wall_in_motion():
