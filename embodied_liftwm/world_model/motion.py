@@ -139,7 +139,7 @@ class MotionEncoder(nn.Module):
             sweep, usable = Sweep(sweep.cost[:, some], sweep.known[:, some]), usable[:, some]
         speaks, rest = sweep.known[:, :, self.rest] & usable[..., None, None], sweep.cost[:, :, self.rest]
         cost = torch.where(sweep.known, sweep.cost, torch.maximum(sweep.cost, rest.unsqueeze(2)))
-        evidence = ((rest.unsqueeze(2) - cost) * speaks.unsqueeze(2)).sum(1)
+        evidence = ((rest.unsqueeze(2) - cost) * speaks.unsqueeze(2)).sum(1).contiguous()
         count = speaks.sum(1, keepdim=True).to(evidence)
         mean = (rest * speaks).sum(1, keepdim=True) / count.clamp_min(1.0)
         least = torch.cat([torch.where(speaks, rest, 2.0), torch.full_like(mean, 2.0)], dim=1).amin(1, keepdim=True)
