@@ -22,10 +22,14 @@ from embodied_liftwm.memory.latent_read import LatentRead, read_placed
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
-MOVES = 0.5
+MOVES = 0.9
 """Probability from which on a cell is taken to move."""
-SAME_DEPTH = 0.1
-"""Share of a depth by which a point and what is seen in its place may differ."""
+LEAST_LOOKS = 3.0
+"""A point that was seen to move in fewer frames is forgotten when it is not seen to move again: most of them were mistakes."""
+SAME_DEPTH, GATE_SIGMAS = 0.1, 2.0
+"""Share of a depth by which a point and what is seen in its place may differ, or so many of their standard deviations."""
+SAME_COLOUR = 0.12
+"""Mean difference of colour up to which what is seen in a point's place is that point, even if it is not seen to move."""
 MOST_LOOKS = 8.0
 """A velocity is the mean of at most so many looks: things do change their ways."""
 POINT_PX, MOST_POINTS = 0.7, 8
@@ -105,9 +109,10 @@ def write_movers(movers: Movers, sight: Sight, camera: Camera, stride: int) -> M
         stride: pixels a side of a cell.
     """
     cells = Camera(resize_intrinsics(camera.intrinsics, 1.0 / stride), camera.world_from_camera, *sight.depth.shape[1:])
-    seen_again, gone, cell = _compare(movers, sight, cells)
-    new, valid = _primitives(movers, sight, cells, seen_again, cell)
-    kept = (movers.evidence > 0) & ~gone
+    found = _compare(movers, sight, cells)
+    new, valid = _primitives(movers, sight, cells, found)
+    movers = replace(movers, unseen=torch.where(found.still, 0.0, movers.unseen))
+    kept = (movers.evidence > 0) & ~found.gone & (movers.looks >= LEAST_LOOKS)
     worth = torch.cat([valid * (1.0 + sight.moving.flatten(1)), kept / (1.0 + movers.unseen)], dim=1).detach()
     best = worth.topk(movers.means.shape[1], dim=1)
     chosen = _either(new, movers, best.indices)
@@ -124,26 +129,38 @@ def _either(first: Movers, second: Movers, which: Tensor) -> Movers:
     return Movers(*map(choose, first.named_tensors().values(), second.named_tensors().values()))
 
 
+class _Fate(NamedTuple):
+    """What a frame makes of points [B, M]."""
+
+    cell: Tensor  # int64 where they fall, 0 outside
+    replaced: Tensor  # bool: the cell shows them, and moves: a new point is made of it
+    still: Tensor  # bool: the cell shows something of their colour in their place, although it is not believed to move
+    gone: Tensor  # bool: replaced, or no longer there
+
+
 @torch.no_grad()
-def _compare(movers: Movers, sight: Sight, cells: Camera) -> tuple[Tensor, Tensor, Tensor]:
-    """Which points [B, M] the frame shows again, which are no longer where they were believed, and their cells."""
+def _compare(movers: Movers, sight: Sight, cells: Camera) -> _Fate:
+    """Hold points against the frame: by projection, depth and colour."""
     uv, z = project(movers.means, cells.intrinsics, inverse_pose(cells.world_from_camera))
     column, row = uv.floor().long().unbind(-1)
     inside = (z > NEAR_M) & (column >= 0) & (column < cells.width) & (row >= 0) & (row < cells.height)
     cell = torch.where(inside, row * cells.width + column, 0)
-    depth, certainty = (t.flatten(1).gather(1, cell) for t in (sight.depth, sight.certainty))
+    depth, certainty, moving = (t.flatten(1).gather(1, cell) for t in (sight.depth, sight.certainty, sight.moving))
+    rgb = sight.rgb.flatten(2).mT.gather(1, cell[..., None].expand(-1, -1, 3))
     known = (movers.evidence > 0) & inside & (certainty > 0)
-    tolerance = SAME_DEPTH * depth + movers.sizes
-    seen_again = known & ((z - depth).abs() < tolerance)
-    return seen_again, seen_again | (known & (z < depth - tolerance)), cell
+    doubt = (1.0 / movers.evidence.clamp_min(1e-6) + 1.0 / certainty.clamp_min(1e-6)).sqrt()
+    tolerance = torch.maximum(SAME_DEPTH * depth, GATE_SIGMAS * doubt) + movers.sizes
+    shown = known & ((z - depth).abs() < tolerance)
+    alike = (rgb - movers.rgb).abs().mean(-1) < SAME_COLOUR
+    replaced, still = shown & (moving > MOVES), shown & ~(moving > MOVES) & alike
+    return _Fate(cell, replaced, still, replaced | (known & (z < depth - tolerance)))
 
 
-def _primitives(movers: Movers, sight: Sight, cells: Camera, seen_again: Tensor, cell: Tensor) -> tuple[Movers, Tensor]:
+def _primitives(movers: Movers, sight: Sight, cells: Camera, found: _Fate) -> tuple[Movers, Tensor]:
     """A point a cell with the velocity of those that it replaces taken in, and which cells move. [B, h * w]"""
     points = back_project(sight.depth, cells.intrinsics, cells.world_from_camera).flatten(1, 2)
     evidence = sight.certainty.flatten(1)
-    weight = seen_again * movers.looks
-    looks, before = _smooth(weight, movers.velocities, cell, cells)
+    looks, before = _smooth(found.replaced * movers.looks, movers.velocities, found.cell, cells)
     velocity = sight.velocity.flatten(2).mT
     velocity = velocity + (looks / (looks + 1.0))[..., None] * (before - velocity)
     sizes = (sight.depth / cells.intrinsics[:, 0, 0, None, None]).flatten(1)

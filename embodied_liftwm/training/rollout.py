@@ -44,7 +44,7 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
     sources = sources._replace(usable=matched, judges=sources.usable & ~remembered)  # what is matched cannot judge as well
     sources = sources._replace(recent=_recent(t, slice(0, context)))
     encoding, sweep, motion, velocities = model.encode_matched(t["rgb"].flatten(0, 1), cameras, sources)
-    motion = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
+    step = model.ego_motion(t["action"], se3_log(relative_pose(t["pose_prev"], t["pose_before"])))
     lifted = None
     if sweep is not None:
         rgb = F.avg_pool2d(t["rgb"].flatten(0, 1), model.config.stride)
@@ -56,8 +56,8 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
         viewed=None if only_geometry else _view(model, t, encoding),
         moved=None if motion is None or velocities is None else Moved(motion.log_belief, velocities.cost, velocities.known),
         twist=se3_log(relative_pose(t["pose_before"], t["pose_after"])),
-        twist_mean=motion.mean,
-        twist_scale=motion.scale,
+        twist_mean=step.mean,
+        twist_scale=step.scale,
     )
 
 

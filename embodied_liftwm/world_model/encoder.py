@@ -72,6 +72,7 @@ class Encoding(NamedTuple):
     latent_scale: Tensor  # [B, D, h, w] standard deviation of the posterior
     velocity: Tensor  # [B, 3, h, w] metres a step, world frame, if the cell moves
     moving: Tensor  # [B, h, w] probability that it does
+    lone_depth: Tensor  # [B, h, w] metres: by what the frame looks like alone, where things may move; else as `depth`
 
 
 class Encoder(nn.Module):
@@ -80,6 +81,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, image_size: int) -> None:
         super().__init__()
         self.stride, self.latent_dim = config.stride, config.latent_dim
+        self.things_move = config.movers > 0
         log_planes = torch.linspace(math.log(config.min_depth_m), math.log(config.max_depth_m), config.planes)
         self.log_planes: Tensor
         self.register_buffer("log_planes", log_planes, persistent=False)
@@ -142,10 +144,9 @@ class Encoder(nn.Module):
         depth_logits, trust, opacity, latents, normal, scale = out.split(self.parts, dim=1)
         log_belief = torch.log_softmax(depth_logits + trust.clamp(-0.7, 0.7).exp() * evidence, dim=1)
         belief, planes = log_belief.exp(), self.log_planes[:, None, None]
-        near_mode = (torch.arange(len(planes), device=rgb.device)[:, None, None] - self._mode(belief)).abs() <= MODE_REACH
-        local = belief * near_mode
-        log_depth = (local * planes).sum(1) / local.sum(1)
+        log_depth = self._expected(belief)
         spread = (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt()
+        alone = self._expected(depth_logits.softmax(1)) if self.things_move else log_depth
         doubt = torch.log(spread.detach().clamp_min(1e-3) / TYPICAL_SPREAD_SEEN)
         opacities = torch.sigmoid(opacity.squeeze(1) - self.caution * doubt)
         latent_scale = LEAST_LATENT_SCALE + F.softplus(scale - 2.0)
@@ -160,7 +161,14 @@ class Encoder(nn.Module):
             latent_scale=latent_scale,
             velocity=still.unsqueeze(1).expand(-1, 3, -1, -1),
             moving=still,
+            lone_depth=alone.exp(),
         )
+
+    def _expected(self, belief: Tensor) -> Tensor:
+        """Mean log-depth around the mode of beliefs [B, P, h, w]. [B, h, w]"""
+        planes = torch.arange(belief.shape[1], device=belief.device)[:, None, None]
+        local = belief * ((planes - self._mode(belief)).abs() <= MODE_REACH)
+        return (local * self.log_planes[:, None, None]).sum(1) / local.sum(1)
 
     @staticmethod
     def _mode(belief: Tensor) -> Tensor:

@@ -157,14 +157,14 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         return write_patches(world, depth, certainty, encoding.latents, observation.rgb, camera, self.fusion)
 
     def _sight(self, encoding: Encoding, observation: Observation) -> Sight:
-        """What a frame says of things that move."""
+        """What a frame says of things that move. Matching takes all for static and misjudges their depth: it is not asked."""
         stride = self.config.stride
         cells = replace(
             observation.camera, intrinsics=resize_intrinsics(observation.camera.intrinsics, 1.0 / stride),
             height=self.image_size // stride, width=self.image_size // stride,
         )  # fmt: skip
         return Sight(
-            depth=encoding.depth,
+            depth=torch.where(encoding.moving > MOVES, encoding.lone_depth.detach(), encoding.depth),
             certainty=_certainty(encoding.depth, encoding.spread, cells),
             velocity=encoding.velocity,
             moving=encoding.moving,

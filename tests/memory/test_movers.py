@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from embodied_liftwm.data.sampling import RECENT
 from embodied_liftwm.memory.movers import MoverDynamics, Movers, Sight, read_movers, write_movers
+from embodied_liftwm.memory.recent import STEPS
 from embodied_liftwm.protocols import Camera
 from tests.memory.rooms import camera
 
@@ -95,6 +97,24 @@ def test_what_is_seen_through_is_gone_and_what_is_out_of_view_stays() -> None:
     assert len(there(write_movers(movers, unknown, HOME, STRIDE))) == len(there(movers))
 
 
+def test_what_seems_to_stand_still_in_its_colour_is_followed_and_what_hides_it_from_close_by_is_not_it() -> None:
+    movers, dynamics = watched(), steady()
+    unnoticed = sight(thing_at=-0.5 + 0.04 * 3)._replace(moving=torch.zeros(1, CELLS, CELLS))
+    followed = write_movers(dynamics(movers, torch.ones(1)), unnoticed, HOME, STRIDE)
+    assert len(there(followed)) >= 0.75 * len(there(movers))  # the wall is seen through what stands over at its side
+    assert float(followed.unseen[followed.evidence > 0].median()) == 0
+    lid = sight(screen=True)
+    lid = lid._replace(depth=torch.full_like(lid.depth, THING_M - 0.15))  # within the tolerance, but blue
+    hidden = write_movers(dynamics(movers, torch.ones(1)), lid, HOME, STRIDE)
+    assert len(there(hidden)) == len(there(movers)) and float(hidden.unseen[hidden.evidence > 0].min()) == 1
+
+
+def test_what_was_seen_to_move_once_or_twice_is_forgotten_when_it_is_not_again() -> None:
+    for steps, remembered in ((1, False), (2, False), (4, True)):
+        after = write_movers(watched(steps), sight(screen=True), HOME, STRIDE)
+        assert bool(len(there(after))) == remembered
+
+
 def test_velocities_are_the_mean_of_several_looks() -> None:
     movers, dynamics = Movers.empty(1, 200, LATENTS, LIKE), steady()
     for step, speed in enumerate([0.02, 0.06, 0.02, 0.06, 0.04]):
@@ -140,7 +160,7 @@ def test_dynamics_learn_from_where_things_come_out() -> None:
         optimizer.zero_grad()
         (dynamics(movers, torch.full((1,), 10.0)).means - true).square().sum().backward()
         optimizer.step()
-    assert float(torch.sigmoid(dynamics.loss_logit)) == pytest.approx(0.1, abs=0.01)
+    assert float(torch.sigmoid(dynamics.loss_logit.detach())) == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize("nearer", [1.0, 0.5])
@@ -175,3 +195,7 @@ def test_rows_are_alone() -> None:
     shown = read_movers(both, both.rgb, views)
     assert float(shown.visible[0].sum()) > 50 and float(shown.visible[1].sum()) == 0
     assert torch.equal(shown.visible[0], read_movers(one, one.rgb, HOME).visible[0])
+
+
+def test_training_shows_the_frames_that_a_model_will_have() -> None:
+    assert tuple(-steps for steps in STEPS) == RECENT
