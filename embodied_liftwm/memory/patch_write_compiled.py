@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory import fusion, patch_frame, patch_integrate, patch_write_kernels
+from embodied_liftwm.memory import fusion, patch_frame, patch_frame_kernels, patch_integrate, patch_write_kernels
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_map import Patches, texel_m
 from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Change, Content, Pixels, Rules, Sights, Texels
@@ -53,10 +53,10 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
     rules = _rules(depths.dtype)
 
     def smoothen(b: int, top: int, bottom: int) -> None:
-        patch_write_kernels.smooth_rows(depths[b], rules, top, bottom, smooth[b], nearest[b], edge[b])
+        patch_frame_kernels.smooth_rows(depths[b], rules, top, bottom, smooth[b], nearest[b], edge[b])
 
     def lift(b: int, top: int, bottom: int) -> None:
-        patch_write_kernels.surface_rows(depths[b], smooth[b], turn[b], eye[b], top, bottom, points[b], normals[b])
+        patch_frame_kernels.surface_rows(depths[b], smooth[b], turn[b], eye[b], top, bottom, points[b], normals[b])
 
     bands = [(b, top, bottom) for b in range(batch) for top, bottom in ranges(height)]
     for_each(smoothen, bands)

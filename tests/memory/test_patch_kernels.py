@@ -15,12 +15,12 @@ from torch import Tensor
 
 from embodied_liftwm.memory import (
     patch_frame,
+    patch_frame_kernels,
     patch_integrate,
     patch_read,
     patch_read_compiled,
     patch_write,
     patch_write_compiled,
-    patch_write_kernels,
 )
 from embodied_liftwm.memory.fusion import LearnedFusion
 from embodied_liftwm.memory.latent_read import LatentRead
@@ -121,7 +121,7 @@ def test_surfaces_are_those_of_torch(in_torch) -> None:
 def test_the_weight_of_a_depth_falls_off_as_the_exponential_does() -> None:
     x = np.linspace(0, 30, 500, dtype=np.float32)
     exact = np.exp(-np.minimum(x, 20.0).astype(np.float64))
-    np.testing.assert_allclose([patch_write_kernels._decay(value) for value in x], exact, rtol=4e-6)
+    np.testing.assert_allclose([patch_frame_kernels._decay(value) for value in x], exact, rtol=4e-6)
 
 
 @pytest.mark.parametrize("step", [0, 3, 9])
