@@ -21,8 +21,9 @@ from embodied_liftwm.world_model.motion import Recent
 
 MONOCULAR_EVERY = 4
 """Every so many context frames, the first among them, are encoded without sources, as the first of an episode is."""
-SAME_DEPTH = 0.1
-"""Share of a depth by which two lifts of one surface may differ."""
+SAME_DEPTH = 0.2
+"""Share of a depth by which two lifts of one surface may differ: with this one they say about as often as the truth does that a
+surface was in view before."""
 WARPED_SOURCES = 2
 """Sources that a model which does not lift is compared with."""
 
