@@ -57,9 +57,6 @@ LEARNING_RATES: dict[str, float] = {}
 (docs/experiments.md, section 14)."""
 FRAME_ALONE = ("2d_only", "epipolar", "depth_normal")
 """Rows in which the frame term moves depth."""
-GAUSSIANS_A_PATCH = 32
-"""Gaussians that take about the bytes of a patch. Where the frame term moves depth they are the better read-out (ibid.), and
-such rows have them: alpha compositing lets more of a picture's error reach depth than the first surface alone does."""
 ATTENTION_HEADS = 2
 """Of epipolar attention in the rows that have it, where `train.model.epipolar_heads` says none."""
 SHOWN = ("2d_only", "glo", "oracle")
@@ -136,7 +133,7 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     without_normal = tuple(term for term in base.terms if term != "depth_normal")
     found = replace(base, learning_rate=LEARNING_RATES.get(row, base.learning_rate))
     if row in FRAME_ALONE:
-        found = _with_gaussians(without_geometry(found))
+        found = without_geometry(found)
     if row == "epipolar":
         sources = max(base.model.stereo_sources, 1)
         found = replace(found, model=replace(found.model, epipolar_heads=heads, stereo_sources=sources))
@@ -149,13 +146,6 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     elif row == "recurrent":
         found = replace(found, model=replace(found.model, memory="recurrent"))
     return replace(found, data=str(folder / "data/train"), run=str(folder / f"{row}-seed{seed}"), seed=seed)
-
-
-def _with_gaussians(train: TrainConfig) -> TrainConfig:
-    """The same model with a state of Gaussians, of about as many bytes."""
-    if train.model.memory != "patches":
-        return train
-    return replace(train, model=replace(train.model, memory="gaussians", budget=GAUSSIANS_A_PATCH * train.model.budget))
 
 
 def trained_rows(config: ReproduceConfig) -> list[str]:

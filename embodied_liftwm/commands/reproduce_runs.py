@@ -23,6 +23,9 @@ SETTINGS_MAY_CHANGE = {"out", "results", "parts", "supports_m", "rows", "budgets
 """Settings in which a continued experiment may differ: how much of it is done, not how any part of it is."""
 TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
 """The frame term, and what of the task every model learns beside it."""
+GAUSSIANS_A_PATCH = 32
+"""Gaussians that take about the bytes of a patch. Where the frame term moves depth they are the better read-out
+(docs/experiments.md, section 14): alpha compositing lets more of a picture's error reach depth than the first surface does."""
 
 Tell = Callable[[dict[str, float]], None]
 """Takes a step's row with its `progress`, for the bar."""
@@ -71,9 +74,12 @@ def seeds(config: ReproduceConfig) -> range:
 def without_geometry(train: TrainConfig) -> TrainConfig:
     """The same model with the frame term alone, and what only that term could teach.
 
-    What it has to teach depth is the splatted image; matching frames by depth is not part of it.
+    What it has to teach depth is the splatted image; matching frames by depth is not part of it. A state of patches becomes one
+    of Gaussians, of about as many bytes.
     """
     unmatched = replace(train.model, stereo_sources=0, epipolar_heads=0, frame_moves_depth=True)
+    if unmatched.memory == "patches":
+        unmatched = replace(unmatched, memory="gaussians", budget=GAUSSIANS_A_PATCH * unmatched.budget, movers=0)
     return replace(train, terms=TWO_D_TERMS, geometry_first=0.0, model=unmatched)
 
 
