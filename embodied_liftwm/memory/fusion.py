@@ -8,16 +8,14 @@ contradicts its surface is given up sooner. Untrained it multiplies by one, whic
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from embodied_liftwm.memory.association import Association
 from embodied_liftwm.memory.patch_frame import Frame, cell_of
 from embodied_liftwm.memory.patch_map import Patches, texel_m
-
-if TYPE_CHECKING:
-    from embodied_liftwm.memory.patch_integrate import Association
 
 MAX_EVIDENCE_RATIO = 8.0
 """Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion
 from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_frame import Frame, cell_of
@@ -34,25 +35,6 @@ FACING_COSINE = 0.5
 SETTLE = 3
 """Iterations by which an empty texel finds the surface in its column."""
 NEAR_M = 0.05
-
-
-class Look(NamedTuple):
-    """Where texels of R patches fall in the frames of their rows."""
-
-    pixel: Tensor  # [R, M] int64 in the list of all pixels, 0 outside
-    uv: Tensor  # [R, M, 2] pixels
-    z: Tensor  # [R, M] metres
-    inside: Tensor  # [R, M] bool
-
-
-class Association(NamedTuple):
-    """What becomes of the texels of R patches."""
-
-    heights: Tensor  # [R, M] metres: theirs, or where empty ones meet the surface
-    look: Look
-    matched: Tensor  # [R, M] bool: what its pixel sees
-    gone: Tensor  # [R, M] bool
-    filled: Tensor  # [R, M] bool: empty ones that meet a surface
 
 
 class Update(NamedTuple):

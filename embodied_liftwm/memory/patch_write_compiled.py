@@ -10,6 +10,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory import fusion, patch_frame, patch_frame_kernels, patch_integrate, patch_write_kernels
+from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_map import Patches, texel_m
 from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Change, Content, Pixels, Rules, Sights, Texels
@@ -64,15 +65,15 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
     return found
 
 
-def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> patch_integrate.Association:
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> Association:
     """`patch_integrate.associate`."""
     heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in _associate(old, batch, guess, frame))
-    look = patch_integrate.Look(pixel, uv, z, inside)
-    return patch_integrate.Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
+    look = Look(pixel, uv, z, inside)
+    return Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
 
 
 def blend(
-    old: Patches, batch: Tensor, found: patch_integrate.Association, update: patch_integrate.Update, frame: patch_frame.Frame
+    old: Patches, batch: Tensor, found: Association, update: patch_integrate.Update, frame: patch_frame.Frame
 ) -> Patches:
     """`patch_integrate.reference_blend`, without gradients."""
     new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents")}, evidence=update.evidence)

@@ -143,7 +143,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
             return written
         sight = self._sight(encoding._replace(depth=depth, spread=spread), observation)
         movers = write_movers(state.movers, sight, observation.camera, self.config.stride)
-        return replace(written, movers=movers, recent=state.recent.add(observation.rgb, pose))
+        return replace(written, movers=movers, recent=state.recent.pushed(observation.rgb, pose))
 
     def write_world(self, world: Any, encoding: Encoding, observation: Observation) -> Any:
         """Lift a frame into primitives and fuse them with the map."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from embodied_liftwm.memory.association import Association
 from embodied_liftwm.memory.fusion import (
     FEATURES,
     LARGEST_LOG_FACTOR,
@@ -18,7 +19,7 @@ from embodied_liftwm.memory.fusion import (
     compare,
 )
 from embodied_liftwm.memory.patch_frame import Frame, frame_of
-from embodied_liftwm.memory.patch_integrate import Association, associate
+from embodied_liftwm.memory.patch_integrate import associate
 from embodied_liftwm.memory.patch_map import Patches, PatchMap
 from embodied_liftwm.memory.patch_write import write_patches
 from tests.memory.rooms import SIZE, camera, nothing, render, write
