@@ -96,12 +96,14 @@ def _error(movers: Movers, colour: Tensor, place: Tensor) -> float:
 
 def _line(low: int, high: int, rows: list[HiddenRow]) -> str:
     both = [row for row in rows if not math.isnan(row.believed_m)]
+    span = f"{low} to {high}" if high < GAPS[-1][1] else f"{low} and more"
+    if not both:
+        return f"| {span} | | | | 0 of {len(rows)} |"
     cells = []
     for name in ("last_seen_m", "believed_m"):
         found = bootstrap_mean([getattr(row, name) for row in both], [row.episode for row in both])
         cells.append(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]")
     medians = ", ".join(f"{np.median([getattr(row, name) for row in both]):.2f}" for name in ("last_seen_m", "believed_m"))
-    span = f"{low} to {high}" if high < GAPS[-1][1] else f"{low} and more"
     return f"| {span} | {' | '.join(cells)} | {medians} | {len(both)} of {len(rows)} |"
 
 

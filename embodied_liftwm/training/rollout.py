@@ -67,7 +67,7 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
     batch_size, context = t["rgb"].shape[:2]
     size = model.image_size
     state, predictions, kls = model.training_state(batch_size, context), [], []
-    passed = t["context_index"].diff(dim=1).to(t["goal"])
+    passed = t["context_index"].diff(dim=1).to(t["intrinsics"])
     for k in range(context):
         state = model.pass_time(state, passed[:, k - 1]) if k else state
         camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], size, size)
@@ -82,7 +82,7 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         state = model.write(state, part, seen)
         predictions.append(model.predict(state))
     cameras = _cameras(t["intrinsics"], t["target_world_from_camera"], size)
-    after = (t["target_index"] - t["context_index"][:, -1:]).to(t["goal"])
+    after = (t["target_index"] - t["context_index"][:, -1:]).to(t["intrinsics"])
     decoded = model.decode(state, cameras, after.flatten()).decoded
     depth, spread = _lift_targets(model, t, cameras)
     was_seen = None if depth is None else _was_seen(t, encoding.depth.detach(), depth, cameras)

@@ -37,7 +37,7 @@ class AgentState(TensorTree):
     ego: EgoState
 
 
-class Motion(NamedTuple):
+class NextTwist(NamedTuple):
     """A distribution over the next twist."""
 
     mean: Tensor  # [B, 6] metres and radians in the camera's frame
@@ -54,10 +54,10 @@ class EgoMotion(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, action: Tensor, twist: Tensor) -> Motion:
+    def forward(self, action: Tensor, twist: Tensor) -> NextTwist:
         """Predict the step that follows `action` [B, A] after a step of `twist` [B, 6]."""
         out = self.head(self.net(torch.cat([action, twist / TWIST_UNIT], dim=-1)))
-        return Motion(out[..., :6] * TWIST_UNIT, TWIST_UNIT * (1e-3 + F.softplus(out[..., 6:] - 2.0)))
+        return NextTwist(out[..., :6] * TWIST_UNIT, TWIST_UNIT * (1e-3 + F.softplus(out[..., 6:] - 2.0)))
 
     def move(self, ego: EgoState, action: Tensor) -> EgoState:
         """Advance the believed camera by the expected motion."""

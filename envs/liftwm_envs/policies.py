@@ -6,6 +6,7 @@ A policy has `reset()` and `act(obs, info)`; it is made for one environment and 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from typing import Any, Protocol
 
@@ -128,7 +129,7 @@ class Driver:
         return self.action(forward, float(np.clip(error / _YAW_STEP_RAD, -1, 1)))
 
 
-class ScriptedPolicy:
+class ScriptedPolicy(ABC):
     """Follows `script()`, a generator of actions that starts again when it ends."""
 
     def __init__(self, env: Any, seed: int = 0) -> None:
@@ -152,9 +153,9 @@ class ScriptedPolicy:
             self._running = None
         return self.driver.action(0.0, 1.0)
 
+    @abstractmethod
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """Yields one action a step."""
-        raise NotImplementedError
 
 
 class TourPolicy(ScriptedPolicy):
