@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embodied_liftwm.geometry import sweep_kernels
 from embodied_liftwm.geometry.cameras import pixel_centres
-from embodied_liftwm.geometry.matching_kernels import sweep_band
+from embodied_liftwm.geometry.compiled import arrays
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
@@ -90,16 +91,17 @@ def plane_sweep(
 @torch.no_grad()
 def match(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses: Hypotheses, stride: int) -> Sweep:
     """Match frames against their sources under any hypotheses of where their cells are; shapes as for `plane_sweep`."""
+    if rgb.device.type == "cpu" and rgb.dtype == torch.float32:
+        return _match_compiled(rgb, source_rgb, groups, hypotheses, stride)
     excuse = TEXTURE_EXCUSES * grey_range(rgb).unsqueeze(1)
     theirs = TEXTURE_EXCUSES * grey_range(source_rgb.flatten(0, 1)).unflatten(0, source_rgb.shape[:2])
     inputs = _Inputs(
         F.avg_pool2d(rgb, stride), NOISE + F.avg_pool2d(excuse, stride).squeeze(1),
         torch.cat([source_rgb, theirs.unsqueeze(2)], dim=2), *hypotheses, groups,
     )  # fmt: skip
-    compiled = rgb.device.type == "cpu" and rgb.dtype == torch.float32
-    total, count = _sums_compiled(inputs, stride) if compiled else _sums_torch(inputs, stride)
+    total, count = _sums(inputs, stride)
     known = count > 0
-    mean = total.div_(count.clamp_min_(1.0)).masked_fill_(~known, UNKNOWN)
+    mean = torch.where(known, total / count.clamp_min(1.0), UNKNOWN)
     cost = F.avg_pool2d(mean.flatten(0, 1), WINDOW_CELLS, stride=1, padding=WINDOW_CELLS // 2, count_include_pad=False)
     return Sweep(cost.unflatten(0, groups.shape[:2]), known)
 
@@ -129,28 +131,45 @@ def relative_views(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor
     return turns, (intrinsics @ source_from_target[..., :3, 3:]).squeeze(-1)
 
 
-def _sums_compiled(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
-    """Sums of costs and numbers of sources that know, [B, G, P, h, w] twice, the planes innermost in memory."""
-    batch, groups = inputs.groups.shape[:2]
-    height, width = inputs.target.shape[-2:]
-    total = torch.zeros(batch, groups, height, width, inputs.shifts.shape[2])
-    count = torch.zeros_like(total)
-    target, sources = inputs.target.permute(0, 2, 3, 1), inputs.sources.permute(0, 1, 3, 4, 2)
-    per_frame = [t.contiguous().numpy() for t in (target, inputs.tolerance, sources, *inputs[3:])]
-    limits = np.array([stride, LARGEST], np.float32)
-    outputs = total.numpy(), count.numpy()
+def _match_compiled(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses: Hypotheses, stride: int) -> Sweep:
+    """`match`, the planes innermost in memory."""
+    (batch, number, _, rows, columns), parts = source_rgb.shape, groups.shape[1]
+    height, width, planes = rows // stride, columns // stride, hypotheses.shifts.shape[2]
+    turns, shifts = hypotheses.turns, hypotheses.shifts.transpose(2, 3)
+    frames, others, *where = arrays(rgb, source_rgb, hypotheses.nearness, turns, shifts, groups)
+    rules = sweep_kernels.SweepRules(stride, *(np.float32(x) for x in (NOISE, TEXTURE_EXCUSES, LARGEST, UNKNOWN)))
+    target, sources = np.empty((batch, height, width, 4), np.float32), np.empty((batch, number, rows, columns, 4), np.float32)
+    sums, cost = (np.empty((batch, parts, height, width, planes), np.float32) for _ in range(2))
+    known = np.empty(sums.shape, np.bool_)
 
-    def task(b: int, top: int, bottom: int) -> None:
-        sweep_band(*(array[b] for array in per_frame), limits, top, bottom, outputs[0][b], outputs[1][b])
+    def prepare(b: int, s: int) -> None:
+        grey = np.empty((rows, columns), np.float32)
+        if s < number:
+            sweep_kernels.with_excuse(others[b, s], rules, grey, sources[b, s])
+        else:
+            image = np.empty((rows, columns, 4), np.float32)
+            sweep_kernels.with_excuse(frames[b], rules, grey, image)
+            sweep_kernels.mean_cells(image, rules, target[b])
+
+    def sweep(b: int, top: int, bottom: int) -> None:
+        given = sweep_kernels.SweepInputs(target[b], sources[b], *(array[b] for array in where))
+        sweep_kernels.sweep_band(given, rules, top, bottom, sums[b], known[b])
+
+    def window(b: int, top: int, bottom: int) -> None:
+        for k in range(parts):
+            sweep_kernels.window_band(sums[b, k], WINDOW_CELLS // 2, top, bottom, cost[b, k])
 
     bands = _BANDS if batch < _BANDS else 1
     edges = [height * k // bands for k in range(bands + 1)]
-    for_each(task, [(b, edges[k], edges[k + 1]) for b in range(batch) for k in range(bands)])
-    return total.permute(0, 1, 4, 2, 3), count.permute(0, 1, 4, 2, 3)
+    tasks = [(b, edges[k], edges[k + 1]) for b in range(batch) for k in range(bands)]
+    for_each(prepare, [(b, s) for b in range(batch) for s in range(number + 1)])
+    for_each(sweep, tasks)
+    for_each(window, tasks)
+    return Sweep(torch.from_numpy(cost).permute(0, 1, 4, 2, 3), torch.from_numpy(known).permute(0, 1, 4, 2, 3))
 
 
-def _sums_torch(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
-    """The same on any device, source by source."""
+def _sums(inputs: _Inputs, stride: int) -> tuple[Tensor, Tensor]:
+    """Sums of costs and numbers of sources that know, [B, G, P, h, w] twice, on any device, source by source."""
     target, tolerance, sources, nearness, turns, shifts, groups = inputs
     height, width = target.shape[-2:]
     total = target.new_zeros(len(target), groups.shape[1], shifts.shape[2], height, width)

@@ -18,6 +18,7 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.plane_sweep import Sweep, plane_sweep
 from embodied_liftwm.geometry.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.world_model.depth_belief import Matches, belief_of, believe
 from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention
 from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 from embodied_liftwm.world_model.motion import Recent
@@ -33,8 +34,6 @@ LEAST_LATENT_SCALE = 0.02
 """Smallest standard deviation of a latent: below it a KL only measures how sharp two needles are."""
 TYPICAL_SPREAD_SEEN = 0.1
 """Spread of a log-depth at which opacity is neither raised nor lowered."""
-MODE_REACH = 2
-"""The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
 
 
 ATTENDED = 2
@@ -51,13 +50,6 @@ class Sources(NamedTuple):
     usable: Tensor  # [B, S] bool
     judges: Tensor | None = None  # [B, S] bool: in training, those that must be explained, usable or not
     recent: Recent | None = None  # the last few frames, for models of a world in which things move
-
-
-class Matches(NamedTuple):
-    """What usable sources say of each plane, less the mean over planes: 0 where they say nothing."""
-
-    local: Tensor  # [B, P, h, w] matching cost, over a small window
-    smooth: Tensor  # [B, P, h, w] the same after semi-global matching
 
 
 class Encoding(NamedTuple):
@@ -131,10 +123,7 @@ class Encoder(nn.Module):
             sources: whom epipolar attention asks, where the encoder has it.
         """
         features = self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1))
-        evidence = torch.zeros((), device=rgb.device)
         if matches is not None:
-            local, smooth = self.log_sharpness.exp()
-            evidence = -local * matches.local - smooth * matches.smooth
             features = features + self.match_features(torch.cat([matches.local, 0.3 * matches.smooth], dim=1))
         if self.attention is not None and sources is not None:
             asked = (x[:, :ATTENDED] for x in (sources.rgb, sources.poses, sources.usable))
@@ -142,17 +131,15 @@ class Encoder(nn.Module):
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
         depth_logits, trust, opacity, latents, normal, scale = out.split(self.parts, dim=1)
-        log_belief = torch.log_softmax(depth_logits + trust.clamp(-0.7, 0.7).exp() * evidence, dim=1)
-        belief, planes = log_belief.exp(), self.log_planes[:, None, None]
-        log_depth = self._expected(belief)
-        spread = (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt()
-        alone = self._expected(depth_logits.softmax(1)) if self.things_move else log_depth
+        found = believe(depth_logits, trust, matches, self.log_sharpness, self.log_planes)
+        spread, log_depth = found.spread, found.log_depth
+        alone = belief_of(depth_logits, self.log_planes).log_depth if self.things_move else log_depth
         doubt = torch.log(spread.detach().clamp_min(1e-3) / TYPICAL_SPREAD_SEEN)
         opacities = torch.sigmoid(opacity.squeeze(1) - self.caution * doubt)
         latent_scale = LEAST_LATENT_SCALE + F.softplus(scale - 2.0)
         still = spread.new_zeros(()).expand_as(spread)
         return Encoding(
-            log_belief=log_belief,
+            log_belief=found.log_belief,
             depth=log_depth.exp(),
             spread=spread,
             opacities=opacities,
@@ -163,18 +150,6 @@ class Encoder(nn.Module):
             moving=still,
             lone_depth=alone.exp(),
         )
-
-    def _expected(self, belief: Tensor) -> Tensor:
-        """Mean log-depth around the mode of beliefs [B, P, h, w]. [B, h, w]"""
-        planes = torch.arange(belief.shape[1], device=belief.device)[:, None, None]
-        local = belief * ((planes - self._mode(belief)).abs() <= MODE_REACH)
-        return (local * self.log_planes[:, None, None]).sum(1) / local.sum(1)
-
-    @staticmethod
-    def _mode(belief: Tensor) -> Tensor:
-        """The plane around which most probability lies. [B, 1, h, w]"""
-        padded = F.pad(belief, (0, 0, 0, 0, 1, 1))
-        return (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]).argmax(1, keepdim=True)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None) -> Encoding:
         """Match against the usable sources, where there are any, and encode."""

@@ -1,0 +1,89 @@
+"""What a cell believes of its depth: the log-likelihoods of its witnesses, added over planes, and what they come to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.threads import for_each
+
+MODE_REACH = 2
+"""The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
+LARGEST_LOG_TRUST = 0.7
+"""A cell weighs its matches by at most the exponential of this, and by no less than its inverse."""
+
+
+class Matches(NamedTuple):
+    """What usable sources say of each plane, less the mean over planes: 0 where they say nothing."""
+
+    local: Tensor  # [B, P, h, w] matching cost, over a small window
+    smooth: Tensor  # [B, P, h, w] the same after semi-global matching
+
+
+class DepthBelief(NamedTuple):
+    """A distribution over planes, and its moments."""
+
+    log_belief: Tensor  # [B, P, h, w] log-probability of each depth plane
+    log_depth: Tensor  # [B, h, w] its mean around the mode
+    spread: Tensor  # [B, h, w] standard deviation of the log-depth around it
+
+
+def believe(logits: Tensor, trust: Tensor, matches: Matches | None, log_sharpness: Tensor, log_planes: Tensor) -> DepthBelief:
+    """Add what the network says of the planes and what the matches say.
+
+    Args:
+        logits: the network's log-likelihoods, up to a constant. [B, P, h, w]
+        trust: log of the factor by which each cell weighs its matches, to be bounded. [B, 1, h, w]
+        matches: None where there are none.
+        log_sharpness: log-weights of the local and the smooth costs. [2]
+        log_planes: logarithms of the planes' depths in metres, ascending. [P]
+    """
+    factor = trust.clamp(-LARGEST_LOG_TRUST, LARGEST_LOG_TRUST).exp()
+    if matches is None:
+        return belief_of(logits, log_planes)
+    if logits.dtype == torch.float32 and compilable(logits, trust, log_sharpness, *matches):
+        return _believe_compiled(logits, factor, matches, log_sharpness.exp(), log_planes)
+    local, smooth = log_sharpness.exp()
+    return belief_of(logits - factor * (local * matches.local + smooth * matches.smooth), log_planes)
+
+
+def belief_of(logits: Tensor, log_planes: Tensor) -> DepthBelief:
+    """The distribution of unnormalised log-probabilities [B, P, h, w]."""
+    log_belief = torch.log_softmax(logits, dim=1)
+    belief, planes = log_belief.exp(), log_planes[:, None, None]
+    number = torch.arange(len(log_planes), device=logits.device)[:, None, None]
+    local = belief * ((number - _mode(belief)).abs() <= MODE_REACH)
+    log_depth = (local * planes).sum(1) / local.sum(1)
+    return DepthBelief(log_belief, log_depth, (belief * (planes - log_depth.unsqueeze(1)).square()).sum(1).sqrt())
+
+
+def _mode(belief: Tensor) -> Tensor:
+    """The plane around which most probability lies. [B, 1, h, w]"""
+    padded = F.pad(belief, (0, 0, 0, 0, 1, 1))
+    return (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]).argmax(1, keepdim=True)
+
+
+def _believe_compiled(logits: Tensor, factor: Tensor, matches: Matches, sharpness: Tensor, log_planes: Tensor) -> DepthBelief:
+    """`believe` without gradients, the planes innermost in memory."""
+    from embodied_liftwm.world_model import belief_kernels
+
+    batch, planes, height, width = logits.shape
+    costs = (cost.permute(0, 2, 3, 1) for cost in matches)
+    per_frame = arrays(logits, factor[:, 0], *costs)
+    shared = arrays(sharpness, log_planes)
+    log_belief = np.empty((batch, height, width, planes), np.float32)
+    log_depth, spread = (np.empty((batch, height, width), np.float32) for _ in range(2))
+
+    def rows(b: int, top: int, bottom: int) -> None:
+        given = *(array[b] for array in per_frame), *shared
+        belief_kernels.believe(*given, MODE_REACH, top, bottom, log_belief[b], log_depth[b], spread[b])
+
+    half = height // 2
+    for_each(rows, [(b, first, end) for b in range(batch) for first, end in ((0, half), (half, height))])
+    found = torch.from_numpy(log_belief).permute(0, 3, 1, 2)
+    return DepthBelief(found, torch.from_numpy(log_depth), torch.from_numpy(spread))
