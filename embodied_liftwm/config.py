@@ -125,6 +125,7 @@ class TrainConfig:
 
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
+    initial: str = ""  # weights to begin with: a run, a checkpoint, or a shipped one by its name, such as base; "" for none
     model: ModelConfig = field(default_factory=ModelConfig)
     terms: tuple[str, ...] = (  # of the objective
         "frame", "multi_view", "smoothness", "seen", "ego_motion", "reward", "continuation"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,6 +17,10 @@ class DiagonalGaussian(NamedTuple):
     def sample(self, noise: Tensor) -> Tensor:
         """Reparameterised: mean + scale * noise, for standard normal noise [..., Z], so that gradients reach both. [..., Z]"""
         return self.mean + self.scale * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of values [..., Z], dimension by dimension. [..., Z]"""
+        return -0.5 * ((value - self.mean) / self.scale).square() - (self.scale * math.sqrt(2.0 * math.pi)).log()
 
     def kl(self, prior: DiagonalGaussian) -> Tensor:
         """KL(self || prior) in nats, summed over the dimensions (Kingma and Welling 2014, arXiv:1312.6114, app. B). [...]"""

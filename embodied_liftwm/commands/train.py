@@ -40,7 +40,8 @@ def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
         open_run(config.run, config, MAY_CHANGE, continued=bool(checkpoints(Path(config.run))))
     trainer = Trainer(config)
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
-    start = f"continuing at step {trainer.step}" if trainer.step else "from scratch"
+    begun = f"with the weights of {config.initial}" if config.initial else "from scratch"
+    start = f"continuing at step {trainer.step}" if trainer.step else begun
     together = f" with {processes.world_size} processes" if processes.world_size > 1 else ""
     frames = int((trainer.reader.episode_lengths + 1).sum())
     console.print(

@@ -105,6 +105,29 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(stored)
 
 
+def begin_with(model: nn.Module, name_or_path: str) -> None:
+    """Take over the weights of a checkpoint of the same architecture, or of one that this has grown from.
+
+    Tensors that it lacks stay as they are. Of one that has grown along some axes, the old part comes first: what new inputs
+    count is zero, and new outputs stay as they are.
+
+    Raises:
+        UserError: no checkpoint there, or one of another architecture; the tensor is named.
+    """
+    path = _checkpoint_folder(Path(name_or_path)) / "model.safetensors"
+    stored, wanted = _load_tensors(path), model.state_dict()
+    for name, old in stored.items():
+        new = wanted.get(name)
+        if new is None:
+            raise UserError(f"{path} has an extra tensor {name!r}: these are weights of another architecture")
+        if old.dim() != new.dim() or any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+            got, expected = list(old.shape), list(new.shape)
+            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected} or less: another architecture")
+        if new.dim() > 1:
+            new[: len(old)] = 0.0
+        new[tuple(slice(length) for length in old.shape)] = old
+
+
 def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:
     """A world model from a run or checkpoint folder, `my_package:make_model`, or by its name. See `embodied_liftwm.load`."""
     path = Path(name_or_path)

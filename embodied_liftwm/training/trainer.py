@@ -64,6 +64,8 @@ class Trainer:
         found = ckpt.checkpoints(self.run)
         newest = int(self.processes.from_first(ckpt.step_of(found[-1]) if found else -1))
         if newest < 0:
+            if self.config.initial:
+                ckpt.begin_with(self.model, self.config.initial)
             return
         checkpoint = ckpt.path_of(self.run, newest)
         ckpt.load_weights(self.model, checkpoint / "model.safetensors")

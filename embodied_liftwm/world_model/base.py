@@ -146,12 +146,10 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         return self.heads(self.summarize(state), state.ego.goal)
 
     def surprise(self, state: S, observation: Observation) -> Tensor:
-        """-log p of a frame under the model's own Laplace noise, in nats per pixel and channel. [B]"""
+        """-log p of a frame under the model's own Gaussian noise, in nats per pixel and channel. [B]"""
         after = torch.ones_like(observation.rgb[:, 0, 0, 0])
         decoded = self.decode(state, observation.camera, after).decoded
-        scale = decoded.scale.unsqueeze(1)
-        nats = (observation.rgb - decoded.rgb).abs() / scale + torch.log(2.0 * scale)
-        return nats.mean(dim=(1, 2, 3))
+        return -DiagonalGaussian(decoded.rgb, decoded.scale.unsqueeze(1)).log_prob(observation.rgb).mean((1, 2, 3))
 
     def ego_camera(self, state: S) -> Camera:
         """The camera the state believes it looks through now."""

@@ -22,12 +22,21 @@ REFINEMENT = 0.3
 """Largest correction of a splatted log-depth, which mixes surfaces one behind the other."""
 
 
+BOXES_PX = (1, 2, 4, 8)
+"""Sides of the boxes over which splatted colours are averaged: where a surface is not known to the pixel, the expected colour
+of a pixel is a mean of those around."""
+BOX_LOGITS = (0.0, 1.0, 0.0, -1.0)
+"""Log-weights of the boxes before anything is learned."""
+GREY, GREY_WEIGHT = 0.5, 0.05
+"""What is expected where nothing was splatted, and what it counts against alpha."""
+
+
 class Decoded(NamedTuple):
     """A frame as the model expects it."""
 
     rgb: Tensor  # [B, 3, H, W], not clamped to [0, 1]: a clamp would cut gradients
     depth: Tensor  # [B, H, W] metres
-    scale: Tensor  # [B, H, W] Laplace scale of the colour of each pixel, its own uncertainty
+    scale: Tensor  # [B, H, W] standard deviation of the colour of each pixel, its own uncertainty
     seen: Tensor | None = None  # [B, H, W] probability that this was observed, where the decoder can tell
 
 
@@ -40,7 +49,7 @@ class SplatDecoder(nn.Module):
         inputs = 3 + config.latent_dim + 2 + 4 + config.learned_fusion
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
-        self.head = nn.Conv2d(config.width, 4 * 7, 3, padding=1)
+        self.head = nn.Conv2d(config.width, 4 * (7 + len(BOXES_PX)), 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
@@ -66,13 +75,35 @@ class SplatDecoder(nn.Module):
         imagined_depth = torch.exp(low + (high - low) * torch.sigmoid(out[:, 3:4] + 1.0))
         trust = alpha.detach().clamp(0, 1)
         refined = log_depth + REFINEMENT * torch.tanh(out[:, 5:6])
-        blended = torch.exp(trust * refined + (1 - trust) * imagined_depth.log())
+        mixed = torch.exp(trust * refined + (1 - trust) * imagined_depth.log())
         return Decoded(
-            rgb=features[:, :3] + 0.5 * (1 - alpha) + out[:, :3],
-            depth=blended.squeeze(1),
+            rgb=blended_colours(features[:, :3], alpha, out[:, 7:]) + out[:, :3],
+            depth=mixed.squeeze(1),
             scale=MIN_SCALE + F.softplus(out[:, 4] - 2.0),
             seen=torch.sigmoid(COVERAGE_LOGIT * (trust.squeeze(1) - 0.5) + out[:, 6]),
         )
+
+
+def blended_colours(colours: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
+    """Averages of colours over boxes, by normalised convolution (Knutsson and Westin 1993), weighed at every pixel.
+
+    Args:
+        colours: alpha-premultiplied. [B, 3, H, W]
+        alpha: how much was splatted. [B, 1, H, W]
+        logits: log-weights of `BOXES_PX`, up to those they have untrained. [B, len(BOXES_PX), H, W]
+
+    Returns:
+        [B, 3, H, W], grey where nothing lies about.
+    """
+    weights = (logits + logits.new_tensor(BOX_LOGITS)[:, None, None]).softmax(1)
+    splatted = torch.cat([colours + GREY_WEIGHT * GREY, alpha + GREY_WEIGHT], dim=1)
+    total = torch.zeros_like(colours)
+    for k, box in enumerate(BOXES_PX):
+        mean = splatted
+        if box > 1:
+            mean = F.interpolate(F.avg_pool2d(splatted, box), colours.shape[-2:], mode="bilinear")
+        total = total + weights[:, k : k + 1] * mean[:, :3] / mean[:, 3:]
+    return total
 
 
 class PoseDecoder(nn.Module):

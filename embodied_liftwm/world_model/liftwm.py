@@ -19,7 +19,6 @@ from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.keyframes import Keyframes
-from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
 from embodied_liftwm.memory.movers import MOVES, MoverDynamics, Movers, Sight, read_movers, write_movers
 from embodied_liftwm.memory.patch_map import PatchMap, texel_m
 from embodied_liftwm.memory.patch_read import read_patches
@@ -240,10 +239,10 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
 
 def _certainty(depth: Tensor, spread: Tensor, camera: Camera) -> Tensor:
-    """Inverse variance of where the surface of every pixel of `camera` is, 0 where depth is too doubtful. [B, H, W] 1/m^2"""
+    """Inverse variance of where the surface of every pixel of `camera` is. [B, H, W] 1/m^2"""
     footprint = depth / camera.intrinsics[:, None, None, 0, 0]
     certainty = 1.0 / (footprint.square() + (depth * spread).square())
-    return torch.where(spread < DOUBTFUL_SPREAD, certainty, 0.0).detach()
+    return certainty.detach()
 
 
 def _surface(encoding: Encoding) -> tuple[Tensor, Tensor]:
