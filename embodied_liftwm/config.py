@@ -115,6 +115,8 @@ class ModelConfig:
         if self.movers and self.memory != "patches":
             raise UserError(f"model.movers={self.movers}: things move beside patches only, not with model.memory={self.memory}")
         _at_least("model.texels", self.texels, 3)  # patches of fewer than a handful of texels are not kept
+        if self.width < 8 or self.width % 8:
+            raise UserError(f"model.width={self.width}: must be a multiple of 8")
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
 

@@ -8,7 +8,8 @@ import torch
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.geometry.normals import coherence_errors
 from embodied_liftwm.objectives.photometric import edge_aware_smoothness, photometric_error
-from embodied_liftwm.objectives.terms import TERMS, DepthNormalTerm, LaplaceScale, Lifted, MultiViewTerm, Rollout
+from embodied_liftwm.objectives.terms import TERMS, DepthNormalTerm, LaplaceScale, Lifted, MultiViewTerm, Rollout, Viewed
+from embodied_liftwm.protocols import Camera
 
 
 def rollout(lifted: Lifted | None = None) -> Rollout:
@@ -29,6 +30,22 @@ def test_a_learned_laplace_scale_is_best_at_the_mean_absolute_error():
     values = {b: LaplaceScale(b).log_prob(error).mean().item() for b in (0.1, 0.2, 0.4)}
     assert max(values, key=values.__getitem__) == 0.2
     assert values[0.2] == pytest.approx(-1.0 - math.log(0.4), abs=1e-5)
+
+
+def test_frames_are_gaussian():
+    target, mean, scale = 0.7, 0.4, 0.2
+    shape = (4, 3, 2, 2)
+    camera = Camera(torch.eye(3).expand(4, 3, 3), torch.eye(4).expand(4, 4, 4), 2, 2)
+    nothing = torch.zeros(2, 3)
+    viewed = Viewed(
+        target_rgb=torch.full(shape, target), rgb=torch.full(shape, mean), scale=torch.full((4, 2, 2), scale),
+        depth=torch.ones(4, 2, 2), camera=camera, source_rgb=torch.zeros(4, 0, 3, 2, 2),
+        source_world_from_camera=torch.zeros(4, 0, 4, 4), lifted_depth=None, lifted_spread=None, seen=None, was_seen=None,
+        kl=None, reward=nothing, reward_mean=nothing, continued=nothing, continuation=nothing,
+    )  # fmt: skip
+    expected = -0.5 * ((target - mean) / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)
+    found = TERMS["frame"]().log_prob(rollout()._replace(viewed=viewed))
+    torch.testing.assert_close(found, torch.full((2, 2), expected))
 
 
 def test_ego_motion_is_laplace():

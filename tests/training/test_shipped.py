@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.training import checkpoint
 from embodied_liftwm.training.checkpoint import export, shipped
 from embodied_liftwm.training.trainer import Trainer
-from tests.training.small import config, same, weights
+from tests.training.small import SMALL, config, same, weights
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,32 @@ def test_what_the_package_ships_loads_and_has_a_card() -> None:
     for name in shipped():
         assert (checkpoint.SHIPPED / name / "README.md").read_text().strip()
         assert load(name).state_dict()
+
+
+def test_a_training_begins_with_the_weights_of_another(run: Path, data: Path, tmp_path: Path) -> None:
+    begun = Trainer(config(data, tmp_path / "begun", initial=str(run), seed=5))
+    assert begun.step == 0 and same(begun.model.state_dict(), weights(run))
+    begun.fit()
+    continued = Trainer(config(data, tmp_path / "begun", initial="nowhere", seed=5))  # its own checkpoint comes first
+    assert continued.step == begun.step and same(continued.model.state_dict(), begun.model.state_dict())
+
+
+def test_what_an_architecture_has_grown_by_counts_nothing_at_first(run: Path, data: Path, tmp_path: Path) -> None:
+    grown = replace(SMALL, latent_dim=SMALL.latent_dim + 1)
+    model = Trainer(config(data, tmp_path / "grown", model=grown, initial=str(run))).model.state_dict()
+    untrained = Trainer(config(data, tmp_path / "untrained", model=grown)).model.state_dict()
+    old = weights(run)
+    name = "decoder.stem.weight"
+    inputs = old[name].shape[1]
+    assert model[name].shape[1] > inputs
+    assert torch.equal(model[name][:, :inputs], old[name]) and not model[name][:, inputs:].any()
+    name = "encoder.head.weight"
+    outputs = len(old[name])
+    assert torch.equal(model[name][:outputs], old[name]) and torch.equal(model[name][outputs:], untrained[name][outputs:])
+
+
+def test_weights_that_do_not_fit_are_named(run: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has shape \[.*\], expected \[.*\] or less: another architecture"):
+        Trainer(config(data, tmp_path / "other", model=replace(SMALL, stride=2), initial=str(run)))
+    with pytest.raises(UserError, match="has an extra tensor '.*': these are weights of another architecture"):
+        Trainer(config(data, tmp_path / "another", model=replace(SMALL, memory="recurrent"), initial=str(run)))
