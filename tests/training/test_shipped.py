@@ -104,5 +104,5 @@ def test_what_an_architecture_has_grown_by_counts_nothing_at_first(run: Path, da
 def test_weights_that_do_not_fit_are_named(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has shape \[.*\], expected \[.*\] or less: another architecture"):
         Trainer(config(data, tmp_path / "other", model=replace(SMALL, stride=2), initial=str(run)))
-    with pytest.raises(UserError, match="has an extra tensor '.*': these are weights of another architecture"):
+    with pytest.raises(UserError, match="another architecture"):
         Trainer(config(data, tmp_path / "another", model=replace(SMALL, memory="recurrent"), initial=str(run)))
