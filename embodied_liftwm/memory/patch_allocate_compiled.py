@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory import patch_allocate_kernels
 from embodied_liftwm.memory.patch_allocate_kernels import Lattice, Row, Shown
-from embodied_liftwm.memory.patch_backend import arrays
+from embodied_liftwm.memory.patch_backend import arrays, viewmats_of
 from embodied_liftwm.memory.patch_frame import Frame
 from embodied_liftwm.memory.patch_map import MAX_LEVEL, NOWHERE, OFFSET, PatchMap, side_of, texel_m
 from embodied_liftwm.protocols import Camera
@@ -27,19 +26,32 @@ def _rows(world: PatchMap) -> list[Row]:
     return [Row._make(row) for row in zip(*arrays(world.cells, world.faces, world.levels, world.evidence), strict=True)]
 
 
+def sizes_of(side: int) -> np.ndarray:
+    """Edge of a texel at each level, metres."""
+    return _lattice(side).sizes
+
+
 def in_view(world: PatchMap, camera: Camera, margin: float) -> Tensor:
     """Occupied patches whose cubes, with a margin in edges of them, reach into the image. [R] int64 of B * N"""
+    return torch.from_numpy(in_view_from(world, camera, margin)[0])
+
+
+def in_view_from(world: PatchMap, camera: Camera, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """`in_view`, and the mean heights of these patches. [R] metres"""
     batch, budget = world.faces.shape
-    found, counts = np.empty((batch, budget), np.int64), [0] * batch
+    found, means, counts = np.empty((batch, budget), np.int64), np.empty((batch, budget), np.float32), [0] * batch
     rows, lattice = _rows(world), _lattice(side_of(world.evidence))
-    viewmats, intrinsics = arrays(inverse_pose(camera.world_from_camera), camera.intrinsics)
+    (heights,), (intrinsics, poses) = arrays(world.heights), arrays(camera.intrinsics, camera.world_from_camera)
+    viewmats = viewmats_of(poses)
     half = np.array([0.5 * camera.width, 0.5 * camera.height], np.float32) / intrinsics[:, (0, 1), (0, 1)]
 
     def find(b: int) -> None:
         counts[b] = patch_allocate_kernels.in_view(rows[b], lattice, viewmats[b], half[b], np.float32(margin), found[b])
+        patch_allocate_kernels.mean_heights(heights[b], rows[b].evidence, found[b, : counts[b]], means[b])
 
     for_each(find, [(b,) for b in range(batch)])
-    return torch.from_numpy(np.concatenate([found[b, : counts[b]] + b * budget for b in range(batch)]))
+    listed = [found[b, : counts[b]] + b * budget for b in range(batch)]
+    return np.concatenate(listed), np.concatenate([means[b, : counts[b]] for b in range(batch)])
 
 
 def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -58,7 +58,7 @@ def in_view(row, lattice, viewmat, half_width, margin, found):
     """Number the occupied patches whose cubes reach into an image.
 
     Args:
-        viewmat: camera_from_world. [4, 4]
+        viewmat: camera_from_world. [3, 4]
         half_width: tangents of half the fields of view, across and down, float32. [2]
         margin: reach of a patch beyond its middle, in edges of its cube, float32.
         found: [N] int64, written. Returns how many.
@@ -82,6 +82,19 @@ def in_view(row, lattice, viewmat, half_width, margin, found):
             found[count] = n
             count += 1
     return count
+
+
+@compiled
+def mean_heights(heights, evidence, rows, means):
+    """`Patches.mean_heights` of the patches at `rows` [R]: means [R], written."""
+    for r in range(len(rows)):
+        n = rows[r]
+        total, count = _ZERO, _ZERO
+        for m in range(heights.shape[1]):
+            if evidence[n, m] > _ZERO:
+                total += heights[n, m]
+                count += _ONE
+        means[r] = total / max(count, _ONE)
 
 
 @compiled

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.protocols import Camera
 
-__all__ = ["arrays", "as_scalars", "compilable", "ranges"]
+__all__ = ["arrays", "as_scalars", "compilable", "matrices_of", "ranges"]
 
 R = TypeVar("R", bound=NamedTuple)
 
@@ -30,3 +31,15 @@ def ranges(count: int) -> list[tuple[int, int]]:
 def as_scalars(rules: R, dtype: np.dtype) -> R:
     """Floats as scalars of `dtype`, integers as they are."""
     return type(rules)(*(dtype.type(value) if isinstance(value, float) else value for value in rules))
+
+
+def viewmats_of(poses: np.ndarray) -> np.ndarray:
+    """Inverses of poses [B, 4, 4], as `se3.inverse_pose` has them but for the last row. [B, 3, 4]"""
+    turned = poses[:, :3, :3].transpose(0, 2, 1)
+    return np.concatenate([turned, -(turned @ poses[:, :3, 3:])], axis=2)
+
+
+def matrices_of(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Poses of cameras [B, 4, 4], and what takes world points to their homogeneous pixels. [B, 3, 4]"""
+    intrinsics, poses = arrays(camera.intrinsics, camera.world_from_camera)
+    return poses, intrinsics @ viewmats_of(poses)

@@ -72,9 +72,9 @@ def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, cam
 def surfaces(depth: Tensor, camera: Camera) -> Surfaces:
     """Points, normals and edges of frames of `depth` [B, H, W]."""
     if compilable(depth, camera):
-        from embodied_liftwm.memory import patch_write_compiled
+        from embodied_liftwm.memory import patch_frame_compiled
 
-        return patch_write_compiled.surfaces(depth, camera)
+        return patch_frame_compiled.surfaces(depth, camera)
     return reference_surfaces(depth, camera)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.association import Association, Look
-from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion
+from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_frame import Frame, cell_of
 from embodied_liftwm.memory.patch_map import Patches, along, side_of, texel_m, texel_points
@@ -57,14 +57,19 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: 
     Returns:
         The patches after the frame, and the pixels that they explain. [K] int64
     """
-    found = associate(old, batch, guess, frame)
-    update = _update(old, found, frame, fusion)
-    explained = found.look.pixel[found.matched | found.filled]
-    if compilable(*old, *update, frame.depth, frame.rgb, frame.latents, frame.camera):
+    if integrable(old, frame, fusion):
         from embodied_liftwm.memory import patch_write_compiled
 
-        return patch_write_compiled.blend(old, batch, found, update, frame), explained
-    return reference_blend(old, batch, found, update, frame), explained
+        return patch_write_compiled.integrate(old, batch, guess, frame, fusion)
+    found = associate(old, batch, guess, frame)
+    update = _update(old, found, frame, fusion)
+    return reference_blend(old, batch, found, update, frame), found.look.pixel[found.matched | found.filled]
+
+
+def integrable(old: Patches, frame: Frame, fusion: KalmanFusion) -> bool:
+    """Whether a kernel can do all of it."""
+    known = type(fusion) in (KalmanFusion, LearnedFusion)
+    return known and compilable(*old, frame.depth, frame.certainty, frame.rgb, frame.latents, frame.camera, *fusion.parameters())
 
 
 def _update(old: Patches, found: Association, frame: Frame, fusion: KalmanFusion) -> Update:

@@ -1,20 +1,24 @@
-"""The no-gradient parts of `patch_frame` and `patch_integrate` on a CPU: compiled kernels, shared among threads."""
+"""The no-gradient parts of `patch_integrate` and of `patch_write._update` on a CPU: compiled kernels, shared among threads."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory import fusion, patch_frame, patch_frame_kernels, patch_integrate, patch_write_kernels
+from embodied_liftwm.memory import fusion, patch_integrate, patch_integrate_kernels, patch_write_kernels
 from embodied_liftwm.memory.association import Association, Look
-from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
-from embodied_liftwm.memory.patch_map import Patches, texel_m
-from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Change, Content, Pixels, Rules, Sights, Texels
-from embodied_liftwm.protocols import Camera
+from embodied_liftwm.memory.fusion import KalmanFusion, LearnedFusion
+from embodied_liftwm.memory.patch_allocate_compiled import in_view_from, sizes_of
+from embodied_liftwm.memory.patch_backend import arrays, as_scalars, matrices_of, ranges
+from embodied_liftwm.memory.patch_frame import Frame
+from embodied_liftwm.memory.patch_integrate_kernels import Weighing
+from embodied_liftwm.memory.patch_map import Patches, PatchMap, side_of
+from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Meeting, Pixels, Rules, Sights, Texels
 from embodied_liftwm.threads import for_each
 
 
@@ -22,9 +26,6 @@ from embodied_liftwm.threads import for_each
 def _rules(dtype: np.dtype) -> Rules:
     rules = Rules(
         settle=patch_integrate.SETTLE,
-        smoothing_cells=patch_frame.SMOOTHING_CELLS,
-        smoothing_log=patch_frame.SMOOTHING_LOG,
-        edge=patch_frame.EDGE,
         near_m=patch_integrate.NEAR_M,
         gate_sigmas=patch_integrate.GATE_SIGMAS,
         gate_low=patch_integrate.GATE_RANGE[0],
@@ -38,60 +39,21 @@ def _rules(dtype: np.dtype) -> Rules:
     return as_scalars(rules, dtype)
 
 
-def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
-    """`patch_frame.surfaces`."""
-    batch, height, _ = depth.shape
-    found = patch_frame.Surfaces(
-        points=depth.new_empty(*depth.shape, 3),
-        normals=depth.new_empty(*depth.shape, 3),
-        nearest=torch.empty_like(depth),
-        edge=torch.empty_like(depth, dtype=torch.bool),
-    )
-    poses = camera.world_from_camera
-    turns = poses[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
-    depths, smooth, turn, eye = arrays(depth, torch.empty_like(depth), turns, poses[:, :3, 3])
-    points, normals, nearest, edge = arrays(*found)
-    rules = _rules(depths.dtype)
+class Given(NamedTuple):
+    """What integrating a frame takes besides the texels."""
 
-    def smoothen(b: int, top: int, bottom: int) -> None:
-        patch_frame_kernels.smooth_rows(depths[b], rules, top, bottom, smooth[b], nearest[b], edge[b])
-
-    def lift(b: int, top: int, bottom: int) -> None:
-        patch_frame_kernels.surface_rows(depths[b], smooth[b], turn[b], eye[b], top, bottom, points[b], normals[b])
-
-    bands = [(b, top, bottom) for b in range(batch) for top, bottom in ranges(height)]
-    for_each(smoothen, bands)
-    for_each(lift, bands)
-    return found
+    pixels: Pixels
+    weighing: Weighing
 
 
-def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> Association:
+def given(frame: Frame, weigher: KalmanFusion) -> Given:
+    """Everything about a frame that does not depend on which patches it meets."""
+    return Given(_pixels(frame), _weighing(weigher))
+
+
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
     """`patch_integrate.associate`."""
-    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in _associate(old, batch, guess, frame))
-    look = Look(pixel, uv, z, inside)
-    return Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
-
-
-def blend(
-    old: Patches, batch: Tensor, found: Association, update: patch_integrate.Update, frame: patch_frame.Frame
-) -> Patches:
-    """`patch_integrate.reference_blend`, without gradients."""
-    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents")}, evidence=update.evidence)
-    look = found.look
-    given = Change(*arrays(found.heights, look.pixel, look.uv, look.z, update.share))
-    content = Content(*arrays(old.faces, batch, new.heights, new.rgb, new.latents))
-    pixels = _pixels(frame)
-    rules = _rules(content.heights.dtype)
-
-    def change(first: int, end: int) -> None:
-        patch_write_kernels.blend(content, pixels, given, rules, first, end)
-
-    for_each(change, ranges(len(batch)))
-    return new
-
-
-def _associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> Sights:
-    texels, pixels = _texels(old, batch, guess), _pixels(frame)
+    texels, pixels = Texels(*arrays(*old)), _pixels(frame)
     shape, dtype = texels.heights.shape, texels.heights.dtype
     sights = Sights(
         heights=np.empty(shape, dtype),
@@ -101,23 +63,68 @@ def _associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Fr
         inside=np.empty(shape, np.bool_),
         fate=np.empty(shape, np.uint8),
     )
-    rules = _rules(dtype)
+    meeting, rules = _meeting(old, np.arange(shape[0]), *arrays(batch, guess)), _rules(dtype)
 
     def find(first: int, end: int) -> None:
-        patch_write_kernels.associate(texels, pixels, rules, first, end, sights)
+        patch_write_kernels.associate(texels, meeting, pixels, rules, first, end, sights)
 
     for_each(find, ranges(shape[0]))
-    return sights
+    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
+    return Association(heights, Look(pixel, uv, z, inside), fate == MATCHED, fate == GONE, fate == FILLED)
 
 
-def _texels(patches: Patches, batch: Tensor, guess: Tensor) -> Texels:
-    sizes = texel_m(patches.levels, patches.heights)
-    return Texels(*arrays(patches.cells, patches.faces, sizes, batch, guess, patches.heights, patches.evidence))
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanFusion) -> tuple[Patches, Tensor]:
+    """`patch_integrate.integrate`, without gradients."""
+    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents", "evidence")})
+    explained = np.zeros(len(frame.depth), np.uint8)
+    change(new, np.arange(len(batch)), *arrays(batch, guess), given(frame, weigher), explained)
+    return new, torch.from_numpy(explained.nonzero()[0])
 
 
-def _pixels(frame: patch_frame.Frame) -> Pixels:
+def change(
+    patches: Patches, rows: np.ndarray, batch: np.ndarray, guess: np.ndarray, what: Given, explained: np.ndarray
+) -> None:
+    """Integrate a frame into `patches` at `rows` [R], in place; marks the pixels that they explain. [B * H * W] uint8"""
+    texels = Texels(*(t.detach().numpy() for t in patches))
+    meeting, rules = _meeting(patches, rows, batch, guess), _rules(texels.heights.dtype)
+
+    def meet(first: int, end: int) -> None:
+        patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained)
+
+    for_each(meet, ranges(len(rows)))
+
+
+def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[PatchMap, Tensor]:
+    """`patch_write._update` without gradients; the map is a copy of its own."""
+    rows, guess = in_view_from(world, frame.camera, margin)
+    changed = {name: getattr(world, name).clone(memory_format=torch.contiguous_format) for name in Patches._fields}
+    world = replace(world, **changed)
     camera = frame.camera
-    matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3]).contiguous()
+    explained = np.zeros(len(frame.depth), np.uint8)
+    change(world.patches(), rows, rows // world.faces.shape[1], guess, what, explained)
+    dilated = np.empty((len(camera.intrinsics), camera.height, camera.width), np.bool_)
+    patch_integrate_kernels.dilate(explained.reshape(dilated.shape), dilated)
+    return world, torch.from_numpy(dilated)
+
+
+def _meeting(patches: Patches, rows: np.ndarray, batch: np.ndarray, guess: np.ndarray) -> Meeting:
+    return Meeting(rows, batch, guess, sizes_of(side_of(patches.evidence)))
+
+
+def _pixels(frame: Frame) -> Pixels:
+    camera = frame.camera
+    poses, matrices = matrices_of(camera)
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
-    given = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint, frame.finest)
-    return Pixels._make([*given, camera.height, camera.width, frame.stride])
+    listed = arrays(*images, frame.footprint, frame.finest)
+    return Pixels(matrices, np.ascontiguousarray(poses[:, :3, 3]), *listed, camera.height, camera.width, frame.stride)
+
+
+def _weighing(weigher: KalmanFusion) -> Weighing:
+    limits = np.float32(fusion.MAX_EVIDENCE_RATIO), np.float32(fusion.LARGEST_LOG_FACTOR)
+    if not isinstance(weigher, LearnedFusion):
+        return Weighing(*_NO_UNITS, *limits)
+    first, last = weigher.compare[0], weigher.compare[-1]
+    return Weighing(*arrays(first.weight, first.bias, last.weight, last.bias), *limits)
+
+
+_NO_UNITS = tuple(np.zeros(shape, np.float32) for shape in ((0, fusion.FEATURES), (0,), (2, 0), (2,)))
