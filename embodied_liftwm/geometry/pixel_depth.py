@@ -34,7 +34,8 @@ def pixel_depth(depth: Tensor, rgb: Tensor) -> Tensor:
 def _compiled(depth: Tensor, rgb: Tensor, stride: int) -> Tensor:
     """The same on a CPU, a frame a task."""
     chosen = torch.empty_like(rgb[:, 0], memory_format=torch.contiguous_format)
-    cells, colours, pixels, found = arrays(depth, F.avg_pool2d(rgb, stride), rgb, chosen)
+    cells, pixels, found = arrays(depth, rgb, chosen)
+    colours = sum(pixels[..., y::stride, x::stride] for y in range(stride) for x in range(stride)) / np.float32(stride**2)
 
     def task(b: int) -> None:
         depth_of_like_colour(cells[b], colours[b], pixels[b], stride, np.float32(NEARNESS), found[b])

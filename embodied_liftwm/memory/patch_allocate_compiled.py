@@ -12,23 +12,19 @@ from embodied_liftwm.memory import patch_allocate_kernels
 from embodied_liftwm.memory.patch_allocate_kernels import Lattice, Row, Shown
 from embodied_liftwm.memory.patch_backend import arrays, viewmats_of
 from embodied_liftwm.memory.patch_frame import Frame
-from embodied_liftwm.memory.patch_map import MAX_LEVEL, NOWHERE, OFFSET, PatchMap, side_of, texel_m
+from embodied_liftwm.memory.patch_frame_compiled import texel_sizes
+from embodied_liftwm.memory.patch_map import NOWHERE, OFFSET, Patches, PatchMap, side_of, unpack_keys
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
 
 @cache
 def _lattice(side: int) -> Lattice:
-    return Lattice(side, texel_m(torch.arange(MAX_LEVEL + 1), torch.zeros(1)).numpy(), OFFSET, NOWHERE)
+    return Lattice(side, texel_sizes(), OFFSET, NOWHERE)
 
 
 def _rows(world: PatchMap) -> list[Row]:
     return [Row._make(row) for row in zip(*arrays(world.cells, world.faces, world.levels, world.evidence), strict=True)]
-
-
-def sizes_of(side: int) -> np.ndarray:
-    """Edge of a texel at each level, metres."""
-    return _lattice(side).sizes
 
 
 def in_view(world: PatchMap, camera: Camera, margin: float) -> Tensor:
@@ -79,3 +75,26 @@ def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tupl
 
     for_each(sort, [(b,) for b in range(batch)])
     return tuple(torch.from_numpy(array[:, : max(most)]) for array in (keys, counts, guess))  # type: ignore[return-value]
+
+
+def blank(keys: np.ndarray, texels: int, channels: int) -> Patches:
+    """Empty patches of `keys` [R], of M `texels` with D `channels`."""
+    cells, faces, levels = unpack_keys(torch.from_numpy(keys))
+    zeros = (np.zeros((len(keys), texels, *more), np.float32) for more in ((), (3,), (channels,), ()))
+    return Patches(cells, faces, levels, *(torch.from_numpy(array) for array in zeros))
+
+
+def insert(world: PatchMap, new: Patches, batch: np.ndarray, kept: np.ndarray) -> bool:
+    """Put the patches `kept` [K] of `new` [R] into free places of their rows `batch` [R], in place.
+
+    Returns False, with nothing done, where a row has too few.
+    """
+    free = world.evidence.numpy().max(2) <= 0
+    wanted = np.bincount(batch[kept], minlength=len(free))
+    if (wanted > free.sum(1)).any():
+        return False
+    budget = free.shape[1]
+    places = np.concatenate([np.flatnonzero(row)[:count] + b * budget for b, (row, count) in enumerate(zip(free, wanted))])
+    for held, values in zip(world.patches(), new, strict=True):
+        held.numpy()[places] = values.numpy()[kept]
+    return True

@@ -20,10 +20,13 @@ __all__ = ["arrays", "as_scalars", "compilable", "matrices_of", "ranges"]
 R = TypeVar("R", bound=NamedTuple)
 
 
-def ranges(count: int) -> list[tuple[int, int]]:
-    """[0, count) in two parts a thread of torch, for one thread in one: first and end of each. Results do not depend on it."""
+def ranges(count: int, least: int = 1) -> list[tuple[int, int]]:
+    """[0, count) in two parts a thread of torch, of `least` or more each: first and end. Results do not depend on it.
+
+    For one thread, and where there is too little to share, it is one part: a helper's waking costs some 0.1 ms.
+    """
     threads = torch.get_num_threads()
-    parts = min(2 * threads if threads > 1 else 1, count)
+    parts = min(2 * threads if threads > 1 else 1, max(count // least, 1), count)
     edges = [count * k // max(parts, 1) for k in range(parts + 1)]
     return list(pairwise(edges))
 

@@ -11,8 +11,12 @@ from torch import Tensor
 from embodied_liftwm.memory import patch_frame, patch_frame_kernels
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_frame_kernels import Smoothing
+from embodied_liftwm.memory.patch_map import MAX_LEVEL, texel_m
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
+
+LEAST_PIXELS = 8192
+"""Pixels that are worth a thread."""
 
 
 @cache
@@ -22,7 +26,7 @@ def _smoothing(dtype: np.dtype) -> Smoothing:
 
 def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
     """`patch_frame.surfaces`."""
-    batch, height, _ = depth.shape
+    batch, height, width = depth.shape
     found = patch_frame.Surfaces(
         points=depth.new_empty(*depth.shape, 3),
         normals=depth.new_empty(*depth.shape, 3),
@@ -40,7 +44,24 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
     def lift(b: int, top: int, bottom: int) -> None:
         patch_frame_kernels.surface_rows(depths[b], smooth[b], turn[b], eye[b], top, bottom, points[b], normals[b])
 
-    bands = [(b, top, bottom) for b in range(batch) for top, bottom in ranges(height)]
+    bands = [(b, top, bottom) for b in range(batch) for top, bottom in ranges(height, max(LEAST_PIXELS // width, 1))]
     for_each(smoothen, bands)
     for_each(lift, bands)
     return found
+
+
+def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, finest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`patch_frame.measures`."""
+    depths, certainties, edges, intrinsics, levels = arrays(depth, certainty, edge, camera.intrinsics, finest)
+    footprint, allocated, trusted = (np.empty_like(depths) for _ in range(3))
+    least, trust = texel_sizes()[levels], np.float32(patch_frame.EDGE_TRUST)
+    for b in range(len(depths)):
+        given = depths[b], certainties[b], edges[b], trust, intrinsics[b, 0, 0], least[b]
+        patch_frame_kernels.measure(*given, footprint[b], allocated[b], trusted[b])
+    return torch.from_numpy(footprint), torch.from_numpy(allocated), torch.from_numpy(trusted)
+
+
+@cache
+def texel_sizes() -> np.ndarray:
+    """Edge of a texel at each level, metres."""
+    return texel_m(torch.arange(MAX_LEVEL + 1), torch.zeros(1)).numpy()

@@ -128,3 +128,21 @@ def surface_rows(depth, smooth, turn, eye, top, bottom, points, normals):
 @compiled
 def _difference(first, last):
     return (last[0] - first[0], last[1] - first[1], last[2] - first[2])
+
+
+@compiled
+def measure(depth, certainty, edge, trust, focal, least, footprint, finest, trusted):
+    """What a frame's pixels cover, what they may allocate, and how far they are trusted.
+
+    Args:
+        depth, certainty, edge: [H, W] metres, 1/m^2, bool.
+        trust: share of their certainty that pixels at an edge keep.
+        focal: pixels.
+        least: edge of the finest texels, metres.
+        footprint, finest, trusted: [H, W] metres, metres, 1/m^2; written.
+    """
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            footprint[y, x] = depth[y, x] / focal
+            finest[y, x] = max(footprint[y, x], least)
+            trusted[y, x] = certainty[y, x] * trust if edge[y, x] else certainty[y, x]

@@ -69,7 +69,9 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: 
 def integrable(old: Patches, frame: Frame, fusion: KalmanFusion) -> bool:
     """Whether a kernel can do all of it."""
     known = type(fusion) in (KalmanFusion, LearnedFusion)
-    return known and compilable(*old, frame.depth, frame.certainty, frame.rgb, frame.latents, frame.camera, *fusion.parameters())
+    return known and compilable(
+        *old, frame.depth, frame.certainty, frame.rgb, frame.latents, frame.camera, *fusion.parameters()
+    )
 
 
 def _update(old: Patches, found: Association, frame: Frame, fusion: KalmanFusion) -> Update:

@@ -68,12 +68,19 @@ def write_patches(
     """
     frame, fusion = frame_of(depth, certainty, latents, rgb, camera, world.finest), fusion or KalmanFusion()
     if compilable(world) and integrable(world.patches(), frame, fusion):
-        from embodied_liftwm.memory import patch_write_compiled
-
-        world, explained = patch_write_compiled.update(world, frame, patch_write_compiled.given(frame, fusion), REACH)
-    else:
-        world, explained = _update(world, frame, fusion)
+        return _write_compiled(world, frame, fusion)
+    world, explained = _update(world, frame, fusion)
     return _allocate(world, frame, explained, fusion)
+
+
+def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> PatchMap:
+    """`_update` and `_allocate` by kernels that change a copy of the map."""
+    from embodied_liftwm.memory import patch_write_compiled
+
+    given = patch_write_compiled.given(frame, fusion)
+    world, explained = patch_write_compiled.update(world, frame, given, REACH)
+    crowded = patch_write_compiled.allocate(world, *_wanted(world, frame, explained), given, MIN_TEXELS)
+    return _insert(world, *crowded) if crowded else world
 
 
 def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchMap, Tensor]:

@@ -13,11 +13,12 @@ from torch import Tensor
 from embodied_liftwm.memory import fusion, patch_integrate, patch_integrate_kernels, patch_write_kernels
 from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.fusion import KalmanFusion, LearnedFusion
-from embodied_liftwm.memory.patch_allocate_compiled import in_view_from, sizes_of
+from embodied_liftwm.memory.patch_allocate_compiled import blank, in_view_from, insert
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, matrices_of, ranges
 from embodied_liftwm.memory.patch_frame import Frame
+from embodied_liftwm.memory.patch_frame_compiled import texel_sizes
 from embodied_liftwm.memory.patch_integrate_kernels import Weighing
-from embodied_liftwm.memory.patch_map import Patches, PatchMap, side_of
+from embodied_liftwm.memory.patch_map import NOWHERE, Patches, PatchMap
 from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Meeting, Pixels, Rules, Sights, Texels
 from embodied_liftwm.threads import for_each
 
@@ -37,6 +38,10 @@ def _rules(dtype: np.dtype) -> Rules:
         least_evidence=fusion.LEAST_EVIDENCE,
     )
     return as_scalars(rules, dtype)
+
+
+LEAST_PATCHES = 256
+"""Patches that are worth a thread."""
 
 
 class Given(NamedTuple):
@@ -91,14 +96,15 @@ def change(
     def meet(first: int, end: int) -> None:
         patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained)
 
-    for_each(meet, ranges(len(rows)))
+    for_each(meet, ranges(len(rows), LEAST_PATCHES))
 
 
 def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[PatchMap, Tensor]:
     """`patch_write._update` without gradients; the map is a copy of its own."""
     rows, guess = in_view_from(world, frame.camera, margin)
-    changed = {name: getattr(world, name).clone(memory_format=torch.contiguous_format) for name in Patches._fields}
-    world = replace(world, **changed)
+    # Torch would copy with its own threads, whose barriers wait for a core on a busy machine.
+    copied = {name: torch.from_numpy(getattr(world, name).detach().numpy().copy()) for name in Patches._fields}
+    world = replace(world, **copied)
     camera = frame.camera
     explained = np.zeros(len(frame.depth), np.uint8)
     change(world.patches(), rows, rows // world.faces.shape[1], guess, what, explained)
@@ -107,8 +113,25 @@ def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[P
     return world, torch.from_numpy(dilated)
 
 
+def allocate(world: PatchMap, keys: Tensor, guess: Tensor, what: Given, least: int) -> tuple[Patches, Tensor] | None:
+    """Fill the patches `keys` [B, S], and put those of `least` texels or more into the map, in place.
+
+    Returns those and their rows, where a row of the map has too few places; otherwise None.
+    """
+    listed = keys.numpy()
+    batch, nth = (listed != NOWHERE).nonzero()
+    if not len(batch):
+        return None
+    new = blank(listed[batch, nth], world.evidence.shape[2], world.latents.shape[3])
+    change(new, np.arange(len(batch)), batch, guess.numpy()[batch, nth], what, np.zeros(what.pixels.depth.shape, np.uint8))
+    kept = np.flatnonzero((new.evidence.numpy() > 0).sum(1) >= least)
+    if insert(world, new, batch, kept):
+        return None
+    return new.take(torch.from_numpy(kept)), torch.from_numpy(batch[kept])
+
+
 def _meeting(patches: Patches, rows: np.ndarray, batch: np.ndarray, guess: np.ndarray) -> Meeting:
-    return Meeting(rows, batch, guess, sizes_of(side_of(patches.evidence)))
+    return Meeting(rows, batch, guess, texel_sizes())
 
 
 def _pixels(frame: Frame) -> Pixels:
