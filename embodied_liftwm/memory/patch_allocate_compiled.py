@@ -63,8 +63,9 @@ def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tupl
     """
     batch = len(explained)
     rows, lattice = _rows(world), _lattice(side_of(world.evidence))
-    listed = (t.unflatten(0, (batch, -1)) for t in (frame.certainty, frame.points, frame.normals, frame.footprint))
-    images = zip(*arrays(explained.flatten(1), *listed), world.finest.tolist(), strict=True)
+    flat = explained.flatten(), frame.certainty, frame.points, frame.normals, frame.footprint
+    by_row = (array.reshape(batch, -1, *array.shape[1:]) for array in arrays(*flat))
+    images = zip(*by_row, world.finest.tolist(), strict=True)
     pixels = [Shown._make(image) for image in images]
     shape = (batch, explained[0].numel())
     keys, counts, guess = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.float32)
@@ -89,12 +90,12 @@ def insert(world: PatchMap, new: Patches, batch: np.ndarray, kept: np.ndarray) -
 
     Returns False, with nothing done, where a row has too few.
     """
-    free = world.evidence.numpy().max(2) <= 0
+    free = ~(world.evidence.numpy().max(2) > 0)
     wanted = np.bincount(batch[kept], minlength=len(free))
     if (wanted > free.sum(1)).any():
         return False
     budget = free.shape[1]
-    places = np.concatenate([np.flatnonzero(row)[:count] + b * budget for b, (row, count) in enumerate(zip(free, wanted))])
+    places = np.concatenate([np.flatnonzero(row)[: wanted[b]] + b * budget for b, row in enumerate(free)])
     for held, values in zip(world.patches(), new, strict=True):
         held.numpy()[places] = values.numpy()[kept]
     return True

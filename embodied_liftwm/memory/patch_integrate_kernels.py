@@ -39,7 +39,7 @@ class Scratch(NamedTuple):
 
 @compiled
 def _exp(x):
-    """exp(x) to 3e-7 of it, of x in [-80, 80]; of others at the nearer end. Plain arithmetic that vectorises, as libm's does not."""
+    """exp(x) to 3e-7 of it, of x in [-80, 80]; of others at the nearer end. Plain arithmetic: libm's does not vectorise."""
     x = min(max(x, np.float32(-80.0)), np.float32(80.0))
     octaves = np.floor(x * np.float32(1.4426950408889634) + _HALF)
     r = x - octaves * np.float32(0.693359375) + octaves * np.float32(2.12194440e-4)  # log 2, in two parts
@@ -75,7 +75,7 @@ def integrate(texels, meeting, frame, weighing, rules, first, end, explained):
     )
     for r in range(first, end):
         find(texels, meeting, r, frame, rules, found, 0)
-        matched = _matched(found.fate[0], scratch.texel)
+        matched = _matched(found, scratch)
         if len(weighing.first_bias) and matched:
             _compare(texels, meeting, r, frame, rules, found, matched, scratch)
             _weigh(weighing, matched, scratch)
@@ -85,25 +85,14 @@ def integrate(texels, meeting, frame, weighing, rules, first, end, explained):
 
 
 @compiled
-def _matched(fate, texel):
+def _matched(found, scratch):
     """Number the texels that match; returns how many do."""
     count = 0
-    for m in range(len(fate)):
-        if fate[m] == MATCHED:
-            texel[count] = m
+    for m in range(found.fate.shape[1]):
+        if found.fate[0, m] == MATCHED:
+            scratch.texel[count] = m
             count += 1
     return count
-
-
-@compiled
-def _cell(pixel, frame):
-    """`patch_frame.cell_of`."""
-    inner = _index(frame.height * frame.width)
-    width, stride = _index(frame.width), _index(frame.stride)
-    columns = width // stride
-    cells = columns * (_index(frame.height) // stride)
-    y, x = pixel % inner // width, pixel % width
-    return pixel // inner * cells + y // stride * columns + x // stride
 
 
 @compiled
@@ -120,7 +109,7 @@ def _compare(texels, meeting, r, frame, rules, found, matched, scratch):
     for k in range(matched):
         m = _index(scratch.texel[k])
         pixel = _index(found.pixel[0, m])
-        cell = _cell(pixel, frame)
+        cell = _index(frame.cells[pixel])
         depth, seen = frame.depth[pixel], max(frame.certainty[pixel], rules.least_evidence)
         kept = max(texels.evidence[n, m], rules.least_evidence)
         behind = found.z[0, m] - depth
@@ -166,7 +155,7 @@ def _weigh(weighing, matched, scratch):
 @compiled
 def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained):
     """Let the texels of a patch become what they are and see, by shares of their evidence."""
-    n = meeting.rows[r]
+    n, start = meeting.rows[r], meeting.batch[r] * frame.height * frame.width
     eye = frame.eyes[meeting.batch[r], texels.faces[n] // 2]
     matched = 0
     for m in range(texels.heights.shape[1]):
@@ -186,32 +175,34 @@ def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained
         scale = frame.depth[pixel] / max(found.z[0, m], rules.near_m)
         height = eye + (found.heights[0, m] - eye) * scale
         texels.heights[n, m] += share * (height - texels.heights[n, m])
-        _blend_colour(texels.rgb[n, m], found.uv[0, m], found.pixel[0, m], share, frame)
-        cell = _cell(pixel, frame)
+        _blend_colour(texels.rgb, n, m, found.uv[0, m, 0], found.uv[0, m, 1], pixel, start, share, frame)
+        cell = _index(frame.cells[pixel])
         for d in range(texels.latents.shape[2]):
             texels.latents[n, m, d] += share * (frame.latents[cell, d] - texels.latents[n, m, d])
 
 
 @compiled
-def _blend_colour(rgb, uv, pixel, share, frame):
-    """Blend the frame's colour at `uv` [2] into rgb [3]: bilinear, but of the pixel itself at an edge."""
+def _blend_colour(rgb, n, m, u, v, pixel, start, share, frame):
+    """Blend the frame's colour at (u, v) into rgb[n, m]: bilinear, but of the pixel itself at an edge.
+
+    Args:
+        start: first pixel of the frame in the list.
+    """
     if frame.edge[pixel]:
         for k in range(3):
-            rgb[k] += share * (frame.rgb[pixel, k] - rgb[k])
+            rgb[n, m, k] += share * (frame.rgb[pixel, k] - rgb[n, m, k])
         return
-    x, y = uv[0] - _HALF, uv[1] - _HALF
+    x, y = u - _HALF, v - _HALF
     column, line = int(math.floor(x)), int(math.floor(y))
     right, down = x - np.float32(column), y - np.float32(line)
-    start = pixel - pixel % (frame.height * frame.width)
     left_column, right_column = max(column, 0), min(column + 1, frame.width - 1)
-    upper_row = start + max(line, 0) * frame.width
-    lower_row = start + min(line + 1, frame.height - 1) * frame.width
+    upper_row, lower_row = start + max(line, 0) * frame.width, start + min(line + 1, frame.height - 1) * frame.width
+    a, b = _index(upper_row + left_column), _index(upper_row + right_column)
+    c, d = _index(lower_row + left_column), _index(lower_row + right_column)
     for k in range(3):
-        upper = frame.rgb[upper_row + left_column, k]
-        upper += right * (frame.rgb[upper_row + right_column, k] - upper)
-        lower = frame.rgb[lower_row + left_column, k]
-        lower += right * (frame.rgb[lower_row + right_column, k] - lower)
-        rgb[k] += share * (upper + down * (lower - upper) - rgb[k])
+        upper = frame.rgb[a, k] + right * (frame.rgb[b, k] - frame.rgb[a, k])
+        lower = frame.rgb[c, k] + right * (frame.rgb[d, k] - frame.rgb[c, k])
+        rgb[n, m, k] += share * (upper + down * (lower - upper) - rgb[n, m, k])
 
 
 @compiled

@@ -67,7 +67,7 @@ def write_patches(
         The map after the frame; differentiable in depth and latents, not in which texel is which pixel.
     """
     frame, fusion = frame_of(depth, certainty, latents, rgb, camera, world.finest), fusion or KalmanFusion()
-    if compilable(world) and integrable(world.patches(), frame, fusion):
+    if integrable(fusion, frame, world):
         return _write_compiled(world, frame, fusion)
     world, explained = _update(world, frame, fusion)
     return _allocate(world, frame, explained, fusion)

@@ -42,6 +42,8 @@ def _rules(dtype: np.dtype) -> Rules:
 
 LEAST_PATCHES = 256
 """Patches that are worth a thread."""
+CHANGED = ("heights", "rgb", "latents", "evidence")
+"""What a frame changes of patches."""
 
 
 class Given(NamedTuple):
@@ -68,7 +70,7 @@ def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Assoc
         inside=np.empty(shape, np.bool_),
         fate=np.empty(shape, np.uint8),
     )
-    meeting, rules = _meeting(old, np.arange(shape[0]), *arrays(batch, guess)), _rules(dtype)
+    meeting, rules = Meeting(np.arange(shape[0]), *arrays(batch, guess), texel_sizes()), _rules(dtype)
 
     def find(first: int, end: int) -> None:
         patch_write_kernels.associate(texels, meeting, pixels, rules, first, end, sights)
@@ -80,7 +82,8 @@ def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Assoc
 
 def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanFusion) -> tuple[Patches, Tensor]:
     """`patch_integrate.integrate`, without gradients."""
-    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents", "evidence")})
+    copies = {name: getattr(old, name).clone(memory_format=torch.contiguous_format) for name in CHANGED}
+    new = old._replace(**copies)
     explained = np.zeros(len(frame.depth), np.uint8)
     change(new, np.arange(len(batch)), *arrays(batch, guess), given(frame, weigher), explained)
     return new, torch.from_numpy(explained.nonzero()[0])
@@ -89,9 +92,12 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher:
 def change(
     patches: Patches, rows: np.ndarray, batch: np.ndarray, guess: np.ndarray, what: Given, explained: np.ndarray
 ) -> None:
-    """Integrate a frame into `patches` at `rows` [R], in place; marks the pixels that they explain. [B * H * W] uint8"""
-    texels = Texels(*(t.detach().numpy() for t in patches))
-    meeting, rules = _meeting(patches, rows, batch, guess), _rules(texels.heights.dtype)
+    """Integrate a frame into `patches` at `rows` [R], in place: what changes of them must be contiguous.
+
+    Marks the pixels that they explain. [B * H * W] uint8
+    """
+    texels = Texels(*arrays(*patches))
+    meeting, rules = Meeting(rows, batch, guess, texel_sizes()), _rules(texels.heights.dtype)
 
     def meet(first: int, end: int) -> None:
         patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained)
@@ -130,16 +136,20 @@ def allocate(world: PatchMap, keys: Tensor, guess: Tensor, what: Given, least: i
     return new.take(torch.from_numpy(kept)), torch.from_numpy(batch[kept])
 
 
-def _meeting(patches: Patches, rows: np.ndarray, batch: np.ndarray, guess: np.ndarray) -> Meeting:
-    return Meeting(rows, batch, guess, texel_sizes())
-
-
 def _pixels(frame: Frame) -> Pixels:
     camera = frame.camera
     poses, matrices = matrices_of(camera)
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
     listed = arrays(*images, frame.footprint, frame.finest)
-    return Pixels(matrices, np.ascontiguousarray(poses[:, :3, 3]), *listed, camera.height, camera.width, frame.stride)
+    cells = _cells(len(poses), camera.height, camera.width, frame.stride)
+    return Pixels(matrices, np.ascontiguousarray(poses[:, :3, 3]), *listed, cells, camera.height, camera.width)
+
+
+@cache
+def _cells(batch: int, height: int, width: int, stride: int) -> np.ndarray:
+    """`patch_frame.cell_of` for every pixel. [B * H * W] int64"""
+    cells = np.arange(batch * (height // stride) * (width // stride)).reshape(batch, height // stride, width // stride)
+    return cells.repeat(stride, axis=1).repeat(stride, axis=2).reshape(-1)
 
 
 def _weighing(weigher: KalmanFusion) -> Weighing:

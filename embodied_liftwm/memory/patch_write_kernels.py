@@ -79,9 +79,9 @@ class Pixels(NamedTuple):
     edge: np.ndarray
     footprint: np.ndarray
     finest: np.ndarray
+    cells: np.ndarray  # [B * H * W] int64 of the latents
     height: int
     width: int
-    stride: int
 
 
 class Sights(NamedTuple):
@@ -104,10 +104,10 @@ def _project(base, column, height, near):
 
 
 @compiled
-def _pixel(u, v, z, row, frame, near):
+def _pixel(u, v, z, row, height, width, near):
     """The pixel of the list at (u, v) of frame `row`; -1 outside."""
-    if z > near and u >= _ZERO and v >= _ZERO and u < np.float32(frame.width) and v < np.float32(frame.height):
-        return (row * frame.height + int(v)) * frame.width + int(u)
+    if z > near and u >= _ZERO and v >= _ZERO and u < np.float32(width) and v < np.float32(height):
+        return (row * height + int(v)) * width + int(u)
     return -1
 
 
@@ -140,64 +140,61 @@ def associate(texels, meeting, frame, rules, first, end, found):
 @compiled
 def find(texels, meeting, r, frame, rules, found, out):
     """`associate` for patch r, into row `out` of `found`."""
-    count = _index(texels.heights.shape[1])
     side = _index(math.sqrt(texels.heights.shape[1]))
     n, row = meeting.rows[r], meeting.batch[r]
-    axis, size = texels.faces[n] // 2, meeting.sizes[texels.levels[n]]
+    axis, down, size = texels.faces[n] // 2, texels.faces[n] % 2, meeting.sizes[texels.levels[n]]
     edge = np.float32(side) * size
     low = np.float32(texels.cells[n, axis]) * edge
-    start, along, across, down = _column(texels, n, frame.matrices[row], meeting.sizes)
-    for m in range(count):
-        a, b = np.float32(_index(m) % side) + _HALF, np.float32(_index(m) // side) + _HALF
-        base = (
-            start[0] + across[0] * a + down[0] * b,
-            start[1] + across[1] * a + down[1] * b,
-            start[2] + across[2] * a + down[2] * b,
-        )
-        evidence = texels.evidence[n, m]
-        height = texels.heights[n, m] if evidence > _ZERO else meeting.guess[r]
-        u, v, z = _project(base, along, height, rules.near_m)
-        pixel = _pixel(u, v, z, row, frame, rules.near_m)
-        if not evidence > _ZERO:
-            for _ in range(rules.settle):
-                if pixel < 0:
-                    break
-                height, before = frame.points[_index(pixel), axis], pixel
-                u, v, z = _project(base, along, height, rules.near_m)
-                pixel = _pixel(u, v, z, row, frame, rules.near_m)
-                if pixel == before:  # settled
-                    break
-        found.heights[out, m], found.z[out, m], found.inside[out, m] = height, z, pixel >= 0
-        found.uv[out, m, 0], found.uv[out, m, 1] = u, v
-        found.pixel[out, m], found.fate[out, m] = max(pixel, 0), 0
-        if pixel >= 0 and frame.certainty[_index(pixel)] > _ZERO:
-            if evidence > _ZERO:
-                found.fate[out, m] = _known(evidence, size, z, _index(pixel), frame, rules)
-            elif _meets(height, low, edge, size, z, texels.faces[n], _index(pixel), frame, rules):
-                found.fate[out, m] = FILLED
+    start, along, across, up = _column(texels, n, frame.matrices[row], meeting.sizes)
+    for line in range(side):
+        b = np.float32(line) + _HALF
+        first = (start[0] + up[0] * b, start[1] + up[1] * b, start[2] + up[2] * b)
+        for column in range(side):
+            m, a = _index(line) * side + _index(column), np.float32(column) + _HALF
+            base = (first[0] + across[0] * a, first[1] + across[1] * a, first[2] + across[2] * a)
+            evidence = texels.evidence[n, m]
+            height = texels.heights[n, m] if evidence > _ZERO else meeting.guess[r]
+            u, v, z = _project(base, along, height, rules.near_m)
+            pixel = _pixel(u, v, z, row, frame.height, frame.width, rules.near_m)
+            if not evidence > _ZERO:
+                for _ in range(rules.settle):
+                    if pixel < 0:
+                        break
+                    height, before = frame.points[_index(pixel), axis], pixel
+                    u, v, z = _project(base, along, height, rules.near_m)
+                    pixel = _pixel(u, v, z, row, frame.height, frame.width, rules.near_m)
+                    if pixel == before:  # settled
+                        break
+            found.heights[out, m], found.z[out, m], found.inside[out, m] = height, z, pixel >= 0
+            found.uv[out, m, 0], found.uv[out, m, 1] = u, v
+            found.pixel[out, m], found.fate[out, m] = max(pixel, 0), 0
+            if pixel < 0:
+                continue
+            k = _index(pixel)
+            depth, certainty = frame.depth[k], frame.certainty[k]
+            if certainty > _ZERO and evidence > _ZERO:
+                found.fate[out, m] = _known(evidence, size, z, depth, certainty, frame.finest[k], frame.nearest[k], rules)
+            elif certainty > _ZERO and abs(z - depth) / depth < rules.fill_gate:
+                towards = -frame.normals[k, axis] if down else frame.normals[k, axis]
+                if _holds(height - low, edge, size, frame.footprint[k], towards, rules):
+                    found.fate[out, m] = FILLED
 
 
 @compiled
-def _known(evidence, size, z, pixel, frame, rules):
+def _known(evidence, size, z, depth, certainty, finest, nearest, rules):
     """What becomes of a texel that is there and falls onto a pixel that knows its depth."""
-    depth, certainty = frame.depth[pixel], frame.certainty[pixel]
     floor = rules.least_evidence
     variance = _ONE / max(evidence, floor) + _ONE / max(certainty, floor)
     gate = min(max(rules.gate_sigmas * math.sqrt(variance) / depth, rules.gate_low), rules.gate_high)
     if abs(z - depth) / depth < gate:
-        return GONE if size > rules.coarse * frame.finest[pixel] else MATCHED
+        return GONE if size > rules.coarse * finest else MATCHED
     doubt = rules.gate_sigmas / (math.sqrt(max(certainty, floor)) * depth)
     doubt = min(max(doubt, rules.gate_low), rules.gate_high)
-    return GONE if z < (_ONE - doubt) * frame.nearest[pixel] else 0
+    return GONE if z < (_ONE - doubt) * nearest else 0
 
 
 @compiled
-def _meets(height, low, edge, size, z, face, pixel, frame, rules):
-    """Whether an empty texel meets a surface that is its patch's to hold."""
-    depth = frame.depth[pixel]
-    if not abs(z - depth) / depth < rules.fill_gate or not frame.footprint[pixel] < rules.coarse * size:
-        return False
-    if not height > low - rules.fill_reach * edge or not height < low + (_ONE + rules.fill_reach) * edge:
-        return False
-    towards = frame.normals[pixel, face // 2]
-    return (-towards if face % 2 else towards) > rules.facing_cosine
+def _holds(above, edge, size, footprint, towards, rules):
+    """Whether a surface, so far above the foot of a patch's cube, is the patch's to hold."""
+    near = above > -rules.fill_reach * edge and above < (_ONE + rules.fill_reach) * edge
+    return near and footprint < rules.coarse * size and towards > rules.facing_cosine
