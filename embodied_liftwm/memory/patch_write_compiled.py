@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Assoc
         inside=np.empty(shape, np.bool_),
         fate=np.empty(shape, np.uint8),
     )
-    meeting, rules = Meeting(np.arange(shape[0]), *arrays(batch, guess), texel_sizes()), _rules(dtype)
+    meeting, rules = _meeting(batch, guess), _rules(dtype)
 
     def find(first: int, end: int) -> None:
         patch_write_kernels.associate(texels, meeting, pixels, rules, first, end, sights)
@@ -85,24 +85,22 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher:
     copies = {name: getattr(old, name).clone(memory_format=torch.contiguous_format) for name in CHANGED}
     new = old._replace(**copies)
     explained = np.zeros(len(frame.depth), np.uint8)
-    change(new, np.arange(len(batch)), *arrays(batch, guess), given(frame, weigher), explained)
+    change(new, _meeting(batch, guess), given(frame, weigher), explained)
     return new, torch.from_numpy(explained.nonzero()[0])
 
 
-def change(
-    patches: Patches, rows: np.ndarray, batch: np.ndarray, guess: np.ndarray, what: Given, explained: np.ndarray
-) -> None:
-    """Integrate a frame into `patches` at `rows` [R], in place: what changes of them must be contiguous.
+def change(patches: Patches, meeting: Meeting, what: Given, explained: np.ndarray) -> None:
+    """Integrate a frame into some of the `patches`, in place: what changes of them must be contiguous.
 
     Marks the pixels that they explain. [B * H * W] uint8
     """
     texels = Texels(*arrays(*patches))
-    meeting, rules = Meeting(rows, batch, guess, texel_sizes()), _rules(texels.heights.dtype)
+    rules = _rules(texels.heights.dtype)
 
     def meet(first: int, end: int) -> None:
         patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained)
 
-    for_each(meet, ranges(len(rows), LEAST_PATCHES))
+    for_each(meet, ranges(len(meeting.rows), LEAST_PATCHES))
 
 
 def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[PatchMap, Tensor]:
@@ -113,7 +111,7 @@ def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[P
     world = replace(world, **copied)
     camera = frame.camera
     explained = np.zeros(len(frame.depth), np.uint8)
-    change(world.patches(), rows, rows // world.faces.shape[1], guess, what, explained)
+    change(world.patches(), Meeting(rows, rows // world.faces.shape[1], guess, texel_sizes()), what, explained)
     dilated = np.empty((len(camera.intrinsics), camera.height, camera.width), np.bool_)
     patch_integrate_kernels.dilate(explained.reshape(dilated.shape), dilated)
     return world, torch.from_numpy(dilated)
@@ -129,11 +127,18 @@ def allocate(world: PatchMap, keys: Tensor, guess: Tensor, what: Given, least: i
     if not len(batch):
         return None
     new = blank(listed[batch, nth], world.evidence.shape[2], world.latents.shape[3])
-    change(new, np.arange(len(batch)), batch, guess.numpy()[batch, nth], what, np.zeros(what.pixels.depth.shape, np.uint8))
+    meeting = Meeting(np.arange(len(batch)), batch, guess.numpy()[batch, nth], texel_sizes())
+    change(new, meeting, what, np.zeros(what.pixels.depth.shape, np.uint8))
     kept = np.flatnonzero((new.evidence.numpy() > 0).sum(1) >= least)
     if insert(world, new, batch, kept):
         return None
     return new.take(torch.from_numpy(kept)), torch.from_numpy(batch[kept])
+
+
+def _meeting(batch: Tensor, guess: Tensor) -> Meeting:
+    """All patches of a list."""
+    rows, heights = arrays(batch, guess)
+    return Meeting(np.arange(len(rows)), rows, heights, texel_sizes())
 
 
 def _pixels(frame: Frame) -> Pixels:
@@ -142,7 +147,8 @@ def _pixels(frame: Frame) -> Pixels:
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
     listed = arrays(*images, frame.footprint, frame.finest)
     cells = _cells(len(poses), camera.height, camera.width, frame.stride)
-    return Pixels(matrices, np.ascontiguousarray(poses[:, :3, 3]), *listed, cells, camera.height, camera.width)
+    eyes = np.ascontiguousarray(poses[:, :3, 3])
+    return Pixels._make([matrices, eyes, *listed, cells, camera.height, camera.width])
 
 
 @cache
@@ -155,9 +161,13 @@ def _cells(batch: int, height: int, width: int, stride: int) -> np.ndarray:
 def _weighing(weigher: KalmanFusion) -> Weighing:
     limits = np.float32(fusion.MAX_EVIDENCE_RATIO), np.float32(fusion.LARGEST_LOG_FACTOR)
     if not isinstance(weigher, LearnedFusion):
-        return Weighing(*_NO_UNITS, *limits)
-    first, last = weigher.compare[0], weigher.compare[-1]
-    return Weighing(*arrays(first.weight, first.bias, last.weight, last.bias), *limits)
+        return Weighing._make([*_no_units(), *limits])
+    first, last = (weigher.compare.get_submodule(name) for name in ("0", "2"))
+    parameters = [parameter for layer in (first, last) for parameter in (layer.weight, layer.bias)]
+    return Weighing._make([*arrays(*cast(list[Tensor], parameters)), *limits])
 
 
-_NO_UNITS = tuple(np.zeros(shape, np.float32) for shape in ((0, fusion.FEATURES), (0,), (2, 0), (2,)))
+@cache
+def _no_units() -> list[np.ndarray]:
+    shapes = (0, fusion.FEATURES), (0,), (2, 0), (2,)
+    return [np.zeros(shape, np.float32) for shape in shapes]

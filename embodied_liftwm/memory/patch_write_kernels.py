@@ -1,4 +1,4 @@
-"""Compiled kernels of writing a frame into a patch map: what `patch_write` does in torch, a texel or a pixel at a time.
+"""Compiled kernels of how texels meet a frame: what `patch_integrate` finds in torch, a texel at a time.
 
 They release the GIL and each call writes rows or patches of its own, so that several threads can share the work. Numbers of the
 rules come as arguments, in the dtype of the tensors: numba promotes float32 arithmetic with Python's floats to float64, and its
