@@ -24,7 +24,10 @@ def _lattice(side: int) -> Lattice:
 
 
 def _rows(world: PatchMap) -> list[Row]:
-    return [Row._make(row) for row in zip(*arrays(world.cells, world.faces, world.levels, world.evidence), strict=True)]
+    return [
+        Row._make(row)
+        for row in zip(*arrays(world.cells, world.faces, world.levels, world.heights, world.evidence), strict=True)
+    ]
 
 
 def in_view(world: PatchMap, camera: Camera, margin: float) -> Tensor:
@@ -37,13 +40,13 @@ def in_view_from(world: PatchMap, camera: Camera, margin: float) -> tuple[np.nda
     batch, budget = world.faces.shape
     found, means, counts = np.empty((batch, budget), np.int64), np.empty((batch, budget), np.float32), [0] * batch
     rows, lattice = _rows(world), _lattice(side_of(world.evidence))
-    (heights,), (intrinsics, poses) = arrays(world.heights), arrays(camera.intrinsics, camera.world_from_camera)
+    intrinsics, poses = arrays(camera.intrinsics, camera.world_from_camera)
     viewmats = viewmats_of(poses)
     half = np.array([0.5 * camera.width, 0.5 * camera.height], np.float32) / intrinsics[:, (0, 1), (0, 1)]
 
     def find(b: int) -> None:
-        counts[b] = patch_allocate_kernels.in_view(rows[b], lattice, viewmats[b], half[b], np.float32(margin), found[b])
-        patch_allocate_kernels.mean_heights(heights[b], rows[b].evidence, found[b, : counts[b]], means[b])
+        given = rows[b], lattice, viewmats[b], half[b], np.float32(margin)
+        counts[b] = patch_allocate_kernels.in_view(*given, found[b], means[b])
 
     for_each(find, [(b,) for b in range(batch)])
     listed = [found[b, : counts[b]] + b * budget for b in range(batch)]
