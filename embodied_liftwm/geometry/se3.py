@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from embodied_liftwm.geometry.compiled import arrays, compilable
+
 _SMALL_SQUARED_ANGLE = 0.25
 """Below this the series are used. Large, because the closed forms cancel: in float32 they lose 1 % at an angle of 0.01."""
 
@@ -103,6 +105,17 @@ def se3_log(pose: Tensor) -> Tensor:
     identity = torch.eye(3, dtype=cross.dtype, device=cross.device)
     inverse_jacobian = identity - 0.5 * cross + quadratic[..., None, None] * (cross @ cross)
     return torch.cat([(inverse_jacobian @ pose[..., :3, 3:]).squeeze(-1), rotation_vector], dim=-1)
+
+
+def relative_twist(world_from_a: Tensor, world_from_b: Tensor) -> Tensor:
+    """Tangent (v, w) of `relative_pose`, poses [B, 4, 4] each: what moves camera a to where b is. [B, 6]"""
+    if compilable(world_from_a, world_from_b):
+        from embodied_liftwm.geometry.se3_kernels import relative_twists
+
+        twists = torch.empty_like(world_from_b[:, :2, :3].flatten(1))
+        relative_twists(*arrays(world_from_a, world_from_b, twists))
+        return twists
+    return se3_log(relative_pose(world_from_a, world_from_b))
 
 
 def quat_to_matrix(quat: Tensor) -> Tensor:

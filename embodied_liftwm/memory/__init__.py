@@ -6,7 +6,7 @@
     patch_write.py    writes a frame: integrates it into what is in view, allocates patches for what is new
     patch_read.py     patches seen from a camera: splatted with a depth test
     patch_coarsen.py  a full budget loses detail, never places
-    patch_backend.py  when kernels do this without gradients: patch_write_compiled, patch_read_compiled and their *_kernels
+    patch_backend.py  when kernels do this without gradients: patch_*_compiled and patch_*_kernels
     latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid
     keyframes.py      a short buffer of recent frames, for stereo
 

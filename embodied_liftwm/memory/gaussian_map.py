@@ -51,9 +51,7 @@ class GaussianMap(TensorTree):
 
     def gather(self, slots: Tensor) -> Self:
         """Primitives at `slots` [B, K] of each row."""
-        return self.map(
-            lambda t: t.gather(1, slots.view(*slots.shape, *[1] * (t.dim() - 2)).expand(-1, -1, *t.shape[2:]))
-        )
+        return self.map(lambda t: t.gather(1, slots.view(*slots.shape, *[1] * (t.dim() - 2)).expand(-1, -1, *t.shape[2:])))
 
     def concatenate(self, other: Self) -> Self:
         """Primitives of both maps, along N."""

@@ -8,38 +8,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory import patch_allocate_kernels
 from embodied_liftwm.memory.patch_allocate_kernels import Lattice, Row, Shown
-from embodied_liftwm.memory.patch_backend import arrays
+from embodied_liftwm.memory.patch_backend import arrays, viewmats_of
 from embodied_liftwm.memory.patch_frame import Frame
-from embodied_liftwm.memory.patch_map import MAX_LEVEL, NOWHERE, OFFSET, PatchMap, side_of, texel_m
+from embodied_liftwm.memory.patch_frame_compiled import texel_sizes
+from embodied_liftwm.memory.patch_map import NOWHERE, OFFSET, Patches, PatchMap, side_of, unpack_keys
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
 
 @cache
 def _lattice(side: int) -> Lattice:
-    return Lattice(side, texel_m(torch.arange(MAX_LEVEL + 1), torch.zeros(1)).numpy(), OFFSET, NOWHERE)
+    return Lattice(side, texel_sizes(), OFFSET, NOWHERE)
 
 
 def _rows(world: PatchMap) -> list[Row]:
-    return [Row._make(row) for row in zip(*arrays(world.cells, world.faces, world.levels, world.evidence), strict=True)]
+    return [
+        Row._make(row)
+        for row in zip(*arrays(world.cells, world.faces, world.levels, world.heights, world.evidence), strict=True)
+    ]
 
 
 def in_view(world: PatchMap, camera: Camera, margin: float) -> Tensor:
     """Occupied patches whose cubes, with a margin in edges of them, reach into the image. [R] int64 of B * N"""
+    return torch.from_numpy(in_view_from(world, camera, margin)[0])
+
+
+def in_view_from(world: PatchMap, camera: Camera, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """`in_view`, and the mean heights of these patches. [R] metres"""
     batch, budget = world.faces.shape
-    found, counts = np.empty((batch, budget), np.int64), [0] * batch
+    found, means, counts = np.empty((batch, budget), np.int64), np.empty((batch, budget), np.float32), [0] * batch
     rows, lattice = _rows(world), _lattice(side_of(world.evidence))
-    viewmats, intrinsics = arrays(inverse_pose(camera.world_from_camera), camera.intrinsics)
+    intrinsics, poses = arrays(camera.intrinsics, camera.world_from_camera)
+    viewmats = viewmats_of(poses)
     half = np.array([0.5 * camera.width, 0.5 * camera.height], np.float32) / intrinsics[:, (0, 1), (0, 1)]
 
     def find(b: int) -> None:
-        counts[b] = patch_allocate_kernels.in_view(rows[b], lattice, viewmats[b], half[b], np.float32(margin), found[b])
+        given = rows[b], lattice, viewmats[b], half[b], np.float32(margin)
+        counts[b] = patch_allocate_kernels.in_view(*given, found[b], means[b])
 
     for_each(find, [(b,) for b in range(batch)])
-    return torch.from_numpy(np.concatenate([found[b, : counts[b]] + b * budget for b in range(batch)]))
+    listed = [found[b, : counts[b]] + b * budget for b in range(batch)]
+    return np.concatenate(listed), np.concatenate([means[b, : counts[b]] for b in range(batch)])
 
 
 def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,8 +66,9 @@ def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tupl
     """
     batch = len(explained)
     rows, lattice = _rows(world), _lattice(side_of(world.evidence))
-    listed = (t.unflatten(0, (batch, -1)) for t in (frame.certainty, frame.points, frame.normals, frame.footprint))
-    images = zip(*arrays(explained.flatten(1), *listed), world.finest.tolist(), strict=True)
+    flat = explained.flatten(), frame.certainty, frame.points, frame.normals, frame.footprint
+    by_row = (array.reshape(batch, -1, *array.shape[1:]) for array in arrays(*flat))
+    images = zip(*by_row, world.finest.tolist(), strict=True)
     pixels = [Shown._make(image) for image in images]
     shape = (batch, explained[0].numel())
     keys, counts, guess = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.float32)
@@ -67,3 +79,26 @@ def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tupl
 
     for_each(sort, [(b,) for b in range(batch)])
     return tuple(torch.from_numpy(array[:, : max(most)]) for array in (keys, counts, guess))  # type: ignore[return-value]
+
+
+def blank(keys: np.ndarray, texels: int, channels: int) -> Patches:
+    """Empty patches of `keys` [R], of M `texels` with D `channels`."""
+    cells, faces, levels = unpack_keys(torch.from_numpy(keys))
+    zeros = (np.zeros((len(keys), texels, *more), np.float32) for more in ((), (3,), (channels,), ()))
+    return Patches(cells, faces, levels, *(torch.from_numpy(array) for array in zeros))
+
+
+def insert(world: PatchMap, new: Patches, batch: np.ndarray, kept: np.ndarray) -> bool:
+    """Put the patches `kept` [K] of `new` [R] into free places of their rows `batch` [R], in place.
+
+    Returns False, with nothing done, where a row has too few.
+    """
+    free = ~(world.evidence.numpy().max(2) > 0)
+    wanted = np.bincount(batch[kept], minlength=len(free))
+    if (wanted > free.sum(1)).any():
+        return False
+    budget = free.shape[1]
+    places = np.concatenate([np.flatnonzero(row)[: wanted[b]] + b * budget for b, row in enumerate(free)])
+    for held, values in zip(world.patches(), new, strict=True):
+        held.numpy()[places] = values.numpy()[kept]
+    return True

@@ -30,6 +30,7 @@ class Row(NamedTuple):
     cells: np.ndarray  # [N, 3] int64
     faces: np.ndarray  # [N] int64
     levels: np.ndarray  # [N] int64
+    heights: np.ndarray  # [N, M] metres
     evidence: np.ndarray  # [N, M]
 
 
@@ -54,14 +55,15 @@ def _occupied(evidence):
 
 
 @compiled
-def in_view(row, lattice, viewmat, half_width, margin, found):
+def in_view(row, lattice, viewmat, half_width, margin, found, means):
     """Number the occupied patches whose cubes reach into an image.
 
     Args:
-        viewmat: camera_from_world. [4, 4]
+        viewmat: camera_from_world. [3, 4]
         half_width: tangents of half the fields of view, across and down, float32. [2]
         margin: reach of a patch beyond its middle, in edges of its cube, float32.
         found: [N] int64, written. Returns how many.
+        means: their mean heights. [N] metres, written
     """
     count = 0
     for n in range(len(row.faces)):
@@ -79,9 +81,20 @@ def in_view(row, lattice, viewmat, half_width, margin, found):
         reach = margin * edge
         ahead, beside = max(z, _ZERO), np.float32(1.5) * reach
         if z > -reach and abs(x) < ahead * half_width[0] + beside and abs(y) < ahead * half_width[1] + beside:
-            found[count] = n
+            found[count], means[count] = n, _mean_height(row.heights, row.evidence, n)
             count += 1
     return count
+
+
+@compiled
+def _mean_height(heights, evidence, n):
+    """`Patches.mean_heights` of patch n."""
+    total, count = _ZERO, _ZERO
+    for m in range(heights.shape[1]):
+        if evidence[n, m] > _ZERO:
+            total += heights[n, m]
+            count += _ONE
+    return total / max(count, _ONE)
 
 
 @compiled

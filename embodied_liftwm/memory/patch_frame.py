@@ -50,12 +50,11 @@ class Frame(NamedTuple):
 def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera, finest: Tensor) -> Frame:
     """Prepare a frame a row for writing; `finest` [B] is the least level of new patches, the rest as of `write_patches`."""
     shown = surfaces(depth, camera)
-    footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
-    allocated = torch.maximum(footprint, texel_m(finest, footprint)[:, None, None])
+    footprint, allocated, trusted = measures(depth, certainty, shown.edge, camera, finest)
     return Frame(
         camera=camera,
         depth=depth.flatten(),
-        certainty=(certainty * torch.where(shown.edge, EDGE_TRUST, 1.0)).flatten(),
+        certainty=trusted.flatten(),
         rgb=rgb.movedim(1, -1).flatten(0, 2),
         latents=latents.movedim(1, -1).flatten(0, 2),
         stride=rgb.shape[-1] // latents.shape[-1],
@@ -68,13 +67,24 @@ def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, cam
     )
 
 
+def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, finest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`footprint`, `finest` and `certainty` of a `Frame`; `edge` is of its surfaces. [B, H, W] each"""
+    if compilable(depth, certainty, camera):
+        from embodied_liftwm.memory import patch_frame_compiled
+
+        return patch_frame_compiled.measures(depth, certainty, edge, camera, finest)
+    footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
+    allocated = torch.maximum(footprint, texel_m(finest, footprint)[:, None, None])
+    return footprint, allocated, certainty * torch.where(edge, EDGE_TRUST, 1.0)
+
+
 @torch.no_grad()
 def surfaces(depth: Tensor, camera: Camera) -> Surfaces:
     """Points, normals and edges of frames of `depth` [B, H, W]."""
     if compilable(depth, camera):
-        from embodied_liftwm.memory import patch_write_compiled
+        from embodied_liftwm.memory import patch_frame_compiled
 
-        return patch_write_compiled.surfaces(depth, camera)
+        return patch_frame_compiled.surfaces(depth, camera)
     return reference_surfaces(depth, camera)
 
 

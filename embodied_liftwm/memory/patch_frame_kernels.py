@@ -6,13 +6,21 @@ As those of `patch_write_kernels`, they release the GIL, and each call writes ro
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from embodied_liftwm.memory.patch_write_kernels import compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+
+
+class Smoothing(NamedTuple):
+    """The constants of `patch_frame`, as scalars of the tensors' dtype but for the first."""
+
+    cells: int
+    log: Any
+    edge: Any
 
 
 @compiled
@@ -38,7 +46,7 @@ def _decay(x):
 def smooth_rows(depth, rules, top, bottom, smooth, nearest, edge):
     """Rows top..bottom of one frame's smoothed depth, of its least depth of 3 x 3 pixels, and of its edges. All [H, W]"""
     last_row, last_column = depth.shape[0] - 1, depth.shape[1] - 1
-    reach, sharpness = rules.smoothing_cells, _ONE / rules.smoothing_log
+    reach, sharpness = rules.cells, _ONE / rules.log
     logs = np.empty((bottom - top + 2 * reach, depth.shape[1] + 2 * reach), depth.dtype)  # borders repeat the last pixel
     for j in range(logs.shape[0]):
         for i in range(logs.shape[1]):
@@ -120,3 +128,21 @@ def surface_rows(depth, smooth, turn, eye, top, bottom, points, normals):
 @compiled
 def _difference(first, last):
     return (last[0] - first[0], last[1] - first[1], last[2] - first[2])
+
+
+@compiled
+def measure(depth, certainty, edge, trust, focal, least, footprint, finest, trusted):
+    """What a frame's pixels cover, what they may allocate, and how far they are trusted.
+
+    Args:
+        depth, certainty, edge: [H, W] metres, 1/m^2, bool.
+        trust: share of their certainty that pixels at an edge keep.
+        focal: pixels.
+        least: edge of the finest texels, metres.
+        footprint, finest, trusted: [H, W] metres, metres, 1/m^2; written.
+    """
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            footprint[y, x] = depth[y, x] / focal
+            finest[y, x] = max(footprint[y, x], least)
+            trusted[y, x] = certainty[y, x] * trust if edge[y, x] else certainty[y, x]

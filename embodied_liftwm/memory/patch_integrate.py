@@ -15,10 +15,10 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.association import Association, Look
-from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion
+from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_frame import Frame, cell_of
-from embodied_liftwm.memory.patch_map import Patches, along, side_of, texel_m, texel_points
+from embodied_liftwm.memory.patch_map import Patches, PatchMap, along, side_of, texel_m, texel_points
 
 GATE_SIGMAS = 2.0
 """Two depths are one when they differ by less than this many of their joint standard deviations,"""
@@ -57,14 +57,19 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: 
     Returns:
         The patches after the frame, and the pixels that they explain. [K] int64
     """
-    found = associate(old, batch, guess, frame)
-    update = _update(old, found, frame, fusion)
-    explained = found.look.pixel[found.matched | found.filled]
-    if compilable(*old, *update, frame.depth, frame.rgb, frame.latents, frame.camera):
+    if integrable(fusion, frame, *old):
         from embodied_liftwm.memory import patch_write_compiled
 
-        return patch_write_compiled.blend(old, batch, found, update, frame), explained
-    return reference_blend(old, batch, found, update, frame), explained
+        return patch_write_compiled.integrate(old, batch, guess, frame, fusion)
+    found = associate(old, batch, guess, frame)
+    update = _update(old, found, frame, fusion)
+    return reference_blend(old, batch, found, update, frame), found.look.pixel[found.matched | found.filled]
+
+
+def integrable(fusion: KalmanFusion, frame: Frame, *held: Tensor | PatchMap) -> bool:
+    """Whether a kernel can integrate the frame into what is held."""
+    seen = frame.camera, frame.depth, frame.certainty, frame.rgb, frame.latents
+    return type(fusion) in (KalmanFusion, LearnedFusion) and compilable(*held, *seen, *fusion.parameters())
 
 
 def _update(old: Patches, found: Association, frame: Frame, fusion: KalmanFusion) -> Update:

@@ -19,7 +19,7 @@ from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.fusion import KalmanFusion
 from embodied_liftwm.memory.patch_coarsen import add_coarsened
 from embodied_liftwm.memory.patch_frame import Frame, frame_of
-from embodied_liftwm.memory.patch_integrate import FILL_REACH, integrate
+from embodied_liftwm.memory.patch_integrate import FILL_REACH, integrable, integrate
 from embodied_liftwm.memory.patch_map import (
     NOWHERE,
     Patches,
@@ -39,6 +39,8 @@ MIN_PIXELS, MIN_TEXELS = 8, 6
 """Unexplained pixels that allocate a patch, and texels without which it is not kept."""
 CUBE_REACH = 0.9
 """How far a cube reaches from its middle, in its edges."""
+REACH = CUBE_REACH + FILL_REACH
+"""How far from there a patch follows a surface."""
 
 
 def write_patches(
@@ -65,8 +67,20 @@ def write_patches(
         The map after the frame; differentiable in depth and latents, not in which texel is which pixel.
     """
     frame, fusion = frame_of(depth, certainty, latents, rgb, camera, world.finest), fusion or KalmanFusion()
+    if integrable(fusion, frame, world):
+        return _write_compiled(world, frame, fusion)
     world, explained = _update(world, frame, fusion)
     return _allocate(world, frame, explained, fusion)
+
+
+def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> PatchMap:
+    """`_update` and `_allocate` by kernels that change a copy of the map."""
+    from embodied_liftwm.memory import patch_write_compiled
+
+    given = patch_write_compiled.given(frame, fusion)
+    world, explained = patch_write_compiled.update(world, frame, given, REACH)
+    crowded = patch_write_compiled.allocate(world, *_wanted(world, frame, explained), given, MIN_TEXELS)
+    return _insert(world, *crowded) if crowded else world
 
 
 def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchMap, Tensor]:
@@ -101,12 +115,12 @@ def _in_view(world: PatchMap, camera: Camera) -> Tensor:
     if compilable(world.evidence, camera):
         from embodied_liftwm.memory import patch_allocate_compiled
 
-        return patch_allocate_compiled.in_view(world, camera, CUBE_REACH + FILL_REACH)
+        return patch_allocate_compiled.in_view(world, camera, REACH)
     edge = side_of(world.evidence) * texel_m(world.levels, world.heights)
     middle = (world.cells.to(edge) + 0.5) * edge[..., None]
     viewmats = inverse_pose(camera.world_from_camera)
     x, y, z = (middle @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]).unbind(-1)
-    reach = (CUBE_REACH + FILL_REACH) * edge
+    reach = REACH * edge
     focal_x, focal_y = (camera.intrinsics[:, i, i, None] for i in (0, 1))
     wide_x, wide_y = 0.5 * camera.width / focal_x, 0.5 * camera.height / focal_y
     inside = (x.abs() < z.clamp_min(0) * wide_x + 1.5 * reach) & (y.abs() < z.clamp_min(0) * wide_y + 1.5 * reach)

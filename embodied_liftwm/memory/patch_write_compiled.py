@@ -1,20 +1,25 @@
-"""The no-gradient parts of `patch_frame` and `patch_integrate` on a CPU: compiled kernels, shared among threads."""
+"""The no-gradient parts of `patch_integrate` and of `patch_write._update` on a CPU: compiled kernels, shared among threads."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory import fusion, patch_frame, patch_frame_kernels, patch_integrate, patch_write_kernels
+from embodied_liftwm.memory import fusion, patch_integrate, patch_integrate_kernels, patch_write_kernels
 from embodied_liftwm.memory.association import Association, Look
-from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
-from embodied_liftwm.memory.patch_map import Patches, texel_m
-from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Change, Content, Pixels, Rules, Sights, Texels
-from embodied_liftwm.protocols import Camera
+from embodied_liftwm.memory.fusion import KalmanFusion, LearnedFusion
+from embodied_liftwm.memory.patch_allocate_compiled import blank, in_view_from, insert
+from embodied_liftwm.memory.patch_backend import arrays, as_scalars, matrices_of, ranges
+from embodied_liftwm.memory.patch_frame import Frame
+from embodied_liftwm.memory.patch_frame_compiled import texel_sizes
+from embodied_liftwm.memory.patch_integrate_kernels import Weighing
+from embodied_liftwm.memory.patch_map import NOWHERE, Patches, PatchMap
+from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Meeting, Pixels, Rules, Sights, Texels
 from embodied_liftwm.threads import for_each
 
 
@@ -22,9 +27,6 @@ from embodied_liftwm.threads import for_each
 def _rules(dtype: np.dtype) -> Rules:
     rules = Rules(
         settle=patch_integrate.SETTLE,
-        smoothing_cells=patch_frame.SMOOTHING_CELLS,
-        smoothing_log=patch_frame.SMOOTHING_LOG,
-        edge=patch_frame.EDGE,
         near_m=patch_integrate.NEAR_M,
         gate_sigmas=patch_integrate.GATE_SIGMAS,
         gate_low=patch_integrate.GATE_RANGE[0],
@@ -38,60 +40,27 @@ def _rules(dtype: np.dtype) -> Rules:
     return as_scalars(rules, dtype)
 
 
-def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
-    """`patch_frame.surfaces`."""
-    batch, height, _ = depth.shape
-    found = patch_frame.Surfaces(
-        points=depth.new_empty(*depth.shape, 3),
-        normals=depth.new_empty(*depth.shape, 3),
-        nearest=torch.empty_like(depth),
-        edge=torch.empty_like(depth, dtype=torch.bool),
-    )
-    poses = camera.world_from_camera
-    turns = poses[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
-    depths, smooth, turn, eye = arrays(depth, torch.empty_like(depth), turns, poses[:, :3, 3])
-    points, normals, nearest, edge = arrays(*found)
-    rules = _rules(depths.dtype)
-
-    def smoothen(b: int, top: int, bottom: int) -> None:
-        patch_frame_kernels.smooth_rows(depths[b], rules, top, bottom, smooth[b], nearest[b], edge[b])
-
-    def lift(b: int, top: int, bottom: int) -> None:
-        patch_frame_kernels.surface_rows(depths[b], smooth[b], turn[b], eye[b], top, bottom, points[b], normals[b])
-
-    bands = [(b, top, bottom) for b in range(batch) for top, bottom in ranges(height)]
-    for_each(smoothen, bands)
-    for_each(lift, bands)
-    return found
+LEAST_PATCHES = 256
+"""Patches that are worth a thread."""
+CHANGED = ("heights", "rgb", "latents", "evidence")
+"""What a frame changes of patches."""
 
 
-def associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> Association:
+class Given(NamedTuple):
+    """What integrating a frame takes besides the texels."""
+
+    pixels: Pixels
+    weighing: Weighing
+
+
+def given(frame: Frame, weigher: KalmanFusion) -> Given:
+    """Everything about a frame that does not depend on which patches it meets."""
+    return Given(_pixels(frame), _weighing(weigher))
+
+
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
     """`patch_integrate.associate`."""
-    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in _associate(old, batch, guess, frame))
-    look = Look(pixel, uv, z, inside)
-    return Association(heights, look, fate == MATCHED, fate == GONE, fate == FILLED)
-
-
-def blend(
-    old: Patches, batch: Tensor, found: Association, update: patch_integrate.Update, frame: patch_frame.Frame
-) -> Patches:
-    """`patch_integrate.reference_blend`, without gradients."""
-    new = old._replace(**{name: getattr(old, name).clone() for name in ("heights", "rgb", "latents")}, evidence=update.evidence)
-    look = found.look
-    given = Change(*arrays(found.heights, look.pixel, look.uv, look.z, update.share))
-    content = Content(*arrays(old.faces, batch, new.heights, new.rgb, new.latents))
-    pixels = _pixels(frame)
-    rules = _rules(content.heights.dtype)
-
-    def change(first: int, end: int) -> None:
-        patch_write_kernels.blend(content, pixels, given, rules, first, end)
-
-    for_each(change, ranges(len(batch)))
-    return new
-
-
-def _associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Frame) -> Sights:
-    texels, pixels = _texels(old, batch, guess), _pixels(frame)
+    texels, pixels = Texels(*arrays(*old)), _pixels(frame)
     shape, dtype = texels.heights.shape, texels.heights.dtype
     sights = Sights(
         heights=np.empty(shape, dtype),
@@ -101,23 +70,104 @@ def _associate(old: Patches, batch: Tensor, guess: Tensor, frame: patch_frame.Fr
         inside=np.empty(shape, np.bool_),
         fate=np.empty(shape, np.uint8),
     )
-    rules = _rules(dtype)
+    meeting, rules = _meeting(batch, guess), _rules(dtype)
 
     def find(first: int, end: int) -> None:
-        patch_write_kernels.associate(texels, pixels, rules, first, end, sights)
+        patch_write_kernels.associate(texels, meeting, pixels, rules, first, end, sights)
 
     for_each(find, ranges(shape[0]))
-    return sights
+    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
+    return Association(heights, Look(pixel, uv, z, inside), fate == MATCHED, fate == GONE, fate == FILLED)
 
 
-def _texels(patches: Patches, batch: Tensor, guess: Tensor) -> Texels:
-    sizes = texel_m(patches.levels, patches.heights)
-    return Texels(*arrays(patches.cells, patches.faces, sizes, batch, guess, patches.heights, patches.evidence))
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanFusion) -> tuple[Patches, Tensor]:
+    """`patch_integrate.integrate`, without gradients."""
+    copies = {name: getattr(old, name).clone(memory_format=torch.contiguous_format) for name in CHANGED}
+    new = old._replace(**copies)
+    explained = np.zeros(len(frame.depth), np.uint8)
+    change(new, _meeting(batch, guess), given(frame, weigher), explained)
+    return new, torch.from_numpy(explained.nonzero()[0])
 
 
-def _pixels(frame: patch_frame.Frame) -> Pixels:
+def change(patches: Patches, meeting: Meeting, what: Given, explained: np.ndarray) -> None:
+    """Integrate a frame into some of the `patches`, in place: what changes of them must be contiguous.
+
+    Marks the pixels that they explain. [B * H * W] uint8
+    """
+    texels = Texels(*arrays(*patches))
+    rules = _rules(texels.heights.dtype)
+
+    def meet(first: int, end: int) -> None:
+        patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained)
+
+    for_each(meet, ranges(len(meeting.rows), LEAST_PATCHES))
+
+
+def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[PatchMap, Tensor]:
+    """`patch_write._update` without gradients; the map is a copy of its own."""
+    rows, guess = in_view_from(world, frame.camera, margin)
+    # Torch would copy with its own threads, whose barriers wait for a core on a busy machine.
+    copied = {name: torch.from_numpy(getattr(world, name).detach().numpy().copy()) for name in Patches._fields}
+    world = replace(world, **copied)
     camera = frame.camera
-    matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3]).contiguous()
+    explained = np.zeros(len(frame.depth), np.uint8)
+    change(world.patches(), Meeting(rows, rows // world.faces.shape[1], guess, texel_sizes()), what, explained)
+    dilated = np.empty((len(camera.intrinsics), camera.height, camera.width), np.bool_)
+    patch_integrate_kernels.dilate(explained.reshape(dilated.shape), dilated)
+    return world, torch.from_numpy(dilated)
+
+
+def allocate(world: PatchMap, keys: Tensor, guess: Tensor, what: Given, least: int) -> tuple[Patches, Tensor] | None:
+    """Fill the patches `keys` [B, S], and put those of `least` texels or more into the map, in place.
+
+    Returns those and their rows, where a row of the map has too few places; otherwise None.
+    """
+    listed = keys.numpy()
+    batch, nth = (listed != NOWHERE).nonzero()
+    if not len(batch):
+        return None
+    new = blank(listed[batch, nth], world.evidence.shape[2], world.latents.shape[3])
+    meeting = Meeting(np.arange(len(batch)), batch, guess.numpy()[batch, nth], texel_sizes())
+    change(new, meeting, what, np.zeros(what.pixels.depth.shape, np.uint8))
+    kept = np.flatnonzero((new.evidence.numpy() > 0).sum(1) >= least)
+    if insert(world, new, batch, kept):
+        return None
+    return new.take(torch.from_numpy(kept)), torch.from_numpy(batch[kept])
+
+
+def _meeting(batch: Tensor, guess: Tensor) -> Meeting:
+    """All patches of a list."""
+    rows, heights = arrays(batch, guess)
+    return Meeting(np.arange(len(rows)), rows, heights, texel_sizes())
+
+
+def _pixels(frame: Frame) -> Pixels:
+    camera = frame.camera
+    poses, matrices = matrices_of(camera)
     images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
-    given = arrays(matrices, camera.world_from_camera[:, :3, 3], *images, frame.footprint, frame.finest)
-    return Pixels._make([*given, camera.height, camera.width, frame.stride])
+    listed = arrays(*images, frame.footprint, frame.finest)
+    cells = _cells(len(poses), camera.height, camera.width, frame.stride)
+    eyes = np.ascontiguousarray(poses[:, :3, 3])
+    return Pixels._make([matrices, eyes, *listed, cells, camera.height, camera.width])
+
+
+@cache
+def _cells(batch: int, height: int, width: int, stride: int) -> np.ndarray:
+    """`patch_frame.cell_of` for every pixel. [B * H * W] int64"""
+    cells = np.arange(batch * (height // stride) * (width // stride)).reshape(batch, height // stride, width // stride)
+    return cells.repeat(stride, axis=1).repeat(stride, axis=2).reshape(-1)
+
+
+def _weighing(weigher: KalmanFusion) -> Weighing:
+    limits = np.float32(fusion.MAX_EVIDENCE_RATIO), np.float32(fusion.LARGEST_LOG_FACTOR)
+    if not isinstance(weigher, LearnedFusion):
+        return Weighing._make([*_no_units(), *limits])
+    first, last = (weigher.compare.get_submodule(name) for name in ("0", "2"))
+    parameters = [parameter for layer in (first, last) for parameter in (layer.weight, layer.bias)]
+    return Weighing._make([*arrays(*cast(list[Tensor], parameters)), *limits])
+
+
+@cache
+def _no_units() -> list[np.ndarray]:
+    shapes = (0, fusion.FEATURES), (0,), (2, 0), (2,)
+    return [np.zeros(shape, np.float32) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Compiled kernels of writing a frame into a patch map: what `patch_write` does in torch, a texel or a pixel at a time.
+"""Compiled kernels of how texels meet a frame: what `patch_integrate` finds in torch, a texel at a time.
 
 They release the GIL and each call writes rows or patches of its own, so that several threads can share the work. Numbers of the
 rules come as arguments, in the dtype of the tensors: numba promotes float32 arithmetic with Python's floats to float64, and its
@@ -29,12 +29,9 @@ def compiled(function: Callable) -> Callable:
 
 
 class Rules(NamedTuple):
-    """The constants of `patch_write`, as scalars of the tensors' dtype but for the first two."""
+    """The constants of `patch_integrate`, as scalars of the tensors' dtype but for the first."""
 
     settle: int
-    smoothing_cells: int
-    smoothing_log: Any
-    edge: Any
     near_m: Any
     gate_sigmas: Any
     gate_low: Any
@@ -47,35 +44,24 @@ class Rules(NamedTuple):
 
 
 class Texels(NamedTuple):
-    """R patches of M texels: see `Patches`."""
+    """N patches of M texels: see `Patches`. `integrate` changes the last four."""
 
-    cells: np.ndarray  # [R, 3] int64
-    faces: np.ndarray  # [R] int64
-    sizes: np.ndarray  # [R] edge of a texel, metres
+    cells: np.ndarray  # [N, 3] int64
+    faces: np.ndarray  # [N] int64
+    levels: np.ndarray  # [N] int64
+    heights: np.ndarray  # [N, M]
+    rgb: np.ndarray  # [N, M, 3]
+    latents: np.ndarray  # [N, M, D]
+    evidence: np.ndarray  # [N, M]
+
+
+class Meeting(NamedTuple):
+    """R of the patches, and what they look at."""
+
+    rows: np.ndarray  # [R] int64 of the N patches
     batch: np.ndarray  # [R] int64 row of the frame
     guess: np.ndarray  # [R] metres
-    heights: np.ndarray  # [R, M]
-    evidence: np.ndarray  # [R, M]
-
-
-class Content(NamedTuple):
-    """What `blend` changes of R patches of M texels."""
-
-    faces: np.ndarray  # [R] int64
-    batch: np.ndarray  # [R] int64 row of the frame
-    heights: np.ndarray  # [R, M]
-    rgb: np.ndarray  # [R, M, 3]
-    latents: np.ndarray  # [R, M, D]
-
-
-class Change(NamedTuple):
-    """Where R x M texels are seen, and how much of it they take: see `Look` and `Update`."""
-
-    heights: np.ndarray  # [R, M] settled
-    pixel: np.ndarray  # [R, M] int64
-    uv: np.ndarray  # [R, M, 2]
-    z: np.ndarray  # [R, M]
-    share: np.ndarray  # [R, M]
+    sizes: np.ndarray  # [levels] edge of a texel, metres
 
 
 class Pixels(NamedTuple):
@@ -93,9 +79,9 @@ class Pixels(NamedTuple):
     edge: np.ndarray
     footprint: np.ndarray
     finest: np.ndarray
+    cells: np.ndarray  # [B * H * W] int64 of the latents
     height: int
     width: int
-    stride: int
 
 
 class Sights(NamedTuple):
@@ -118,121 +104,97 @@ def _project(base, column, height, near):
 
 
 @compiled
-def _pixel(u, v, z, row, frame, near):
+def _pixel(u, v, z, row, height, width, near):
     """The pixel of the list at (u, v) of frame `row`; -1 outside."""
-    if z > near and u >= _ZERO and v >= _ZERO and u < np.float32(frame.width) and v < np.float32(frame.height):
-        return (row * frame.height + int(v)) * frame.width + int(u)
+    if z > near and u >= _ZERO and v >= _ZERO and u < np.float32(width) and v < np.float32(height):
+        return (row * height + int(v)) * width + int(u)
     return -1
 
 
 @compiled
-def associate(texels, frame, rules, first, end, found):
+def _column(texels, n, matrix, sizes):
+    """The column of space over the texels of patch n: where its corner projects to at height 0, and what the axes add."""
+    axis = texels.faces[n] // 2
+    second, third = (axis + 1) % 3, (axis + 2) % 3
+    size = sizes[texels.levels[n]]
+    edge = np.float32(math.sqrt(np.float32(texels.heights.shape[1]))) * size
+    corner, top = np.float32(texels.cells[n, second]) * edge, np.float32(texels.cells[n, third]) * edge
+    along = (matrix[0, axis], matrix[1, axis], matrix[2, axis])
+    across = (matrix[0, second] * size, matrix[1, second] * size, matrix[2, second] * size)
+    down = (matrix[0, third] * size, matrix[1, third] * size, matrix[2, third] * size)
+    start = (
+        matrix[0, second] * corner + matrix[0, third] * top + matrix[0, 3],
+        matrix[1, second] * corner + matrix[1, third] * top + matrix[1, 3],
+        matrix[2, second] * corner + matrix[2, third] * top + matrix[2, 3],
+    )
+    return start, along, across, down
+
+
+@compiled
+def associate(texels, meeting, frame, rules, first, end, found):
     """Settle the texels of patches first..end, and say where they fall and what becomes of them; writes `found`."""
-    count = texels.heights.shape[1]
-    side = int(round(math.sqrt(count)))
     for r in range(first, end):
-        row, size, axis = texels.batch[r], texels.sizes[r], texels.faces[r] // 2
-        second, third = (axis + 1) % 3, (axis + 2) % 3
-        matrix = frame.matrices[row]
-        edge = np.float32(side) * size
-        corner, top = np.float32(texels.cells[r, second]) * edge, np.float32(texels.cells[r, third]) * edge
-        column = (matrix[0, axis], matrix[1, axis], matrix[2, axis])
-        low = np.float32(texels.cells[r, axis]) * edge
-        for m in range(count):
-            a = corner + (np.float32(_index(m) % side) + _HALF) * size
-            b = top + (np.float32(_index(m) // side) + _HALF) * size
-            base = (
-                matrix[0, second] * a + matrix[0, third] * b + matrix[0, 3],
-                matrix[1, second] * a + matrix[1, third] * b + matrix[1, 3],
-                matrix[2, second] * a + matrix[2, third] * b + matrix[2, 3],
-            )
-            evidence = texels.evidence[r, m]
-            height = texels.heights[r, m] if evidence > _ZERO else texels.guess[r]
-            u, v, z = _project(base, column, height, rules.near_m)
-            pixel = _pixel(u, v, z, row, frame, rules.near_m)
+        find(texels, meeting, r, frame, rules, found, r)
+
+
+@compiled
+def find(texels, meeting, r, frame, rules, found, out):
+    """`associate` for patch r, into row `out` of `found`."""
+    side = _index(math.sqrt(texels.heights.shape[1]))
+    n, row = meeting.rows[r], meeting.batch[r]
+    axis, down, size = texels.faces[n] // 2, texels.faces[n] % 2, meeting.sizes[texels.levels[n]]
+    edge = np.float32(side) * size
+    low = np.float32(texels.cells[n, axis]) * edge
+    start, along, across, up = _column(texels, n, frame.matrices[row], meeting.sizes)
+    for line in range(side):
+        b = np.float32(line) + _HALF
+        first = (start[0] + up[0] * b, start[1] + up[1] * b, start[2] + up[2] * b)
+        for column in range(side):
+            m, a = _index(line) * side + _index(column), np.float32(column) + _HALF
+            base = (first[0] + across[0] * a, first[1] + across[1] * a, first[2] + across[2] * a)
+            evidence = texels.evidence[n, m]
+            height = texels.heights[n, m] if evidence > _ZERO else meeting.guess[r]
+            u, v, z = _project(base, along, height, rules.near_m)
+            pixel = _pixel(u, v, z, row, frame.height, frame.width, rules.near_m)
             if not evidence > _ZERO:
                 for _ in range(rules.settle):
                     if pixel < 0:
                         break
-                    height = frame.points[_index(pixel), axis]
-                    u, v, z = _project(base, column, height, rules.near_m)
-                    pixel = _pixel(u, v, z, row, frame, rules.near_m)
-            found.heights[r, m], found.z[r, m], found.inside[r, m] = height, z, pixel >= 0
-            found.uv[r, m, 0], found.uv[r, m, 1] = u, v
-            found.pixel[r, m], found.fate[r, m] = max(pixel, 0), 0
-            if pixel >= 0 and frame.certainty[pixel] > _ZERO:
-                if evidence > _ZERO:
-                    found.fate[r, m] = _known(evidence, size, z, _index(pixel), frame, rules)
-                elif _meets(height, low, edge, size, z, texels.faces[r], _index(pixel), frame, rules):
-                    found.fate[r, m] = FILLED
+                    height, before = frame.points[_index(pixel), axis], pixel
+                    u, v, z = _project(base, along, height, rules.near_m)
+                    pixel = _pixel(u, v, z, row, frame.height, frame.width, rules.near_m)
+                    if pixel == before:  # settled
+                        break
+            found.heights[out, m], found.z[out, m], found.inside[out, m] = height, z, pixel >= 0
+            found.uv[out, m, 0], found.uv[out, m, 1] = u, v
+            found.pixel[out, m], found.fate[out, m] = max(pixel, 0), 0
+            if pixel < 0:
+                continue
+            k = _index(pixel)
+            depth, certainty = frame.depth[k], frame.certainty[k]
+            if certainty > _ZERO and evidence > _ZERO:
+                found.fate[out, m] = _known(evidence, size, z, depth, certainty, frame.finest[k], frame.nearest[k], rules)
+            elif certainty > _ZERO and abs(z - depth) / depth < rules.fill_gate:
+                towards = -frame.normals[k, axis] if down else frame.normals[k, axis]
+                if _holds(height - low, edge, size, frame.footprint[k], towards, rules):
+                    found.fate[out, m] = FILLED
 
 
 @compiled
-def _known(evidence, size, z, pixel, frame, rules):
+def _known(evidence, size, z, depth, certainty, finest, nearest, rules):
     """What becomes of a texel that is there and falls onto a pixel that knows its depth."""
-    depth, certainty = frame.depth[pixel], frame.certainty[pixel]
     floor = rules.least_evidence
     variance = _ONE / max(evidence, floor) + _ONE / max(certainty, floor)
     gate = min(max(rules.gate_sigmas * math.sqrt(variance) / depth, rules.gate_low), rules.gate_high)
     if abs(z - depth) / depth < gate:
-        return GONE if size > rules.coarse * frame.finest[pixel] else MATCHED
+        return GONE if size > rules.coarse * finest else MATCHED
     doubt = rules.gate_sigmas / (math.sqrt(max(certainty, floor)) * depth)
     doubt = min(max(doubt, rules.gate_low), rules.gate_high)
-    return GONE if z < (_ONE - doubt) * frame.nearest[pixel] else 0
+    return GONE if z < (_ONE - doubt) * nearest else 0
 
 
 @compiled
-def _meets(height, low, edge, size, z, face, pixel, frame, rules):
-    """Whether an empty texel meets a surface that is its patch's to hold."""
-    depth = frame.depth[pixel]
-    if not abs(z - depth) / depth < rules.fill_gate or not frame.footprint[pixel] < rules.coarse * size:
-        return False
-    if not height > low - rules.fill_reach * edge or not height < low + (_ONE + rules.fill_reach) * edge:
-        return False
-    towards = frame.normals[pixel, face // 2]
-    return (-towards if face % 2 else towards) > rules.facing_cosine
-
-
-@compiled
-def blend(texels, frame, change, rules, first, end):
-    """Change the texels of patches first..end, in place, by their shares of what is seen."""
-    inner = frame.height * frame.width
-    columns = frame.width // frame.stride
-    cells = columns * (frame.height // frame.stride)
-    for r in range(first, end):
-        row, axis = texels.batch[r], texels.faces[r] // 2
-        eye = frame.eyes[row, axis]
-        for m in range(texels.heights.shape[1]):
-            share = change.share[r, m]
-            if not share > _ZERO:
-                continue
-            pixel = change.pixel[r, m]
-            seen = eye + (change.heights[r, m] - eye) * frame.depth[pixel] / max(change.z[r, m], rules.near_m)
-            texels.heights[r, m] += share * (seen - texels.heights[r, m])
-            _blend_colour(texels.rgb[r, m], change.uv[r, m], pixel, share, frame)
-            y, x = pixel % inner // frame.width, pixel % frame.width
-            cell = row * cells + y // frame.stride * columns + x // frame.stride
-            for d in range(texels.latents.shape[2]):
-                texels.latents[r, m, d] += share * (frame.latents[cell, d] - texels.latents[r, m, d])
-
-
-@compiled
-def _blend_colour(rgb, uv, pixel, share, frame):
-    """Blend the frame's colour at `uv` [2] into rgb [3]: bilinear, but of the pixel itself at an edge."""
-    if frame.edge[pixel]:
-        for k in range(3):
-            rgb[k] += share * (frame.rgb[pixel, k] - rgb[k])
-        return
-    x, y = uv[0] - _HALF, uv[1] - _HALF
-    column, line = int(math.floor(x)), int(math.floor(y))
-    right, down = x - np.float32(column), y - np.float32(line)
-    start = pixel - pixel % (frame.height * frame.width)
-    left_column, right_column = max(column, 0), min(column + 1, frame.width - 1)
-    upper_row = start + max(line, 0) * frame.width
-    lower_row = start + min(line + 1, frame.height - 1) * frame.width
-    for k in range(3):
-        upper = frame.rgb[upper_row + left_column, k]
-        upper += right * (frame.rgb[upper_row + right_column, k] - upper)
-        lower = frame.rgb[lower_row + left_column, k]
-        lower += right * (frame.rgb[lower_row + right_column, k] - lower)
-        rgb[k] += share * (upper + down * (lower - upper) - rgb[k])
+def _holds(above, edge, size, footprint, towards, rules):
+    """Whether a surface, so far above the foot of a patch's cube, is the patch's to hold."""
+    near = above > -rules.fill_reach * edge and above < (_ONE + rules.fill_reach) * edge
+    return near and footprint < rules.coarse * size and towards > rules.facing_cosine

@@ -17,7 +17,7 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.plane_sweep import Sweep
-from embodied_liftwm.geometry.se3 import inverse_pose, se3_log
+from embodied_liftwm.geometry.se3 import relative_twist
 from embodied_liftwm.protocols import Camera, Observation, Prediction, View
 from embodied_liftwm.world_model.decoder import Decoded
 from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
@@ -170,7 +170,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
     def move_ego(self, ego: EgoState, observation: Observation) -> EgoState:
         """Take the believed pose of an observation; the twist is the step since the last one, zero on first frames."""
         pose = observation.camera.world_from_camera
-        step = se3_log(inverse_pose(ego.world_from_camera) @ pose)
+        step = relative_twist(ego.world_from_camera, pose)
         twist = torch.where(observation.is_first[:, None], torch.zeros_like(step), step)
         goal = ego.goal if observation.goal is None else observation.goal
         return EgoState(pose, twist.detach(), observation.camera.intrinsics, goal)

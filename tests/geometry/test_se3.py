@@ -17,6 +17,7 @@ from embodied_liftwm.geometry import (
     so3_log,
     transform,
 )
+from embodied_liftwm.geometry.se3 import relative_twist
 
 
 def tangents(count: int = 50, seed: int = 0) -> Tensor:
@@ -104,3 +105,13 @@ def test_look_at_is_opencv_with_world_z_up() -> None:
     assert right.tolist() == [0.0, -1.0, 0.0]
     assert centre.tolist() == [1.0, 0.0, 1.0]
     assert torch.linalg.det(pose[:3, :3]).item() == 1.0
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.009, 0.011, 0.5, 2.0, 3.1])
+def test_the_step_between_poses_is_the_twist_that_takes_one_to_the_other(angle: float) -> None:
+    start, twist = se3_exp(tangents(20, seed=1)), with_angle(angle)
+    end = start @ se3_exp(twist)
+    compiled = relative_twist(start.float(), end.float())
+    assert compiled.dtype == torch.float32
+    torch.testing.assert_close(compiled.double(), twist, atol=1e-4 if angle > 3 else 5e-6, rtol=0)
+    torch.testing.assert_close(relative_twist(start, end), twist, atol=1e-9, rtol=0)  # double precision is left to torch

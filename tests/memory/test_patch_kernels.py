@@ -15,8 +15,10 @@ from torch import Tensor
 
 from embodied_liftwm.memory import (
     patch_frame,
+    patch_frame_compiled,
     patch_frame_kernels,
     patch_integrate,
+    patch_integrate_kernels,
     patch_read,
     patch_read_compiled,
     patch_write,
@@ -190,9 +192,13 @@ def test_patches_change_as_in_torch(world: PatchMap, in_torch, step: int) -> Non
     assert len(different) <= 2 and len(explained) > 100
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("step", [0, 4, 11])
-def test_a_frame_is_written_as_in_torch(world: PatchMap, in_torch, step: int) -> None:
-    mine, theirs = write_patches(world, *frame(step, seed=2)), in_torch(write_patches, world, *frame(step, seed=2))
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_frame_is_written_as_in_torch(world: PatchMap, in_torch, step: int, learned: bool) -> None:
+    fusion = opinionated() if learned else None
+    mine = write_patches(world, *frame(step, seed=2), fusion)
+    theirs = in_torch(write_patches, world, *frame(step, seed=2), fusion)
     assert torch.equal(mine.keys().sort(dim=1).values, theirs.keys().sort(dim=1).values)
     assert torch.equal(mine.finest, theirs.finest)
     order, their_order = mine.keys().argsort(dim=1), theirs.keys().argsort(dim=1)
@@ -201,6 +207,34 @@ def test_a_frame_is_written_as_in_torch(world: PatchMap, in_torch, step: int) ->
         assert_alike(
             *(torch.stack([v[row, o[row]] for row in (0, 1)]) for v, o in ((values, order), (their_values, their_order)))
         )
+
+
+@torch.no_grad()
+def test_an_untrained_network_writes_what_the_kalman_filter_does(world: PatchMap) -> None:
+    mine, theirs = (write_patches(world, *frame(5), fusion) for fusion in (LearnedFusion(), None))
+    assert all(torch.equal(a, b) for a, b in zip(mine.named_tensors().values(), theirs.named_tensors().values(), strict=True))
+
+
+def test_one_map_of_many_rows_is_written_a_row_each(world: PatchMap) -> None:
+    shared = world.index([0]).expand(2)
+    apart = shared.map(lambda t: t.clone(memory_format=torch.contiguous_format))
+    mine, theirs = (write_patches(held, *frame(5)) for held in (shared, apart))
+    assert all(torch.equal(a, b) for a, b in zip(mine.named_tensors().values(), theirs.named_tensors().values(), strict=True))
+    assert not torch.equal(mine.evidence[0], mine.evidence[1])
+
+
+def test_a_full_map_is_written_as_in_torch(world: PatchMap, in_torch) -> None:
+    small = world.index(slice(0, 2)).map(lambda t: t[:, :60] if t.dim() > 1 else t)
+    assert bool(small.occupied.all())
+    mine, theirs = write_patches(small, *frame(12)), in_torch(write_patches, small, *frame(12))
+    assert torch.equal(mine.finest, theirs.finest) and bool((mine.finest > small.finest).any())
+    assert torch.equal(mine.keys().sort(dim=1).values, theirs.keys().sort(dim=1).values)
+
+
+def test_the_exponential_is_that_of_libm() -> None:
+    x = np.linspace(-90, 90, 721, dtype=np.float32)
+    exact = np.exp(np.clip(x, -80, 80).astype(np.float64))
+    np.testing.assert_allclose([patch_integrate_kernels._exp(value) for value in x], exact, rtol=3e-7)
 
 
 @pytest.mark.parametrize("views", [1, 3])
@@ -231,8 +265,8 @@ def test_results_do_not_depend_on_how_the_work_is_cut(world: PatchMap, monkeypat
         return write_patches(world, *frame(4)), read_patches(world, values, frame(4)[-1])
 
     written, read = both()
-    for module in (patch_write_compiled, patch_read_compiled):
-        monkeypatch.setattr(module, "ranges", lambda count: list(pairwise([0, count // 5, count // 2, count])))
+    for module in (patch_frame_compiled, patch_write_compiled, patch_read_compiled):
+        monkeypatch.setattr(module, "ranges", lambda count, *_: list(pairwise([0, count // 5, count // 2, count])))
     in_parts, read_in_parts = both()
     assert all(
         torch.equal(a, b) for a, b in zip(written.named_tensors().values(), in_parts.named_tensors().values(), strict=True)
