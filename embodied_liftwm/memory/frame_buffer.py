@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,8 +36,13 @@ class FrameBuffer(TensorTree):
     def pushed(self, rgb: Tensor, pose: Tensor) -> Self:
         """With a frame more in every row, [B, 3, H, W] in [0, 1], and without the oldest."""
         frame = (rgb.detach() * 255.0).round().clamp(0, 255).to(torch.uint8)
-        return type(self)(
-            torch.cat([frame[:, None], self.rgb[:, :-1]], dim=1),
-            torch.cat([pose[:, None], self.poses[:, :-1]], dim=1),
-            torch.cat([torch.ones_like(self.filled[:, :1]), self.filled[:, :-1]], dim=1),
-        )
+        filled = torch.ones_like(self.filled[:, 0])
+        given = (frame, self.rgb), (pose.detach(), self.poses), (filled, self.filled)
+        return type(self)(*(_pushed(new, old) for new, old in given))
+
+
+def _pushed(new: Tensor, old: Tensor) -> Tensor:
+    """`new` [B, ...] before all but the last of `old` [B, M, ...]; without torch's threads, which cost more than the copy."""
+    if old.device.type != "cpu":
+        return torch.cat([new[:, None], old[:, :-1]], dim=1)
+    return torch.from_numpy(np.concatenate([new.numpy()[:, None], old.numpy()[:, :-1]], axis=1))
