@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from embodied_liftwm.geometry.matching_kernels import exp
 from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Sights, compiled, find
 
 _ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0), np.float32(3.0)
@@ -35,22 +36,6 @@ class Scratch(NamedTuple):
     features: np.ndarray  # [8, M]
     hidden: np.ndarray  # [M]
     factors: np.ndarray  # [2, M]
-
-
-@compiled
-def _exp(x):
-    """exp(x) to 3e-7 of it, of x in [-80, 80]; of others at the nearer end. Plain arithmetic: libm's does not vectorise."""
-    x = min(max(x, np.float32(-80.0)), np.float32(80.0))
-    octaves = np.floor(x * np.float32(1.4426950408889634) + _HALF)
-    r = x - octaves * np.float32(0.693359375) + octaves * np.float32(2.12194440e-4)  # log 2, in two parts
-    value = _ONE + r * np.float32(1 / 7)  # the series to the seventh power
-    value = _ONE + r * value * np.float32(1 / 6)
-    value = _ONE + r * value * np.float32(1 / 5)
-    value = _ONE + r * value * np.float32(1 / 4)
-    value = _ONE + r * value * np.float32(1 / 3)
-    value = _ONE + r * value * _HALF
-    value = _ONE + r * value
-    return value * np.int32((np.int32(octaves) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @compiled
@@ -142,14 +127,14 @@ def _weigh(weighing, matched, scratch):
                 hidden[k] += weight * feature[k]
         seen, kept, to_seen, to_kept = factors[0], factors[1], weighing.last[0, u], weighing.last[1, u]
         for k in range(matched):
-            value = hidden[k] / (_ONE + _exp(-hidden[k]))
+            value = hidden[k] / (_ONE + exp(-hidden[k]))
             seen[k] += to_seen * value
             kept[k] += to_kept * value
     for i in range(2):
         factor = factors[i]
         for k in range(matched):
-            tanh = _ONE - _TWO / (_ONE + _exp(_TWO * factor[k]))
-            factor[k] = _exp(weighing.largest * tanh)
+            tanh = _ONE - _TWO / (_ONE + exp(_TWO * factor[k]))
+            factor[k] = exp(weighing.largest * tanh)
 
 
 @compiled

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching_kernels import compiled
+from embodied_liftwm.geometry.matching_kernels import compiled, exp
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
@@ -36,7 +36,7 @@ def believe(logits, trust, local, smooth, sharpness, log_planes, reach, top, bot
             for p in range(1, planes):
                 largest = max(largest, mine[p])
             for p in range(planes):
-                weight[p] = math.exp(mine[p] - largest)
+                weight[p] = exp(mine[p] - largest)
             total = _ZERO
             for p in range(planes):
                 total += weight[p]
