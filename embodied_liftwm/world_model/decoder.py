@@ -18,8 +18,8 @@ MIN_SCALE = 0.01
 
 COVERAGE_LOGIT = 6.0
 """Log-odds by which a covered pixel is more probably seen than an empty one, before anything is learned."""
-REFINEMENT = 0.3
-"""Largest correction of a splatted log-depth, which mixes surfaces one behind the other."""
+MEDIAN_PX = 7
+"""Side of the windows over which the median depth is shown: texels of a surface that was found at several depths alternate."""
 
 
 BOXES_PX = (1, 2, 4, 8)
@@ -49,7 +49,7 @@ class SplatDecoder(nn.Module):
         inputs = 3 + config.latent_dim + 2 + 4 + config.learned_fusion
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
-        self.head = nn.Conv2d(config.width, 4 * (7 + len(BOXES_PX)), 3, padding=1)
+        self.head = nn.Conv2d(config.width, 4 * (6 + len(BOXES_PX)), 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
@@ -74,13 +74,12 @@ class SplatDecoder(nn.Module):
         out = F.pixel_shuffle(self.head(F.silu(x)), 2)
         imagined_depth = torch.exp(low + (high - low) * torch.sigmoid(out[:, 3:4] + 1.0))
         trust = alpha.detach().clamp(0, 1)
-        refined = log_depth + REFINEMENT * torch.tanh(out[:, 5:6])
-        mixed = torch.exp(trust * refined + (1 - trust) * imagined_depth.log())
+        mixed = trust * log_depth + (1 - trust) * imagined_depth.log()
         return Decoded(
-            rgb=blended_colours(features[:, :3], alpha, out[:, 7:]) + out[:, :3],
-            depth=mixed.squeeze(1),
+            rgb=blended_colours(features[:, :3], alpha, out[:, 6:]) + out[:, :3],
+            depth=median_of_lines(mixed.squeeze(1)).exp(),
             scale=MIN_SCALE + F.softplus(out[:, 4] - 2.0),
-            seen=torch.sigmoid(COVERAGE_LOGIT * (trust.squeeze(1) - 0.5) + out[:, 6]),
+            seen=torch.sigmoid(COVERAGE_LOGIT * (trust.squeeze(1) - 0.5) + out[:, 5]),
         )
 
 
@@ -104,6 +103,16 @@ def blended_colours(colours: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
             mean = F.interpolate(F.avg_pool2d(splatted, box), colours.shape[-2:], mode="bilinear")
         total = total + weights[:, k : k + 1] * mean[:, :3] / mean[:, 3:]
     return total
+
+
+def median_of_lines(image: Tensor) -> Tensor:
+    """Medians over `MEDIAN_PX` pixels along rows, and of these along columns, the border repeated. [B, H, W] -> the same"""
+    reach = MEDIAN_PX // 2
+    for dim in (2, 1):
+        border = (reach, reach, 0, 0) if dim == 2 else (0, 0, reach, reach)
+        padded = F.pad(image.unsqueeze(1), border, mode="replicate").squeeze(1)
+        image = padded.unfold(dim, MEDIAN_PX, 1).median(-1).values
+    return image
 
 
 class PoseDecoder(nn.Module):

@@ -49,7 +49,7 @@ def test_training_improves_the_rendering_of_unseen_views(data: Path, tmp_path: P
     def gain(name: str) -> float:
         return float(np.mean([row[name] for row in rows[-10:]]) - np.mean([row[name] for row in rows[:10]]))
 
-    assert gain("psnr") > 0.4  # dB
+    assert gain("frame") > 0.1
     assert gain("multi_view") > 0.05
     assert gain("ego_motion") > 1.0
 

@@ -3,7 +3,15 @@
 import numpy as np
 import torch
 
-from embodied_liftwm.world_model.decoder import BOX_LOGITS, BOXES_PX, GREY, GREY_WEIGHT, blended_colours
+from embodied_liftwm.world_model.decoder import (
+    BOX_LOGITS,
+    BOXES_PX,
+    GREY,
+    GREY_WEIGHT,
+    MEDIAN_PX,
+    blended_colours,
+    median_of_lines,
+)
 
 
 def only(box: int) -> torch.Tensor:
@@ -39,3 +47,21 @@ def test_nothing_is_grey_and_untrained_weights_are_those_of_the_boxes():
     torch.testing.assert_close(
         blended_colours(left[:, :3], left[:, 3:], logits), (shares[:, None, None, None, None] * apart).sum(0)
     )
+
+
+def test_the_median_drops_what_is_narrow_and_keeps_what_is_wide():
+    depth = torch.full((1, 24, 24), 3.0)
+    depth[:, :, 12:] = 2.0  # an edge stays where it is
+    wide = depth.clone()
+    depth[:, 5 : 5 + MEDIAN_PX // 2, 4 : 4 + MEDIAN_PX // 2] = 1.0  # a speck in front goes
+    torch.testing.assert_close(median_of_lines(depth), wide)
+
+
+def test_the_median_is_that_of_numpy():
+    depth = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(2))
+    expected, reach = depth.numpy(), MEDIAN_PX // 2
+    for axis in (2, 1):
+        padded = np.pad(expected, [(0, 0) if a != axis else (reach, reach) for a in range(3)], mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, MEDIAN_PX, axis=axis)
+        expected = np.median(windows, axis=-1)
+    np.testing.assert_array_equal(median_of_lines(depth).numpy(), expected)
