@@ -12,8 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+WORTH_SHARING = 2048
+"""Cells of a single frame from which on its rows are shared among threads: below, waking a thread takes as long as the work."""
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)
+
+
+def bands(batch: int, height: int, width: int, most: int) -> list[tuple[int, int, int]]:
+    """Tasks of `batch` frames: which, and first and end of its rows. Large frames of small batches are cut in `most`.
+
+    The number of threads plays no part, so that results do not depend on it.
+    """
+    number = most if batch < most and height * width >= WORTH_SHARING else 1
+    edges = [height * k // number for k in range(number + 1)]
+    return [(b, edges[k], edges[k + 1]) for b in range(batch) for k in range(number)]
 
 
 def for_each(function: Callable[..., None], tasks: Iterable[tuple]) -> None:

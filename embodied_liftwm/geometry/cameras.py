@@ -22,6 +22,15 @@ def pixel_centres(
     return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)
 
 
+def inverse_intrinsics(intrinsics: Tensor) -> Tensor:
+    """From pixels to directions at unit depth: the inverse of upper triangular matrices that end in (0, 0, 1). [..., 3, 3]"""
+    (focal_x, skew, centre_x), (_, focal_y, centre_y), (zero, _, one) = (row.unbind(-1) for row in intrinsics.unbind(-2))
+    slope = -skew / (focal_x * focal_y)
+    first = torch.stack([1.0 / focal_x, slope, -centre_x / focal_x - slope * centre_y], dim=-1)
+    second = torch.stack([zero, 1.0 / focal_y, -centre_y / focal_y], dim=-1)
+    return torch.stack([first, second, torch.stack([zero, zero, one], dim=-1)], dim=-2)
+
+
 def camera_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
     """Camera-frame directions through the pixel centres, scaled to z = 1 so that point = depth * ray.
 

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry import sweep_kernels
-from embodied_liftwm.geometry.cameras import pixel_centres
+from embodied_liftwm.geometry.cameras import inverse_intrinsics, pixel_centres
 from embodied_liftwm.geometry.compiled import arrays
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.threads import for_each
+from embodied_liftwm.threads import bands, for_each
 
 NOISE = 0.0005
 """Colour difference that is noise even where nothing has texture."""
@@ -36,7 +36,7 @@ UNKNOWN = 1.05
 WINDOW_CELLS = 3
 """Side of the window, in cells, over which costs are averaged: one cell alone looks like too many others."""
 _BANDS = 4
-"""A single frame is cut into so many bands of rows; not the number of threads, so that results do not depend on it."""
+"""Into so many bands of rows a large frame is cut."""
 
 
 class Sweep(NamedTuple):
@@ -127,7 +127,7 @@ def relative_views(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor
     """
     source_from_target = inverse_pose(source_poses) @ camera.world_from_camera.unsqueeze(1)
     intrinsics = camera.intrinsics.unsqueeze(1)
-    turns = intrinsics @ source_from_target[..., :3, :3] @ torch.linalg.inv(intrinsics)
+    turns = intrinsics @ source_from_target[..., :3, :3] @ inverse_intrinsics(intrinsics)
     return turns, (intrinsics @ source_from_target[..., :3, 3:]).squeeze(-1)
 
 
@@ -142,14 +142,12 @@ def _match_compiled(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses:
     sums, cost = (np.empty((batch, parts, height, width, planes), np.float32) for _ in range(2))
     known = np.empty(sums.shape, np.bool_)
 
-    def prepare(b: int, s: int) -> None:
-        grey = np.empty((rows, columns), np.float32)
-        if s < number:
+    def prepare(b: int) -> None:
+        grey, image = np.empty((rows, columns), np.float32), np.empty((rows, columns, 4), np.float32)
+        for s in range(number):
             sweep_kernels.with_excuse(others[b, s], rules, grey, sources[b, s])
-        else:
-            image = np.empty((rows, columns, 4), np.float32)
-            sweep_kernels.with_excuse(frames[b], rules, grey, image)
-            sweep_kernels.mean_cells(image, rules, target[b])
+        sweep_kernels.with_excuse(frames[b], rules, grey, image)
+        sweep_kernels.mean_cells(image, rules, target[b])
 
     def sweep(b: int, top: int, bottom: int) -> None:
         given = sweep_kernels.SweepInputs(target[b], sources[b], *(array[b] for array in where))
@@ -159,10 +157,8 @@ def _match_compiled(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses:
         for k in range(parts):
             sweep_kernels.window_band(sums[b, k], WINDOW_CELLS // 2, top, bottom, cost[b, k])
 
-    bands = _BANDS if batch < _BANDS else 1
-    edges = [height * k // bands for k in range(bands + 1)]
-    tasks = [(b, edges[k], edges[k + 1]) for b in range(batch) for k in range(bands)]
-    for_each(prepare, [(b, s) for b in range(batch) for s in range(number + 1)])
+    tasks = bands(batch, height, width, _BANDS)
+    for_each(prepare, [(b,) for b in range(batch)])
     for_each(sweep, tasks)
     for_each(window, tasks)
     return Sweep(torch.from_numpy(cost).permute(0, 1, 4, 2, 3), torch.from_numpy(known).permute(0, 1, 4, 2, 3))

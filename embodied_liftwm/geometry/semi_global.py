@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.matching_kernels import semi_global_columns, semi_global_rows
-from embodied_liftwm.threads import for_each
+from embodied_liftwm.threads import bands, for_each
 
 STEP_PENALTY = 0.5
 """Price of a step between neighbouring planes, in units of the cost."""
@@ -47,16 +47,10 @@ def semi_global(cost: Tensor, guide: Tensor) -> Tensor:
     def columns(b: int, first: int, end: int) -> None:
         semi_global_columns(arrays[0][b], arrays[2][b], step, guard, first, end, arrays[3][b])
 
-    for_each(rows, _halves(len(volume), volume.shape[1]))
-    for_each(columns, _halves(len(volume), volume.shape[2]))
+    (batch, height, width), halves = volume.shape[:3], 2
+    for_each(rows, bands(batch, height, width, halves))
+    for_each(columns, bands(batch, width, height, halves))
     return (total / 4.0).permute(0, 3, 1, 2)
-
-
-def _halves(batch: int, lines: int) -> list[tuple[int, int, int]]:
-    """Frame, first and end of the lines of each task: a single frame is shared by two threads."""
-    if batch > 1:
-        return [(b, 0, lines) for b in range(batch)]
-    return [(0, 0, lines // 2), (0, lines // 2, lines)]
 
 
 def _jump_penalty(difference: Tensor) -> Tensor:

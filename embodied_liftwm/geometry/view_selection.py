@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry import view_kernels
-from embodied_liftwm.geometry.cameras import project
+from embodied_liftwm.geometry.cameras import inverse_intrinsics, project
 from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.protocols import Camera
@@ -61,7 +61,7 @@ def choose_views(camera: Camera, others: Tensor, allowed: Tensor, count: int) ->
 def _choose_compiled(camera: Camera, others: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The same on a CPU, a camera a task."""
     pose = camera.world_from_camera
-    turns = pose[:, :3, :3] @ torch.linalg.inv(camera.intrinsics)
+    turns = pose[:, :3, :3] @ inverse_intrinsics(camera.intrinsics)
     inputs = arrays(turns, camera.intrinsics, pose, others, allowed)
     chosen = torch.empty(len(others), count, dtype=torch.int64)
     good = torch.empty(len(others), count, dtype=torch.bool)

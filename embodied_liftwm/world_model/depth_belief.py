@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays, compilable
-from embodied_liftwm.threads import for_each
+from embodied_liftwm.threads import bands, for_each
 
 MODE_REACH = 2
 """The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
@@ -83,7 +83,6 @@ def _believe_compiled(logits: Tensor, factor: Tensor, matches: Matches, sharpnes
         given = *(array[b] for array in per_frame), *shared
         belief_kernels.believe(*given, MODE_REACH, top, bottom, log_belief[b], log_depth[b], spread[b])
 
-    half = height // 2
-    for_each(rows, [(b, first, end) for b in range(batch) for first, end in ((0, half), (half, height))])
+    for_each(rows, bands(batch, height, width, 2))
     found = torch.from_numpy(log_belief).permute(0, 3, 1, 2)
     return DepthBelief(found, torch.from_numpy(log_depth), torch.from_numpy(spread))

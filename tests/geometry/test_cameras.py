@@ -13,6 +13,7 @@ from embodied_liftwm.geometry import (
     project,
     resize_intrinsics,
 )
+from embodied_liftwm.geometry.cameras import inverse_intrinsics
 
 K = torch.tensor([[38.0, 0.0, 31.5], [0.0, 40.0, 24.2], [0.0, 0.0, 1.0]], dtype=torch.float64).expand(2, 3, 3)
 
@@ -107,3 +108,9 @@ def test_normals_beside_holes() -> None:
 
 def test_normals_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda depth: depth_to_normals(depth, K), depth_map(3, 4).requires_grad_())
+
+
+def test_the_inverse_of_intrinsics_is_that_of_any_matrix():
+    wide, narrow = [[30.0, 0.5, 31.0], [0.0, 28.0, 33.0], [0.0, 0.0, 1.0]], [[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]
+    intrinsics = torch.tensor([wide, narrow])
+    torch.testing.assert_close(inverse_intrinsics(intrinsics), torch.linalg.inv(intrinsics))
