@@ -42,7 +42,7 @@ def camera_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
     """
     uv = pixel_centres(height, width, intrinsics.device, intrinsics.dtype)
     homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
-    return torch.einsum("bij,hwj->bhwi", torch.linalg.inv(intrinsics), homogeneous)
+    return torch.einsum("bij,hwj->bhwi", inverse_intrinsics(intrinsics), homogeneous)
 
 
 def transform(matrix: Tensor, points: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry.cameras import inverse_intrinsics
 from embodied_liftwm.geometry.se3 import relative_pose, skew
 from embodied_liftwm.protocols import Camera
 
@@ -19,7 +20,7 @@ def fundamental_matrix(camera_a: Camera, camera_b: Camera) -> Tensor:
     """
     b_from_a = relative_pose(camera_b.world_from_camera, camera_a.world_from_camera)
     essential = skew(b_from_a[:, :3, 3]) @ b_from_a[:, :3, :3]
-    return torch.linalg.inv(camera_b.intrinsics).mT @ essential @ torch.linalg.inv(camera_a.intrinsics)
+    return inverse_intrinsics(camera_b.intrinsics).mT @ essential @ inverse_intrinsics(camera_a.intrinsics)
 
 
 def epipolar_lines(pixels: Tensor, fundamental: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def _sees(camera: Camera, others: Tensor) -> Tensor:
     at = (torch.arange(GRID, device=others.device, dtype=others.dtype) + 0.5) / GRID
     u, v = torch.meshgrid(at * camera.width, at * camera.height, indexing="xy")
     pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1)
-    rays = pixels.reshape(-1, 3) @ torch.linalg.inv(camera.intrinsics).mT @ camera.world_from_camera[:, :3, :3].mT
+    rays = pixels.reshape(-1, 3) @ inverse_intrinsics(camera.intrinsics).mT @ camera.world_from_camera[:, :3, :3].mT
     depths = others.new_tensor(DEPTHS_M)[:, None, None]
     points = (rays[:, None] * depths).flatten(1, 2) + camera.world_from_camera[:, None, :3, 3]
     repeated = points.repeat_interleave(views, dim=0)
