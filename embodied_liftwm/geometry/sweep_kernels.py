@@ -74,15 +74,17 @@ def with_excuse(rgb, rules, grey, image):
     for y in range(rows):
         for x in range(columns):
             grey[y, x] = (rgb[0, y, x] + rgb[1, y, x] + rgb[2, y, x]) * _THIRD
+    least, largest = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for y in range(rows):
-        above, below = max(y - 1, 0), min(y + 2, rows)
+        above, here, below = grey[max(y - 1, 0)], grey[y], grey[min(y + 1, rows - 1)]
         for x in range(columns):
-            least = largest = grey[y, x]
-            for v in range(above, below):
-                for u in range(max(x - 1, 0), min(x + 2, columns)):
-                    least, largest = min(least, grey[v, u]), max(largest, grey[v, u])
+            least[x] = min(above[x], here[x], below[x])
+            largest[x] = max(above[x], here[x], below[x])
+        for x in range(columns):
+            left, right = max(x - 1, 0), min(x + 1, columns - 1)
+            span = max(largest[left], largest[x], largest[right]) - min(least[left], least[x], least[right])
             image[y, x, 0], image[y, x, 1], image[y, x, 2] = rgb[0, y, x], rgb[1, y, x], rgb[2, y, x]
-            image[y, x, 3] = rules.texture_excuses * (largest - least)
+            image[y, x, 3] = rules.texture_excuses * span
 
 
 @compiled

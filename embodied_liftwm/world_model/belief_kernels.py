@@ -12,26 +12,24 @@ _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
 @compiled
-def believe(logits, trust, local, smooth, sharpness, log_planes, reach, top, bottom, log_belief, log_depth, spread):
+def believe(trust, logits, local, smooth, sharpness, log_planes, reach, top, bottom, log_belief, log_depth, spread):
     """Beliefs of rows top..bottom; see `depth_belief.believe` for what they are.
 
     Args:
-        logits: [P, h, w]. trust: bounded, as a factor. [h, w]
-        local, smooth: matching costs, less their means. [h, w, P]
+        trust: bounded, as a factor. [h, w]
+        logits, local, smooth: of the network, and matching costs, less their means. [h, w, P]
         sharpness: of the two. [2]
         reach: planes on either side of the mode over which the depth is the mean.
         log_belief: [h, w, P], written, as are log_depth and spread [h, w].
     """
-    planes = logits.shape[0]
+    planes = logits.shape[2]
     weight = np.empty(planes, np.float32)
     for y in range(top, bottom):
-        for x in range(logits.shape[2]):
+        for x in range(logits.shape[1]):
             factor = trust[y, x]
             mine = log_belief[y, x]
             for p in range(planes):
-                mine[p] = logits[p, y, x]
-            for p in range(planes):
-                mine[p] -= factor * (sharpness[0] * local[y, x, p] + sharpness[1] * smooth[y, x, p])
+                mine[p] = logits[y, x, p] - factor * (sharpness[0] * local[y, x, p] + sharpness[1] * smooth[y, x, p])
             largest = mine[0]
             for p in range(1, planes):
                 largest = max(largest, mine[p])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.world_model import layer_kernels
 from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 MIN_SCALE = 0.01
@@ -108,6 +111,12 @@ def blended_colours(colours: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
 def median_of_lines(image: Tensor) -> Tensor:
     """Medians over `MEDIAN_PX` pixels along rows, and of these along columns, the border repeated. [B, H, W] -> the same"""
     reach = MEDIAN_PX // 2
+    if image.dtype == torch.float32 and compilable(image):
+        (images,) = arrays(image)
+        medians = np.empty_like(images)
+        for given, out in zip(images, medians, strict=True):
+            layer_kernels.median_of_lines(given, reach, out)
+        return torch.from_numpy(medians)
     for dim in (2, 1):
         border = (reach, reach, 0, 0) if dim == 2 else (0, 0, reach, reach)
         padded = F.pad(image.unsqueeze(1), border, mode="replicate").squeeze(1)

@@ -73,8 +73,8 @@ def _believe_compiled(logits: Tensor, factor: Tensor, matches: Matches, sharpnes
     from embodied_liftwm.world_model import belief_kernels
 
     batch, planes, height, width = logits.shape
-    costs = (cost.permute(0, 2, 3, 1) for cost in matches)
-    per_frame = arrays(logits, factor[:, 0], *costs)
+    per_plane = (volume.permute(0, 2, 3, 1) for volume in (logits, *matches))
+    per_frame = arrays(factor[:, 0], *per_plane)
     shared = arrays(sharpness, log_planes)
     log_belief = np.empty((batch, height, width, planes), np.float32)
     log_depth, spread = (np.empty((batch, height, width), np.float32) for _ in range(2))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.world_model import layer_kernels
 
 
 class ResidualBlock(nn.Module):
@@ -52,6 +55,12 @@ def ray_channels(camera: Camera) -> Tensor:
     The channels are the ray's x and y at unit depth, its slope against gravity (world z is up), and the depth at which it
     would meet the floor plane z = 0, as 1 / (1 + depth), 0 for rays that never do: embodiment is a prior.
     """
+    if camera.intrinsics.dtype == torch.float32 and compilable(camera):
+        intrinsics, poses = arrays(camera.intrinsics, camera.world_from_camera)
+        found = np.empty((len(poses), 4, camera.height, camera.width), np.float32)
+        for each in zip(intrinsics, poses, found, strict=True):
+            layer_kernels.ray_channels(*each)
+        return torch.from_numpy(found)
     u = torch.arange(camera.width, device=camera.intrinsics.device) + 0.5
     v = torch.arange(camera.height, device=camera.intrinsics.device) + 0.5
     (focal_x, _, centre_x), (_, focal_y, centre_y), _ = (row.unbind(1) for row in camera.intrinsics.unbind(1))
