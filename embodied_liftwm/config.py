@@ -99,6 +99,7 @@ class ModelConfig:
     latent_dim: int = 4  # latent channels of a texel or Gaussian, D
     stride: int = 2  # pixels a side of the image patch that becomes one primitive
     width: int = 32  # channels of the first encoder and decoder stage
+    widest: int = 4  # times as many that their deeper stages have at most
     recurrent_dim: int = 512  # units of the baseline's GRU
     planes: int = 40  # depth hypotheses per cell, uniform in log-depth
     max_depth_m: float = 10.0  # the farthest of them, metres
@@ -117,6 +118,7 @@ class ModelConfig:
         _at_least("model.texels", self.texels, 3)  # patches of fewer than a handful of texels are not kept
         if self.width < 8 or self.width % 8:
             raise UserError(f"model.width={self.width}: must be a multiple of 8")
+        _at_least("model.widest", self.widest, 1)
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
 

@@ -106,10 +106,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def begin_with(model: nn.Module, name_or_path: str) -> None:
-    """Take over the weights of a checkpoint of the same architecture, or of one that this has grown from.
+    """Take over the weights of a checkpoint of the same architecture, or of one that this has grown or shrunk from.
 
     Tensors that it lacks stay as they are. Of one that has grown along some axes, the old part comes first: what new inputs
-    count is zero, and new outputs stay as they are.
+    count is zero, and new outputs stay as they are. Of one that has shrunk, the first part is taken.
 
     Raises:
         UserError: no checkpoint there, or one of another architecture; the tensor is named.
@@ -120,12 +120,13 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
         new = wanted.get(name)
         if new is None:
             raise UserError(f"{path} has an extra tensor {name!r}: these are weights of another architecture")
-        if old.dim() != new.dim() or any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+        if old.dim() != new.dim():
             got, expected = list(old.shape), list(new.shape)
-            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected} or less: another architecture")
+            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected about {expected}: another architecture")
         if new.dim() > 1:
             new[: len(old)] = 0.0
-        new[tuple(slice(length) for length in old.shape)] = old
+        common = tuple(slice(min(a, b)) for a, b in zip(old.shape, new.shape, strict=True))
+        new[common] = old[common]
 
 
 def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:

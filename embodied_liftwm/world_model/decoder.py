@@ -51,7 +51,7 @@ class SplatDecoder(nn.Module):
         self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
         inputs = 3 + config.latent_dim + 2 + 4 + config.learned_fusion
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
-        self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // 8))))
+        self.trunk = Pyramid(config.width, config.widest, levels=max(1, int(math.log2(image_size // 8))))
         self.head = nn.Conv2d(config.width, 4 * (6 + len(BOXES_PX)), 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         self.attention = EpipolarAttention(config.width, config.width, PATCH_PX, depth_range, heads) if heads else None
         self.log_sharpness = nn.Parameter(torch.tensor([LOCAL_SHARPNESS, SMOOTH_SHARPNESS]).log())
         self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
-        self.trunk = Pyramid(config.width, levels=max(1, int(math.log2(image_size // config.stride // 4))))
+        self.trunk = Pyramid(config.width, config.widest, levels=max(1, int(math.log2(image_size // config.stride // 4))))
         self.parts = [config.planes, 1, 1, config.latent_dim, 3, config.latent_dim]  # logits of depth, trust, opacity, latents,
         # normal, the latents' scale
         self.head = nn.Conv2d(config.width, sum(self.parts), 3, padding=1)

@@ -27,11 +27,14 @@ class ResidualBlock(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A small U-Net: `levels` halvings and back, with skips. [B, C, H, W] -> [B, C, H, W], H and W divisible by 2**levels."""
+    """A small U-Net: `levels` halvings and back, with skips. [B, C, H, W] -> [B, C, H, W], H and W divisible by 2**levels.
 
-    def __init__(self, width: int, levels: int) -> None:
+    Each halving doubles the channels, up to `widest` times `width`.
+    """
+
+    def __init__(self, width: int, widest: int, levels: int) -> None:
         super().__init__()
-        widths = [min(width * 2**i, 4 * width) for i in range(levels + 1)]
+        widths = [width * min(2**i, widest) for i in range(levels + 1)]
         self.blocks_down = nn.ModuleList(ResidualBlock(w) for w in widths)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
