@@ -106,10 +106,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def begin_with(model: nn.Module, name_or_path: str) -> None:
-    """Take over the weights of a checkpoint of the same architecture, or of one that this has grown or shrunk from.
+    """Take over the weights of a checkpoint of the same architecture, or of one that this has grown from.
 
     Tensors that it lacks stay as they are. Of one that has grown along some axes, the old part comes first: what new inputs
-    count is zero, and new outputs stay as they are. Of one that has shrunk, the first part is taken.
+    count is zero, and new outputs stay as they are. Of the inner channels of a U-Net that has become narrower, which mean
+    nothing by themselves, the first are taken.
 
     Raises:
         UserError: no checkpoint there, or one of another architecture; the tensor is named.
@@ -120,9 +121,10 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
         new = wanted.get(name)
         if new is None:
             raise UserError(f"{path} has an extra tensor {name!r}: these are weights of another architecture")
-        if old.dim() != new.dim():
+        shrunk = old.dim() == new.dim() and any(a > b for a, b in zip(old.shape, new.shape, strict=True))
+        if old.dim() != new.dim() or (shrunk and ".trunk." not in name):
             got, expected = list(old.shape), list(new.shape)
-            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected about {expected}: another architecture")
+            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected} or less: another architecture")
         if new.dim() > 1:
             new[: len(old)] = 0.0
         common = tuple(slice(min(a, b)) for a, b in zip(old.shape, new.shape, strict=True))

@@ -101,6 +101,16 @@ def test_what_an_architecture_has_grown_by_counts_nothing_at_first(run: Path, da
     assert torch.equal(model[name][:outputs], old[name]) and torch.equal(model[name][outputs:], untrained[name][outputs:])
 
 
+def test_of_a_narrower_network_the_first_channels_are_taken(run: Path, data: Path, tmp_path: Path) -> None:
+    narrow = replace(SMALL, widest=1)
+    model = Trainer(config(data, tmp_path / "narrow", model=narrow, initial=str(run))).model.state_dict()
+    old = weights(run)
+    name = "encoder.trunk.down.0.weight"
+    assert len(model[name]) == SMALL.width < len(old[name])
+    assert torch.equal(model[name], old[name][: SMALL.width])
+    assert torch.equal(model["encoder.head.weight"], old["encoder.head.weight"])
+
+
 def test_weights_that_do_not_fit_are_named(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has shape \[.*\], expected \[.*\] or less: another architecture"):
         Trainer(config(data, tmp_path / "other", model=replace(SMALL, stride=2), initial=str(run)))
