@@ -16,7 +16,7 @@ from torch import Tensor
 from embodied_liftwm.errors import UserError
 
 DepthConvention = Literal["metric", "scale_free", "affine_inverse"]
-"""Of depth maps: z-depth in metres; z-depth up to one factor a map; inverse z-depth up to a positive scale and a shift a map."""
+"""Of depth maps: z-depth in metres; z-depth up to a factor a map; inverse z-depth up to a positive scale and a shift a map."""
 ScaleConvention = Literal["metric", "scale_free"]
 """Of pointmaps: metres; or up to one factor a pair."""
 Gift = Literal["depth", "normals", "points", "matches", "views"]

@@ -1,4 +1,4 @@
-"""Every prior by its name. A module of a prior defines `CARD`; it is imported only when asked for, its libraries only when opened."""
+"""Every prior by its name. Its module defines `CARD` and is imported only when asked for, its libraries only when opened."""
 
 from __future__ import annotations
 
