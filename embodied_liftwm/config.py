@@ -238,7 +238,8 @@ class BenchConfig:
     frames: int = 1500  # collect: frames per timing
     workers: int = 2  # collect: processes in the scaling row
     train: TrainConfig = field(default_factory=TrainConfig)  # train: what is trained, on which dataset
-    model: ModelConfig = field(default_factory=ModelConfig)  # state: the model whose calls are timed
+    model: ModelConfig = field(default_factory=ModelConfig)  # state: the untrained model whose calls are timed
+    checkpoint: str = ""  # state: a trained one instead, such as base
     steps: int = 1000  # state: observes
     repeats: int = 3  # timings, of which the median is reported
     threads: int = 0  # torch threads; 0 for all cores

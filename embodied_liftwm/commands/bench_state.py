@@ -1,12 +1,14 @@
 """`liftwm bench state`: what a world model's calls cost, and whether they still cost it after a thousand steps.
 
-An untrained model walks along a recorded tour, there and back and there again, for as many steps as `steps` says; then its
-other calls are timed on the state that it has by then. What they cost does not depend on what the weights have learned, but
-for the number of primitives in the map, told beside it. Milliseconds are of a batch of one; each repeat is a walk of its own.
+A model, untrained or that of `checkpoint`, walks along a recorded tour, there and back and there again, for as many steps as
+`steps` says; then its other calls are timed on the state that it has by then. What they cost depends on the map, whose number
+of primitives is told beside it, and otherwise not on what was learned. Milliseconds are of a batch of one, and each repeat is
+a walk of its own.
 
-`bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of the walk beside the last
-(`steps=10000`: the first thousand observes beside the last), with the state and the process at the end of each,
-and `bench_state_latent_read.csv` the latent read (`bench_latent_read`).
+`bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of a walk beside the last
+(`steps=10000`: the first thousand observes beside the last), with the state and the process before and after,
+and `bench_state_latent_read.csv` the latent read (`bench_latent_read`). The two tenths are timed in turn: a second walk begins
+when the first has but a tenth to go, so that what else the machine does falls on both.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ import torch
 from rich.console import Console
 
 from embodied_liftwm.commands import bench_latent_read
-from embodied_liftwm.commands.bench_table import Row, machine, report, seconds
-from embodied_liftwm.config import BenchConfig, CollectConfig
+from embodied_liftwm.commands.bench_table import Row, machine, report, seconds, seconds_in_turn
+from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.budget_curve import at_budget
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.gaussians import choose_backend
 from embodied_liftwm.protocols import Observation
+from embodied_liftwm.training.checkpoint import load_model
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from liftwm_agents.env_source import find_env
@@ -47,7 +52,7 @@ def run(config: BenchConfig) -> int:
     """Time, print and write the three tables.
 
     Raises:
-        UserError: the environment or the model cannot be built.
+        UserError: the environment or the model cannot be built, or the two do not fit.
     """
     console, out = Console(), Path(config.out)
     backend = choose_backend(torch.device(config.device))
@@ -56,7 +61,7 @@ def run(config: BenchConfig) -> int:
         about["threads"] = str(torch.get_num_threads())
         observations, shapes = _tour(config)
         calls, walks = [], []
-        for budget in _budgets(config):
+        for budget in _budgets(_untimed(config, shapes).config):
             status.update(f"walking {config.repeats} x {config.steps} steps with a budget of {budget}")
             call, walk = _time_budget(config, shapes, budget, observations)
             calls.append(call)
@@ -69,10 +74,10 @@ def run(config: BenchConfig) -> int:
     return 0
 
 
-def _budgets(config: BenchConfig) -> list[int]:
-    if config.model.memory == "recurrent":
-        return [config.model.budget]
-    return [*(budget for budget in BUDGETS if budget < config.model.budget), config.model.budget]
+def _budgets(settings: ModelConfig) -> list[int]:
+    if settings.memory == "recurrent":
+        return [settings.budget]
+    return [*(budget for budget in BUDGETS if budget < settings.budget), settings.budget]
 
 
 @contextmanager
@@ -122,8 +127,7 @@ class Walk:
 
 def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: list[Observation]) -> tuple[Row, Row]:
     """The row of calls and the row of walks of one budget."""
-    torch.manual_seed(0)
-    model = build_model(replace(config.model, budget=budget), shapes).to(config.device).eval()
+    model = at_budget(_untimed(config, shapes), budget)
     _walk(model, tour, WARM_UP, config.device)
     calls: dict[str, list[float]] = {}
     walks: dict[str, list[float]] = {}
@@ -132,7 +136,8 @@ def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: li
         _append(walks, measured)
         _append(calls, _state_size(walk.state) | _time_calls(model, walk, config.device))
     case: dict[str, object] = {
-        "memory": config.model.memory,
+        "model": config.checkpoint or "untrained",
+        "memory": model.config.memory,
         "budget": budget,
         "image_size": shapes.image_size,
         "steps": config.steps,
@@ -140,15 +145,33 @@ def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: li
     return Row(case, calls), Row(case, walks)
 
 
+def _untimed(config: BenchConfig, shapes: ModelShapes) -> BaseWorldModel[Any]:
+    """The model of the checkpoint, else an untrained one.
+
+    Raises:
+        UserError: no such checkpoint, or it sees frames of another size.
+    """
+    if not config.checkpoint:
+        torch.manual_seed(0)
+        return build_model(config.model, shapes).to(config.device).eval()
+    model: Any = load_model(config.checkpoint, config.device)
+    if model.image_size != shapes.image_size:
+        wanted, got = model.image_size, shapes.image_size
+        raise UserError(f"env_options.image_size={got}: {config.checkpoint} sees frames of {wanted} pixels, set {wanted}")
+    return model
+
+
 def _walk(model: BaseWorldModel[Any], tour: list[Observation], steps: int, device: str) -> tuple[Walk, dict[str, float]]:
     """Observe `steps` times: milliseconds, bytes of the state and memory of the process, early and late."""
     walk, tenth = Walk(model, tour), max(1, steps // 10)
-    early = median(seconds(walk.step, tenth, device))
-    before, small = _process_mib(device), walk.state.nbytes() / MIB
-    for _ in range(steps - 2 * tenth - 2):  # each timing has a step before it to warm up
+    for _ in range(tenth):
         walk.step()
-    late = median(seconds(walk.step, tenth, device))
+    before, small = _process_mib(device), walk.state.nbytes() / MIB
+    for _ in range(steps - 2 * tenth - 2):  # the timing has a step before it to warm up
+        walk.step()
     after, large = _process_mib(device), walk.state.nbytes() / MIB
+    tenths = seconds_in_turn({"first": Walk(model, tour).step, "last": walk.step}, tenth, device)
+    early, late = median(tenths["first"]), median(tenths["last"])
     ms = {"first tenth, ms": 1e3 * early, "last tenth, ms": 1e3 * late, "last / first": late / early}
     memory = {"state first, MiB": small, "state last, MiB": large, "process first, MiB": before, "process last, MiB": after}
     return walk, ms | memory | {"process grew, MiB": after - before}

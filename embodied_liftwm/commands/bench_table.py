@@ -44,15 +44,22 @@ def machine(*distributions: str, device: str = "cpu") -> dict[str, str]:
 
 def seconds(work: Callable[[], object], repeats: int, device: str = "cpu") -> list[float]:
     """Wall-clock seconds of each of `repeats` calls, after one to warm up; waits for what an accelerator still does."""
+    return seconds_in_turn({"": work}, repeats, device)[""]
+
+
+def seconds_in_turn(works: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict[str, list[float]]:
+    """`seconds` of several works, a call of each in turn, so that what else the machine does falls on all of them."""
     wait: Callable[[], None] = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-    work()
-    found = []
-    for _ in range(repeats):
-        wait()
-        begin = time.perf_counter()
+    for work in works.values():
         work()
-        wait()
-        found.append(time.perf_counter() - begin)
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            wait()
+            begin = time.perf_counter()
+            work()
+            wait()
+            found[name].append(time.perf_counter() - begin)
     return found
 
 

@@ -5,6 +5,9 @@ Each kernel has a counterpart in torch, its reference, which runs wherever a gra
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,11 +19,19 @@ _DTYPES = (torch.float32, torch.int64, torch.bool)
 
 def compilable(*values: Tensor | TensorTree) -> bool:
     """Whether kernels can take these: float32 or integers in the memory of the CPU, none of which needs a gradient."""
-    tensors = [t for v in values for t in (v.named_tensors().values() if isinstance(v, TensorTree) else (v,))]
     recording = torch.is_grad_enabled()
-    return all(t.device.type == "cpu" and t.dtype in _DTYPES and not (recording and t.requires_grad) for t in tensors)
+    return all(t.is_cpu and t.dtype in _DTYPES and not (recording and t.requires_grad) for t in _tensors(values))
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among values, and in trees among them; without `named_tensors`, whose names take longer than some kernels."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, TensorTree):
+            yield from _tensors(vars(value).values())
 
 
 def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     """The tensors as C-contiguous arrays; those that are so already share their memory."""
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+    return tuple((t.detach() if t.requires_grad else t).contiguous().numpy() for t in tensors)

@@ -10,6 +10,7 @@ import torch
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import bench_latent_read, bench_state
+from embodied_liftwm.commands.bench_table import seconds_in_turn
 
 TINY = ["env_options.image_size=32", "steps=30", "repeats=2", "model.width=8", "threads=1"]
 
@@ -55,6 +56,21 @@ def test_every_budget_call_and_size_has_its_rows(
 def test_a_memory_without_primitives_has_rows_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = bench(tmp_path, monkeypatch, "model.memory=recurrent", "repeats=1", "model.recurrent_dim=16")["bench_state"]
     assert [row["memory"] for row in calls] == ["recurrent"] and "primitives" not in calls[0]
+
+
+def test_a_trained_model_is_timed_at_its_own_budget_on_frames_of_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = bench(tmp_path, monkeypatch, "checkpoint=base", "env_options.image_size=64", "repeats=1")["bench_state"]
+    assert [(row["model"], row["budget"], row["image_size"]) for row in calls] == [("base", "512", "64")]
+    assert cli.main(["bench", "state", *TINY, "checkpoint=base", f"out={tmp_path}"]) == 2
+    assert "env_options.image_size=32: base sees frames of 64 pixels, set 64" in capsys.readouterr().err
+
+
+def test_works_are_timed_in_turn() -> None:
+    done: list[str] = []
+    found = seconds_in_turn({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 3)
+    assert done == ["a", "b"] * 4 and [len(times) for times in found.values()] == [3, 3]
 
 
 def test_a_walk_goes_there_and_back_and_forgets_only_once() -> None:
