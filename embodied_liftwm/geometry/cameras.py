@@ -6,8 +6,11 @@ the image spans [0, W] x [0, H]. Depth is z-depth in metres, not ray length. Eve
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from embodied_liftwm.geometry.compiled import arrays, compilable
 
 SMALLEST_DEPTH_M = 1e-6
 """Depth below which `project` no longer divides by depth, so that points behind a camera stay finite."""
@@ -24,11 +27,25 @@ def pixel_centres(
 
 def inverse_intrinsics(intrinsics: Tensor) -> Tensor:
     """From pixels to directions at unit depth: the inverse of upper triangular matrices that end in (0, 0, 1). [..., 3, 3]"""
+    if compilable(intrinsics):
+        return torch.from_numpy(inverse_intrinsics_array(*arrays(intrinsics)))
     (focal_x, skew, centre_x), (_, focal_y, centre_y), (zero, _, one) = (row.unbind(-1) for row in intrinsics.unbind(-2))
     slope = -skew / (focal_x * focal_y)
     first = torch.stack([1.0 / focal_x, slope, -centre_x / focal_x - slope * centre_y], dim=-1)
     second = torch.stack([zero, 1.0 / focal_y, -centre_y / focal_y], dim=-1)
     return torch.stack([first, second, torch.stack([zero, zero, one], dim=-1)], dim=-2)
+
+
+def inverse_intrinsics_array(intrinsics: np.ndarray) -> np.ndarray:
+    """`inverse_intrinsics` of an array: a fraction of the time for a single camera."""
+    found = np.zeros_like(intrinsics)
+    focal_x, skew, centre_x = (intrinsics[..., 0, k] for k in range(3))
+    focal_y, centre_y = intrinsics[..., 1, 1], intrinsics[..., 1, 2]
+    slope = -skew / (focal_x * focal_y)
+    found[..., 0, 0], found[..., 0, 1], found[..., 0, 2] = 1.0 / focal_x, slope, -centre_x / focal_x - slope * centre_y
+    found[..., 1, 1], found[..., 1, 2] = 1.0 / focal_y, -centre_y / focal_y
+    found[..., 2, 2] = 1.0
+    return found
 
 
 def camera_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:

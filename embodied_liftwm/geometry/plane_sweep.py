@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry import sweep_kernels
-from embodied_liftwm.geometry.cameras import inverse_intrinsics, pixel_centres
-from embodied_liftwm.geometry.compiled import arrays
+from embodied_liftwm.geometry.cameras import inverse_intrinsics, inverse_intrinsics_array, pixel_centres
+from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.protocols import Camera
@@ -125,10 +125,21 @@ def relative_views(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor
 
     With x = K (R K^-1 u z + t), dividing by z: the image of u is K R K^-1 u + K t / z, up to scale.
     """
+    if compilable(camera, source_poses):
+        return _relative_views_compiled(camera, source_poses)
     source_from_target = inverse_pose(source_poses) @ camera.world_from_camera.unsqueeze(1)
     intrinsics = camera.intrinsics.unsqueeze(1)
     turns = intrinsics @ source_from_target[..., :3, :3] @ inverse_intrinsics(intrinsics)
     return turns, (intrinsics @ source_from_target[..., :3, 3:]).squeeze(-1)
+
+
+def _relative_views_compiled(camera: Camera, source_poses: Tensor) -> tuple[Tensor, Tensor]:
+    """`relative_views` in numpy, which takes a tenth of the time for a single camera."""
+    intrinsics, poses, others = arrays(camera.intrinsics.unsqueeze(1), camera.world_from_camera.unsqueeze(1), source_poses)
+    back = others[..., :3, :3].swapaxes(-1, -2)
+    turns = intrinsics @ (back @ poses[..., :3, :3]) @ inverse_intrinsics_array(intrinsics)
+    shifts = intrinsics @ (back @ (poses[..., :3, 3:] - others[..., :3, 3:]))
+    return torch.from_numpy(turns), torch.from_numpy(shifts[..., 0])
 
 
 def _match_compiled(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses: Hypotheses, stride: int) -> Sweep:

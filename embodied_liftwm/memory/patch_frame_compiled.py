@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry.cameras import inverse_intrinsics_array
 from embodied_liftwm.memory import patch_frame, patch_frame_kernels
 from embodied_liftwm.memory.patch_backend import arrays, as_scalars, ranges
 from embodied_liftwm.memory.patch_frame_kernels import Smoothing
@@ -34,7 +35,7 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
         edge=torch.empty_like(depth, dtype=torch.bool, memory_format=torch.contiguous_format),
     )
     depths, intrinsics, poses = arrays(depth, camera.intrinsics, camera.world_from_camera)
-    turn, eye, smooth = poses[:, :3, :3] @ np.linalg.inv(intrinsics), poses[:, :3, 3].copy(), np.empty_like(depths)
+    turn, eye, smooth = poses[:, :3, :3] @ inverse_intrinsics_array(intrinsics), poses[:, :3, 3].copy(), np.empty_like(depths)
     points, normals, nearest, edge = arrays(*found)
     rules = _smoothing(depths.dtype)
 

@@ -112,5 +112,6 @@ def test_normals_gradcheck() -> None:
 
 def test_the_inverse_of_intrinsics_is_that_of_any_matrix():
     wide, narrow = [[30.0, 0.5, 31.0], [0.0, 28.0, 33.0], [0.0, 0.0, 1.0]], [[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]
-    intrinsics = torch.tensor([wide, narrow])
-    torch.testing.assert_close(inverse_intrinsics(intrinsics), torch.linalg.inv(intrinsics))
+    for dtype in (torch.float32, torch.float64):  # in numpy, and in torch
+        intrinsics = torch.tensor([wide, narrow], dtype=dtype)
+        torch.testing.assert_close(inverse_intrinsics(intrinsics), torch.linalg.inv(intrinsics))

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from embodied_liftwm.geometry.plane_sweep import UNKNOWN, Sweep, grey_range, plane_sweep
+from embodied_liftwm.geometry.plane_sweep import UNKNOWN, Sweep, grey_range, plane_sweep, relative_views
+from embodied_liftwm.geometry.se3 import se3_exp
 from embodied_liftwm.protocols import Camera
 from tests.toy_room import intrinsics, pose, render
 
@@ -77,3 +78,20 @@ def test_the_range_of_grey_is_that_of_the_neighbourhood():
     for y, x in ((0, 0), (2, 3), (5, 4)):
         window = grey[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].reshape(2, -1)
         np.testing.assert_allclose(grey_range(rgb)[:, y, x].numpy(), np.ptp(window, axis=1), atol=1e-6)
+
+
+def test_relative_views_bring_a_point_to_its_pixel_in_numpy_and_in_torch() -> None:
+    torch.manual_seed(0)
+    own, others = (
+        se3_exp(0.3 * torch.randn(2, 6, dtype=torch.float64)),
+        se3_exp(0.3 * torch.randn(2, 5, 6, dtype=torch.float64)),
+    )
+    skewed = torch.tensor([[60.0, 0.3, 31.0], [0.0, 58.0, 33.0], [0.0, 0.0, 1.0]], dtype=torch.float64).repeat(2, 1, 1)
+    pixel, depth = torch.tensor([20.0, 40.0, 1.0], dtype=torch.float64), 2.5
+    points = own[:, :3, :3] @ (depth * torch.linalg.inv(skewed) @ pixel).unsqueeze(-1) + own[:, :3, 3:]
+    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    expected = (skewed[:, None] @ (torch.linalg.inv(others) @ homogeneous[:, None])[..., :3, :]).squeeze(-1) / depth
+    for dtype in (torch.float32, torch.float64):
+        turns, shifts = relative_views(Camera(skewed.to(dtype), own.to(dtype), 64, 64), others.to(dtype))
+        assert turns.dtype == dtype
+        torch.testing.assert_close((turns @ pixel.to(dtype) + shifts / depth).double(), expected, rtol=1e-4, atol=1e-4)
