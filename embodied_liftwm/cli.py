@@ -28,6 +28,7 @@ from embodied_liftwm.files import errno_of
 SUMMARIES = {
     "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
     "collect": "episodes from an environment into a dataset folder",
+    "priors": "teachers: which there are, and what one says of a dataset",
     "train": "a world model from a dataset",
     "train-agent": "a stable-baselines3 policy on what a world model remembers",
     "evaluate": "score a world model on held-out episodes and tasks, and write a report",
@@ -36,7 +37,11 @@ SUMMARIES = {
     "data": "look at a dataset: summary, integrity, a video",
     "doctor": "check that this machine has what liftwm needs",
 }
-NAMED = {"bench": "what to time, e.g. collect", "reproduce": "which experiment: gap or liftwm"}
+NAMED = {
+    "bench": "what to time, e.g. collect",
+    "reproduce": "which experiment: gap or liftwm",
+    "priors": "list: every prior, its licence and whether it is ready here; run: let one observe a dataset",
+}
 """Commands that take a NAME, and what it says."""
 DATA_ACTIONS = {"info": "summary", "check": "integrity of every shard", "play": "write an mp4 of an episode"}
 USER_ERRNOS = {

@@ -165,6 +165,25 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PriorsConfig:
+    """`liftwm priors list` and `liftwm priors run`: what teachers say of a dataset, kept beside it (docs/priors.md)."""
+
+    name: str = ""  # run: a prior of `liftwm priors list`, or my_package:make_prior; list: of this one alone
+    data: str = "data/revisit-s"  # run: dataset folder; what is there already is not done again
+    weights: str = ""  # hub id, file or folder; empty for the prior's own choice
+    code: str = ""  # folder of the model's public repository, for those that no registry has
+    device: str = "cpu"  # torch device
+    batch_size: int = 8  # frames or pairs at once
+    seed: int = 0  # of priors that draw
+    accept_license: bool = False  # of models that may not be used commercially
+    episodes: int = 0  # run: the first so many of the dataset; 0 for all
+
+    def __post_init__(self) -> None:
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("episodes", self.episodes, 0)
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """`liftwm evaluate`: score a world model on held-out episodes and tasks, and write a report."""
 
@@ -300,6 +319,7 @@ class ReproduceConfig:
 
 COMMANDS: dict[str, Any] = {
     "collect": CollectConfig,
+    "priors": PriorsConfig,
     "train": TrainConfig,
     "train-agent": TrainAgentConfig,
     "evaluate": EvaluateConfig,

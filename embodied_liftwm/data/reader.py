@@ -48,6 +48,11 @@ class TrainingReader:
         return self._cache.lengths
 
     @property
+    def indices(self) -> np.ndarray:
+        """Dataset index per episode: what stays when the dataset grows, as positions may not. [E] int64"""
+        return self._cache.indices
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of every frame, pixels."""
         _, height, width, _ = self._cache.arrays["rgb"].shape

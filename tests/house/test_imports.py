@@ -22,7 +22,7 @@ ALLOWED = {
     "memory": {"geometry", "gaussians"},
     "world_model": {"geometry", "gaussians", "memory"},
     "objectives": {"geometry"},
-    "priors": {"geometry"},
+    "priors": {"geometry", "data"},
     "data": {"geometry"},
     "workers": set(),
     "training": {"geometry", "gaussians", "memory", "world_model", "objectives", "priors", "data"},

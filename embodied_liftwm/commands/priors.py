@@ -1,0 +1,101 @@
+"""`liftwm priors list|run`: which teachers there are, and a pass of one over a dataset."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embodied_liftwm.config import PriorsConfig
+from embodied_liftwm.data import TrainingReader
+from embodied_liftwm.data.storage import read_info
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.priors.cache import PriorCache, clip_of, create_cache
+from embodied_liftwm.priors.contract import Prior, PriorCard, PriorOptions
+from embodied_liftwm.priors.registry import MODULES, find_card, is_foreign, open_prior
+
+
+def run(action: str, config: PriorsConfig) -> int:
+    """List the priors, or let one observe a dataset.
+
+    Raises:
+        UserError: no such action or prior, a licence that is not accepted, what a prior lacks on this machine, no dataset,
+            a full disk.
+    """
+    if action not in ACTIONS:
+        near = difflib.get_close_matches(action, ACTIONS, 1)
+        raise UserError(f"priors {action}: {f'did you mean {near[0]}?' if near else 'expected list or run'}")
+    return ACTIONS[action](config)
+
+
+def _list(config: PriorsConfig) -> int:
+    cards = [find_card(name) for name in ([config.name] if config.name else MODULES)]
+    console = Console()
+    console.print(table(cards, _options(config)))
+    return 0
+
+
+def table(cards: Iterable[PriorCard], options: PriorOptions) -> Table:
+    """A row for each prior: what it gives, its licence, and whether it is ready on this machine or what is missing."""
+    found = Table("prior", "gives", "licence", "ready", box=SIMPLE_HEAD)
+    for card in cards:
+        licence = f"{card.licence}, no commercial use" if card.non_commercial else card.licence
+        lacks = card.missing(options)
+        found.add_row(card.name, ", ".join(card.gives), escape(licence), escape(lacks) if lacks else "[green]yes[/]")
+    return found
+
+
+def _run(config: PriorsConfig) -> int:
+    if not config.name:
+        raise UserError("priors run: which prior? Set name=; `liftwm priors list` shows them")
+    read_info(Path(config.data))  # before a model is loaded
+    options = _options(config)
+    prior = open_prior(config.name, options)
+    reader = TrainingReader(config.data)
+    licence = "its author's" if is_foreign(config.name) else find_card(config.name).licence
+    cache = create_cache(reader, config.name, prior.fingerprint(), options, licence)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"prior {config.name}, licence: {licence}", markup=False)
+    with cache.writing():
+        console.print(_pass(prior, cache, reader, config), markup=False)
+    return 0
+
+
+def _pass(prior: Prior, cache: PriorCache, reader: TrainingReader, config: PriorsConfig) -> str:
+    """Let a prior observe the episodes that the cache lacks; what was done, in a line."""
+    wanted = range(min(config.episodes or len(reader), len(reader)))
+    missing = [episode for episode in wanted if episode not in cache]
+    if not missing:
+        return f"{cache.folder} holds all {len(wanted)} episodes already: nothing to do"
+    changed = sum(cache.path(episode).exists() for episode in missing)
+    begin = time.monotonic()
+    with progress(config.name, len(missing)) as advance:
+        observe(prior, cache, reader, missing, advance)
+    frames = int(reader.episode_lengths[missing].sum()) + len(missing)
+    kept = f", {len(wanted) - len(missing)} were there" if len(missing) < len(wanted) else ""
+    again = f", {changed} of them again since they had changed or were damaged" if changed else ""
+    return f"observed {len(missing)} episodes{again}{kept}: {frames} frames in {time.monotonic() - begin:.1f} s: {cache.folder}"
+
+
+def observe(
+    prior: Prior, cache: PriorCache, reader: TrainingReader, episodes: Iterable[int], advance: Callable[[int], None]
+) -> None:
+    """Show episodes to a prior, one clip each, and keep what it says; `advance` is called with 1 after each."""
+    for episode in episodes:
+        cache.write(episode, prior.observe(clip_of(reader, episode)))
+        advance(1)
+
+
+def _options(config: PriorsConfig) -> PriorOptions:
+    return PriorOptions(**{field.name: getattr(config, field.name) for field in fields(PriorOptions)})
+
+
+ACTIONS: dict[str, Callable[[PriorsConfig], int]] = {"list": _list, "run": _run}
