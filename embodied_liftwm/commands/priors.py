@@ -37,6 +37,8 @@ def run(action: str, config: PriorsConfig) -> int:
 
 
 def _list(config: PriorsConfig) -> int:
+    if not config.name and (config.weights or config.code):
+        raise UserError("priors list: weights= and code= are those of one prior: set name= too")
     cards = [find_card(name) for name in ([config.name] if config.name else MODULES)]
     console = Console()
     console.print(table(cards, _options(config)))

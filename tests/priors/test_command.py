@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import shutil
 import signal
@@ -214,6 +215,30 @@ def test_every_prior_of_the_registry_is_listed(capsys: pytest.CaptureFixture[str
     assert set(registry.MODULES) <= listed
 
 
+def test_the_page_has_a_row_for_every_prior(root: Path) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (root / "docs/priors.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(registry.MODULES)
+
+
+@pytest.mark.parametrize("name", registry.MODULES)
+def test_the_page_says_what_a_prior_gives(root: Path, name: str) -> None:
+    (row,) = re.findall(rf"^\| `{name}` \|.*", (root / "docs/priors.md").read_text(), re.MULTILINE)
+    gives = row.split("|")[3].replace("sparse", "").split(",")
+    assert {kind.strip() for kind in gives} == set(registry.find_card(name).gives)
+
+
+def test_the_prior_of_the_page_runs(root: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (root / "docs/priors.md").read_text()
+    (block,) = re.findall(r"^```python\n(# my_package.py\n.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_package.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)
+    assert run(dataset, name="my_package:make_prior") == 0
+    depth = complete_cache(dataset, "my_package:make_prior").read(3).depth
+    assert depth and depth.convention == "metric" and torch.equal(depth.values, torch.full((STEPS + 4, SIZE, SIZE), 2.0))
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -222,6 +247,7 @@ def test_every_prior_of_the_registry_is_listed(capsys: pytest.CaptureFixture[str
         (("run", "data=DATA", "name=house_dept"), "no prior 'house_dept': did you mean house_depth?"),
         (("run", "data=DATA", "name=oracle"), "no prior 'oracle': there are depth_anything"),
         (("list", "name=house_dept"), "no prior 'house_dept': did you mean house_depth?"),
+        (("list", "weights=here"), "weights= and code= are those of one prior: set name= too"),
         (("list", f"name={NAME}"), "only priors of this package have a card"),
         (("run", "data=nowhere", f"name={NAME}"), "no dataset at nowhere: dataset.json is missing"),
         (("run", "data=DATA", "name=no_such_package:make"), "No module named 'no_such_package'; expected an importable"),
