@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -40,18 +40,23 @@ def _list(config: PriorsConfig) -> int:
     if not config.name and (config.weights or config.code):
         raise UserError("priors list: weights= and code= are those of one prior: set name= too")
     cards = [find_card(name) for name in ([config.name] if config.name else MODULES)]
-    console = Console()
-    console.print(table(cards, _options(config)))
+    lacking = {card.name: card.missing(_options(config)) for card in cards}
+    console = Console(highlight=False)
+    console.print(table(cards, lacking))
+    for name, lacks in lacking.items():
+        if lacks:  # a line of its own: it holds commands to copy
+            console.print(f"{name}: {lacks}", soft_wrap=True, markup=False)
     return 0
 
 
-def table(cards: Iterable[PriorCard], options: PriorOptions) -> Table:
-    """A row for each prior: what it gives, its licence, and whether it is ready on this machine or what is missing."""
+def table(cards: Iterable[PriorCard], lacking: Mapping[str, str]) -> Table:
+    """A row for each prior: what it gives, its licence, and whether it is ready, which it is if it lacks nothing."""
     found = Table("prior", "gives", "licence", "ready", box=SIMPLE_HEAD)
     for card in cards:
         licence = f"{card.licence}, no commercial use" if card.non_commercial else card.licence
-        lacks = card.missing(options)
-        found.add_row(card.name, ", ".join(card.gives), escape(licence), escape(lacks) if lacks else "[green]yes[/]")
+        found.add_row(
+            card.name, ", ".join(card.gives), escape(licence), "[yellow]no[/]" if lacking[card.name] else "[green]yes[/]"
+        )
     return found
 
 

@@ -53,7 +53,8 @@ def pack(found: PseudoObservations) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 tensors[key] = _times_two_to(value, notes[key]).half()
             else:
                 tensors[key] = value.half() if key in HALF or field.name == "confidence" else value
-    return {key: tensor.contiguous() for key, tensor in tensors.items()}, notes
+    # copies: safetensors takes no tensors that share memory, as the frames of several kinds may
+    return {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}, notes
 
 
 def unpack(tensors: dict[str, Tensor], notes: dict[str, Any]) -> PseudoObservations:

@@ -125,6 +125,19 @@ def test_what_a_prior_does_not_give_stays_none(dataset: Path, kind: str) -> None
     assert set(cache.read(0).given()) == {kind}
 
 
+def test_kinds_may_share_memory_and_be_views(dataset: Path) -> None:
+    found, frames = observations(), torch.arange(4)
+    assert found.depth and found.normals
+    turned = found.normals.values.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).requires_grad_()
+    normals = replace(found.normals, values=turned, confidence=found.depth.confidence, frames=frames)
+    cache = make(dataset)
+    cache.write(0, PseudoObservations(depth=replace(found.depth, frames=frames[:]), normals=normals))
+    read = cache.read(0)
+    assert read.depth and read.normals
+    torch.testing.assert_close(read.normals.values, turned.detach(), rtol=2.0**-11, atol=2.0**-24)
+    assert torch.equal(read.depth.frames, frames) and torch.equal(read.normals.frames, frames)
+
+
 def test_a_prior_may_say_nothing(dataset: Path) -> None:
     cache = make(dataset)
     cache.write(0, PseudoObservations())

@@ -33,7 +33,7 @@ def make_prior(options: PriorOptions) -> TinyPrior:
 
 
 def lacks_weights(options: PriorOptions) -> str:
-    return "" if options.weights else "no weights: set weights= to their folder"
+    return "" if options.weights else "no weights: set weights= to the folder where the checkpoint of this prior is"
 
 
 CARD = PriorCard("tiny", ("depth", "matches"), "brightness", "CC-BY-NC-4.0", True, lacks_weights, make_prior)
