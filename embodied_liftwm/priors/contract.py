@@ -104,6 +104,7 @@ class PriorOptions:
     device: str = "cpu"
     batch_size: int = 8  # frames or pairs at once
     seed: int = 0  # of priors that draw
+    prompt: str = "an indoor room"  # of priors that are told in words what to draw
     accept_license: bool = False  # of models that may not be used commercially
 
 
