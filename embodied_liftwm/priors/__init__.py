@@ -5,9 +5,15 @@ convention. They are computed once over a dataset, cached beside it, and enter t
 invariant as the convention says. Where each thing lives:
 
     contract.py         Clip, PseudoObservations and their conventions, Prior, PriorCard, PriorOptions
-    registry.py         every prior by its name: what it gives, its licence, what it lacks on this machine
-    cache.py            pseudo-observations on disk, keyed by model and weights
-    alignment.py        the closed-form scale and shift of scale-free depth and affine-invariant inverse depth
+    registry.py         every prior by its name; priors of one's own
+    cache.py, packing.py    pseudo-observations on disk, keyed by model and weights
+    alignment.py, cells.py  the closed-form scale and shift that a convention leaves open; maps brought to cells
     one module a prior  depth_anything, dust3r, mast3r, zero123, mvdream, gaussian_splatting: other people's models;
                         house_depth: ours; mvs, disk: geometry of the agent's own video
+    hub.py              checkpoints of the Hugging Face libraries: found, named where missing, hashed; never downloaded
+    orbit.py, diffusion.py, mvdream_unet.py     what view generators share: cameras about what a frame looks at, sampling
+    pairs.py            which pairs of frames DUSt3R and MASt3R are asked about
+    splat_fit.py, splat_scene.py    3D Gaussians fitted to an episode, or read from a file
+    house_network.py, house_data.py, house_training.py  the network of house_depth, the only reader of truth for training (of
+                        the teacher's own scenes), its loss
 """

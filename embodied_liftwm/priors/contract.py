@@ -142,5 +142,5 @@ def check_licence(card: PriorCard, options: PriorOptions) -> None:
     if card.non_commercial and not options.accept_license:
         raise UserError(
             f"prior {card.name}: its licence is {card.licence}, which forbids commercial use; "
-            "set accept_license=true (priors.accept_license=true in training) if that is what you may do"
+            "set accept_license=true if your use is none"
         )
