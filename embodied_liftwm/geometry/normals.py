@@ -72,3 +72,13 @@ def coherence_errors(depth: Tensor, normal: Tensor, intrinsics: Tensor, reach: t
                 on_plane = (log_depth + facing).narrow(dim, here, size) - towards
                 errors.append((on_plane - log_depth.narrow(dim, there, size)).abs().flatten(1))
     return torch.cat(errors, dim=1)
+
+
+def at_planes(values: Tensor, reach: tuple[int, ...]) -> Tensor:
+    """Values of the pixels whose planes `coherence_errors` extends, in its order. [B, H, W] -> [B, M]"""
+    found = []
+    for step in reach:
+        for dim in (1, 2):
+            size = values.shape[dim] - step
+            found += [values.narrow(dim, here, size).flatten(1) for here in (0, step)]
+    return torch.cat(found, dim=1)

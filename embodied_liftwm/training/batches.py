@@ -12,6 +12,7 @@ from embodied_liftwm.data.reader import TrainingReader
 from embodied_liftwm.data.sampling import sample_windows
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.parallel import Processes
+from embodied_liftwm.training.teachers import Teachers
 
 IMAGES = ("rgb", "target_rgb", "source_rgb", "recent_rgb")
 
@@ -31,14 +32,21 @@ def rows_of(config: TrainConfig, processes: Processes) -> range:
 
 
 def load_parts(
-    reader: TrainingReader, config: TrainConfig, step: int, rows: range, device: torch.device
+    reader: TrainingReader,
+    config: TrainConfig,
+    step: int,
+    rows: range,
+    device: torch.device,
+    teachers: Teachers | None = None,
 ) -> list[dict[str, Tensor]]:
     """Read some windows of a step, as equal micro-batches of tensors by the names of `data.sampling.Batch`.
 
-    They stay on the CPU: for a training on CUDA in pinned memory, from where copies do not hold up the program.
+    What teachers say of them is among the tensors, by names of its own (`teacher_windows.key`). They stay on the CPU: for a
+    training on CUDA in pinned memory, from where copies do not hold up the program.
     """
     batch = sample_windows(reader, config, step, rows)
     tensors = {field.name: torch.from_numpy(getattr(batch, field.name)) for field in fields(batch)}
+    tensors |= {} if teachers is None else teachers.read(reader, batch)
     if device.type == "cuda":
         with torch.cuda.device(device):  # a thread begins with the first GPU, and pinning would take memory there
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}

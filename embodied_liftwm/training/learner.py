@@ -13,7 +13,7 @@ from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.objectives.terms import Rollout
 from embodied_liftwm.training.batches import to_device
 from embodied_liftwm.training.networks import use_bf16, use_compiler
-from embodied_liftwm.training.objective import Objective
+from embodied_liftwm.training.objective import Conventions, Objective
 from embodied_liftwm.training.parallel import Processes
 from embodied_liftwm.training.rollout import roll_out
 from embodied_liftwm.world_model.base import BaseWorldModel
@@ -22,12 +22,14 @@ from embodied_liftwm.world_model.base import BaseWorldModel
 class Learner:
     """A model with its objective and its optimiser."""
 
-    def __init__(self, config: TrainConfig, model: BaseWorldModel[Any], processes: Processes) -> None:
+    def __init__(
+        self, config: TrainConfig, model: BaseWorldModel[Any], processes: Processes, conventions: Conventions | None = None
+    ) -> None:
         """Raises UserError for unknown terms, or where the machine lacks what `compile` needs."""
         self.config = config
         self.processes = processes
         self.model = model
-        self.objective = Objective(config.terms).to(config.device)
+        self.objective = Objective(config.terms, conventions).to(config.device)
         self.parameters = [*self.model.parameters(), *self.objective.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
         if config.precision == "bf16":

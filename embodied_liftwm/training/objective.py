@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from torch import nn
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.objectives.elbo import Elbo, elbo
+from embodied_liftwm.objectives.teacher_terms import TEACHER_TERMS
 from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
+
+Conventions = Mapping[str, Mapping[str, str]]
+"""Term of teachers -> the priors that it takes from -> the convention that each one states."""
 
 
 class Objective(nn.Module):
     """The named terms of the objective, with their learned noise scales."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], conventions: Conventions | None = None) -> None:
         """Raises UserError for a name that is unknown or given twice."""
         super().__init__()
         unknown = [name for name in names if name not in TERMS]
         if unknown or len(set(names)) != len(names) or not names:
             raise UserError(f"terms={list(names)}: expected distinct names out of {sorted(TERMS)}")
-        self.terms = nn.ModuleDict({name: TERMS[name]() for name in names})
+        self.terms = nn.ModuleDict({name: _term(name, conventions or {}) for name in names})
 
     def forward(self, rollout: Rollout) -> Elbo:
         """The bound, from the mean log-likelihood of each term over the windows.
@@ -31,3 +36,7 @@ class Objective(nn.Module):
         viewed = rollout.viewed
         kl = None if viewed is None or viewed.kl is None else viewed.kl.mean()
         return elbo(tuple(self.terms), found, kl)
+
+
+def _term(name: str, conventions: Conventions) -> Term:
+    return TEACHER_TERMS[name](conventions.get(name)) if name in TEACHER_TERMS else TERMS[name]()

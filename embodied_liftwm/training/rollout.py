@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from embodied_liftwm.geometry.cameras import back_project, project, resize_intri
 from embodied_liftwm.geometry.se3 import inverse_pose, relative_pose, se3_log
 from embodied_liftwm.geometry.view_selection import has_parallax
 from embodied_liftwm.memory.recent import STEPS
+from embodied_liftwm.objectives.taught import Taught, TaughtDepth, TaughtMatches, TaughtNormals, TaughtPoints, TaughtViews
 from embodied_liftwm.objectives.terms import Lifted, Moved, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
+from embodied_liftwm.training.teacher_windows import said_in
 from embodied_liftwm.world_model.base import BaseWorldModel
 from embodied_liftwm.world_model.encoder import Sources
+from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.motion import Recent
 
 MONOCULAR_EVERY = 4
@@ -51,19 +55,21 @@ def roll_out(model: BaseWorldModel[Any], t: dict[str, Tensor], only_geometry: bo
         rgb = F.avg_pool2d(t["rgb"].flatten(0, 1), model.config.stride)
         intrinsics = resize_intrinsics(cameras.intrinsics, 1.0 / model.config.stride)
         lifted = Lifted(encoding.log_belief, encoding.depth, sweep.cost, sweep.known, rgb, encoding.normal, intrinsics)
+    viewed, taught_views = (None, {}) if only_geometry else _view(model, t, encoding)
     return Rollout(
         batch_size=len(t["rgb"]),
         lifted=lifted,
-        viewed=None if only_geometry else _view(model, t, encoding),
+        viewed=viewed,
         moved=None if motion is None or velocities is None else Moved(motion.log_belief, velocities.cost, velocities.known),
         twist=se3_log(relative_pose(t["pose_before"], t["pose_after"])),
         twist_mean=step.mean,
         twist_scale=step.scale,
+        taught=_taught(model, t, taught_views),
     )
 
 
-def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Viewed:
-    """Write the context frames in order, foreseeing the task at each; then render the targets."""
+def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> tuple[Viewed, dict[str, TaughtViews]]:
+    """Write the context frames in order, foreseeing the task at each; then render the targets, and what teachers imagined."""
     batch_size, context = t["rgb"].shape[:2]
     size = model.image_size
     state, predictions, kls = model.training_state(batch_size, context), [], []
@@ -86,7 +92,7 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
     decoded = model.decode(state, cameras, after.flatten()).decoded
     depth, spread = _lift_targets(model, t, cameras)
     was_seen = None if depth is None else _was_seen(t, encoding.depth.detach(), depth, cameras)
-    return Viewed(
+    viewed = Viewed(
         target_rgb=t["target_rgb"].flatten(0, 1),
         rgb=decoded.rgb,
         scale=decoded.scale,
@@ -103,6 +109,39 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> Vi
         reward_mean=torch.stack([p.reward for p in predictions], dim=1),
         continued=1.0 - t["context_terminated"].float(),
         continuation=torch.stack([p.continuation for p in predictions], dim=1),
+    )
+    return viewed, _render_taught(model, state, t)
+
+
+def _render_taught(model: BaseWorldModel[Any], state: Any, t: dict[str, Tensor]) -> dict[str, TaughtViews]:
+    """What the model shows where teachers imagined views."""
+    found = {}
+    for name, said in said_in(t).get("views", {}).items():
+        cameras = _cameras(t["intrinsics"], said["world_from_camera"], model.image_size)
+        after = (said["frame"] - t["context_index"][:, -1:]).to(t["intrinsics"])
+        shown = model.decode(state, cameras, after.flatten()).decoded
+        found[name] = TaughtViews(said["rgb"].flatten(0, 1), said["confidence"].flatten(0, 1), shown.rgb, shown.scale)
+    return found
+
+
+def _taught(model: BaseWorldModel[Any], t: dict[str, Tensor], views: dict[str, TaughtViews]) -> Taught | None:
+    """What teachers said of the windows; None where there is no teacher."""
+    said = said_in(t)
+    if not said:
+        return None
+
+    def of(gift: str, kind: Callable[..., Any], flat: bool = True) -> dict[str, Any]:
+        priors = said.get(gift, {}).items()
+        return {name: kind(**{f: x.flatten(0, 1) if flat else x for f, x in of_one.items()}) for name, of_one in priors}
+
+    return Taught(
+        log_planes=model.encoder.log_planes if isinstance(model, LiftWM) else t["intrinsics"].new_zeros(0),
+        stride=model.config.stride,
+        depth=of("depth", TaughtDepth),
+        normals=of("normals", TaughtNormals),
+        points=of("points", TaughtPoints),
+        matches=of("matches", TaughtMatches, flat=False),
+        views=views,
     )
 
 

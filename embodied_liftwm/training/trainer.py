@@ -26,6 +26,7 @@ from embodied_liftwm.training.learner import Learner
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
 from embodied_liftwm.training.parallel import Processes
 from embodied_liftwm.training.prefetch import Prefetcher
+from embodied_liftwm.training.teachers import open_teachers
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
@@ -50,11 +51,12 @@ class Trainer:
         height, width = self.reader.image_size
         if height != width:
             raise UserError(f"{config.data}: frames are {height} x {width}, models take square ones")
+        self.teachers = open_teachers(config)
         torch.manual_seed(config.seed)
         shapes = ModelShapes(height, self.reader.action_dim, self.reader.goal_dim)
         self.model: BaseWorldModel[Any] = build_model(config.model, shapes).to(config.device)
         self.device = next(self.model.parameters()).device  # with its index, where `config.device` may have none
-        self.learner = Learner(config, self.model, self.processes)
+        self.learner = Learner(config, self.model, self.processes, self.teachers.conventions if self.teachers else None)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
@@ -73,7 +75,8 @@ class Trainer:
         objective = self.learner.objective
         noise = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
         if noise.keys() != objective.state_dict().keys():
-            raise UserError(f"{self.run} was trained with other terms than {list(self.config.terms)}: choose another run=")
+            given = f"terms={list(self.config.terms)} priors={list(self.config.priors)}"
+            raise UserError(f"{self.run} was trained with others than {given}: choose another run=")
         objective.load_state_dict(noise)
         moments = {name: t for name, t in tensors.items() if not name.startswith("objective.")}
         ckpt.restore_optimizer(self.learner.optimizer, moments)
@@ -117,7 +120,7 @@ class Trainer:
 
     def load_parts(self, step: int) -> list[dict[str, Tensor]]:
         """This process's windows of a step, as micro-batches."""
-        return load_parts(self.reader, self.config, step, self.rows, self.device)
+        return load_parts(self.reader, self.config, step, self.rows, self.device, self.teachers)
 
     def _advance(self, load: Callable[[int], list[dict[str, Tensor]]] | None = None) -> dict[str, float]:
         """One optimiser step; returns its row of metrics."""
