@@ -25,6 +25,8 @@ from embodied_liftwm.priors.alignment import fit_affine, median_log_factor, poin
 
 REACH = 2.5
 """Planes within so many spacings of the model's depth stand for that depth: the window that its mean is taken over."""
+LEAST_ERROR = 1e-3
+"""Of a log-depth, or as a share: below it errors are round, so that a cell which an alignment fits exactly has no slope."""
 
 
 def hypotheses(lifted: Lifted, log_planes: Tensor) -> Tensor:
@@ -96,12 +98,12 @@ class TeacherDepthTerm(TeacherTerm):
         if convention == "affine_inverse":
             fit = fit_affine(1.0 / lifted.depth, said.values, said.confidence)
             scale, shift, spread = (x[:, None, None, None] for x in fit[:3])
-            return (said.values.unsqueeze(1) - scale * torch.exp(-log_depths) - shift).abs() / spread, fit.known
+            return _length((said.values.unsqueeze(1) - scale * torch.exp(-log_depths) - shift) / spread), fit.known
         observed, known = said.values, torch.ones_like(said.values[:, 0, 0], dtype=torch.bool)
         if convention == "scale_free":
             factor = median_log_factor(lifted.depth.detach().log(), said.values, said.confidence)
             observed, known = said.values + factor.log_factor[:, None, None], factor.known
-        return (observed.unsqueeze(1) - log_depths).abs(), known
+        return _length(observed.unsqueeze(1) - log_depths), known
 
 
 class TeacherNormalsTerm(TeacherTerm):
@@ -140,7 +142,6 @@ class TeacherPointsTerm(TeacherTerm):
     name = "teacher_points"
     gift = "points"
     OUTLIER_NATS = math.log(0.1)
-    LEAST = 1e-4  # share of a distance that is no error, and has no slope
 
     def untrained_noise(self) -> RadialLaplace:
         return RadialLaplace(0.3, dimensions=3)
@@ -151,8 +152,8 @@ class TeacherPointsTerm(TeacherTerm):
         nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS) / noise.dimensions
         return (said.confidence * known[:, None, None] * nats).mean((1, 2))
 
-    @classmethod
-    def errors(cls, convention: str, said: TaughtPoints, lifted: Lifted, log_depths: Tensor) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def errors(convention: str, said: TaughtPoints, lifted: Lifted, log_depths: Tensor) -> tuple[Tensor, Tensor]:
         """Relative distance of the teacher's point from each hypothesis [F, P, h, w]; of which frames it can be said [F]."""
         rotation, centre = said.reference_from_frame[:, :3, :3], said.reference_from_frame[:, None, None, :3, 3]
         rays = camera_rays(lifted.intrinsics, *lifted.depth.shape[-2:]) @ rotation.mT.unsqueeze(1)
@@ -164,7 +165,7 @@ class TeacherPointsTerm(TeacherTerm):
         squared, along, length = (x.sum(-1).unsqueeze(1) for x in (seen * seen, seen * rays, rays * rays))
         depth = log_depths.exp()
         missed = (squared - 2.0 * depth * along + depth.square() * length).clamp_min(0.0)
-        return torch.sqrt(missed / squared.clamp_min(1e-8) + cls.LEAST**2), known
+        return torch.sqrt(missed / squared.clamp_min(1e-8) + LEAST_ERROR**2), known
 
 
 class TeacherMatchesTerm(TeacherTerm):
@@ -233,6 +234,10 @@ def _believed(rollout: Rollout) -> tuple[Lifted, Tensor]:
     """The lifted frames, and the log-depths that their planes stand for."""
     assert rollout.lifted is not None and rollout.taught is not None
     return rollout.lifted, hypotheses(rollout.lifted, rollout.taught.log_planes)
+
+
+def _length(error: Tensor) -> Tensor:
+    return torch.sqrt(error.square() + LEAST_ERROR**2)
 
 
 def _key(prior: str) -> str:

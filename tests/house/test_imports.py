@@ -21,7 +21,7 @@ ALLOWED = {
     "gaussians": {"geometry"},
     "memory": {"geometry", "gaussians"},
     "world_model": {"geometry", "gaussians", "memory"},
-    "objectives": {"geometry"},
+    "objectives": {"geometry", "priors"},
     "priors": {"geometry", "data"},
     "data": {"geometry"},
     "workers": set(),
