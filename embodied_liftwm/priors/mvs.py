@@ -4,8 +4,9 @@ Unlike the sweep inside a world model it is offline: each frame is matched with 
 Two passes. The first sweeps planes (`plane_sweep`) and smooths (`semi_global`). In the second the depths that the first gave to
 other frames vote on the planes of each frame, as far as they see that far (after the visibility-based fusion of Merrell et al.
 2007, ICCV). Last, depths that survive reprojection there and back are averaged (as in MVSNet, Yao et al. 2018,
-arXiv:1804.02505). Confidence is how alone the minimum is, the share of the frames that should see the surface and do, and
-whether colours match there. Only what stands still is triangulated; what moves finds no votes, and its confidence says so.
+arXiv:1804.02505), and moved onto the planes of their windows. Confidence is how alone the minimum is, the share of the frames
+that should see the surface and do, and whether colours match there. Only what stands still is triangulated; what moves finds no
+votes, and its confidence says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from embodied_liftwm.geometry.semi_global import semi_global
 from embodied_liftwm.geometry.view_selection import choose_views
 from embodied_liftwm.priors import mvs_kernels
 from embodied_liftwm.priors.contract import Clip, DepthMaps, NormalMaps, PriorCard, PseudoObservations
-from embodied_liftwm.priors.plane_fit import fit_normals
+from embodied_liftwm.priors.plane_fit import fit_planes
 from embodied_liftwm.protocols import Camera
 
 VERSION = 1
@@ -82,9 +83,10 @@ class MultiViewStereo:
         agree, conflict, depth = self._compare(clip, partners, second.depth, torch.ones_like(second.depth))
         confidence = _confidence(agree, conflict, second)
         frames = torch.arange(len(depth))
-        normals, sure = fit_normals(depth, confidence, clip.intrinsics.expand(len(depth), 3, 3))
+        planes = fit_planes(depth, confidence, clip.intrinsics.expand(len(depth), 3, 3))
         return PseudoObservations(
-            depth=DepthMaps(depth, confidence, frames, "metric"), normals=NormalMaps(normals, sure, frames)
+            depth=DepthMaps(planes.depth, confidence, frames, "metric"),
+            normals=NormalMaps(planes.normals, planes.confidence, frames),
         )
 
     def _partners(self, clip: Clip, frame: int) -> Tensor:

@@ -14,7 +14,7 @@ from embodied_liftwm.geometry.normals import depth_to_normals
 from embodied_liftwm.priors.contract import Clip, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.mvs import MultiViewStereo, StereoSettings, _voters
 from embodied_liftwm.priors.mvs_kernels import Agreement, Voters, compare, vote
-from embodied_liftwm.priors.plane_fit import fit_normals
+from embodied_liftwm.priors.plane_fit import fit_planes
 from embodied_liftwm.priors.registry import find_card, open_prior
 from tests.priors.textured_room import Drive, drive, shaken
 from tests.toy_room import intrinsics
@@ -131,25 +131,31 @@ def test_planes_are_found_exactly_and_under_noise():
     normal /= normal.norm()
     depth = -2.0 / (camera_rays(k, SIZE, SIZE) @ normal)
     sure = torch.ones_like(depth)
-    exact, confidence = fit_normals(depth, sure, k)
+    smooth, exact, confidence = fit_planes(depth, sure, k)
+    torch.testing.assert_close(smooth, depth, atol=0, rtol=1e-3)
     torch.testing.assert_close(exact, normal[:, None, None].expand_as(exact), atol=2e-3, rtol=0)
     assert float(confidence.min()) > 0.99
     noisy = depth * (1.0 + 0.01 * torch.randn(depth.shape, generator=torch.Generator().manual_seed(0)))
-    fitted, differences = fit_normals(noisy, sure, k)[0], depth_to_normals(noisy, k)
+    fitted, differences = fit_planes(noisy, sure, k), depth_to_normals(noisy, k)
 
     def median_error(normals: Tensor) -> float:
         return float(torch.einsum("bchw,c->bhw", normals, normal).clamp(-1.0, 1.0).acos().median())
 
-    assert median_error(fitted) < 0.4 * median_error(differences)
+    assert median_error(fitted.normals) < 0.2 * median_error(differences)
+    assert float((fitted.depth / depth - 1.0).abs().mean()) < 0.5 * float((noisy / depth - 1.0).abs().mean())
 
 
 def test_normals_say_nothing_where_depth_does_not():
     k = torch.from_numpy(intrinsics(SIZE))[None]
     depth, sure = torch.full((1, SIZE, SIZE), 2.0), torch.ones(1, SIZE, SIZE)
     depth[:, :16], sure[:, :, 16:] = 0.0, 0.0
-    normals, confidence = fit_normals(depth, sure, k)
-    assert not confidence[:, :16].any() and not confidence[:, :, 18:].any() and confidence[:, 18:, :14].min() > 0.9
-    assert normals.isfinite().all()
+    found = fit_planes(depth, sure, k)
+    assert (
+        not found.confidence[:, :16].any()
+        and not found.confidence[:, :, 16:].any()
+        and found.confidence[:, 16:, :16].min() > 0.9
+    )
+    assert found.normals.isfinite().all() and torch.equal(found.depth[:, :, 20:], depth[:, :, 20:])
 
 
 def test_the_fingerprint_is_of_the_settings():
