@@ -1,8 +1,11 @@
 """3D Gaussian Splatting (Kerbl et al. 2023, arXiv:2308.04079) as a teacher: fitted to each episode, or a scene from a PLY file.
 
 Poses are metric, and so is what is fitted with them. The scene is rendered at the clip's cameras for depth, and between and
-aside of them for views that the agent never had. A PLY file is one scene, in metres and in the world frame of the clips: use
-it for a dataset of that scene alone. Where it shows something else than the frames do, its depth gets no confidence.
+aside of them for views that the agent never had. Depth is trusted as far as it covers the pixel, shows its colour, and is what
+the other frames speak for; a view as far as it covers the pixel and lies near to what was visited.
+
+A PLY file is one scene, in metres and in the world frame of the clips: use it for a dataset of that scene alone. Where it shows
+something else than the frames do, its depth gets no confidence.
 """
 
 from __future__ import annotations
@@ -62,8 +65,11 @@ class GaussianSplatting:
 
     def _depth(self, scene: PlyGaussians, clip: Clip) -> DepthMaps:
         shown = self._show(scene, clip, clip.world_from_camera)
-        confidence = shown.alpha * torch.exp(-(shown.rgb - clip.rgb).abs().mean(1) / COLOUR_ERROR)
-        return DepthMaps(shown.depth.cpu(), confidence.cpu(), torch.arange(len(clip.rgb)), "metric")
+        frames = torch.arange(len(clip.rgb))
+        batches = zip(frames.split(self.options.batch_size), shown.depth.split(self.options.batch_size))
+        supported = torch.cat([splat_scene.support(clip, some, depth) for some, depth in batches])
+        agreed = torch.exp(-(shown.rgb - clip.rgb).abs().mean(1) / COLOUR_ERROR)
+        return DepthMaps(shown.depth.cpu(), (shown.alpha * agreed * supported).cpu(), frames, "metric")
 
     def _views(self, scene: PlyGaussians, clip: Clip) -> NovelViews:
         frames, poses = unvisited_poses(Clip(*(tensor.cpu() for tensor in clip)), self.options.seed)

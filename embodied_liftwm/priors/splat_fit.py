@@ -22,12 +22,12 @@ from embodied_liftwm.priors.splat_scene import first_scene, show
 class FitSettings:
     """How a scene is fitted. Learning rates are Adam's, a step; they fall exponentially to `last_rate` of themselves."""
 
-    gaussians: int = 4096  # at most
+    gaussians: int = 8192  # at most
     keyframe_every: int = 4  # frames: from each so many-th come the first Gaussians
-    steps: int = 600
+    steps: int = 1000
     frames_per_step: int = 2
     structure: float = 0.2  # share of D-SSIM in the loss, the rest is L1 (arXiv:2308.04079, eq. 7)
-    rate_means: float = 2e-3  # metres
+    rate_means: float = 4e-3  # metres
     rate_quats: float = 5e-3
     rate_scales: float = 1e-2  # of the logarithm
     rate_opacities: float = 3e-2  # of the logit

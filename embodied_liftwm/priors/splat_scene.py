@@ -104,15 +104,44 @@ def sweep_depth(clip: Clip, frames: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Metres, and by how much that plane's cost is below the mean of all, both [B, H / CELL_PX, W / CELL_PX].
     """
-    rgb, poses = clip.rgb[frames], clip.world_from_camera
-    camera = Camera(clip.intrinsics.expand(len(frames), 3, 3), poses[frames], *_size(rgb))
-    others = poses.expand(len(frames), *poses.shape).contiguous()
-    chosen, good = choose_views(camera, others, others.new_ones(others.shape[:2]), SOURCES)
-    log_planes = torch.linspace(math.log(DEPTHS_M[0]), math.log(DEPTHS_M[1]), PLANES).to(rgb)
-    sweep = plane_sweep(rgb, camera, clip.rgb[chosen], poses[chosen], good.unsqueeze(1), log_planes.exp(), CELL_PX)
-    cost = semi_global(sweep.cost[:, 0], F.avg_pool2d(rgb, CELL_PX))
+    rgb = clip.rgb[frames]
+    cost = semi_global(_costs(rgb, clip.world_from_camera[frames], clip), F.avg_pool2d(rgb, CELL_PX))
     least, plane = cost.min(1)
-    return log_planes.exp()[plane], cost.mean(1) - least
+    return _log_planes(rgb).exp()[plane], cost.mean(1) - least
+
+
+@torch.no_grad()
+def support(clip: Clip, frames: Tensor, depth: Tensor) -> Tensor:
+    """How much the other frames of a clip speak for this depth of some: its matching cost below the mean over all depths.
+
+    Without it a fit looks as sure of an even wall, whose colour fits at any depth, as of what it has triangulated.
+
+    Args:
+        clip: on any device.
+        frames: [B] int64
+        depth: metres. [B, H, W]
+
+    Returns:
+        In [0, 1], 0 where nothing speaks for it, as without parallax. [B, H, W]
+    """
+    cost, log_planes = _costs(clip.rgb[frames], clip.world_from_camera[frames], clip), _log_planes(clip.rgb)
+    log_depth = F.avg_pool2d(depth.unsqueeze(1), CELL_PX).clamp_min(DEPTHS_M[0]).log()
+    plane = ((log_depth - log_planes[0]) / (log_planes[1] - log_planes[0])).round().long()
+    near = torch.stack([cost.gather(1, (plane + step).clamp(0, PLANES - 1)) for step in (-1, 0, 1)]).amin(0)
+    return F.interpolate((cost.mean(1, keepdim=True) - near).clamp(0, 1), _size(depth)).squeeze(1)
+
+
+def _costs(rgb: Tensor, poses: Tensor, clip: Clip) -> Tensor:
+    """Matching costs of images [B, 3, H, W] against the frames of a clip under every plane. [B, PLANES, h, w]"""
+    camera = Camera(clip.intrinsics.expand(len(rgb), 3, 3), poses, *_size(rgb))
+    others = clip.world_from_camera.expand(len(rgb), -1, -1, -1).contiguous()
+    chosen, good = choose_views(camera, others, others.new_ones(others.shape[:2]), SOURCES)
+    inputs = camera, clip.rgb[chosen], clip.world_from_camera[chosen], good.unsqueeze(1)
+    return plane_sweep(rgb, *inputs, _log_planes(rgb).exp(), CELL_PX).cost[:, 0]
+
+
+def _log_planes(like: Tensor) -> Tensor:
+    return torch.linspace(math.log(DEPTHS_M[0]), math.log(DEPTHS_M[1]), PLANES).to(like)
 
 
 def _cells(points: Tensor, depth: Tensor, colour: Tensor, intrinsics: Tensor, wanted: Tensor) -> PlyGaussians:
