@@ -72,7 +72,7 @@ def _solve(gram: Tensor, right: Tensor) -> Tensor:
 
 def _from_pixels(fit: Tensor, intrinsics: Tensor) -> Tensor:
     """n / d of planes on which 1 / z = a du + b dv + c, so many pixels du and dv from each pixel's centre. [B, H, W, 3]"""
-    uv = pixel_centres(*fit.shape[1:3], fit.device, fit.dtype)
+    uv = pixel_centres(fit.shape[1], fit.shape[2], fit.device, fit.dtype)
     slopes, here = fit[..., :2], fit[..., 2]
     in_pixels = torch.cat([slopes, (here - (slopes * uv).sum(-1)).unsqueeze(-1)], dim=-1)
     return torch.einsum("bji,bhwj->bhwi", intrinsics, in_pixels)
