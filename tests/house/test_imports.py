@@ -21,6 +21,7 @@ ALLOWED = {
     "gaussians": {"geometry"},
     "memory": {"geometry", "gaussians"},
     "world_model": {"geometry", "gaussians", "memory"},
+    "objectives": {"geometry", "priors"},
     "priors": {"geometry", "gaussians", "data"},
     "data": {"geometry"},
     "workers": set(),
