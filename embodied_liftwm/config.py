@@ -16,6 +16,8 @@ from embodied_liftwm.errors import UserError
 
 EVAL_SEED_OFFSET = 2**30
 """Seeds below belong to training scenes, seeds from here on to evaluation: the two never share a room."""
+TEACHER_SEED_OFFSET = 2**31
+"""Seeds from here on belong to scenes that the embedded teachers learn from: no world model is trained or judged in them."""
 REPORT_SEED = 2**20
 """Evaluation seeds below are for development; reported figures use those from here on, and nothing is tuned on them."""
 
@@ -28,6 +30,11 @@ LEAST_BUDGET = 16
 """Primitives that a state holds at least."""
 TableRow = Literal["none", "recurrent", "2d_only", "mv", "epipolar", "depth_normal", "glo", "oracle"]
 """Rows of the table of `liftwm reproduce liftwm`, in its order."""
+
+
+def split_of(seed: int) -> Literal["train", "eval", "teacher"]:
+    """Whose scene a seed makes."""
+    return "train" if seed < EVAL_SEED_OFFSET else "eval" if seed < TEACHER_SEED_OFFSET else "teacher"
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -66,7 +73,8 @@ class CollectConfig:
     steps: int = 96  # actions per episode at most; the environment may end it earlier
     policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle;
     # support-METRES stays within so far of its start
-    split: Literal["train", "eval"] = "train"  # which half of the seeds: training and evaluation never share a scene
+    split: Literal["train", "eval", "teacher"] = "train"  # whose seeds: training, evaluation and the embedded teachers
+    # never share a scene
     seed: int = 0  # episode i uses seed + i within its split
     workers: int = 2  # processes, one shard each at a time
     engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
@@ -80,12 +88,12 @@ class CollectConfig:
         if self.policy not in POLICIES and not SUPPORT_POLICY.fullmatch(self.policy):
             raise UserError(f"policy={self.policy}: expected {' | '.join(POLICIES)} | support-METRES, such as support-0.3")
         if not 0 <= self.seed < EVAL_SEED_OFFSET:
-            raise UserError(f"seed={self.seed}: must be in [0, {EVAL_SEED_OFFSET}); split=eval chooses the other half")
+            raise UserError(f"seed={self.seed}: must be in [0, {EVAL_SEED_OFFSET}); split= chooses whose seeds they are")
 
     @property
     def first_seed(self) -> int:
         """Environment seed of episode 0."""
-        return self.seed + (EVAL_SEED_OFFSET if self.split == "eval" else 0)
+        return self.seed + {"train": 0, "eval": EVAL_SEED_OFFSET, "teacher": TEACHER_SEED_OFFSET}[self.split]
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`liftwm train`: a world model from a dataset."""
+    """`liftwm train`: a world model, or a teacher of our own, from a dataset."""
 
+    prior: Literal["none", "house_depth"] = "none"  # train this teacher instead of a world model, on data collected with
+    # split=teacher; of the keys below only data (folders, separated by commas), run, steps, minutes, batch_size, context
+    # (which it multiplies: frames a step), learning_rate, grad_clip, seed, threads, log_every, save_every and device count then
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     initial: str = ""  # weights to begin with: a run, a checkpoint, or a shipped one by its name, such as base; "" for none

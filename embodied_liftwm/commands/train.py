@@ -1,4 +1,4 @@
-"""`liftwm train`: a world model from a dataset, with a progress bar; an interrupted run is continued."""
+"""`liftwm train`: a world model, or a teacher, from a dataset, with a progress bar; an interrupted run is continued."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def run(config: TrainConfig) -> None:
     from embodied_liftwm.training.parallel import torchrun_processes
 
     with torchrun_processes(config.device) as processes:
-        _train(config, processes, Console(highlight=False, quiet=not processes.is_first))
+        console = Console(highlight=False, quiet=not processes.is_first)
+        if config.prior == "none":
+            _train(config, processes, console)
+        elif processes.world_size == 1:
+            _train_teacher(config, console)
+        else:
+            raise UserError(f"prior={config.prior}: is trained by one process, not by {processes.world_size}")
 
 
 def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
@@ -57,7 +63,27 @@ def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
 
         trainer.fit(show)
     minutes = trainer.seconds / 60
-    console.print(f"trained to step {trainer.step} in {minutes:.1f} minutes, psnr {meter.psnr:.2f} dB: {config.run}")
+    console.print(f"trained to step {trainer.step} in {minutes:.1f} minutes, psnr {meter.quality:.2f} dB: {config.run}")
+
+
+def _train_teacher(config: TrainConfig, console: Console) -> None:
+    from embodied_liftwm.training.checkpoint import checkpoints
+    from embodied_liftwm.training.house_training import HouseTrainer
+
+    trainer = HouseTrainer(config)
+    open_run(config.run, config, MAY_CHANGE, continued=bool(checkpoints(Path(config.run))))
+    parameters = sum(p.numel() for p in trainer.network.parameters()) / 1e6
+    start = f"continuing at step {trainer.step}" if trainer.step else "from scratch"
+    console.print(
+        f"training {config.prior} ({parameters:.2f} M parameters) {start} on {trainer.reader.episodes} episodes, "
+        f"{len(trainer.reader)} frames of {config.data}"
+    )
+    meter = Meter("error", "error {:.3f}")
+    with progress_bar(console) as bar:
+        task = bar.add_task("train", total=1.0, **meter.fields)
+        trainer.fit(lambda row: bar.update(task, completed=trainer.progress, **meter.update(row, trainer.progress)))
+    minutes = trainer.seconds / 60
+    console.print(f"trained to step {trainer.step} in {minutes:.1f} minutes, error {meter.quality:.3f}: {config.run}")
 
 
 def watch(console: Console, rows: Any, processes: dict[str, Any]) -> None:
@@ -96,7 +122,7 @@ def watch(console: Console, rows: Any, processes: dict[str, Any]) -> None:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with step, loss, PSNR, speed and the time that is left."""
+    """A bar with step, loss, PSNR or error, speed and the time that is left."""
     return Progress(
         TextColumn("  {task.description:<9} step {task.fields[step]:>6}"),
         BarColumn(bar_width=24),
@@ -110,19 +136,21 @@ def progress_bar(console: Console) -> Progress:
 class Meter:
     """Running means for a bar: a single batch's loss jumps too much to read."""
 
-    def __init__(self) -> None:
+    def __init__(self, column: str = "psnr", form: str = "psnr {:5.2f} dB") -> None:
+        """Beside the loss, show a column of the rows in this form."""
         self._start: tuple[float, float, float] | None = None
-        self.loss = self.psnr = float("nan")
-        self.fields: dict[str, Any] = {"step": 0, "loss": self.loss, "picture": "psnr", "rate": 0.0, "left": "?"}
+        self._column, self._form = column, form
+        self.loss = self.quality = float("nan")
+        self.fields: dict[str, Any] = {"step": 0, "loss": self.loss, "picture": column, "rate": 0.0, "left": "?"}
 
     def update(self, row: dict[str, float], progress: float) -> dict[str, Any]:
         """Take in one step's row; returns the fields of the bar."""
         if self._start is None:
             self._start = (row["step"], row["seconds"], progress)
-        self.loss, self.psnr = self._mean(self.loss, row["loss"]), self._mean(self.psnr, row["psnr"])
+        self.loss, self.quality = self._mean(self.loss, row["loss"]), self._mean(self.quality, row[self._column])
         step, seconds, before = self._start
         spent = max(row["seconds"] - seconds, 1e-9)
-        picture = "depth first" if math.isnan(row["psnr"]) else f"psnr {self.psnr:5.2f} dB"
+        picture = "depth first" if math.isnan(row[self._column]) else self._form.format(self.quality)
         self.fields = {"step": int(row["step"]), "loss": self.loss, "picture": picture, "rate": (row["step"] - step) / spent}
         minutes, rest = divmod(round(spent * (1.0 - progress) / max(progress - before, 1e-6)), 60)
         self.fields["left"] = f"{minutes}:{rest:02d}" if progress > before else "?"

@@ -1,6 +1,7 @@
-"""Training: one trainer for every model.
+"""Training: one trainer for every world model.
 
-trainer.py      the loop: schedule, resumption, logs
+trainer.py      the loop: resumption, logs
+schedule.py     how far a training is, and its learning rate
 learner.py      an optimiser step: micro-batches, gradients, their mean over processes, the update
 rollout.py      a batch of windows through a model: everything the terms read
 objective.py    the named terms of a training
@@ -10,4 +11,9 @@ parallel.py     several processes under torchrun
 networks.py     bfloat16 and torch.compile for image networks
 checkpoint.py   run folders and weights on disk, whole or not at all; `load_model`
 logs.py         metrics.csv and TensorBoard
+
+The teacher of our own, `house_depth`, which alone learns from truth, of its own scenes:
+
+house_data.py       their frames and depths, and nobody else's
+house_training.py   the loop; its loss is `priors.house_loss`
 """

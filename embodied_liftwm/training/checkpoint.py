@@ -52,14 +52,21 @@ def save_checkpoint(run: Path, step: int, model: BaseWorldModel[Any], extra: dic
     Raises:
         UserError: the disk is full or cannot be written; older checkpoints are kept.
     """
+    described = {"format": FORMAT, "model": asdict(model.config), "shapes": asdict(model.shapes)}
+    return write_checkpoint(run, step, model, json.dumps(described, indent=2) + "\n", extra, state)
+
+
+def write_checkpoint(
+    run: Path, step: int, network: nn.Module, described: str, extra: dict[str, Tensor], state: dict[str, Any]
+) -> Path:
+    """`save_checkpoint` of any network; `described` is the text of its model.json."""
     final = path_of(run, step)
     if final.is_dir():
         return final
-    described = {"format": FORMAT, "model": asdict(model.config), "shapes": asdict(model.shapes)}
     with whole_folder(final) as partial:
-        save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, partial / "model.safetensors")
+        save_file({name: t.detach().contiguous() for name, t in network.state_dict().items()}, partial / "model.safetensors")
         save_file(extra, partial / "optimizer.safetensors")
-        (partial / "model.json").write_text(json.dumps(described, indent=2) + "\n")
+        (partial / "model.json").write_text(described)
         (partial / "state.json").write_text(json.dumps({"step": step} | state, indent=2) + "\n")
     for old in checkpoints(run)[:-KEPT]:
         remove_folder(old)

@@ -26,11 +26,10 @@ from embodied_liftwm.training.learner import Learner
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
 from embodied_liftwm.training.parallel import Processes
 from embodied_liftwm.training.prefetch import Prefetcher
+from embodied_liftwm.training.schedule import learning_rate_of, progress_of
 from embodied_liftwm.training.teachers import open_teachers
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
-
-WARM_UP_STEPS = 40
 
 
 class Trainer:
@@ -85,8 +84,7 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the training that is done, in [0, 1], by steps or by the clock, whichever ends it first."""
-        by_clock = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
-        return min(1.0, max(self.step / self.config.steps, by_clock))
+        return progress_of(self.config, self.step, self.seconds)
 
     def fit(self, on_step: Callable[[dict[str, float]], None] = lambda row: None) -> None:
         """Train to the end, calling `on_step` with every step's row (step, seconds, loss, psnr, one column per term).
@@ -125,7 +123,7 @@ class Trainer:
     def _advance(self, load: Callable[[int], list[dict[str, Tensor]]] | None = None) -> dict[str, float]:
         """One optimiser step; returns its row of metrics."""
         started = time.perf_counter()
-        rate = self._learning_rate()
+        rate = learning_rate_of(self.config, self.step, self.progress)
         metrics = self.learner.differentiate((load or self.load_parts)(self.step), self.only_geometry)
         self._check_finite(metrics)
         self.learner.update(rate)
@@ -137,11 +135,6 @@ class Trainer:
     def only_geometry(self) -> bool:
         """Whether this step trains the lift alone, of a model that lifts."""
         return self.progress < self.config.geometry_first and self.config.model.memory != "recurrent"
-
-    def _learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to a twentieth."""
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        return self.config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * self.progress)))
 
     def _check_finite(self, metrics: dict[str, float]) -> None:
         for name in (*self.config.terms, "kl"):

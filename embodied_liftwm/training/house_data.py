@@ -1,0 +1,135 @@
+"""What `house_depth` is trained on: frames of the teachers' own scenes, with their true depth.
+
+This is the one reader of training code that opens `truth/`. It may, because no world model is trained or judged in these
+scenes: their seeds are a range of their own (`liftwm collect split=teacher`), and any other dataset is refused. A world model's
+training has no way to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_liftwm.config import TEACHER_SEED_OFFSET, split_of
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.storage import read_episode, read_info, scan
+from embodied_liftwm.errors import UserError
+
+GAIN, GAMMA, CONTRAST, NOISE = 0.3, 0.35, 0.3, 0.03
+"""Of the colour jitter: standard deviations of logarithms, and the most noise, in units of full brightness."""
+GREY_SHARE, SWAP_SHARE, FLIP_SHARE = 0.25, 0.5, 0.5
+"""Of frames that lose some of their colour, have their channels swapped, are mirrored."""
+
+
+class Frames(NamedTuple):
+    """A batch to learn from."""
+
+    rgb: Tensor  # [B, 3, H, W] float32 in [0, 1]
+    depth: Tensor  # [B, H, W] float32 true z-depth, metres, 0 where invalid
+    intrinsics: Tensor  # [B, 3, 3] pixels
+
+
+class TeacherReader:
+    """Single frames, with truth, of datasets collected with `split=teacher`.
+
+    Everything is decoded into memory: of 64 x 64 frames 20 KB each.
+    """
+
+    def __init__(self, paths: str) -> None:
+        """Open a dataset folder, or several, separated by commas.
+
+        Raises:
+            UserError: no dataset there, no episode in it, scenes that are not the teachers', no truth, or frames of several
+                sizes.
+        """
+        episodes = [episode for path in paths.split(",") for episode in _episodes(Path(path.strip()))]
+        sizes = {episode.image_size for episode in episodes}
+        if len(sizes) > 1:
+            raise UserError(f"{paths}: frames of several sizes, {sorted(sizes)}: collect them at one image_size")
+        self.episodes = len(episodes)
+        self.image_size = episodes[0].image_size
+        self._rgb = np.concatenate([episode.rgb for episode in episodes])
+        self._depth = np.concatenate([_true_depth(episode) for episode in episodes])
+        self._intrinsics = np.concatenate([np.repeat(e.intrinsics[None], len(e.rgb), axis=0) for e in episodes])
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self._rgb)
+
+    def batch(self, seed: int, step: int, size: int) -> Frames:
+        """The frames of a training step, changed at random; a pure function of its arguments."""
+        rng = np.random.default_rng([seed, step])
+        chosen = rng.integers(len(self), size=size)
+        rgb = torch.from_numpy(self._rgb[chosen]).movedim(-1, 1).float() / 255.0
+        depth = torch.from_numpy(self._depth[chosen]).float()
+        frames = Frames(rgb, depth, torch.from_numpy(self._intrinsics[chosen]))
+        return jittered(mirrored(frames, torch.from_numpy(rng.random(size) < FLIP_SHARE)), rng)
+
+
+def mirrored(frames: Frames, which: Tensor) -> Frames:
+    """Some frames as a mirror beside the camera shows them, with the camera that would see them so.
+
+    Args:
+        frames: to be mirrored left to right; their pixels are not skewed.
+        which: frames it happens to. [B] bool
+    """
+    width = frames.rgb.shape[-1]
+    intrinsics = frames.intrinsics.clone()
+    intrinsics[:, 0, 2] = width - intrinsics[:, 0, 2]
+    return Frames(*(torch.where(which.view(-1, *[1] * (old.dim() - 1)), new, old) for old, new in (
+        (frames.rgb, frames.rgb.flip(-1)), (frames.depth, frames.depth.flip(-1)), (frames.intrinsics, intrinsics)
+    )))  # fmt: skip
+
+
+def jittered(frames: Frames, rng: np.random.Generator) -> Frames:
+    """Other light, other palettes: gain, gamma, contrast and noise, channels swapped or blended to grey; geometry stays."""
+    size = len(frames.rgb)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).view(size, -1, 1, 1)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.random(shape).astype(np.float32)).view(size, -1, 1, 1)
+
+    orders = np.where(rng.random((size, 1)) < SWAP_SHARE, rng.permuted(np.tile(np.arange(3), (size, 1)), axis=1), np.arange(3))
+    rgb = frames.rgb[torch.arange(size)[:, None], torch.from_numpy(orders)]
+    grey = torch.where(uniform(size) < GREY_SHARE, uniform(size), 0.0)
+    rgb = torch.lerp(rgb, rgb.mean(1, keepdim=True), grey)
+    rgb = rgb.clamp_min(1e-3) ** torch.exp(GAMMA * normal(size))
+    mean = rgb.mean((1, 2, 3), keepdim=True)
+    rgb = mean + (rgb - mean) * torch.exp(CONTRAST * normal(size))
+    rgb = rgb * torch.exp(GAIN * (normal(size) + 0.5 * normal(size, 3)))
+    noise = torch.from_numpy(rng.standard_normal(tuple(rgb.shape), dtype=np.float32))
+    return frames._replace(rgb=(rgb + NOISE * uniform(size) * noise).clamp(0.0, 1.0))
+
+
+def _episodes(path: Path) -> list[Episode]:
+    """Every episode of a dataset, each from a scene of the teachers."""
+    info = read_info(path)
+    if info.get("split") != "teacher":
+        _refuse(path, f"split {info.get('split')}")
+    found = [read_episode(file, index) for index, file in scan(path).items()]
+    if not found:
+        raise UserError(f"the dataset at {path} holds no episode yet: run `liftwm collect split=teacher out={path}`")
+    for episode in found:
+        seed = int(episode.meta.get("seed", -1))
+        if split_of(seed) != "teacher":
+            _refuse(path, f"seed {seed}")
+    return found
+
+
+def _refuse(path: Path, what: str) -> None:
+    raise UserError(
+        f"data={path} holds scenes of world models ({what}), which a teacher must not learn from: collect its own with "
+        f"split=teacher, whose seeds begin at {TEACHER_SEED_OFFSET}"
+    )
+
+
+def _true_depth(episode: Episode) -> np.ndarray:
+    if episode.truth is None:
+        raise UserError("an episode of the teachers' scenes has no truth/: collect it anew with `liftwm collect split=teacher`")
+    return episode.truth.depth

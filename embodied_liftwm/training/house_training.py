@@ -1,0 +1,157 @@
+"""The training of `house_depth`: one small loop beside the world models', with their run folders, logs and resumption.
+
+A step is a pure function of (weights, optimiser moments, dataset, config, step), as theirs is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from embodied_liftwm.config import TrainConfig
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import remove_partials, whole_folder
+from embodied_liftwm.priors.house_loss import losses, truths_of
+from embodied_liftwm.priors.house_network import HouseConfig, HouseNetwork, describe, load_network
+from embodied_liftwm.training import checkpoint as ckpt
+from embodied_liftwm.training.house_data import Frames, TeacherReader
+from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
+from embodied_liftwm.training.prefetch import Prefetcher
+from embodied_liftwm.training.schedule import learning_rate_of, progress_of
+
+COLUMNS = ("step", "seconds", "loss", "depth", "gradient", "normals", "error", "learning_rate")
+
+
+class HouseTrainer:
+    """Trains the network into one run folder; made again on the same folder, it goes on where the last one was."""
+
+    def __init__(self, config: TrainConfig, network: HouseConfig | None = None) -> None:
+        """Open the teachers' scenes.
+
+        Args:
+            config: whose data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, threads, log_every,
+                save_every and device count.
+            network: the architecture, and what its depth shall mean.
+
+        Raises:
+            UserError: data that a teacher must not learn from, or frames of a size the network cannot halve.
+        """
+        self.config, self.run = config, Path(config.run)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.reader = TeacherReader(config.data)
+        height, width = self.reader.image_size
+        shape = network or HouseConfig(image_size=height)
+        if height % shape.multiple or width % shape.multiple:
+            raise UserError(f"data={config.data}: frames are {height} x {width}, expected multiples of {shape.multiple}")
+        torch.manual_seed(config.seed)
+        self.network = HouseNetwork(shape).to(config.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2)
+        self.step, self.seconds = 0, 0.0
+        self._resume()
+
+    def _resume(self) -> None:
+        remove_partials(self.run / "checkpoints")
+        found = ckpt.checkpoints(self.run)
+        if not found:
+            return
+        ckpt.load_weights(self.network, found[-1] / "model.safetensors")
+        tensors, state = ckpt.read_resume(found[-1])
+        ckpt.restore_optimizer(self.optimizer, tensors)
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, in [0, 1]."""
+        return progress_of(self.config, self.step, self.seconds)
+
+    def fit(self, on_step: Callable[[dict[str, float]], None] = lambda row: None) -> None:
+        """Train to the end, calling `on_step` with every step's row (`COLUMNS`).
+
+        Raises:
+            UserError: the loss is no longer finite; the last good checkpoint is kept.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        logs = (
+            MetricsLog(self.run / "metrics.csv", list(COLUMNS), self.step),
+            TensorBoardLog(self.run / "tensorboard", self.step),
+        )
+        try:
+            with Prefetcher(self.batch) as batches:
+                while self.progress < 1.0:
+                    row = self.advance(batches.take)
+                    on_step(row)
+                    if self.step % self.config.log_every == 0:
+                        for log in logs:
+                            log.write(row)
+                    if self.step % self.config.save_every == 0:
+                        self.save()
+            self.save()
+        finally:
+            for log in logs:
+                log.close()
+
+    def batch(self, step: int) -> Frames:
+        """The frames of a step: as many as its windows have context frames, but each from anywhere."""
+        return self.reader.batch(self.config.seed, step, self.config.batch_size * self.config.context)
+
+    def advance(self, load: Callable[[int], Frames] | None = None) -> dict[str, float]:
+        """One optimiser step; returns its row of metrics."""
+        started = time.perf_counter()
+        rate = learning_rate_of(self.config, self.step, self.progress)
+        rgb, depth, intrinsics = (tensor.to(self.config.device) for tensor in (load or self.batch)(self.step))
+        found = losses(self.network(rgb, intrinsics), truths_of(depth, intrinsics), self.network.config.convention)
+        loss = found.total()
+        if not math.isfinite(loss.item()):
+            raise UserError(f"the loss became {loss.item()} at step {self.step} of {self.run}: try a lower learning_rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+        means = {name: value.item() for name, value in found._asdict().items()}
+        return {"step": self.step, "seconds": self.seconds, "loss": loss.item(), "learning_rate": rate} | means
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        tensors, state = ckpt.optimizer_tensors(self.optimizer), {"seconds": self.seconds}
+        ckpt.write_checkpoint(self.run, self.step, self.network, describe(self.network.config), tensors, state)
+
+
+def export(run: str | Path, folder: str | Path, card: str) -> Path:
+    """Copy the newest weights of a run, in half precision, into a folder that the prior takes as `weights`.
+
+        export("runs/house", "embodied_liftwm/priors/weights/house_depth", Path("card.md").read_text())
+
+    makes the shipped teacher.
+
+    Args:
+        run: a run folder of `liftwm train prior=house_depth`.
+        folder: is made, whole or not at all.
+        card: README.md: its data, seeds, figures with their commands, and limits.
+
+    Raises:
+        UserError: no checkpoint there, weights that do not load, an empty card, or `folder` is there already.
+    """
+    found, folder = ckpt.checkpoints(Path(run)), Path(folder)
+    if not found:
+        raise UserError(f"{run} holds no checkpoint: train one with `liftwm train prior=house_depth run={run}`")
+    if not card.strip():
+        raise UserError(f"{folder}: a teacher needs a card: its data, seeds, figures and limits")
+    if folder.exists():
+        raise UserError(f"{folder} is there already: remove it first, or choose another folder")
+    network = load_network(found[-1])
+    with whole_folder(folder) as partial:
+        save_file({name: t.half().contiguous() for name, t in network.state_dict().items()}, partial / "model.safetensors")
+        (partial / "model.json").write_text(describe(network.config))
+        (partial / "README.md").write_text(card.rstrip() + "\n")
+    return folder

@@ -1,0 +1,21 @@
+"""How far a training is, and the learning rate that belongs to it."""
+
+from __future__ import annotations
+
+import math
+
+from embodied_liftwm.config import TrainConfig
+
+WARM_UP_STEPS = 40
+
+
+def progress_of(config: TrainConfig, step: int, seconds: float) -> float:
+    """Share of the training that is done, in [0, 1], by steps or by the clock, whichever ends it first."""
+    by_clock = seconds / (60 * config.minutes) if config.minutes else 0.0
+    return min(1.0, max(step / config.steps, by_clock))
+
+
+def learning_rate_of(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine to a twentieth."""
+    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    return config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
