@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import embodied_liftwm
-from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig
+from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig, split_of
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.workers import find_engine
@@ -82,7 +82,7 @@ def load_episodes(config: EvaluateConfig) -> list[Any]:
     """The held-out episodes that the suites need; none for navigation alone.
 
     Raises:
-        UserError: no dataset, an episode without truth, or scenes of the training half of the seeds.
+        UserError: no dataset, an episode without truth, or scenes that are not of the evaluation's seeds.
     """
     from embodied_liftwm.data import EvaluationReader
     from embodied_liftwm.evaluation.episodes import truth_of
@@ -95,8 +95,10 @@ def load_episodes(config: EvaluateConfig) -> list[Any]:
     for position, episode in enumerate(episodes):
         truth_of(episode, position)
         seed = int(episode.meta.get("seed", EVAL_SEED_OFFSET))
-        if "split" in reader.info and seed < EVAL_SEED_OFFSET:  # `liftwm collect` made it, and gave it a half of the seeds
-            raise UserError(f"data={config.data} holds training scenes (seed {seed}): collect held-out ones with split=eval")
+        split = split_of(seed) if "split" in reader.info else "eval"  # `liftwm collect` made it, and gave it a range of seeds
+        if split != "eval":
+            whose = "training scenes" if split == "train" else "scenes that teachers learn from"
+            raise UserError(f"data={config.data} holds {whose} (seed {seed}): collect held-out ones with split=eval")
     return episodes
 
 

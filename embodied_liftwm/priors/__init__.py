@@ -12,8 +12,9 @@ invariant as the convention says. Where each thing lives:
                         house_depth: ours; mvs, disk: geometry of the agent's own video
     hub.py              checkpoints of the Hugging Face libraries: found, named where missing, hashed; never downloaded
     orbit.py, diffusion.py, mvdream_unet.py     what view generators share: cameras about what a frame looks at, sampling
-    pairs.py            which pairs of frames DUSt3R and MASt3R are asked about
+    pairs.py, stereo_models.py      what DUSt3R and MASt3R share: which pairs of frames are asked, how answers come back
     splat_fit.py, splat_scene.py    3D Gaussians fitted to an episode, or read from a file
-    house_network.py, house_data.py, house_training.py  the network of house_depth, the only reader of truth for training (of
-                        the teacher's own scenes), its loss
+    mvs_kernels.py, plane_fit.py    of mvs: compiled kernels; normals, and depth less noisy
+    disk_features.py, triangulation.py      of disk: its weights and matches; points from them
+    house_network.py, house_loss.py, weights/       of house_depth; its training is `training/house_training.py`
 """

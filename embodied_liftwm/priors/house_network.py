@@ -68,9 +68,9 @@ class HouseNetwork(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
         self.blocks_up = nn.ModuleList(_Block(width) for width in widths[:-1])
         self.head = nn.Conv2d(config.stem, 6, 3, padding=1)
+        self.head.bias = nn.Parameter(torch.tensor([USUAL_LOG_DEPTH, -1.0, 0.0, 0.0, -1.0, 0.0]))
         with torch.no_grad():
             self.head.weight.mul_(0.1)
-            self.head.bias.copy_(torch.tensor([USUAL_LOG_DEPTH, -1.0, 0.0, 0.0, -1.0, 0.0]))
 
     def forward(self, rgb: Tensor, intrinsics: Tensor) -> Guess:
         """Say what frames show.
@@ -87,7 +87,8 @@ class HouseNetwork(nn.Module):
             x = block(down(x))
         for skip, up, block in reversed(list(zip(skips, self.up, self.blocks_up))):
             x = block(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        depth, spread, *normals, concentration = self.head(x).unbind(1)
+        with torch.autocast(x.device.type, enabled=False):  # eight bits are too few for depth
+            depth, spread, *normals, concentration = self.head(x.float()).unbind(1)
         return Guess(
             log_depth=depth,
             log_spread=spread.clamp(*LOG_SPREAD),

@@ -35,8 +35,8 @@ class HouseTrainer:
         """Open the teachers' scenes.
 
         Args:
-            config: whose data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, threads, log_every,
-                save_every and device count.
+            config: whose data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, precision, threads,
+                log_every, save_every and device count.
             network: the architecture, and what its depth shall mean.
 
         Raises:
@@ -52,7 +52,9 @@ class HouseTrainer:
             raise UserError(f"data={config.data}: frames are {height} x {width}, expected multiples of {shape.multiple}")
         torch.manual_seed(config.seed)
         self.network = HouseNetwork(shape).to(config.device)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2
+        )
         self.step, self.seconds = 0, 0.0
         self._resume()
 
@@ -106,7 +108,9 @@ class HouseTrainer:
         started = time.perf_counter()
         rate = learning_rate_of(self.config, self.step, self.progress)
         rgb, depth, intrinsics = (tensor.to(self.config.device) for tensor in (load or self.batch)(self.step))
-        found = losses(self.network(rgb, intrinsics), truths_of(depth, intrinsics), self.network.config.convention)
+        with torch.autocast(rgb.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            guess = self.network(rgb, intrinsics)
+        found = losses(guess, truths_of(depth, intrinsics), self.network.config.convention)
         loss = found.total()
         if not math.isfinite(loss.item()):
             raise UserError(f"the loss became {loss.item()} at step {self.step} of {self.run}: try a lower learning_rate")

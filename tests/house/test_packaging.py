@@ -43,9 +43,10 @@ def test_every_module_of_the_checkout_is_in_it(wheel_names: list[str], root: Pat
         assert here == {name for name in wheel_names if name.startswith(f"{top}/") and name.endswith(".py")}
 
 
-def test_weights_are_exactly_the_shipped_checkpoints(wheel_names: list[str], root: Path) -> None:
-    here = {str(path.relative_to(root)) for path in (root / "embodied_liftwm/checkpoints").glob("*/*")}
-    found = {name for name in wheel_names if name.startswith("embodied_liftwm/checkpoints/") or name.endswith(".safetensors")}
+def test_weights_are_exactly_the_shipped_ones(wheel_names: list[str], root: Path) -> None:
+    folders = ("embodied_liftwm/checkpoints/", "embodied_liftwm/priors/weights/")
+    here = {str(path.relative_to(root)) for folder in folders for path in (root / folder).glob("*/*")}
+    found = {name for name in wheel_names if name.startswith(folders) or name.endswith(".safetensors")}
     assert found == here
 
 
