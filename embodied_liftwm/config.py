@@ -188,6 +188,7 @@ class PriorsConfig:
     device: str = "cpu"  # torch device
     batch_size: int = 8  # frames or pairs at once
     seed: int = 0  # of priors that draw
+    prompt: str = "an indoor room"  # of priors that are told in words what they are to show
     accept_license: bool = False  # of models that may not be used commercially
     episodes: int = 0  # run: the first so many of the dataset; 0 for all
 
