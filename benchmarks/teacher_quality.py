@@ -24,6 +24,8 @@ from embodied_liftwm.priors.house_loss import truths_of
 from embodied_liftwm.priors.registry import open_prior
 
 BINS = 10
+WEAKER: tuple[DepthConvention, ...] = ("metric", "scale_free", "affine_inverse")
+"""Conventions, each stating less than the one before."""
 
 
 class Said(NamedTuple):
@@ -47,7 +49,7 @@ def main(words: list[str]) -> None:
     print(f"{plain[0]}: {convention}, {len(said.truth)} frames of {plain[1]}\n")
     print_depths(said, convention)
     print_normals(said)
-    within = (said.depth / said.truth - 1).abs() < 0.1 if convention == "metric" else _within(said, convention)
+    within = (aligned(said.depth, said.truth, convention) / said.truth - 1).abs() < 0.1
     print_reliability("depth within 10 %", said.depth_confidence, within, said.truth > 0)
     near = said.cosine > torch.cos(torch.deg2rad(torch.tensor(11.25)))
     print_reliability("normal within 11.25 degrees", said.normal_confidence, near, said.smooth)
@@ -85,7 +87,7 @@ def by_factor_and_shift(inverse: Tensor, truth: Tensor) -> Tensor:
     """Depth of inverse depth brought to the truth's by least squares, a map; at most 100 m."""
     x, y = inverse.flatten(1), 1.0 / truth.flatten(1)
     centred = x - x.mean(1, keepdim=True)
-    slope = (centred * y).sum(1, keepdim=True) / centred.square().sum(1, keepdim=True).clamp_min(1e-12)
+    slope = (centred * y).sum(1, keepdim=True) / centred.square().sum(1, keepdim=True).clamp_min(1e-6)
     return (1.0 / (y.mean(1, keepdim=True) + slope * centred).clamp_min(0.01)).view_as(truth)
 
 
@@ -101,15 +103,15 @@ def print_depths(said: Said, convention: DepthConvention) -> None:
     print("| depth | alignment | AbsRel | within 10 % | within 25 % | RMSE (m) |\n|---|---|---|---|---|---|")
     truth = said.truth
     row = truth.movedim(1, 0).flatten(1).median(1).values[None, :, None].expand_as(truth)
-    for name, depth, kind in (
+    judged: tuple[tuple[str, Tensor, DepthConvention], ...] = (
         ("teacher", said.depth, convention),
         ("one depth", truth.median().expand_as(truth), "metric"),
         ("a depth a row", row, "metric"),
-    ):
-        for how in ("metric", "scale_free", "affine_inverse"):
-            if kind == "metric" or how == kind or (kind, how) == ("scale_free", "affine_inverse"):
-                values = 1.0 / depth if how == "affine_inverse" != kind else depth
-                _print_depth(name, how, aligned(values, truth, how), truth)  # type: ignore[arg-type]
+    )
+    for name, depth, stated in judged:
+        for how in WEAKER[WEAKER.index(stated) :]:
+            values = 1.0 / depth if how == "affine_inverse" != stated else depth
+            _print_depth(name, how, aligned(values, truth, how), truth)
     print()
 
 
@@ -118,10 +120,6 @@ def _print_depth(name: str, how: str, depth: Tensor, truth: Tensor) -> None:
     rmse = (depth - truth).square().mean().sqrt()
     print(f"| {name} | {how} | {error.mean():.3f} | {(error < 0.1).float().mean():.3f} "
           f"| {(error < 0.25).float().mean():.3f} | {rmse:.3f} |")  # fmt: skip
-
-
-def _within(said: Said, convention: DepthConvention) -> Tensor:
-    return (aligned(said.depth, said.truth, convention) / said.truth - 1).abs() < 0.1
 
 
 def print_normals(said: Said) -> None:
@@ -137,7 +135,8 @@ def print_reliability(name: str, confidence: Tensor, right: Tensor, where: Tenso
     order = confidence[where].sort()
     parts = order.values.tensor_split(BINS), right[where][order.indices].float().tensor_split(BINS)
     said, found = (torch.stack([part.mean() for part in group]) for group in parts)
-    print(f"| {name}, by tenths of confidence |" + "".join(f" {k + 1} |" for k in range(BINS)) + "\n|---" * (BINS + 1) + "|")
+    print(f"| {name}, by tenths of confidence |" + "".join(f" {k + 1} |" for k in range(BINS)))
+    print("|" + "---|" * (BINS + 1))
     print("| said |" + "".join(f" {value:.2f} |" for value in said))
     print("| found |" + "".join(f" {value:.2f} |" for value in found))
     print(f"\nmean difference {(said - found).abs().mean():.3f}\n")

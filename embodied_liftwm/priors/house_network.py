@@ -38,7 +38,7 @@ class HouseConfig:
     image_size: int = 64  # height of the frames it was trained on, pixels
     stem: int = 16  # channels at full resolution
     widths: tuple[int, ...] = (32, 64, 128, 192)  # channels at half of it, a quarter and so on
-    convention: DepthConvention = "metric"  # what the loss left open, and so what the depth says
+    convention: DepthConvention = "scale_free"  # what the loss left open, and so what the depth says
 
     @property
     def multiple(self) -> int:

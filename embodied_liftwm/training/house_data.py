@@ -19,9 +19,9 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import read_episode, read_info, scan
 from embodied_liftwm.errors import UserError
 
-GAIN, GAMMA, CONTRAST, NOISE = 0.3, 0.35, 0.3, 0.03
+GAIN, GAMMA, CONTRAST, NOISE = 0.2, 0.2, 0.2, 0.02
 """Of the colour jitter: standard deviations of logarithms, and the most noise, in units of full brightness."""
-GREY_SHARE, SWAP_SHARE, FLIP_SHARE = 0.25, 0.5, 0.5
+GREY_SHARE, SWAP_SHARE, FLIP_SHARE = 0.2, 0.4, 0.5
 """Of frames that lose some of their colour, have their channels swapped, are mirrored."""
 
 
