@@ -46,7 +46,8 @@ class GaussianSplatting:
     def __init__(self, options: PriorOptions, settings: FitSettings | None = None) -> None:
         """Read the PLY of `options.weights`, where there is one. Raises UserError as `read_ply` does."""
         self.options, self.settings = options, settings or FitSettings()
-        self.scene = _on(read_ply(options.weights), options.device) if options.weights else None
+        self.file = Path(options.weights).expanduser()
+        self.scene = _on(read_ply(self.file), options.device) if options.weights else None
 
     def fingerprint(self) -> str:
         """See `Prior`."""
@@ -54,7 +55,7 @@ class GaussianSplatting:
         settings = () if self.options.weights else (self.settings, splat_scene.SETTINGS)
         digest = hashlib.sha256(repr((self.options.seed, views, settings)).encode())
         if self.options.weights:
-            digest.update(Path(self.options.weights).read_bytes())
+            digest.update(self.file.read_bytes())
         return digest.hexdigest()[:16]
 
     def observe(self, clip: Clip) -> PseudoObservations:
@@ -130,7 +131,7 @@ def familiarity(poses: Tensor, visited: Tensor) -> Tensor:
 
 def what_is_missing(options: PriorOptions) -> str:
     """One line where the PLY or the device is not there, "" where all is; a fit needs nothing but the package."""
-    if options.weights and not Path(options.weights).is_file():
+    if options.weights and not Path(options.weights).expanduser().is_file():
         return f"weights={options.weights}: no such file; expected a scene as PLY, or weights= empty to fit one to each episode"
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         return f"device={options.device}: torch sees no CUDA device here; set device=cpu"

@@ -6,7 +6,6 @@ folder in the layout of the Hugging Face hub (config.json, model.safetensors), o
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import sys
@@ -21,11 +20,13 @@ import torch
 from torch import nn
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.priors import hub
 from embodied_liftwm.priors.contract import PriorOptions
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-NEEDED = ("huggingface_hub", "einops")
-"""Packages that the models' code imports, beside what this one depends on."""
+WEIGHTS = "model.safetensors"
+FILES = (("config.json",), (WEIGHTS,))
+NEEDED = ("huggingface_hub",)
+"""Packages of our own extra that the models' code imports; of further ones it needs einops."""
 
 
 @dataclass(frozen=True)
@@ -54,36 +55,23 @@ MAST3R = StereoModel(
 
 def what_is_missing(model: StereoModel, options: PriorOptions) -> str:
     """One line that says what this machine lacks and what to do, "" where it is ready."""
-    return _missing_code(model, options.code) or _missing_weights(model, options.weights) or _missing_device(options.device)
+    weights = hub.what_is_missing(NEEDED, options.weights or model.weights, FILES)
+    return _missing_code(model, options.code) or weights or _missing_device(options.device)
 
 
 def _missing_code(model: StereoModel, code: str) -> str:
-    absent = [package for package in NEEDED if find_spec(package) is None]
-    if absent:
-        return f"its code needs {', '.join(absent)}: pip install {' '.join(absent)}"
     clone = f"git clone --recursive https://github.com/naver/{model.name} and set code= to that folder"
+    if find_spec("einops") is None:
+        return "its code needs einops: pip install einops"
     if not code:
         found = any(all(find_spec(m.split(".")[0]) for m in modules) for modules in model.installed)
         return "" if found else f"its code is not installed: pip install --no-deps starst3r, or {clone}"
-    if not (Path(code) / model.name / "model.py").is_file():
+    folder = Path(code).expanduser()
+    if not (folder / model.name / "model.py").is_file():
         return f"code={code} is no clone of its repository, which holds {model.name}/model.py: {clone}"
-    inside = Path(code) if model.name == "dust3r" else Path(code) / "dust3r"
+    inside = folder if model.name == "dust3r" else folder / "dust3r"
     if not (inside / "dust3r/model.py").is_file() or not (inside / "croco/models/croco.py").is_file():
         return f"code={code} lacks its submodules: run git submodule update --init --recursive there"
-    return ""
-
-
-def _missing_weights(model: StereoModel, weights: str) -> str:
-    folder = weights_folder(model, weights)
-    if folder is None:
-        name = weights or model.weights
-        return (
-            f"its weights are not here: hf download {name} fetches them, or set weights= to a folder with {CONFIG}, {WEIGHTS}"
-        )
-    absent = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
-    if absent:
-        found = f"found no {' and no '.join(absent)}"
-        return f"weights={weights}: expected a folder with {CONFIG} and {WEIGHTS}, as on the hub, {found}"
     return ""
 
 
@@ -93,29 +81,13 @@ def _missing_device(device: str) -> str:
     return ""
 
 
-def weights_folder(model: StereoModel, weights: str) -> Path | None:
-    """The folder of a checkpoint, be it given or in the hub's local cache; None where there is neither."""
-    if weights and Path(weights).exists():
-        return Path(weights)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(weights or model.weights, CONFIG)
-    except HFValidationError:  # neither a folder nor the form of a hub id
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
 def fingerprint(model: StereoModel, options: PriorOptions, *settings: object) -> str:
-    """Hash of the weights' content, the model's name and config and our settings. 16 hex digits"""
-    folder = weights_folder(model, options.weights)
-    assert folder is not None, "opened only when nothing is missing"
-    digest = hashlib.sha256(repr((model.name, settings)).encode())
-    for name in (CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    """Hash of the model's name, its checkpoint and our settings. 16 hex digits"""
+    return hub.fingerprint(model.name, _folder(model, options), *settings)
+
+
+def _folder(model: StereoModel, options: PriorOptions) -> Path:
+    return hub.find_folder(NEEDED, options.weights or model.weights, FILES)
 
 
 def open_model(model: StereoModel, options: PriorOptions) -> nn.Module:
@@ -124,8 +96,7 @@ def open_model(model: StereoModel, options: PriorOptions) -> nn.Module:
     Raises:
         UserError: its code cannot be imported, or the folder holds another model's weights.
     """
-    folder = weights_folder(model, options.weights)
-    assert folder is not None, "opened only when nothing is missing"
+    folder = _folder(model, options)
     network = _load(import_class(model, options.code), folder)
     unfilled = _unfilled(network, folder / WEIGHTS)
     if unfilled:
@@ -183,7 +154,7 @@ def _searching(code: str) -> Iterator[None]:
     """Search `code` for modules first. The models' repositories add folders of their own; all go at the end."""
     before = list(sys.path)
     if code:
-        sys.path.insert(0, str(Path(code).resolve()))
+        sys.path.insert(0, str(Path(code).expanduser().absolute()))
     try:
         yield
     finally:

@@ -118,9 +118,10 @@ def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "croco/models").mkdir(parents=True)
     (tmp_path / "croco/models/croco.py").touch()
     here = PriorOptions(code=str(tmp_path), weights=str(tmp_path))
-    assert "found no config.json and no model.safetensors" in missing(here)
-    for absent in ("nobody/nothing-of-this-name", str(tmp_path / "absent")):
-        assert f"hf download {absent}" in missing(PriorOptions(code=str(tmp_path), weights=absent))
+    assert "lacks config.json, model.safetensors" in missing(here)
+    no_such = "nobody/nothing-of-this-name"
+    assert f"hf download {no_such}" in missing(PriorOptions(code=str(tmp_path), weights=no_such))
+    assert "there is no such folder" in missing(PriorOptions(code=str(tmp_path), weights=str(tmp_path / "absent")))
     (tmp_path / "config.json").touch()
     (tmp_path / "model.safetensors").touch()
     assert missing(here) == ""
