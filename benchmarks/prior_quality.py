@@ -201,6 +201,8 @@ def point_errors(maps: PointMaps, depth: Tensor, poses: Tensor, intrinsics: Tens
 def match_errors(matches: Matches, depth: Tensor, poses: Tensor, intrinsics: Tensor) -> Judged:
     """Pixels in the second frame between a match and where the true depth of its pixel in the first puts it."""
     said = matches.confidence > 0
+    if not said.any():
+        return _joined([])
     pixels, (first, second) = matches.pixels[said], matches.frames[said].unbind(1)
     column, row = pixels[:, 0].long().unbind(1)
     true, views = depth[first, row, column], intrinsics.expand(len(first), 3, 3)

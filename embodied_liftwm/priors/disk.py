@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.cameras import SMALLEST_DEPTH_M, inverse_intrinsics
 from embodied_liftwm.geometry.epipolar import fundamental_matrix
+from embodied_liftwm.geometry.se3 import relative_pose
 from embodied_liftwm.geometry.view_selection import choose_views
 from embodied_liftwm.priors.contract import Clip, DepthMaps, Matches, PriorCard, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.disk_features import Keypoints, detect, find_weights, load_disk, missing_weights, mutual_nearest
@@ -39,11 +41,13 @@ class DiskSettings:
 
     detector_px: int = 256  # frames are enlarged until their shorter side has this many pixels: features need room
     keypoints: int = 512  # a frame, the strongest
-    partners: int = 6  # frames that a frame is matched with
+    partners: int = 10  # frames that a frame is matched with
     epipolar_px: float = 0.5  # largest Sampson distance, in pixels of the frame
     noise_px: float = 0.25  # standard deviation of a keypoint's place, in pixels of the frame
     doubt: float = 0.1  # relative standard deviation of depth at which a match is worth half
     agree_depth: float = 0.1  # relative difference up to which two depths of a keypoint agree
+    even: float = 0.3  # evidence, in matches without doubt, at which a depth is as likely right within a tenth as not
+    match_px: float = 1.0  # distance to where agreed depths put a match's partner at which it counts exp(-1/2)
     nearest_m: float = 0.1
     farthest_m: float = 20.0
 
@@ -87,7 +91,7 @@ class DiskTriangulation:
         maps = [_paint(points.pixels, *sure, clip.rgb.shape[-2:]) for points, sure in zip(found, fused, strict=True)]
         depth, confidence = (torch.stack(parts) for parts in zip(*maps, strict=True))
         maps_of_all = DepthMaps(depth, confidence, torch.arange(len(depth)), "metric")
-        return PseudoObservations(depth=maps_of_all, matches=self._matches(pairs, found, fused))
+        return PseudoObservations(depth=maps_of_all, matches=self._matches(clip, pairs, found, [depth for depth, _ in fused]))
 
     def _detect(self, rgb: Tensor) -> list[Keypoints]:
         batches = rgb.split(self.options.batch_size)
@@ -108,11 +112,11 @@ class DiskTriangulation:
         """Mutual nearest neighbours of two frames, triangulated; those that geometry forbids are left out."""
         first, second = (found[frame] for frame in pair)
         matches = mutual_nearest(first.descriptors, second.descriptors)
-        pixels = torch.stack([first.pixels[matches[:, 0]], second.pixels[matches[:, 1]]], dim=1)[None]
-        views = [Camera(clip.intrinsics[None], clip.world_from_camera[k : k + 1], *clip.rgb.shape[-2:]) for k in pair]
+        pixels = torch.stack([first.pixels[matches[:, 0]], second.pixels[matches[:, 1]]], dim=1)[None].double()
+        intrinsics, poses = clip.intrinsics[None].double(), clip.world_from_camera.double()
+        views = [Camera(intrinsics, poses[k : k + 1], *clip.rgb.shape[-2:]) for k in pair]
         apart = sampson_distance(pixels, fundamental_matrix(*views))[0]
-        found_points = triangulate(pixels, *views)
-        depth, error, angle = found_points.depth[0], found_points.error_px[0], found_points.angle[0]
+        depth, error, angle = (part[0].float() for part in triangulate(pixels, *views)[1:])
         s = self.settings
         noise = s.noise_px / (clip.intrinsics[0, 0] * angle.tan().abs().clamp_min(1e-6))  # of depth, relative
         confidence = torch.exp(-0.5 * (error / s.noise_px).square()) / (1.0 + (noise / s.doubt).square())
@@ -131,21 +135,29 @@ class DiskTriangulation:
         group = agrees[torch.arange(number), best]
         mean = torch.exp((group * logs).sum(1) / support.clamp_min(1e-12))
         sure = support.square() / weight.sum(1).clamp_min(1e-12)  # support, times the share of the weight that agrees
-        return torch.where(support > 0, mean, 0.0), sure / (1.0 + sure)
+        return torch.where(support > 0, mean, 0.0), sure / (self.settings.even + sure)
 
-    def _matches(self, pairs: list[_Pair], found: list[Keypoints], fused: list[tuple[Tensor, Tensor]]) -> Matches:
-        """All matches; one counts for nothing where its depth is not the one that its keypoints' matches agree on."""
-        pixels, confidence, frames = [torch.zeros(0, 2, 2)], [torch.zeros(0)], [torch.zeros(0, 2, dtype=torch.int64)]
+    def _matches(self, clip: Clip, pairs: list[_Pair], found: list[Keypoints], fused: list[Tensor]) -> Matches:
+        """All matches; one counts as far as the depths that its keypoints' matches agree on carry each end to the other."""
+        parts = [(torch.zeros(0, 2, 2), torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.int64))]
         for pair in pairs:
-            agreed = pair.confidence
-            for k, frame in enumerate(pair.frames):
-                depth, sure = (part[pair.keypoints[:, k]] for part in fused[frame])
-                apart = (pair.depth[:, k].log() - depth.clamp_min(1e-6).log()).abs()
-                agreed = torch.minimum(agreed, sure * (apart < self.settings.agree_depth))
-            pixels.append(torch.stack([found[f].pixels[pair.keypoints[:, k]] for k, f in enumerate(pair.frames)], dim=1))
-            confidence.append(agreed)
-            frames.append(torch.tensor(pair.frames).expand(len(agreed), 2))
-        return Matches(torch.cat(pixels), torch.cat(confidence), torch.cat(frames))
+            (a, b), (first, second) = pair.frames, pair.keypoints.unbind(1)
+            pixels = torch.stack([found[a].pixels[first], found[b].pixels[second]], dim=1)
+            depth = torch.stack([fused[a][first], fused[b][second]], dim=1)
+            parts.append((pixels, depth, torch.tensor(pair.frames).expand(len(depth), 2)))
+        pixels, depth, frames = (torch.cat(part) for part in zip(*parts, strict=True))
+        away = torch.maximum(*(_carried(clip, pixels, depth, frames, first) for first in (0, 1)))
+        return Matches(pixels, torch.exp(-0.5 * (away / self.settings.match_px).square()), frames)
+
+
+def _carried(clip: Clip, pixels: Tensor, depth: Tensor, frames: Tensor, first: int) -> Tensor:
+    """Pixels between one end of matches and where the other, the `first`, is seen from there at its depth. [M]"""
+    there_from_here = relative_pose(*(clip.world_from_camera[frames[:, k]] for k in (1 - first, first)))
+    homogeneous = torch.cat([pixels[:, first], torch.ones_like(depth[:, :1])], dim=1)
+    points = homogeneous @ inverse_intrinsics(clip.intrinsics).mT * depth[:, first, None]
+    moved = (there_from_here[:, :3, :3] @ points.unsqueeze(-1)).squeeze(-1) + there_from_here[:, :3, 3]
+    seen = moved @ clip.intrinsics.mT
+    return (seen[:, :2] / seen[:, 2:].clamp_min(SMALLEST_DEPTH_M) - pixels[:, 1 - first]).norm(dim=-1)
 
 
 def _paint(pixels: Tensor, depth: Tensor, confidence: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:

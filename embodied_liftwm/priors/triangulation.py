@@ -41,7 +41,7 @@ def triangulate(pixels: Tensor, first: Camera, second: Camera) -> Triangulated:
     """Triangulate matches: linearly, and one Gauss-Newton step down the reprojection error.
 
     Args:
-        pixels: (u, v) in the first and the second image. [B, M, 2, 2]
+        pixels: (u, v) in the first and the second image, float64: in float32 rays that are nearly parallel are. [B, M, 2, 2]
         first: B cameras.
         second: theirs.
     """
