@@ -84,7 +84,7 @@ class TeacherDepthTerm(TeacherTerm):
     OUTLIER_NATS = math.log(0.2)  # uniform over the log-depths, or spreads, that there are: about five
 
     def untrained_noise(self) -> RadialLaplace:
-        return RadialLaplace(0.3)
+        return RadialLaplace(0.5)
 
     def score(self, said: TaughtDepth, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)

@@ -18,6 +18,10 @@ from embodied_liftwm.training.parallel import Processes
 from embodied_liftwm.training.rollout import roll_out
 from embodied_liftwm.world_model.base import BaseWorldModel
 
+NOISE_SWIFTNESS = 30.0
+"""Noise scales of teachers learn so many times as fast as weights do: who contradicts everything else must be turned down before
+the weights have followed."""
+
 
 class Learner:
     """A model with its objective and its optimiser."""
@@ -31,11 +35,18 @@ class Learner:
         self.model = model
         self.objective = Objective(config.terms, conventions).to(config.device)
         self.parameters = [*self.model.parameters(), *self.objective.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+        self.optimizer = torch.optim.AdamW(self._groups(), config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
         if config.precision == "bf16":
             use_bf16(model, config.device)
         if config.compile:
             use_compiler(model, config.device)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """All parameters, the noise of teachers by itself."""
+        noise = self.objective.teacher_noise()
+        apart = {id(parameter) for parameter in noise}
+        weights = {"params": [p for p in self.parameters if id(p) not in apart], "swiftness": 1.0}
+        return [weights, {"params": noise, "swiftness": NOISE_SWIFTNESS, "weight_decay": 0.0}] if noise else [weights]
 
     def differentiate(self, parts: Sequence[dict[str, Tensor]], only_geometry: bool) -> dict[str, float]:
         """Leave in the parameters the gradient of the loss: its mean over all windows of the step, of all processes.
@@ -69,7 +80,7 @@ class Learner:
     def update(self, learning_rate: float) -> None:
         """Clip the gradient and take the optimiser's step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["swiftness"]
         nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
         self.optimizer.step()
 

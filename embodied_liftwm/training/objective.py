@@ -9,7 +9,7 @@ from torch import nn
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.objectives.elbo import Elbo, elbo
-from embodied_liftwm.objectives.teacher_terms import TEACHER_TERMS
+from embodied_liftwm.objectives.teacher_terms import TEACHER_TERMS, TeacherTerm
 from embodied_liftwm.objectives.terms import TERMS, Rollout, Term
 
 Conventions = Mapping[str, Mapping[str, str]]
@@ -36,6 +36,10 @@ class Objective(nn.Module):
         viewed = rollout.viewed
         kl = None if viewed is None or viewed.kl is None else viewed.kl.mean()
         return elbo(tuple(self.terms), found, kl)
+
+    def teacher_noise(self) -> list[nn.Parameter]:
+        """The learned noise scales of teachers."""
+        return [p for term in self.terms.values() if isinstance(term, TeacherTerm) for p in term.parameters()]
 
 
 def _term(name: str, conventions: Conventions) -> Term:
