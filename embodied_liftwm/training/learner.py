@@ -19,8 +19,8 @@ from embodied_liftwm.training.rollout import roll_out
 from embodied_liftwm.world_model.base import BaseWorldModel
 
 NOISE_SWIFTNESS = 30.0
-"""Noise scales of teachers learn so many times as fast as weights do: who contradicts everything else must be turned down before
-the weights have followed."""
+"""Noise scales of teachers learn so many times as fast as weights do: who contradicts all others must be turned down before the
+weights have followed."""
 
 
 class Learner:
