@@ -6,6 +6,7 @@ learner.py      an optimiser step: micro-batches, gradients, their mean over pro
 rollout.py      a batch of windows through a model: everything the terms read
 objective.py    the named terms of a training
 batches.py      windows from the dataset to the device: who takes which
+teachers.py, teacher_windows.py     what priors said of a dataset, held against the terms; what of it a window takes
 prefetch.py     the next batches, prepared by a thread while the model computes
 parallel.py     several processes under torchrun
 networks.py     bfloat16 and torch.compile for image networks
