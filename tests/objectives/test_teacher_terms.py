@@ -83,7 +83,7 @@ def room(seed: int = 0, frames: int = F) -> Tensor:
     return 2.0 * torch.exp((slopes * grid).sum(1))
 
 
-def test_planes_stand_for_themselves_or_near_the_depth_for_it():
+def test_planes_stand_for_themselves_or_near_the_depth_for_it() -> None:
     found = lifted(around(room()))
     stands = hypotheses(found, LOG_PLANES)
     for p, plane in enumerate(LOG_PLANES):
@@ -91,7 +91,7 @@ def test_planes_stand_for_themselves_or_near_the_depth_for_it():
         assert torch.equal(stands[:, p], torch.where(near, found.depth.log(), plane))
 
 
-def test_depth_is_laplace_with_the_planes_summed_out():
+def test_depth_is_laplace_with_the_planes_summed_out() -> None:
     said, term = TaughtDepth(room(1).log(), drawn(F, SIZE, SIZE)), depth_term("metric")
     found, b = lifted(around(room())), term.noise["a"].log_scale.exp()
     error = (said.values.unsqueeze(1) - hypotheses(found, LOG_PLANES)).square().add(LEAST_ERROR**2).sqrt()
@@ -111,7 +111,7 @@ def said_of(depth: Tensor, convention: str) -> TaughtDepth:
 
 
 @pytest.mark.parametrize("convention", ["scale_free", "affine_inverse"])
-def test_depth_is_as_invariant_as_its_convention(convention: str):
+def test_depth_is_as_invariant_as_its_convention(convention: str) -> None:
     said = said_of(room(1) * (1.0 + 0.2 * drawn(F, SIZE, SIZE)), convention)
     term, logits = depth_term(convention), around(room())
     nats, slope = nats_and_slope(term, logits, depth={"a": said})
@@ -132,7 +132,7 @@ def test_depth_is_as_invariant_as_its_convention(convention: str):
         ("affine_inverse", torch.neg),
     ],
 )
-def test_and_to_nothing_more(convention: str, change: Callable[[Tensor], Tensor]):
+def test_and_to_nothing_more(convention: str, change: Callable[[Tensor], Tensor]) -> None:
     said = said_of(room(), convention)
     term, logits = depth_term(convention), around(room())
     term.noise["a"].log_scale.data.fill_(math.log(0.05))
@@ -141,7 +141,7 @@ def test_and_to_nothing_more(convention: str, change: Callable[[Tensor], Tensor]
     assert float((changed - nats).max()) < -0.01
 
 
-def test_a_depth_up_to_scale_and_shift_asks_for_none_of_its_own():
+def test_a_depth_up_to_scale_and_shift_asks_for_none_of_its_own() -> None:
     """Moving the model's inverse depths by any scale and shift changes nothing: the slope along both is zero."""
     said = said_of(room(1) * (1.0 + 0.2 * drawn(F, SIZE, SIZE)), "affine_inverse")
     found = lifted(around(room()))
@@ -151,7 +151,7 @@ def test_a_depth_up_to_scale_and_shift_asks_for_none_of_its_own():
     torch.testing.assert_close(*errors)
 
 
-def test_a_teacher_moves_depth_between_planes_and_from_afar():
+def test_a_teacher_moves_depth_between_planes_and_from_afar() -> None:
     """Free logits, taught depths between planes, a belief that begins elsewhere; and the same with planes for themselves."""
     truth = room(2).clamp(0.8, 5.0)
     for begin in (truth * 1.05, torch.full_like(truth, 6.0)):
@@ -169,7 +169,7 @@ def test_a_teacher_moves_depth_between_planes_and_from_afar():
 
 
 @pytest.mark.parametrize("convention", ["metric", "scale_free", "affine_inverse"])
-def test_noise_is_turned_down_by_its_own_scale_and_a_good_teacher_beside_it_is_not(convention: str):
+def test_noise_is_turned_down_by_its_own_scale_and_a_good_teacher_beside_it_is_not(convention: str) -> None:
     truth = room(3)
     good = said_of(truth, convention)
     noise = good._replace(values=good.values.flatten()[torch.randperm(good.values.numel())].view_as(good.values) * 1.5)
@@ -193,7 +193,7 @@ def test_noise_is_turned_down_by_its_own_scale_and_a_good_teacher_beside_it_is_n
     assert pull(noise, "noise") < 0.35 * pull(good, "good")
 
 
-def test_what_a_model_can_explain_decides_and_not_the_noise_beside_it():
+def test_what_a_model_can_explain_decides_and_not_the_noise_beside_it() -> None:
     """Log-depth is a plane of three numbers a frame, as little as a network can make of noise that is new in every frame."""
     truth = room(4)
     ones, grid = torch.ones_like(truth), torch.linspace(-1, 1, SIZE, dtype=torch.float64)
@@ -210,7 +210,7 @@ def test_what_a_model_can_explain_decides_and_not_the_noise_beside_it():
     assert float((found.depth / truth).log().abs().mean().detach()) < 0.03
 
 
-def test_independent_teachers_add_and_silent_ones_say_nothing():
+def test_independent_teachers_add_and_silent_ones_say_nothing() -> None:
     said, term = said_of(room(1), "metric"), TeacherDepthTerm({"a": "metric", "my.pkg:b": "metric"}).double()
     alone, both = (
         term.log_prob(rollout(lifted(around(room())), depth=d)) for d in ({"a": said}, {"a": said, "my.pkg:b": said})
@@ -222,7 +222,7 @@ def test_independent_teachers_add_and_silent_ones_say_nothing():
     assert TeacherDepthTerm({"a": "metric"}).log_prob(rollout(None, depth={"a": said})).tolist() == [[0.0]]
 
 
-def test_concentration_is_a_density_on_the_sphere():
+def test_concentration_is_a_density_on_the_sphere() -> None:
     module = Concentration(3.0).double()
     cosine = torch.linspace(-1, 1, 20001, dtype=torch.float64)
     assert float(torch.trapezoid(module.log_prob(cosine).exp() * 2 * math.pi, cosine).detach()) == pytest.approx(1.0, abs=1e-6)
@@ -234,13 +234,13 @@ def test_concentration_is_a_density_on_the_sphere():
 @pytest.mark.parametrize(
     ("dimensions", "shell"), [(1, lambda r: 2 + 0 * r), (2, lambda r: 2 * math.pi * r), (3, lambda r: 4 * math.pi * r**2)]
 )
-def test_radial_laplace_is_a_density(dimensions: int, shell: Callable[[Tensor], Tensor]):
+def test_radial_laplace_is_a_density(dimensions: int, shell: Callable[[Tensor], Tensor]) -> None:
     radius = torch.linspace(0, 30, 200001, dtype=torch.float64)
     density = RadialLaplace(0.7, dimensions).double().log_prob(radius).exp()
     assert float(torch.trapezoid(density * shell(radius), radius).detach()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_normals_are_found_by_encoder_and_depth_and_know_no_scale():
+def test_normals_are_found_by_encoder_and_depth_and_know_no_scale() -> None:
     depth = room(6)
     truth = depth_to_normals(depth, intrinsics())
     said, term = TaughtNormals(truth, torch.ones_like(depth)), TeacherNormalsTerm({"a": ""}).double()
@@ -267,7 +267,7 @@ def said_points(factor: float = 1.0) -> tuple[Tensor, TaughtPoints]:
     return depth, TaughtPoints(factor * back_project(depth, intrinsics(), poses), torch.ones_like(depth), poses)
 
 
-def test_points_compare_in_the_frame_of_the_reference():
+def test_points_compare_in_the_frame_of_the_reference() -> None:
     depth, said = said_points()
     noisy = said._replace(points=said.points + 0.2 * (drawn(*said.points.shape) - 0.5))
     log_depths = (depth * 1.2).log().unsqueeze(1)
@@ -282,7 +282,7 @@ def test_points_compare_in_the_frame_of_the_reference():
 
 
 @pytest.mark.parametrize(("convention", "same"), [("metric", False), ("scale_free", True)])
-def test_pointmaps_are_as_invariant_as_their_convention(convention: str, same: bool):
+def test_pointmaps_are_as_invariant_as_their_convention(convention: str, same: bool) -> None:
     depth, said = said_points()
     noisy = said._replace(points=said.points * (1.0 + 0.05 * drawn(*said.points.shape)))
     term, logits = TeacherPointsTerm({"a": convention}).double(), around(depth)
@@ -306,7 +306,7 @@ def matched(turn_only: bool = False) -> tuple[Tensor, TaughtMatches]:
     return depth, TaughtMatches(torch.tensor([[0, 1, 0, 1, 1]]), pixels, partners, torch.ones(1, 5).double(), moved)
 
 
-def test_a_match_lands_on_its_partner_at_the_true_depth_alone():
+def test_a_match_lands_on_its_partner_at_the_true_depth_alone() -> None:
     depth, said = matched()
     term = TeacherMatchesTerm({"a": ""}).double()
     taught = rollout(None).taught
@@ -318,14 +318,14 @@ def test_a_match_lands_on_its_partner_at_the_true_depth_alone():
     assert float(term.log_prob(rollout(lifted(around(depth)), matches={"a": half})).detach()) < 0
 
 
-def test_a_match_without_parallax_says_nothing_of_depth():
+def test_a_match_without_parallax_says_nothing_of_depth() -> None:
     depth, said = matched(turn_only=True)
     _, slope = nats_and_slope(TeacherMatchesTerm({"a": ""}).double(), around(depth), matches={"a": said})
     _, with_parallax = nats_and_slope(TeacherMatchesTerm({"a": ""}).double(), around(depth), matches={"a": matched()[1]})
     assert float(slope.abs().max()) < 1e-9 < 1e-3 < float(with_parallax.abs().max())
 
 
-def test_views_are_gaussian_with_both_noises_and_teach_no_doubt():
+def test_views_are_gaussian_with_both_noises_and_teach_no_doubt() -> None:
     target, rgb, scale, sure = drawn(2, 3, 4, 4), drawn(2, 3, 4, 4, seed=1), 0.1 + drawn(2, 4, 4), drawn(2, 4, 4, seed=3)
     rgb.requires_grad_(), scale.requires_grad_()
     term = TeacherViewsTerm({"a": ""}).double()
@@ -359,7 +359,7 @@ def observed(name: str, convention: str) -> dict:
         ("teacher_normals", ""),
     ],
 )
-def test_gradients_in_belief_depth_normals_and_noise(name: str, convention: str):
+def test_gradients_in_belief_depth_normals_and_noise(name: str, convention: str) -> None:
     term = TEACHER_TERMS[name]({"a": convention}).double()
     found = lifted(around(room(2)), torch.nn.functional.normalize(drawn(F, 3, SIZE, SIZE) - 0.5, dim=1))
     held = ("depth",) if convention in ("scale_free", "affine_inverse") else ()  # the alignment, or its weights, are held

@@ -26,7 +26,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_means_and_medians_are_those_of_repeated_values():
+def test_means_and_medians_are_those_of_repeated_values() -> None:
     weights = torch.tensor([[3.0, 0.0, 1.0, 2.0, 5.0], [1.0, 1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     values = drawn(2, 5)
     for row in range(2):
@@ -36,7 +36,7 @@ def test_means_and_medians_are_those_of_repeated_values():
     assert weighted_mean(values, torch.zeros_like(values)).tolist() == [0.0, 0.0]
 
 
-def test_the_median_factor_is_the_best_one_under_laplace_noise_and_the_mean_under_gaussian():
+def test_the_median_factor_is_the_best_one_under_laplace_noise_and_the_mean_under_gaussian() -> None:
     model, teacher, weights = (2.0 * drawn(1, 41, seed=s) for s in range(3))
     tried = torch.linspace(-2, 2, 40001, dtype=torch.float64)[:, None]
     error = model - teacher - tried
@@ -47,7 +47,7 @@ def test_the_median_factor_is_the_best_one_under_laplace_noise_and_the_mean_unde
 
 
 @pytest.mark.parametrize("factor", [mean_log_factor, median_log_factor])
-def test_factors_follow_the_teacher_and_maps_without_weight_are_marked(factor):
+def test_factors_follow_the_teacher_and_maps_without_weight_are_marked(factor) -> None:
     model, teacher, weights = drawn(3, 4, 5), drawn(3, 4, 5, seed=1), drawn(3, 4, 5, seed=2)
     weights[1] = 0.0
     found, scaled = factor(model, teacher, weights), factor(model, teacher + math.log(3.0), weights)
@@ -55,7 +55,7 @@ def test_factors_follow_the_teacher_and_maps_without_weight_are_marked(factor):
     assert found.known.tolist() == [True, False, True] and bool(found.log_factor.isfinite().all())
 
 
-def test_the_median_pays_where_there_are_outliers():
+def test_the_median_pays_where_there_are_outliers() -> None:
     model = drawn(1, 200)
     teacher = model - 0.5 + 0.05 * (drawn(1, 200, seed=1) - 0.5)
     teacher[:, :40] -= 2.0
@@ -64,7 +64,7 @@ def test_the_median_pays_where_there_are_outliers():
     assert abs(float(mean_log_factor(model, teacher, ones).log_factor) - 0.5) > 0.3
 
 
-def test_a_point_map_has_the_factor_of_its_distances():
+def test_a_point_map_has_the_factor_of_its_distances() -> None:
     model, weights = drawn(2, 6, 6, 3) + 0.5, drawn(2, 6, 6)
     noisy = model * (1.0 + 0.05 * (drawn(2, 6, 6, 1, seed=4) - 0.5))
     found, scaled = (point_log_factor(model, noisy / factor, weights) for factor in (1.0, 3.0))
@@ -72,7 +72,7 @@ def test_a_point_map_has_the_factor_of_its_distances():
     assert float(found.log_factor.abs().max()) < 0.03
 
 
-def test_two_unknowns_of_inverse_depth_are_those_of_least_squares():
+def test_two_unknowns_of_inverse_depth_are_those_of_least_squares() -> None:
     model, weights = drawn(2, 30) + 0.2, drawn(2, 30, seed=1)
     teacher = 2.0 * model + 0.1
     found = fit_affine(model, teacher, weights)
@@ -89,7 +89,7 @@ def test_two_unknowns_of_inverse_depth_are_those_of_least_squares():
         assert float(close.scale[row]) == pytest.approx(scale, abs=0.02)  # the second fit weighs a little otherwise
 
 
-def test_the_affine_fit_follows_scale_and_shift_of_the_teacher():
+def test_the_affine_fit_follows_scale_and_shift_of_the_teacher() -> None:
     model, teacher, weights = drawn(4, 5, 5) + 0.2, drawn(4, 5, 5, seed=1), drawn(4, 5, 5, seed=2)
     found, moved = fit_affine(model, teacher, weights), fit_affine(model, 2.0 * teacher + 0.1, weights)
     torch.testing.assert_close(moved.scale, 2.0 * found.scale)
@@ -97,7 +97,7 @@ def test_the_affine_fit_follows_scale_and_shift_of_the_teacher():
     torch.testing.assert_close(moved.spread, 2.0 * found.spread)
 
 
-def test_the_second_fit_pays_where_there_are_outliers():
+def test_the_second_fit_pays_where_there_are_outliers() -> None:
     model = drawn(1, 400) + 0.2
     teacher = 2.0 * model + 0.1
     teacher[:, ::10] += 3.0 * drawn(1, 40, seed=3)
@@ -107,7 +107,7 @@ def test_the_second_fit_pays_where_there_are_outliers():
     assert abs(float(found.shift) - 0.1) < 0.2 * abs(float(shift) - 0.1)
 
 
-def test_the_scale_stays_positive_and_what_is_undetermined_is_marked():
+def test_the_scale_stays_positive_and_what_is_undetermined_is_marked() -> None:
     model, ones = drawn(5, 50) + 0.2, torch.ones(5, 50, dtype=torch.float64)
     teacher = 1.0 - model
     teacher[1] = 0.7  # constant
@@ -122,14 +122,14 @@ def test_the_scale_stays_positive_and_what_is_undetermined_is_marked():
     assert float(swapped) == pytest.approx(LEAST_CORRELATION, rel=0.01)
 
 
-def test_alignments_are_differentiable():
+def test_alignments_are_differentiable() -> None:
     model, teacher, weights = drawn(2, 7) + 0.5, drawn(2, 7, seed=1) + 0.5, drawn(2, 7, seed=2)
     model.requires_grad_()
     assert torch.autograd.gradcheck(lambda m: mean_log_factor(m.log(), teacher.log(), weights).log_factor, (model,))
     assert torch.autograd.gradcheck(lambda m: median_log_factor(m.log(), teacher.log(), weights).log_factor, (model,))
 
 
-def test_the_affine_fit_is_differentiable_with_its_weights_held():
+def test_the_affine_fit_is_differentiable_with_its_weights_held() -> None:
     from embodied_liftwm.priors import alignment
 
     model, teacher, weights = drawn(2, 7) + 0.5, drawn(2, 7, seed=1), drawn(2, 7, seed=2)
@@ -138,7 +138,7 @@ def test_the_affine_fit_is_differentiable_with_its_weights_held():
     assert torch.autograd.gradcheck(lambda m: tuple(alignment._least_squares(m, teacher, weights)[:2]), (model,))
 
 
-def test_cells_are_means_weighted_by_confidence_and_keep_the_convention():
+def test_cells_are_means_weighted_by_confidence_and_keep_the_convention() -> None:
     values, confidence, frames = drawn(2, 4, 6) + 0.5, drawn(2, 4, 6, seed=1), torch.arange(2)
     values[0, 0, 0], confidence[1, :2, :2] = torch.nan, 0.0
     log_depth, sure = depth_cells(DepthMaps(values, confidence, frames, "metric"), 2)
@@ -153,7 +153,7 @@ def test_cells_are_means_weighted_by_confidence_and_keep_the_convention():
     assert float(sure.abs().max()) == 0.0 and bool(nothing.isfinite().all())
 
 
-def test_cells_of_normals_that_differ_are_doubtful_and_those_of_points_are_their_means():
+def test_cells_of_normals_that_differ_are_doubtful_and_those_of_points_are_their_means() -> None:
     normals = torch.zeros(1, 3, 2, 4)
     normals[:, 2, :, :2] = -1.0
     normals[:, 0, :, 2] = normals[:, 1, :, 3] = 1.0  # two walls at a right angle

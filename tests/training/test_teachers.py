@@ -115,7 +115,7 @@ def with_teachers(data: Path, run: Path, *priors: str, terms: tuple[str, ...] = 
     return config(data, run, priors=priors, terms=TERMS + terms, **changes)
 
 
-def test_a_window_takes_what_was_said_of_its_frames(taught: Path, tmp_path: Path):
+def test_a_window_takes_what_was_said_of_its_frames(taught: Path, tmp_path: Path) -> None:
     settings = with_teachers(taught, tmp_path, "toy:all", terms=TAUGHT, batch_size=4)
     reader, teachers = TrainingReader(taught), open_teachers(settings)
     assert teachers is not None
@@ -162,7 +162,7 @@ def _check_matches(scene: Scene, frames: Tensor, said: dict[str, Tensor]) -> Non
         torch.testing.assert_close(found[0, 0], said["partners"][m], atol=0.02, rtol=0)
 
 
-def test_what_is_read_depends_on_the_window_alone(taught: Path, tmp_path: Path):
+def test_what_is_read_depends_on_the_window_alone(taught: Path, tmp_path: Path) -> None:
     settings = with_teachers(taught, tmp_path, "toy:all", "toy:good", terms=TAUGHT, batch_size=4)
     reader = TrainingReader(taught)
     teachers, forgetful = open_teachers(settings), open_teachers(settings)
@@ -178,7 +178,7 @@ def test_what_is_read_depends_on_the_window_alone(taught: Path, tmp_path: Path):
     assert len(forgetful._kept) == 1 and len(teachers._kept) == 2 * EPISODES
 
 
-def test_true_teachers_are_likely_under_the_true_depth(taught: Path, tmp_path: Path):
+def test_true_teachers_are_likely_under_the_true_depth(taught: Path, tmp_path: Path) -> None:
     """Every term, fed through the whole path, prefers the true depths of its windows to wrong ones."""
     settings = with_teachers(taught, tmp_path, "toy:all", terms=TAUGHT)
     trainer = Trainer(settings)
@@ -199,7 +199,7 @@ def test_true_teachers_are_likely_under_the_true_depth(taught: Path, tmp_path: P
         assert found["true"][term] > found["wrong"][term] + 5e-3, term
 
 
-def test_every_term_reaches_the_weights_and_its_noise(taught: Path, tmp_path: Path):
+def test_every_term_reaches_the_weights_and_its_noise(taught: Path, tmp_path: Path) -> None:
     trainer = Trainer(with_teachers(taught, tmp_path, "toy:all", "toy:noise", terms=TAUGHT))
     metrics = trainer.learner.differentiate(trainer.load_parts(0), only_geometry=False)
     assert all(math.isfinite(metrics[term]) and metrics[term] != 0 for term in TAUGHT)
@@ -209,7 +209,7 @@ def test_every_term_reaches_the_weights_and_its_noise(taught: Path, tmp_path: Pa
     assert len(names) == 2  # of each teacher its own
 
 
-def test_resumed_training_with_teachers_ends_at_the_same_weights(taught: Path, tmp_path: Path):
+def test_resumed_training_with_teachers_ends_at_the_same_weights(taught: Path, tmp_path: Path) -> None:
     settings = with_teachers(taught, tmp_path / "whole", "toy:all", "toy:noise", terms=TAUGHT)
     Trainer(settings).fit()
     broken = replace(settings, run=str(tmp_path / "broken"))
@@ -224,7 +224,7 @@ def test_resumed_training_with_teachers_ends_at_the_same_weights(taught: Path, t
         Trainer(replace(broken, priors=("toy:all",)))
 
 
-def test_terms_and_priors_must_go_together(taught: Path, tmp_path: Path):
+def test_terms_and_priors_must_go_together(taught: Path, tmp_path: Path) -> None:
     def refused(match: str, *priors: str, terms: tuple[str, ...] = ("teacher_depth",)) -> None:
         with pytest.raises(UserError, match=match):
             Trainer(with_teachers(taught, tmp_path, *priors, terms=terms))
@@ -237,7 +237,7 @@ def test_terms_and_priors_must_go_together(taught: Path, tmp_path: Path):
     refused("prior mvs has not observed .*run `liftwm priors run name=mvs", "mvs")
 
 
-def test_an_episode_in_another_convention_is_refused(taught: Path):
+def test_an_episode_in_another_convention_is_refused(taught: Path) -> None:
     class Changing:
         def read(self, episode: int) -> PseudoObservations:
             depth = Scene(0).depth_maps()
@@ -264,7 +264,7 @@ def depth_error(trainer: Trainer) -> float:
     return float(torch.stack(errors).mean())
 
 
-def test_a_good_teacher_helps_and_noise_is_turned_down(tmp_path: Path):
+def test_a_good_teacher_helps_and_noise_is_turned_down(tmp_path: Path) -> None:
     episodes = 8  # enough frames that a few steps cannot learn noise by heart
     data = toy_room.write_dataset(tmp_path / "data", episodes, STEPS, SIZE)
     true = observed(data, "toy:good", lambda scene: PseudoObservations(depth=scene.true_depth()), episodes)
