@@ -4,9 +4,10 @@
     python benchmarks/prior_quality.py results/prior_quality.csv data/prior-dev mvs disk sweep
 
 Words with `=` set options of the priors (`weights=...`, `accept_license=true`). `sweep` is no teacher: it is the single pass
-over past frames, at stride 2, from which a world model begins. A row is a kind of pseudo-observation, over all that has
-confidence above 0 and by tenths of confidence, the least sure first. Before they are compared with truth, depths and points are
-aligned map by map in what their convention leaves open, and in nothing else. Rows of other priors stay in the file.
+over past frames, at stride 2, from which a world model begins. Neither are `constant` and `rows`, the floors that see nothing:
+one depth, or one for each row of the image. A row of the file is a kind of pseudo-observation, over all that has confidence
+above 0 and by tenths of confidence, the least sure first. Before they are compared with truth, depths and points are aligned
+map by map in what their convention leaves open, and in nothing else. Rows of other priors stay in the file.
 """
 
 from __future__ import annotations
@@ -98,6 +99,32 @@ class PastSweep:
         return Observed(depth=DepthMaps(torch.cat(depth), torch.cat(sure), torch.arange(len(clip.rgb)), "metric"))
 
 
+class Floor:
+    """Says the same of every frame: the median true depth, or that of each row of the image, of the frames it is judged on."""
+
+    def __init__(self, data: str, rows: bool) -> None:
+        depth = torch.cat([torch.from_numpy(episode.truth.depth).float() for episode in EvaluationReader(data)])
+        row_by_row = depth.movedim(1, 0).flatten(1)
+        values = row_by_row.median(1).values[:, None] if rows else depth.median()
+        self._depth = values.expand_as(depth[0])
+
+    def fingerprint(self) -> str:
+        """None: it is never cached."""
+        return ""
+
+    def observe(self, clip: Clip) -> Observed:
+        """Depth up to a factor, equally sure everywhere."""
+        depth = self._depth.expand(len(clip.rgb), -1, -1)
+        return Observed(depth=DepthMaps(depth, torch.ones_like(depth), torch.arange(len(depth)), "scale_free"))
+
+
+def _opened(name: str, options: PriorOptions, data: str) -> Prior:
+    """A teacher, or what stands beside teachers to compare."""
+    if name == "sweep":
+        return PastSweep()
+    return Floor(data, name == "rows") if name in ("constant", "rows") else open_prior(name, options)
+
+
 def main(words: list[str]) -> None:
     """`OUT.csv DATA NAME [NAME ...] [OPTION=VALUE ...]`"""
     settings, plain = [w for w in words if "=" in w], [w for w in words if "=" not in w]
@@ -108,8 +135,7 @@ def main(words: list[str]) -> None:
     options: PriorOptions = OmegaConf.to_object(merged)  # type: ignore[assignment]
     rows = [row for row in read_rows(out, QualityRow) if row.prior not in names] if out.exists() else []
     for name in names:
-        prior = PastSweep() if name == "sweep" else open_prior(name, options)
-        found = judge(name, prior, EvaluationReader(data))
+        found = judge(name, _opened(name, options, data), EvaluationReader(data))
         rows += found
         write_rows(out, rows, QualityRow)
         print_table(found)
