@@ -29,7 +29,7 @@ SUMMARIES = {
     "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
     "collect": "episodes from an environment into a dataset folder",
     "priors": "teachers: which there are, and what one says of a dataset",
-    "train": "a world model from a dataset",
+    "train": "a world model, or a teacher of ours, from a dataset",
     "train-agent": "a stable-baselines3 policy on what a world model remembers",
     "evaluate": "score a world model on held-out episodes and tasks, and write a report",
     "bench": "speed, as a ratio within one run",
