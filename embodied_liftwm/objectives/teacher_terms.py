@@ -57,7 +57,7 @@ class TeacherTerm(Term):
         parts = []
         for name, convention in self.conventions.items():
             if name in said and (rollout.lifted is not None or self.gift == "views"):
-                nats = self.score(said[name], convention, self.noise[_key(name)], rollout)
+                nats = self.score(name, said[name], convention, self.noise[_key(name)], rollout)
                 parts.append(nats.view(rollout.batch_size, -1))
         return torch.stack(parts).sum(0) if parts else rollout.twist.new_zeros(rollout.batch_size, 1)
 
@@ -66,8 +66,8 @@ class TeacherTerm(Term):
         """The noise of a teacher that nothing is known of yet."""
 
     @abstractmethod
-    def score(self, said: Any, convention: str, noise: Any, rollout: Rollout) -> Tensor:
-        """Log-likelihood of what one teacher said, in nats per number. [F], or [B]"""
+    def score(self, teacher: str, said: Any, convention: str, noise: Any, rollout: Rollout) -> Tensor:
+        """Log-likelihood of what that teacher said, in nats per number. [F], or [B]"""
 
 
 class TeacherDepthTerm(TeacherTerm):
@@ -86,7 +86,7 @@ class TeacherDepthTerm(TeacherTerm):
     def untrained_noise(self) -> RadialLaplace:
         return RadialLaplace(0.5)
 
-    def score(self, said: TaughtDepth, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, said: TaughtDepth, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)
         error, known = self.errors(convention, said, lifted, log_depths)
         nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS)
@@ -112,6 +112,10 @@ class TeacherNormalsTerm(TeacherTerm):
     A plane with the teacher's normal through a cell's point meets the rays of the neighbours at depths whose log-ratios to
     their own (`coherence_errors`) are Laplace, with outliers where a surface ends. Both are free of the scale of the scene.
     The same numbers are thus observed twice, of two parts of z that are not tied to one another: a composite likelihood.
+
+    Normals do not say where surfaces end, and a small object has more neighbours on the wall behind it than cells. So of a
+    teacher whose depths are learned from too, which say it, the normals are directions and ask nothing of depth
+    (docs/experiments.md, section 36).
     """
 
     name = "teacher_normals"
@@ -122,9 +126,12 @@ class TeacherNormalsTerm(TeacherTerm):
     def untrained_noise(self) -> nn.ModuleDict:
         return nn.ModuleDict({"direction": Concentration(2.0), "slope": RadialLaplace(0.1)})
 
-    def score(self, said: TaughtNormals, convention: str, noise: Any, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, said: TaughtNormals, convention: str, noise: Any, rollout: Rollout) -> Tensor:
+        assert rollout.taught is not None
         lifted, _ = _believed(rollout)
         agreed = said.confidence * noise["direction"].log_prob((said.values * lifted.normal).sum(1))
+        if teacher in rollout.taught.depth:
+            return agreed.mean((1, 2))
         error = coherence_errors(lifted.depth, said.values, lifted.intrinsics, self.NEIGHBOURS)
         nats = with_outliers(noise["slope"].log_prob(error), self.OUTLIER_NATS)
         return agreed.mean((1, 2)) + (at_planes(said.confidence, self.NEIGHBOURS) * nats).mean(1)
@@ -146,7 +153,7 @@ class TeacherPointsTerm(TeacherTerm):
     def untrained_noise(self) -> RadialLaplace:
         return RadialLaplace(0.3, dimensions=3)
 
-    def score(self, said: TaughtPoints, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, said: TaughtPoints, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)
         error, known = self.errors(convention, said, lifted, log_depths)
         nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS) / noise.dimensions
@@ -183,7 +190,7 @@ class TeacherMatchesTerm(TeacherTerm):
     def untrained_noise(self) -> RadialLaplace:
         return RadialLaplace(2.0, dimensions=2)
 
-    def score(self, said: TaughtMatches, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, said: TaughtMatches, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         assert rollout.lifted is not None and rollout.taught is not None
         log_belief, error = self.errors(said, rollout.lifted, rollout.taught)
         nats = log_summed_out(log_belief, noise.log_prob(error), self.OUTLIER_NATS) / noise.dimensions
@@ -225,7 +232,7 @@ class TeacherViewsTerm(TeacherTerm):
     def untrained_noise(self) -> AddedNoise:
         return AddedNoise(0.1)
 
-    def score(self, said: TaughtViews, convention: str, noise: AddedNoise, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, said: TaughtViews, convention: str, noise: AddedNoise, rollout: Rollout) -> Tensor:
         nats = noise.log_prob((said.target_rgb - said.rgb).square().mean(1), said.scale.detach())
         return (said.confidence * nats).mean((1, 2))
 

@@ -256,6 +256,22 @@ def test_normals_are_found_by_encoder_and_depth_and_know_no_scale() -> None:
     assert nats(3.0 * depth, truth) == pytest.approx(nats(depth, truth))
 
 
+@pytest.mark.parametrize("measured", ["a", "b"])
+def test_normals_ask_nothing_of_depth_where_their_own_teacher_gave_depths(measured: str) -> None:
+    depth = room(6)
+    normals = TaughtNormals(depth_to_normals(depth, intrinsics()), torch.ones_like(depth))
+    bent = (depth * (1.0 + 0.1 * drawn(F, SIZE, SIZE))).requires_grad_()
+    normal = torch.nn.functional.normalize(normals.values + 0.3 * (drawn(F, 3, SIZE, SIZE) - 0.5), dim=1).requires_grad_()
+    term = TeacherNormalsTerm({"a": ""}).double()
+    found = lifted(around(depth), normal)._replace(depth=bent)
+    said = {"normals": {"a": normals}, "depth": {measured: said_of(depth, "metric")}}
+    of_depth, of_normal = torch.autograd.grad(
+        term.log_prob(rollout(found, **said)).sum(), (bent, normal), allow_unused=True, materialize_grads=True
+    )
+    assert float(of_normal.abs().max()) > 0.0
+    assert (float(of_depth.abs().max()) > 0.0) == (measured == "b")
+
+
 def seen_from_elsewhere() -> tuple[Tensor, Tensor]:
     """A true depth [F, h, w], and the poses reference_from_frame [F, 4, 4]; float64."""
     poses = se3_exp(torch.tensor([[0.4, -0.1, 0.1, 0.05, 0.2, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64))
