@@ -30,6 +30,8 @@ LEAST_BUDGET = 16
 """Primitives that a state holds at least."""
 TableRow = Literal["none", "recurrent", "2d_only", "mv", "epipolar", "depth_normal", "glo", "oracle"]
 """Rows of the table of `liftwm reproduce liftwm`, in its order."""
+TaughtBase = Literal["2d_only", "glo"]
+"""Rows of that table to which `liftwm reproduce priors` adds teachers."""
 
 
 def split_of(seed: int) -> Literal["train", "eval", "teacher"]:
@@ -297,6 +299,25 @@ class DemoConfig:
 
 
 @dataclass(frozen=True)
+class DoseConfig:
+    """How much a teacher is corrupted, in `liftwm reproduce priors`: a model for each dose, twice (`priors/corruption.py`)."""
+
+    scale: tuple[float, ...] = (0.1, 0.3, 0.9)  # drift: deviation of log-scale in the last frame
+    noise: tuple[float, ...] = (0.1, 0.3, 0.9)  # deviation of log-depth, and of normals in radians
+    outliers: tuple[float, ...] = (0.1, 0.3, 0.7)  # share of blocks of pixels replaced by anything
+    pose: tuple[float, ...] = (0.05, 0.15, 0.45)  # by which wrong poses displace cameras, metres; they turn them too
+    pure_noise: bool = True  # and a teacher that says nothing of the scene at all
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "noise", "outliers", "pose"):
+            doses = getattr(self, name)
+            if len(set(doses)) < len(doses) or min(doses, default=1.0) <= 0 or max(doses, default=0.0) == float("inf"):
+                raise UserError(f"doses.{name}={list(doses)}: expected distinct numbers above 0")
+        if max(self.outliers, default=0.0) > 1:
+            raise UserError(f"doses.outliers={list(self.outliers)}: expected shares, at most 1")
+
+
+@dataclass(frozen=True)
 class ReproduceConfig:
     """`liftwm reproduce NAME`: an experiment, from nothing to its figures; what is finished is not done again."""
 
@@ -307,6 +328,14 @@ class ReproduceConfig:
     displaced_m: float = 0.5  # gap: distance of a novel view from the nearest camera of its context
     rows: tuple[TableRow, ...] = get_args(TableRow)  # liftwm: which models are compared
     budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # liftwm: primitives that the model with all terms may keep
+    bases: tuple[TaughtBase, ...] = get_args(TaughtBase)  # priors: what teachers are added to
+    teachers: tuple[str, ...] = (  # priors: by the names of `liftwm priors list`; each alone, and all together
+        "house_depth", "mvs", "gaussian_splatting", "house_views", "disk"
+    )  # fmt: skip
+    prior_episodes: int = 0  # priors: training episodes, which every teacher observes; 0 for collect.episodes
+    dosed: str = "mvs"  # priors: the teacher that is corrupted, dose by dose, over the model with all terms; empty for none
+    doses: DoseConfig = field(default_factory=DoseConfig)
+    dose_seeds: int = 1  # priors: training seeds of corrupted teachers
     context: int = 48  # frames observed before novel views are rendered
     views_per_episode: int = 6  # novel views; gap: and as many views of the context itself
     collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=400, steps=96))  # of each training dataset
@@ -318,8 +347,13 @@ class ReproduceConfig:
     bootstrap: int = 1000  # resamples behind every interval
 
     def __post_init__(self) -> None:
-        for name in ("context", "views_per_episode", "eval_episodes", "seeds", "processes", "bootstrap"):
+        for name in ("context", "views_per_episode", "eval_episodes", "seeds", "dose_seeds", "processes", "bootstrap"):
             _at_least(name, getattr(self, name), 1)
+        _at_least("prior_episodes", self.prior_episodes, 0)
+        if not self.bases or len(set(self.bases)) < len(self.bases):
+            raise UserError(f"bases={list(self.bases)}: expected distinct ones out of {', '.join(get_args(TaughtBase))}")
+        if len(set(self.teachers)) < len(self.teachers):
+            raise UserError(f"teachers={list(self.teachers)}: expected distinct names")
         _above_zero("displaced_m", self.displaced_m)
         if not self.supports_m or min(self.supports_m) < 0 or len(set(self.supports_m)) < len(self.supports_m):
             raise UserError(f"supports_m={list(self.supports_m)}: expected distinct radii in metres, at least 0")

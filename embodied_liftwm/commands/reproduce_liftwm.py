@@ -82,6 +82,15 @@ class Model:
     def is_judged(self, folder: Path) -> bool:
         return all(path.exists() for path in self.files(folder))
 
+    def write(self, folder: Path, judged: Judged) -> None:
+        views, persistence = self.files(folder)
+        write_rows(views, judged.views, ViewRow)
+        write_rows(persistence, judged.persistence, PersistenceRow)
+
+    def read(self, folder: Path) -> Judged:
+        views, persistence = self.files(folder)
+        return Judged(read_rows(views, ViewRow), read_rows(persistence, PersistenceRow))
+
 
 def run(config: ReproduceConfig) -> int:
     """Collect, train, judge, and show the table.
@@ -180,9 +189,7 @@ def _train_and_judge(config: ReproduceConfig, row: str, seed: int, tell: Tell) -
             _load(config, model, episodes), model.row, model.name, episodes, config.context, config.views_per_episode,
             config.train.device,
         )  # fmt: skip
-        views, persistence = model.files(folder)
-        write_rows(views, found.views, ViewRow)
-        write_rows(persistence, found.persistence, PersistenceRow)
+        model.write(folder, found)
 
 
 def _load(config: ReproduceConfig, model: Model, episodes: list[Episode]) -> Any:
@@ -198,11 +205,7 @@ def _load(config: ReproduceConfig, model: Model, episodes: list[Episode]) -> Any
 
 def _judged(config: ReproduceConfig, row: str, budget: int = 0) -> dict[int, Judged]:
     """Rows of all seeds, as they were written."""
-    found = {}
-    for seed in seeds(config):
-        views, persistence = Model(row, seed, budget).files(_folder(config))
-        found[seed] = Judged(read_rows(views, ViewRow), read_rows(persistence, PersistenceRow))
-    return found
+    return {seed: Model(row, seed, budget).read(_folder(config)) for seed in seeds(config)}
 
 
 def _curve(config: ReproduceConfig) -> list[BudgetFigure]:

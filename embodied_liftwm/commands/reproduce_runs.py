@@ -19,7 +19,10 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.workers.local_engine import die_with_parent
 
-SETTINGS_MAY_CHANGE = {"out", "results", "parts", "supports_m", "rows", "budgets", "seeds", "processes", "bootstrap"}
+SETTINGS_MAY_CHANGE = {
+    "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "dose_seeds",
+    "processes", "bootstrap",
+}  # fmt: skip
 """Settings in which a continued experiment may differ: how much of it is done, not how any part of it is."""
 TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
 """The frame term, and what of the task every model learns beside it."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import yaml
@@ -55,7 +56,13 @@ def write(
         draw(curve, results / "liftwm_budget.svg")
     if strip:
         write_bytes(results / "liftwm_strip.png", pictures.png(strip_sheet(strip, geometry=True)))
-    about = {
+    page = TablePage(figures, curve, strip, headline(figures, curve), about(config), settings_yaml(config), versions())
+    return write_page(folder / "index.html", page)
+
+
+def about(config: ReproduceConfig) -> dict[str, Any]:
+    """What a page says of the experiment before its figures."""
+    return {
         "env": config.collect.env,
         "training": config.collect.episodes,
         "episodes": config.eval_episodes,
@@ -64,25 +71,32 @@ def write(
         "context": config.context,
         "bootstrap": config.bootstrap,
     }
-    settings = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
-    page = TablePage(figures, curve, strip, headline(figures, curve), about, settings, versions())
-    return write_page(folder / "index.html", page)
+
+
+def settings_yaml(config: ReproduceConfig) -> str:
+    """All settings, for the page."""
+    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
 
 
 def print_tables(console: Console, figures: Sequence[TableFigure], curve: Sequence[BudgetFigure]) -> None:
     """The table in three parts, and the budget curve; with intervals where there is room for them."""
-    if not console.is_terminal:
-        console = Console(width=WIDE, highlight=False)
     rows = [f for f in figures if " - " not in f.row]  # differences are on the page and in the CSV
     parts = [(f"{title}, seeds pooled", part_table(rows, part)) for part, title in TITLES.items()]
     for title, body in parts + ([("+GLO at other budgets", budget_table(curve))] if curve else []):
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-        for heading in ("", *body.titles):
-            table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
-        for _, label, cells in body.rows:
-            under = [f"\n[dim]{escape(cell.interval)}[/dim]" if console.width >= WIDE else "" for cell in cells]
-            table.add_row(label, *[cell.value + interval for cell, interval in zip(cells, under, strict=True)])
-        console.print(table)
+        print_table(console, title, body)
+
+
+def print_table(console: Console, title: str, body: tables.Table) -> None:
+    """One table of figures, with intervals where there is room for them."""
+    if not console.is_terminal:
+        console = Console(width=WIDE, highlight=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", *body.titles):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+    for _, label, cells in body.rows:
+        under = [f"\n[dim]{escape(cell.interval)}[/dim]" if console.width >= WIDE else "" for cell in cells]
+        table.add_row(label, *[cell.value + interval for cell, interval in zip(cells, under, strict=True)])
+    console.print(table)
 
 
 def headline(figures: Sequence[TableFigure], curve: Sequence[BudgetFigure]) -> list[str]:

@@ -6,6 +6,7 @@ seeds are pooled, and what the seeds of one episode have in common stays togethe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from embodied_liftwm.evaluation.calibration import calibration_error
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.judging import judge_all
 from embodied_liftwm.evaluation.persistence import GAP_BINS, Persistence, PersistenceRow
-from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean
+from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_sums
 from embodied_liftwm.evaluation.summary import VIEW_METRICS, gap_label
 from embodied_liftwm.evaluation.tables import Column
 from embodied_liftwm.evaluation.views import ViewRow, novel_views
@@ -108,14 +109,34 @@ Table = Mapping[str, Mapping[int, Judged]]
 """Row -> training seed -> its rows."""
 
 
-def table_figures(table: Table, resamples: int) -> list[TableFigure]:
-    """Every figure of every row and of every pair of `COMPARED` that is there, seed by seed and pooled."""
+def table_figures(table: Table, resamples: int, compared: Sequence[tuple[str, str]] = COMPARED) -> list[TableFigure]:
+    """Every figure of every row and of every pair of `compared` that is there, seed by seed and pooled."""
     found = []
     for row, by_seed in table.items():
         found += _of_row(row, _values(by_seed), resamples) + _calibration(row, by_seed, resamples)
-    for ours, theirs in COMPARED:
+    for ours, theirs in compared:
         if ours in table and theirs in table:
             found += _of_row(f"{ours} - {theirs}", _differences(_values(table[ours]), _values(table[theirs])), resamples)
+    return found
+
+
+def relative_changes(
+    table: Table, compared: Sequence[tuple[str, str]], figures: Sequence[str], resamples: int
+) -> list[TableFigure]:
+    """By which share a mean differs between two rows, over the same views: `<figure>_change`, in percent."""
+    found = []
+    for ours, theirs in compared:
+        mine, others = _values(table[ours]), _values(table[theirs])
+        both = {seed: mine[seed] for seed in sorted(mine.keys() & others.keys())}
+        for (name, seeds), figure in itertools.product(_groups(both).items(), figures):
+            pairs = [(mine[seed][figure], others[seed][figure]) for seed in seeds]
+            assert all(first.cases == second.cases for first, second in pairs), f"{figure}: judged on different cases"
+            columns = np.concatenate([np.stack([first.values, second.values]) for first, second in pairs], axis=1)
+            kept = ~np.isnan(columns).any(0)
+            owners = [episode for (first, _) in pairs for episode in first.episodes]
+            owners = [owner for owner, keep in zip(owners, kept, strict=True) if keep]
+            estimate = bootstrap_sums(columns[:, kept], owners, lambda s: 100.0 * (s[0] / s[1] - 1.0), resamples)
+            found.append(_figure(f"{ours} - {theirs}", name, f"{figure}_change", estimate))
     return found
 
 

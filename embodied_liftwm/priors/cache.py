@@ -173,11 +173,16 @@ def create_cache(reader: TrainingReader, name: str, fingerprint: str, options: P
     """
     if not FINGERPRINT.fullmatch(fingerprint):
         raise UserError(f"prior {name}: fingerprint {fingerprint!r}, expected 16 hex digits")
-    folder = _home(reader.path) / f"{_stem(name)}-{fingerprint}"
+    folder = folder_of(reader.path, name, fingerprint)
     if not (folder / ABOUT).exists():
         about = {"layout": LAYOUT, "name": name, "fingerprint": fingerprint, "licence": licence, "options": asdict(options)}
         write_text(folder / ABOUT, json.dumps(about, indent=2) + "\n")
     return PriorCache(folder, reader)
+
+
+def folder_of(dataset: Path, name: str, fingerprint: str) -> Path:
+    """Where the cache of a prior with this fingerprint is, or would be."""
+    return _home(dataset) / f"{_stem(name)}-{fingerprint}"
 
 
 def complete_cache(dataset: Path, name: str, reader: TrainingReader | None = None) -> PriorCache:
