@@ -99,8 +99,8 @@ def headline(figures: Sequence[TableFigure], doses: Sequence[DoseFigure]) -> lis
     taught = [row for row in rows if row.endswith(" - glo")]
     for row in taught:
         gain, change = rows[row]["psnr_seen"], rows[row]["depth_rmse_seen_m_change"]
-        teacher = row.partition(" - ")[0].partition("+")[2]
-        text = f"distillation over GLO, {teacher}: {_told(gain, 2)} dB, depth RMSE {_told(change, 1)} %"
+        teachers = row.partition(" - ")[0].split("+")[1:]
+        text = f"distillation over GLO, {', '.join(teachers)}: {_told(gain, 2)} dB, depth RMSE {_told(change, 1)} %"
         if row == taught[-1]:  # all together, where there are several
             reached = gain["mean"] >= AIM_DB, change["mean"] <= AIM_DEPTH
             text += f" (aim: {AIM_DB:+g} dB, {_verdict(reached[0])}; {AIM_DEPTH:+g} %, {_verdict(reached[1])})"
@@ -176,10 +176,8 @@ def _colours(figures: Sequence[TableFigure], doses: Sequence[DoseFigure]) -> dic
 
 
 def _label(row: str) -> str:
-    base, plus, teacher = row.partition("+")
-    return (
-        f"{LABELS[base]}, {teacher.replace('all', 'all teachers') if teacher == 'all' else teacher}" if plus else LABELS[base]
-    )
+    base, *taught = row.split("+")
+    return ", ".join([LABELS[base], *taught]) if len(taught) < 2 else f"{LABELS[base]}, all {len(taught)} teachers"
 
 
 def _told(estimate: dict[str, float | None], digits: int) -> str:

@@ -2,7 +2,7 @@
 
     OUT/priors/data/train, eval                  episodes, and held-out ones; what teachers said of the first in train/priors
     OUT/priors/mvs.quality.csv                   how right a teacher's depths are, episode by episode
-    OUT/priors/glo+mvs-seed0/                    run folder of one model, taught by `mvs`; glo+all by all teachers together
+    OUT/priors/glo+mvs-seed0/                    run folder of one model, taught by `mvs`; glo+house_depth+mvs by both
     OUT/priors/glo+mvs-seed0.views.csv, .persistence.csv       its rows, judged
     OUT/priors/glo+mvs-noise-0.3-weighted-seed0/ and so on     taught by a corrupted teacher (`priors/corruption.py`)
     OUT/priors/index.html                        the page
@@ -40,8 +40,6 @@ from embodied_liftwm.evaluation.results_table import TableFigure, relative_chang
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.priors.corruption import Corruption, check_corruptible
 
-ALL = "all"
-"""Of the row in which all teachers teach together."""
 DOSED_BASE = "glo"
 """The row that a corrupted teacher is added to."""
 CHANGES = ("depth_rmse_seen_m",)
@@ -78,7 +76,7 @@ def lessons(config: ReproduceConfig, teachers: Mapping[str, Teacher], seed: int)
     found = []
     for base in config.bases:
         alone = [Student(base, f"{base}+{name}", seed, (teachers[name],)) for name in config.teachers]
-        together = Student(base, f"{base}+{ALL}", seed, tuple(teachers[name] for name in config.teachers))
+        together = Student(base, "+".join([base, *config.teachers]), seed, tuple(teachers[name] for name in config.teachers))
         found += [Student(base, base, seed), *alone, *([together] if len(alone) > 1 else [])]
     return found
 

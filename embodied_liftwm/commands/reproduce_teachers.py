@@ -50,8 +50,8 @@ class Observing:
 
     def start(self, report: Callable[[int], None]) -> Callable[[int], None]:
         """See `workers.contract.Work`; tasks and messages are episodes."""
-        prior, cache = open_prior(self.prior, self.options), PriorCache(self.cache)
         reader = TrainingReader(self.cache.absolute().parents[1])
+        prior, cache = open_prior(self.prior, self.options), PriorCache(self.cache, reader)
 
         def perform(episode: int) -> None:
             cache.write(episode, prior.observe(clip_of(reader, episode)))

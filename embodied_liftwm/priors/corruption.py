@@ -132,7 +132,7 @@ def strengths(rng: np.random.Generator, frames: int, height: int, width: int) ->
     """Smooth random fields, uniform on [0, 2]: of each image exactly, whence their mean is 1. [F, H, W]"""
     nodes = torch.from_numpy(rng.standard_normal((frames, 1, FIELD_NODES, FIELD_NODES)).astype(np.float32))
     smooth = F.interpolate(nodes, (height, width), mode="bicubic", align_corners=True).flatten(1)
-    rank = smooth.argsort(1, stable=True).argsort(1, stable=True)
+    rank = smooth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     return (2.0 * (rank + 0.5) / rank.shape[1]).view(frames, height, width)
 
 
