@@ -35,7 +35,7 @@ COLOURS = {WEIGHTED: "var(--model)", UNWEIGHTED: "var(--baseline)"}
 DRAWN = {WEIGHTED: "#2b6cb0", UNWEIGHTED: "#b0532b"}
 QUALITY = (
     tables.Column("teacher's AbsRel", ("teacher_abs_rel",), 3),
-    tables.Column("within 10 %", ("teacher_within",), 1, percent=True),
+    tables.Column("within 10 %", ("teacher_within",), 0, percent=True),
 )
 ROW_COLUMNS = (
     tables.Column("PSNR (dB)", ("psnr_seen",), 2),

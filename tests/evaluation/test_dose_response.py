@@ -75,7 +75,10 @@ def test_a_teacher_is_as_right_as_its_depth_is_near_the_truth() -> None:
         return PseudoObservations(depth=DepthMaps(values, sure, torch.arange(len(true)), "metric"))
 
     found = depth_quality("two", says, rooms)
-    assert [row.abs_rel for row in found] == pytest.approx([0.05, 0.2], rel=1e-4) and [row.within for row in found] == [1.0, 0.0]
+    assert [row.abs_rel for row in found] == pytest.approx([0.05, 0.2], rel=1e-4) and [row.within for row in found] == [
+        1.0,
+        0.0,
+    ]
     assert [row.pixels for row in found] == [3 * 16 * 16] * 2 and found[0].coverage == pytest.approx(0.75)
     assert quality_estimate(found, "abs_rel", 50).mean == pytest.approx(np.mean([0.05, 0.2]), rel=1e-4)
     figures = {f.figure: f for f in teacher_figures("glo+two", found, 50)}

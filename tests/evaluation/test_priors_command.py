@@ -67,7 +67,11 @@ def test_the_headline_says_what_is_short_of_the_aim() -> None:
 
     taught = "glo+mvs - glo"
     figures = [figure(taught, "psnr_seen", 0.9, 0.7, 1.1), figure(taught, "depth_rmse_seen_m_change", -8.2, -9.0, -7.0)]
-    doses = {"c": Dose("clean", "weighted", 0.0), "n": Dose("noise", "weighted", 0.4), "p": Dose("pure_noise", "unweighted", 1.0)}
+    doses = {
+        "c": Dose("clean", "weighted", 0.0),
+        "n": Dose("noise", "weighted", 0.4),
+        "p": Dose("pure_noise", "unweighted", 1.0),
+    }
     doses["u"] = Dose("clean", "unweighted", 0.0)
     given = {"c": 0.3, "n": -0.3, "p": -0.25, "u": -0.1}
     response = [figure(row, "psnr_seen", mean, mean - 0.1, mean + 0.1) for row, mean in given.items()]

@@ -16,7 +16,17 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.geometry.se3 import so3_exp
 from embodied_liftwm.priors.contract import Clip, DepthMaps, NormalMaps, PseudoObservations
-from embodied_liftwm.priors.corruption import FARTHEST_M, KINDS, NEAREST_M, Corruption, Maps, corrupt, generator, scale, strengths
+from embodied_liftwm.priors.corruption import (
+    FARTHEST_M,
+    KINDS,
+    NEAREST_M,
+    Corruption,
+    Maps,
+    corrupt,
+    generator,
+    scale,
+    strengths,
+)
 from embodied_liftwm.priors.pose_error import TURN_PER_M, PoseErrors, moved_depth, pose_errors
 
 FRAMES, SIZE = 9, 32
