@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -69,7 +70,7 @@ def row_table(figures: Sequence[TableFigure]) -> tables.Table:
 
 def dose_table(figures: Sequence[DoseFigure]) -> tables.Table:
     """One row a dose and form, seeds pooled: differences to GLO without a teacher."""
-    rows: dict[str, dict[str, dict[str, float | None]]] = {}
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
     for f in figures:
         if f.seed == POOLED and not math.isnan(f.dose):
             dose = "" if f.kind in (CLEAN, PURE_NOISE) else f" {f.dose:g}"
@@ -111,6 +112,8 @@ def headline(figures: Sequence[TableFigure], doses: Sequence[DoseFigure]) -> lis
             found.append(f"{cost} (aim: less than {AIM_NOISE_DB:g} dB, {_verdict(-f.mean < AIM_NOISE_DB)})")
     for kind in _kinds(doses):
         for figure, name in NAMES.items():
+            if not all(response(doses, kind, form, figure) for form in FORMS):
+                continue
             turns = [f"{form} {_turn(doses, kind, form, figure)}" for form in FORMS]
             found.append(f"{TITLES[kind]}, {name}: turns from help to harm {', '.join(turns)} ({UNITS[kind]})")
     return found
@@ -180,7 +183,7 @@ def _label(row: str) -> str:
     return ", ".join([LABELS[base], *taught]) if len(taught) < 2 else f"{LABELS[base]}, all {len(taught)} teachers"
 
 
-def _told(estimate: dict[str, float | None], digits: int) -> str:
+def _told(estimate: dict[str, Any], digits: int) -> str:
     """A difference with its sign, and its interval."""
     shown = tables.cell(estimate, digits)
     return f"{'+' if (estimate['mean'] or 0.0) >= 0 else ''}{shown.value} {shown.interval}".strip()

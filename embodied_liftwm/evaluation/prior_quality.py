@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_sums
 from embodied_liftwm.geometry.cameras import back_project, project, transform
 from embodied_liftwm.geometry.normals import depth_to_normals
@@ -52,7 +53,8 @@ class Judged(NamedTuple):
 
 def compare(observed: Observed, episode: Episode) -> Iterator[tuple[str, Judged]]:
     """Each kind of pseudo-observation that can be judged, beside the truth."""
-    depth, poses = torch.from_numpy(episode.truth.depth).float(), torch.from_numpy(episode.truth.world_from_camera)
+    truth = _truth(episode)
+    depth, poses = torch.from_numpy(truth.depth).float(), torch.from_numpy(truth.world_from_camera)
     intrinsics = torch.from_numpy(episode.intrinsics)
     if observed.depth is not None:
         yield "depth", depth_errors(observed.depth, depth)
@@ -140,8 +142,10 @@ def summarize(name: str, kind: str, found: Judged, whole: int, cpu_s: float, ten
     for tenth, where in parts:
         error, absolute, confidence = (part[where].double() for part in found)
         within, rmse = (error < WITHIN[kind]).double().mean(), absolute.square().mean().sqrt()
-        means = (float(x) for x in (confidence.mean(), error.mean(), rmse, within))
-        rows.append(QualityRow(name, kind, tenth, len(where), len(where) / whole, *means, cpu_s))
+        sure, wrong = float(confidence.mean()), float(error.mean())
+        rows.append(
+            QualityRow(name, kind, tenth, len(where), len(where) / whole, sure, wrong, float(rmse), float(within), cpu_s)
+        )
     return rows
 
 
@@ -175,12 +179,18 @@ def depth_quality(teacher: str, read: Callable[[int], Observed], episodes: Itera
         maps = read(position).depth
         if maps is None:
             continue
-        found = depth_errors(maps, torch.from_numpy(episode.truth.depth).float())
-        (whole,) = summarize(teacher, "depth", found, episode.truth.depth.size, 0.0, tenths=False)
+        depth = torch.from_numpy(_truth(episode).depth).float()
+        (whole,) = summarize(teacher, "depth", depth_errors(maps, depth), depth.numel(), 0.0, tenths=False)
         if whole.number:
             means = whole.coverage, whole.confidence, whole.error, whole.within
             rows.append(DepthQuality(teacher, position, whole.number, *means))
     return rows
+
+
+def _truth(episode: Episode) -> Truth:
+    if episode.truth is None:
+        raise UserError("an episode has no truth to hold a teacher against: collect one with our environments")
+    return episode.truth
 
 
 def quality_estimate(rows: Sequence[DepthQuality], column: str, resamples: int) -> Estimate:
