@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.evaluation.episodes import truth_of
 from embodied_liftwm.evaluation.prior_quality import Judged, QualityRow, compare, summarize
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
@@ -112,14 +113,14 @@ def judge(name: str, prior: Prior, episodes: EvaluationReader) -> list[QualityRo
     found: dict[str, list[Judged]] = defaultdict(list)
     frames = pixels = 0
     seconds = 0.0
-    for episode in episodes:
+    for position, episode in enumerate(episodes):
         rgb = torch.from_numpy(episode.rgb).movedim(-1, 1).float() / 255.0
         clip = Clip(rgb, torch.from_numpy(episode.intrinsics), torch.from_numpy(episode.world_from_camera))
         start = time.process_time()
         observed = prior.observe(clip)
         seconds += time.process_time() - start
         frames, pixels = frames + len(rgb), pixels + rgb[:, 0].numel()
-        for kind, errors in compare(observed, episode):
+        for kind, errors in compare(observed, truth_of(episode, position), clip.intrinsics):
             found[kind].append(errors)
     rows = []
     for kind, parts in found.items():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode, Truth
-from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.episodes import truth_of
 from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_sums
 from embodied_liftwm.geometry.cameras import back_project, project, transform
 from embodied_liftwm.geometry.normals import depth_to_normals
@@ -51,11 +51,9 @@ class Judged(NamedTuple):
     confidence: Tensor  # [n]
 
 
-def compare(observed: Observed, episode: Episode) -> Iterator[tuple[str, Judged]]:
-    """Each kind of pseudo-observation that can be judged, beside the truth."""
-    truth = _truth(episode)
+def compare(observed: Observed, truth: Truth, intrinsics: Tensor) -> Iterator[tuple[str, Judged]]:
+    """Each kind of pseudo-observation that can be judged, beside the truth of its episode."""
     depth, poses = torch.from_numpy(truth.depth).float(), torch.from_numpy(truth.world_from_camera)
-    intrinsics = torch.from_numpy(episode.intrinsics)
     if observed.depth is not None:
         yield "depth", depth_errors(observed.depth, depth)
     if observed.normals is not None:
@@ -179,18 +177,12 @@ def depth_quality(teacher: str, read: Callable[[int], Observed], episodes: Itera
         maps = read(position).depth
         if maps is None:
             continue
-        depth = torch.from_numpy(_truth(episode).depth).float()
+        depth = torch.from_numpy(truth_of(episode, position).depth).float()
         (whole,) = summarize(teacher, "depth", depth_errors(maps, depth), depth.numel(), 0.0, tenths=False)
         if whole.number:
             means = whole.coverage, whole.confidence, whole.error, whole.within
             rows.append(DepthQuality(teacher, position, whole.number, *means))
     return rows
-
-
-def _truth(episode: Episode) -> Truth:
-    if episode.truth is None:
-        raise UserError("an episode has no truth to hold a teacher against: collect one with our environments")
-    return episode.truth
 
 
 def quality_estimate(rows: Sequence[DepthQuality], column: str, resamples: int) -> Estimate:
