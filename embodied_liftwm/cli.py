@@ -32,6 +32,7 @@ SUMMARIES = {
     "train": "a world model, or a teacher of ours, from a dataset",
     "train-agent": "a stable-baselines3 policy on what a world model remembers",
     "evaluate": "score a world model on held-out episodes and tasks, and write a report",
+    "generate": "a video from one first frame and a camera path, with the memory in the loop",
     "bench": "speed, as a ratio within one run",
     "reproduce": "an experiment of the project, from nothing to its figures",
     "data": "look at a dataset: summary, integrity, a video",
@@ -43,7 +44,12 @@ NAMED = {
     "priors": "list: every prior, its licence and whether it is ready here; run: let one observe a dataset",
 }
 """Commands that take a NAME, and what it says."""
-DATA_ACTIONS = {"info": "summary", "check": "integrity of every shard", "play": "write an mp4 of an episode"}
+DATA_ACTIONS = {
+    "info": "summary",
+    "check": "integrity of every shard",
+    "play": "write an mp4 of an episode",
+    "import": "make a dataset of RealEstate10K clips",
+}
 USER_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
     errno.ENAMETOOLONG, errno.EFBIG, errno.EMFILE,
@@ -160,7 +166,9 @@ def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "data":
         actions = "; ".join(f"{action}: {what}" for action, what in DATA_ACTIONS.items())
         parser.add_argument("action", choices=list(DATA_ACTIONS), help=actions)
-        parser.add_argument("words", nargs="+", metavar="DIR", help="dataset folder; play takes episode=, out= and fps= too")
+        parser.add_argument(
+            "words", nargs="+", metavar="DIR", help="folder; play takes episode=, out= and fps=, import out= and size="
+        )
     if name in COMMANDS:
         parser.add_argument("--preset", metavar="NAME", help=f"start from configs/NAME.yaml: {', '.join(preset_names())}")
         parser.add_argument("words", nargs="*", metavar="key=value", help="override a key, e.g. seed=1")

@@ -228,6 +228,37 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class GenerateConfig:
+    """`liftwm generate`: from one first frame and a camera path, a video with the memory in the loop (docs/generation.md)."""
+
+    model: str = "base"  # run folder, checkpoint, the name of a shipped one, or my_package:make_model
+    first_frame: str = ""  # picture, .png or .jpg; cropped to its central square and resized to what the model takes
+    fov_deg: float = 90.0  # field of view of that square, degrees; data= brings its own
+    data: str = ""  # or a dataset folder, whose frames begin videos
+    episode: int = 0  # data: of the first video
+    frame: int = 0  # data: of the episode, that begins the video
+    episodes: int = 1  # data: videos from so many episodes, from episode= on; 0 for all; pictures are of the first
+    path: str = "yaw-90"  # yaw-DEGREES | out-and-back-METRES | aba-METRES | abca-METRES | loop-METRES, a file of poses
+    # (.txt of RealEstate10K, .npy, .json), or with data recorded: the episode's own
+    steps: int = 8  # of a named path, from one waypoint to the next: yaw-90 has two such legs
+    metres_per_unit: float = 1.0  # path in a file: by which its translations are multiplied
+    loop: bool = True  # believe what was generated; false keeps to the first frame alone, as a control
+    out: str = "runs/generate"  # where video.mp4, picture.png, metrics.json and rows.csv go
+    fps: int = 8  # frames a second of the video
+    bootstrap: int = 1000  # resamples behind every interval
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "fps", "bootstrap"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("episode", "frame", "episodes"):
+            _at_least(name, getattr(self, name), 0)
+        _above_zero("metres_per_unit", self.metres_per_unit)
+        if not 1 <= self.fov_deg <= 170:
+            raise UserError(f"fov_deg={self.fov_deg}: must be in [1, 170]")
+
+
+@dataclass(frozen=True)
 class PlannerConfig:
     """Model-predictive control on the state: MPPI over `imagine`."""
 
@@ -371,6 +402,7 @@ COMMANDS: dict[str, Any] = {
     "train": TrainConfig,
     "train-agent": TrainAgentConfig,
     "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
     "bench": BenchConfig,
     "reproduce": ReproduceConfig,
     "demo": DemoConfig,

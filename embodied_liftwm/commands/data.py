@@ -1,4 +1,4 @@
-"""`liftwm data info|check|play DIR`: look at a dataset."""
+"""`liftwm data info|check|play|import DIR`: look at a dataset, or make one of RealEstate10K clips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embodied_liftwm.data.integrity import DatasetSummary, check, summarize
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
 
-PLAY_OPTIONS = ("episode", "out", "fps")
+OPTIONS = {"play": ("episode", "out", "fps"), "import": ("out", "size")}
 
 
 def run(words: list[str]) -> int:
@@ -28,13 +28,13 @@ def run(words: list[str]) -> int:
     if len(folders) != 1:
         raise UserError(f"data {action} takes one dataset folder, got {len(folders)}: liftwm data {action} DIR")
     options = dict(word.split("=", 1) for word in rest if "=" in word)
-    known = PLAY_OPTIONS if action == "play" else ()
+    known = OPTIONS.get(action, ())
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known) or 'none'}"
             raise UserError(f"unknown option '{key}' of data {action}: {hint}")
-    return {"info": _info, "check": _check, "play": _play}[action](folders[0], options)
+    return {"info": _info, "check": _check, "play": _play, "import": _import}[action](folders[0], options)
 
 
 def _info(folder: str, options: dict[str, str]) -> int:
@@ -93,6 +93,21 @@ def _play(folder: str, options: dict[str, str]) -> int:
     episode = reader[number]
     height, width = write_mp4(out, episode.rgb, fps)
     Console().print(f"wrote {len(episode.rgb)} frames, {height} x {width}: {out}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _import(folder: str, options: dict[str, str]) -> int:
+    from embodied_liftwm.data.realestate import import_clips
+
+    out, size = options.get("out", f"{folder.rstrip('/')}-episodes"), _whole(options, "size", 64)
+    if not 16 <= size <= 2048:
+        raise UserError(f"size={size}: must be 16 to 2048")
+    console = Console()
+    with console.status("importing") as status:
+        held, left_out = import_clips(folder, out, size, lambda done, all: status.update(f"importing clip {done} of {all}"))
+    for line in left_out:
+        console.print(f"left out: {line}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{held} episodes of {size} x {size}, {len(left_out)} clips left out: {out}", soft_wrap=True, highlight=False)
     return 0
 
 

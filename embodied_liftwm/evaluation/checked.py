@@ -11,6 +11,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.episodes import Scorable
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.world_model.generation import render_then_observe
 
 NEEDED = ("initial_state", "observe", "render")
 """Methods of `Scorable`."""
@@ -43,12 +44,17 @@ class CheckedModel:
 
     def render(self, state: TensorTree, camera: Camera) -> View:
         """Read what the cameras would see; each output checked."""
-        view = self.model.render(state, camera)
-        image = (len(camera.intrinsics), camera.height, camera.width)
-        self._tensor(view, "rgb", (image[0], 3, *image[1:]), (-0.5, 1.5))
-        self._tensor(view, "depth", image, (-1e-3, 1e6))
-        self._tensor(view, "seen", image, (-1e-3, 1.001))
-        return view
+        return self._view(self.model.render(state, camera), camera)
+
+    def generate(self, state: TensorTree, camera: Camera) -> tuple[TensorTree, View]:
+        """One step of closed-loop generation: the model's own where it has one, else what is rendered is observed."""
+        own = getattr(self.model, "generate", None)
+        if not callable(own):
+            return render_then_observe(self, state, camera, getattr(getattr(self.model, "shapes", None), "action_dim", 0))
+        stepped = own(state, camera)
+        if not isinstance(stepped, tuple) or len(stepped) != 2:
+            raise UserError(f"model {self.source}: generate returned a {type(stepped).__name__}, expected (state, view)")
+        return self._state(stepped[0], "generate", len(camera.intrinsics)), self._view(stepped[1], camera, "generate")
 
     def fits(self, image_size: tuple[int, int], action_dim: int, goal_dim: int, where: str) -> None:
         """Raise UserError if the model says that it is for images, actions or goals of another size than `where` has."""
@@ -72,16 +78,23 @@ class CheckedModel:
                 raise UserError(f"model {self.source}: {method}: state.{name} expected a batch axis of {batch_size}, got {got}")
         return state
 
-    def _tensor(self, view: View, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
+    def _view(self, view: View, camera: Camera, method: str = "render") -> View:
+        image = (len(camera.intrinsics), camera.height, camera.width)
+        self._tensor(view, method, "rgb", (image[0], 3, *image[1:]), (-0.5, 1.5))
+        self._tensor(view, method, "depth", image, (-1e-3, 1e6))
+        self._tensor(view, method, "seen", image, (-1e-3, 1.001))
+        return view
+
+    def _tensor(self, view: View, call: str, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
         value = getattr(view, name, None)
         if not isinstance(value, Tensor):
-            raise UserError(f"model {self.source}: render: {name} expected a tensor {list(shape)}, got {type(value).__name__}")
+            raise UserError(f"model {self.source}: {call}: {name} expected a tensor {list(shape)}, got {type(value).__name__}")
         if tuple(value.shape) != shape:
-            raise UserError(f"model {self.source}: render: {name} expected {list(shape)}, got {list(value.shape)}")
+            raise UserError(f"model {self.source}: {call}: {name} expected {list(shape)}, got {list(value.shape)}")
         if not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
-            raise UserError(f"model {self.source}: render: {name} holds NaN or infinity at {bad} of {value.numel()} values")
+            raise UserError(f"model {self.source}: {call}: {name} holds NaN or infinity at {bad} of {value.numel()} values")
         low, high = float(value.min()), float(value.max())
         if low < bounds[0] or high > bounds[1]:
             expected = f"[{bounds[0]:g}, {bounds[1]:g}]"
-            raise UserError(f"model {self.source}: render: {name} expected within {expected}, got [{low:g}, {high:g}]")
+            raise UserError(f"model {self.source}: {call}: {name} expected within {expected}, got [{low:g}, {high:g}]")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.data.episode import Truth
 from embodied_liftwm.geometry.cameras import back_project, project
 
 SEEN_RELATIVE, SEEN_ABSOLUTE_M = 0.05, 0.05
 """A point was seen if its depth in another frame agrees with that frame's depth within 5 % plus 5 cm."""
+
+
+class TrueGeometry(Protocol):
+    """The part of an episode's truth that visibility needs."""
+
+    @property
+    def depth(self) -> np.ndarray:
+        """[F, H, W] metres, 0 where invalid."""
+        ...
+
+    @property
+    def world_from_camera(self) -> np.ndarray:
+        """[F, 4, 4] exact poses."""
+        ...
 
 
 class Visibility(NamedTuple):
@@ -22,7 +35,7 @@ class Visibility(NamedTuple):
     visible: Tensor  # [F, H * W] bool: in view, and nothing before it
 
 
-def visible_in(truth: Truth, intrinsics: np.ndarray, target: int, frames: slice) -> Visibility:
+def visible_in(truth: TrueGeometry, intrinsics: np.ndarray, target: int, frames: slice) -> Visibility:
     """Follow the true points of a target frame into other frames.
 
     Args:
@@ -47,7 +60,7 @@ def visible_in(truth: Truth, intrinsics: np.ndarray, target: int, frames: slice)
     return Visibility(uv, inside & agrees)
 
 
-def seen_mask(truth: Truth, intrinsics: np.ndarray, target: int, context: int) -> Tensor:
+def seen_mask(truth: TrueGeometry, intrinsics: np.ndarray, target: int, context: int) -> Tensor:
     """Which pixels of a target frame some context frame has seen.
 
     Args:

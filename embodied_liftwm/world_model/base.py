@@ -22,6 +22,7 @@ from embodied_liftwm.protocols import Camera, Observation, Prediction, View
 from embodied_liftwm.world_model.decoder import Decoded
 from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
 from embodied_liftwm.world_model.encoder import Sources
+from embodied_liftwm.world_model.generation import render_then_observe
 from embodied_liftwm.world_model.motion import Motion
 
 
@@ -140,6 +141,16 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
             seen=rendering.seen,
             latent=rendering.latent,
         )
+
+    def generate(self, state: S, camera: Camera) -> tuple[S, View]:
+        """One step of closed-loop generation: show what `camera` would see, and believe it.
+
+        By default what was rendered is observed. A memory that can be written without pixels overrides this.
+
+        Returns:
+            The state after the step, with its ego camera at `camera`, and the view as it was before the step was believed.
+        """
+        return render_then_observe(self, state, camera, self.shapes.action_dim)
 
     def predict(self, state: S) -> Prediction:
         """Reward and continuation expected in this state."""

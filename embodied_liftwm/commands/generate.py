@@ -1,0 +1,169 @@
+"""`liftwm generate`: from one first frame and a camera path, a video with the memory in the loop.
+
+OUT/video.mp4      the given frame, then what the model made of the path
+OUT/picture.png    start, farthest, return and their difference; the truth below it where it is known
+OUT/metrics.json   closure, holes, scores without truth, figures against truth, the command
+OUT/rows.csv       one row a step
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+import embodied_liftwm
+from embodied_liftwm.commands.generate_tours import check_start, path_of, tours_of
+from embodied_liftwm.config import GenerateConfig
+from embodied_liftwm.files import disk_errors, write_bytes, write_text
+
+DRIFTS = ("psnr_seen", "psnr", "abs_rel_seen")
+"""Figures whose drift is in metrics.json, by step and by metre."""
+
+
+def run(config: GenerateConfig) -> int:
+    """Generate, write everything under `config.out`, print the figures."""
+    generate(config, Console(highlight=False))
+    return 0
+
+
+def generate(config: GenerateConfig, console: Console) -> dict[str, Any]:
+    """Generate the videos of `config`.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        UserError: no such model, picture, dataset or path, no room for the path, or a model that returns nonsense.
+    """
+    from embodied_liftwm.evaluation.checked import CheckedModel
+    from embodied_liftwm.evaluation.closed_loop import closed_loop_rows
+    from embodied_liftwm.evaluation.closed_loop import generate as generate_tour
+    from embodied_liftwm.evaluation.progress import progress
+
+    path = path_of(config)  # bad words cost no loading
+    check_start(config)
+    with disk_errors(config.out):
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+    model = CheckedModel(embodied_liftwm.load(config.model, config.device), "model", config.model)
+    tours, blocked = tours_of(config, console, model, path)
+    rows, first = [], None
+    with progress("generating", sum(len(tour.path) for tour in tours)) as advance:
+        for tour in tours:
+            generated = generate_tour(model, tour, config.loop, config.device, advance)
+            rows += closed_loop_rows(model.name, tour, generated)
+            first = first or (tour, generated)
+    assert first is not None
+    metrics = _metrics(config, rows, *first) | {"videos": len(tours), "paths_blocked": blocked}
+    _write(config, rows, *first, metrics)
+    _report(config, console, metrics)
+    return metrics
+
+
+def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any) -> dict[str, Any]:
+    from embodied_liftwm.evaluation.closed_loop import drift, revisit_share, summarize_closed_loop
+
+    figures = summarize_closed_loop(rows, config.bootstrap)
+    own = [row for row in rows if row.episode == tour.episode]
+    home = [row for row in own if row.step == tour.path.back() and row.revisits == 0]
+    found = {
+        "command": _command(config),
+        "path": tour.path.name,
+        "steps": len(tour.path),
+        "closure_psnr": _number(home[0].closure_psnr) if home else None,
+        "elsewhere_psnr": _number(home[0].elsewhere_psnr) if home else None,
+        "hole_rate": [row.hole_rate for row in own],
+        "revisit_share": revisit_share(rows),
+        "figures": {name: estimate.as_dict() for name, estimate in figures.items()},
+        "drift": {
+            by: {name: {label: value.as_dict() for label, value in drift(rows, by, name, resamples=config.bootstrap)}
+                 for name in DRIFTS}
+            for by in ("step", "metres")
+        },
+        "without_truth": _scores(tour, generated.rgb),
+    }  # fmt: skip
+    if tour.truth is not None:
+        import torch
+
+        true = torch.from_numpy(tour.truth.rgb).permute(0, 3, 1, 2).float() / 255.0
+        found["without_truth_true_frames"] = _scores(tour, true, tour.truth.world_from_camera)
+    return found
+
+
+def _scores(tour: Any, rgb: Any, poses: np.ndarray | None = None) -> dict[str, Any]:
+    """Scores in WorldScore's form, which are not WorldScore's."""
+    import torch
+
+    from embodied_liftwm.evaluation.worldscore_like import flow_consistency, reprojection_consistency
+    from embodied_liftwm.protocols import Camera
+
+    steps = np.asarray(tour.path.poses if poses is None else poses, np.float32)
+    intrinsics = torch.from_numpy(tour.intrinsics.astype(np.float32)).expand(len(steps), 3, 3)
+    camera = Camera(intrinsics, torch.from_numpy(steps), *tour.first.shape[:2])
+    found = {"flow_consistency": flow_consistency(rgb), "reprojection_consistency": reprojection_consistency(rgb, camera)}
+    return {name: {k: _number(v) for k, v in dataclasses.asdict(value).items()} for name, value in found.items()}
+
+
+def _command(config: GenerateConfig) -> str:
+    """The shortest command that gives this configuration."""
+    words = [(field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config)]
+    return " ".join(["liftwm generate", *(f"{name}={value}" for name, value, default in words if value != default)])
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _write(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any, metrics: dict[str, Any]) -> None:
+    from embodied_liftwm.data.video import write_mp4
+    from embodied_liftwm.evaluation.closed_loop import ClosedLoopRow
+    from embodied_liftwm.evaluation.generated_pictures import frames_uint8, side_by_side
+    from embodied_liftwm.evaluation.pictures import png
+    from embodied_liftwm.evaluation.rows import write_rows
+
+    out = Path(config.out)
+    write_mp4(out / "video.mp4", frames_uint8(generated.rgb), config.fps)
+    write_bytes(out / "picture.png", png(side_by_side(tour, generated)))
+    write_rows(out / "rows.csv", rows, ClosedLoopRow)
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+SHOWN = {
+    "return_psnr": ("closure: return against first frame", "dB"),
+    "return_elsewhere_psnr": ("the same against other places of the path", "dB"),
+    "closure_psnr": ("every step that comes back, against the step before", "dB"),
+    "hole_rate": ("holes: pixels the model says it never saw", ""),
+    "psnr": ("against truth, all pixels", "dB"),
+    "psnr_seen": ("pixels of the first frame", "dB"),
+    "psnr_visited": ("pixels shown before, seen or invented", "dB"),
+    "psnr_hidden": ("pixels of the first frame that went out of view", "dB"),
+    "abs_rel_seen": ("relative depth error on pixels of the first frame", ""),
+}
+
+
+def _report(config: GenerateConfig, console: Console, metrics: dict[str, Any]) -> None:
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"{metrics['path']}: {metrics['videos']} videos of {metrics['steps']} steps",
+        title_justify="left",
+    )
+    for column in ("figure", "mean", "95 %"):
+        table.add_column(column)
+    for name, (words, unit) in SHOWN.items():
+        value = metrics["figures"][name]
+        if value["mean"] is not None:
+            interval = "" if value["low"] is None else f"{value['low']:.2f} to {value['high']:.2f}"
+            table.add_row(words, f"{value['mean']:.2f} {unit}".strip(), interval)
+    for name, value in metrics["without_truth"].items():
+        true = metrics.get("without_truth_true_frames", {}).get(name)
+        table.add_row(f"{name} (not WorldScore's)", f"{value['score']:.2f}", f"true frames {true['score']:.2f}" if true else "")
+    console.print(table)
+    if metrics["paths_blocked"]:
+        console.print(f"{metrics['paths_blocked']} episodes left out: the path would run into a wall or an object")
+    console.print(f"wrote {config.out}/video.mp4, picture.png, metrics.json, rows.csv", soft_wrap=True)
