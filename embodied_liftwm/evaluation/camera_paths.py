@@ -113,8 +113,10 @@ def named_path(name: str, steps: int) -> CameraPath:
     """
     match = re.fullmatch(rf"({'|'.join(sorted(NAMES, key=len, reverse=True))})(?:-(\d+(?:\.\d+)?))?", name)
     amount = float(match[2]) if match and match[2] else None
-    if match is None or amount == 0:
+    if match is None:
         raise UserError(f"path={name}: {_nearest(name)}")
+    if amount == 0:
+        raise UserError(f"path={name}: the number must be above 0")
     if steps < 1:
         raise UserError(f"steps={steps}: must be at least 1")
     kind = "out-and-back" if match[1] == "out" else match[1]

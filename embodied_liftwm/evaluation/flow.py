@@ -19,13 +19,13 @@ COARSEST_PX = 16
 """The pyramid ends before a side would be smaller."""
 COARSEST_REACH, FINER_REACH = 3, 2
 """Offsets tried along each axis: -3 to 3 pixels on the coarsest level, -2 to 2 on the others."""
-WINDOW_REACH = 3
-"""Neighbourhoods are 7 x 7 pixels."""
+WINDOW_REACH = 4
+"""Neighbourhoods are 9 x 9 pixels."""
 STILL = 1e-4
 """Cost of an offset of a pixel, in squared colour: where nothing tells offsets apart, the smallest wins."""
-SMOOTHNESS = 1e-3
+SMOOTHNESS = 4e-3
 """Weight of neighbours' flow, squared colour a squared pixel: it decides where there is no texture."""
-WARPS, SWEEPS = 4, 20
+WARPS, SWEEPS = 4, 30
 """How often the second image is fetched anew on a level, and sweeps over the equations in between."""
 
 

@@ -1,0 +1,142 @@
+"""RealEstate10K's format, read from small clips that the tests write in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from embodied_liftwm.commands.data import run
+from embodied_liftwm.data.reader import EvaluationReader, TrainingReader
+from embodied_liftwm.data.realestate import import_clips, read_camera_file, read_clip, square_intrinsics
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.se3 import se3_exp
+
+HAND = """https://www.youtube.com/watch?v=abc
+52553000 0.5 0.9 0.5 0.5 0.0 0.0 1 0 0 0 0 1 0 0 0 0 1 0
+52586000 0.5 0.9 0.5 0.5 0.0 0.0 0 0 -1 0.25 0 1 0 -0.5 1 0 0 2
+"""
+"""Two frames: at the origin, and turned by 90 degrees about y, with camera centre -R^T t = (-2, 0.5, 0.25)."""
+WIDTH, HEIGHT = 64, 36
+
+
+def write_clip(folder: Path, key: str, frames: int = 5, missing: tuple[int, ...] = ()) -> np.ndarray:
+    """A clip whose camera slides along x; its pictures are a horizontal ramp that tells the column. Poses [F, 4, 4]."""
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, 0, 3] = 0.1 * np.arange(frames)
+    lines = ["https://www.youtube.com/watch?v=" + key]
+    (folder / key).mkdir(parents=True)
+    for frame, pose in enumerate(poses):
+        matrix = " ".join(f"{v:.9f}" for v in np.linalg.inv(pose)[:3].ravel())
+        lines.append(f"{1000 * frame} 0.5 0.888888889 0.5 0.5 0.0 0.0 {matrix}")
+        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        picture[..., 0] = 3 * np.arange(WIDTH)
+        picture[..., 1] = 40 * frame
+        if frame not in missing:
+            Image.fromarray(picture).save(folder / key / f"{1000 * frame}.png")
+    (folder / f"{key}.txt").write_text("\n".join(lines) + "\n")
+    return poses
+
+
+def test_a_hand_written_file_is_read_by_its_definition(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(HAND)
+    found = read_camera_file(tmp_path / "a.txt")
+    assert found.url.endswith("abc") and found.timestamps == ("52553000", "52586000")
+    assert np.allclose(found.world_from_camera[0], np.eye(4))
+    assert np.allclose(found.world_from_camera[1, :3, 3], [-2, 0.5, 0.25])
+    assert np.allclose(found.world_from_camera[1, :3, 2], [1, 0, 0])  # looks along x: third row of the rotation
+    assert np.allclose(found.intrinsics, [[0.5, 0.9, 0.5, 0.5]] * 2)
+
+
+def test_a_point_keeps_its_place_in_the_cropped_picture() -> None:
+    point = np.array([0.3, -0.2, 2.0])
+    normalised = np.array([0.5, 0.9, 0.48, 0.53])
+    u, v = WIDTH * (0.5 * point[0] / point[2] + 0.48), HEIGHT * (0.9 * point[1] / point[2] + 0.53)  # of the whole picture
+    square = square_intrinsics(normalised, WIDTH, HEIGHT, 18)
+    pixel = square @ (point / point[2])
+    assert pixel[:2] == pytest.approx([(u - (WIDTH - HEIGHT) / 2) / 2, v / 2])  # cropped left and right, then halved
+
+
+def test_a_clip_becomes_an_episode(tmp_path: Path) -> None:
+    poses = write_clip(tmp_path, "k")
+    episode = read_clip(tmp_path / "k.txt", HEIGHT)
+    assert episode.rgb.shape == (5, HEIGHT, HEIGHT, 3) and episode.truth is None
+    assert (episode.rgb[2, 7, :, 0] == 3 * np.arange(14, 50)).all() and (episode.rgb[:, 0, 0, 1] == 40 * np.arange(5)).all()
+    assert np.allclose(episode.world_from_camera, poses, atol=1e-6)
+    assert episode.intrinsics == pytest.approx(np.array([[32.0, 0, 18], [0, 32, 18], [0, 0, 1]]), abs=1e-4)
+    moved = torch.from_numpy(poses[:-1]).float() @ se3_exp(torch.from_numpy(episode.action))
+    assert torch.allclose(moved, torch.from_numpy(poses[1:]).float(), atol=1e-5)
+    chosen = read_clip(tmp_path / "k.txt", 16, [4, 1])
+    assert chosen.rgb.shape == (2, 16, 16, 3) and chosen.rgb[0, 0, 0, 1] == 160 and chosen.meta["frames"] == [4, 1]
+
+
+def test_clips_are_imported_once_and_broken_ones_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "clips", "a")
+    write_clip(tmp_path / "clips", "b", missing=(1, 3))
+    write_clip(tmp_path / "clips", "c", frames=3)
+    out = tmp_path / "out"
+    assert run(["import", str(tmp_path / "clips"), f"out={out}", "size=16"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "2 of 5 frames have no picture, the first is 1000.png" in shown and "2 episodes of 16 x 16, 1 clips left out" in shown
+    )
+    reader = EvaluationReader(out)
+    assert [e.meta["clip"] for e in reader] == ["a", "c"] and len(TrainingReader(out)) == 2
+    before = {p.name: p.stat().st_mtime_ns for p in out.glob("*.h5")}
+    assert import_clips(tmp_path / "clips", out, 16)[0] == 2
+    assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.h5")} == before
+    with pytest.raises(UserError, match="another dataset"):
+        import_clips(tmp_path / "clips", out, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "not a camera file"),
+        ("https://x\n", "no line of numbers"),
+        ("https://x\n1 0.5 0.5\n", "line 2: expected a timestamp"),
+        ("https://x\n" + "1 " + "nan " * 18, "holds NaN"),
+        (HAND.replace("0 1 0 -0.5 1", "0 3 0 -0.5 1"), "not orthonormal"),
+    ],
+)
+def test_files_of_another_format_are_one_line(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(UserError, match=line):
+        read_camera_file(tmp_path / "a.txt")
+
+
+def test_a_camera_that_zooms_and_a_picture_that_is_none_are_refused(tmp_path: Path) -> None:
+    write_clip(tmp_path, "k", frames=2)
+    text = (tmp_path / "k.txt").read_text()
+    (tmp_path / "k" / "1000.png").write_text("no picture")
+    with pytest.raises(UserError, match="cannot be read as a picture"):
+        read_clip(tmp_path / "k.txt", 16)
+    write_clip(tmp_path / "z", "k", frames=2)
+    (tmp_path / "z" / "k.txt").write_text(text.replace("1000 0.5 ", "1000 0.6 "))
+    with pytest.raises(UserError, match="intrinsics change"):
+        read_clip(tmp_path / "z" / "k.txt", 16)
+
+
+def test_the_two_view_protocol_scores_the_frames_of_its_index(tmp_path: Path) -> None:
+    from embodied_liftwm.evaluation.checked import CheckedModel
+    from embodied_liftwm.evaluation.floors import MeanColour
+    from embodied_liftwm.evaluation.two_view import evaluate_two_view, read_evaluation_index
+
+    write_clip(tmp_path, "k")
+    index = {"k": {"context": [4, 0], "target": [1, 2, 3]}, "unusable": None}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    scored, left_out = read_evaluation_index(tmp_path / "index.json")
+    assert left_out == 1 and scored[0].gap == 4
+    rows = evaluate_two_view([CheckedModel(MeanColour(2.0), "mean")], tmp_path, scored, HEIGHT)
+    assert [(r.clip, r.gap, r.frame) for r in rows] == [("k", 4, 1), ("k", 4, 2), ("k", 4, 3)]
+    frames = read_clip(tmp_path / "k.txt", HEIGHT).rgb / 255.0
+    mean = frames[[0, 4]].mean((0, 1, 2))
+    for row in rows:
+        assert row.psnr == pytest.approx(-10 * np.log10(np.mean((frames[row.frame] - mean) ** 2)), abs=1e-3)
+    (tmp_path / "index.json").write_text('{"k": {"context": [0, 4]}}')
+    with pytest.raises(UserError, match="not an evaluation index"):
+        read_evaluation_index(tmp_path / "index.json")
