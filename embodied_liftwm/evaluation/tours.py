@@ -8,7 +8,7 @@ moves from there; the truth moves from the true pose.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +114,13 @@ def drawn_tour(info: dict[str, Any], episode: Episode, index: int, path: CameraP
 
 
 def first_clear_tour(info: dict[str, Any], episode: Episode, index: int, path: CameraPath, start: int = 0) -> Tour | None:
-    """The tour from `start`, or from the first of a few later frames from which the path is clear: by truth alone."""
-    last = len(episode.rgb) - 1
-    starts = dict.fromkeys([start, *np.linspace(start, last, LATER_STARTS + 1).round().astype(int).tolist()[1:]])
-    found = (drawn_tour(info, episode, index, path, frame) for frame in starts)
-    return next((tour for tour in found if tour is not None), None)
+    """The tour from `start`, or from the first of a few later frames from which the path is clear: by truth alone.
+
+    Later frames of a world that has changed by then are no starts; a world that has changed at `start` is an error.
+    """
+    found = drawn_tour(info, episode, index, path, start)
+    for later in np.linspace(start, len(episode.rgb) - 1, LATER_STARTS + 1).round().astype(int)[1:]:
+        if found is None:
+            with suppress(UserError):
+                found = drawn_tour(info, episode, index, path, int(later))
+    return found
