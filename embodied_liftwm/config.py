@@ -137,7 +137,7 @@ class ModelConfig:
 class TrainConfig:
     """`liftwm train`: a world model, or a teacher of our own, from a dataset."""
 
-    prior: Literal["none", "house_depth"] = "none"  # train this teacher instead of a world model, on data collected with
+    prior: Literal["none", "house_depth", "house_views"] = "none"  # train this teacher instead of a world model, on data collected with
     # split=teacher; of the keys below only data (folders, separated by commas), run, steps, minutes, batch_size, context
     # (which it multiplies: frames a step), learning_rate, grad_clip, seed, precision, threads, log_every, save_every and device
     # count then

@@ -36,7 +36,7 @@ class HouseDepth:
         Raises:
             UserError: they are missing, damaged or of another architecture.
         """
-        folder = _folder(options)
+        folder = weights_folder(options, SHIPPED)
         self._network = load_network(folder).to(options.device)
         self._device, self._batch_size = options.device, options.batch_size
         self._digest = hashlib.sha256(f"house_depth {VERSION}".encode())
@@ -63,14 +63,12 @@ class HouseDepth:
     def _judge(self, rgb: Tensor, intrinsics: Tensor) -> Guess:
         """The network's guess about frames [K, 3, H, W] of any size, back at that size, on the CPU."""
         height, width = rgb.shape[-2:]
-        scale, multiple = self._network.config.image_size / height, self._network.config.multiple
-        inner = [max(1, round(side * scale / multiple)) * multiple for side in (height, width)]
-        k = resize_intrinsics(intrinsics, (inner[1] / width, inner[0] / height)).expand(len(rgb), 3, 3)
-        guess = self._network(_resized(rgb, inner).to(self._device), k.to(self._device))
+        inner, k = at_trained_size(rgb, intrinsics, self._network.config.image_size, self._network.config.multiple)
+        guess = self._network(inner.to(self._device), k.to(self._device))
         depth, spread, normals, concentration = (maps.cpu() for maps in guess)
-        single = _resized(torch.stack([depth, spread, concentration], dim=1), [height, width])
+        single = resized(torch.stack([depth, spread, concentration], dim=1), [height, width])
         depth, spread, concentration = single.unbind(1)
-        return Guess(depth, spread, F.normalize(_resized(normals, [height, width]), dim=1), concentration)
+        return Guess(depth, spread, F.normalize(resized(normals, [height, width]), dim=1), concentration)
 
 
 def depth_confidence(log_spread: Tensor) -> Tensor:
@@ -89,25 +87,47 @@ def normal_confidence(log_concentration: Tensor) -> Tensor:
     return torch.expm1(-kappa * apart) / torch.expm1(-2.0 * kappa)
 
 
-def _resized(maps: Tensor, size: list[int]) -> Tensor:
+def at_trained_size(rgb: Tensor, intrinsics: Tensor, trained: int, multiple: int) -> tuple[Tensor, Tensor]:
+    """Frames as a network wants them.
+
+    Args:
+        rgb: [K, 3, H, W]
+        intrinsics: of all frames, pixels. [3, 3]
+        trained: height that it was trained on.
+        multiple: of which height and width must be one.
+
+    Returns:
+        Frames [K, 3, h, w], and their intrinsics [K, 3, 3].
+    """
+    height, width = rgb.shape[-2:]
+    scale = trained / height
+    inner = [max(1, round(side * scale / multiple)) * multiple for side in (height, width)]
+    return resized(rgb, inner), resize_intrinsics(intrinsics, (inner[1] / width, inner[0] / height)).expand(len(rgb), 3, 3)
+
+
+def resized(maps: Tensor, size: list[int]) -> Tensor:
     """Maps [K, C, H, W] at another size; means of what is under a pixel where they shrink."""
     if list(maps.shape[-2:]) == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _folder(options: PriorOptions) -> Path:
-    """Where the weights are, or should be: of a run, its newest checkpoint."""
+def weights_folder(options: PriorOptions, shipped: Path) -> Path:
+    """Where weights are, or should be: of a run, its newest checkpoint; the shipped ones where none are named."""
     if not options.weights:
-        return SHIPPED
+        return shipped
     return max(Path(options.weights).glob("checkpoints/step-*"), default=Path(options.weights))
 
 
-def _missing(options: PriorOptions) -> str:
-    folder = _folder(options)
-    if all((folder / name).is_file() for name in ("model.safetensors", "model.json")):
+def missing_weights(folder: Path, name: str) -> str:
+    """One line where a teacher of ours lacks its files, "" where all is there."""
+    if all((folder / file).is_file() for file in ("model.safetensors", "model.json")):
         return ""
-    return f"no model.safetensors and model.json in {folder}; train with `liftwm train prior=house_depth`, or leave weights out"
+    return f"no model.safetensors and model.json in {folder}; train with `liftwm train prior={name}`, or leave weights out"
+
+
+def _missing(options: PriorOptions) -> str:
+    return missing_weights(weights_folder(options, SHIPPED), "house_depth")
 
 
 def _open(options: PriorOptions) -> Prior:

@@ -8,9 +8,10 @@ and von Mises-Fisher over the normal.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -29,6 +30,7 @@ LOG_CONCENTRATION = (-2.0, 7.0)
 USUAL_LOG_DEPTH = 0.7
 """Where an untrained network begins: 2 m."""
 FORMAT = 1
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,37 @@ class Guess(NamedTuple):
     log_concentration: Tensor  # [B, H, W] logarithm of kappa
 
 
-class HouseNetwork(nn.Module):
-    """Frames and rays to a `Guess`."""
+class UNet(nn.Module):
+    """Images to features of each pixel, that have seen the whole image."""
 
-    def __init__(self, config: HouseConfig) -> None:
+    def __init__(self, inputs: int, stem: int, widths: tuple[int, ...]) -> None:
+        """Take channels of the images, of the features, and at half of the resolution, a quarter and so on."""
         super().__init__()
-        self.config = config
-        widths = (config.stem, *config.widths)
-        self.stem = nn.Conv2d(5, config.stem, 3, padding=1)
+        widths = (stem, *widths)
+        self.stem = nn.Conv2d(inputs, stem, 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:]))
         self.blocks_down = nn.ModuleList(_Block(width) for width in widths[1:])
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
         self.blocks_up = nn.ModuleList(_Block(width) for width in widths[:-1])
+
+    def features(self, images: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, stem, H, W]; H and W are multiples of 2 to the number of widths."""
+        x = self.stem(images)
+        skips = []
+        for down, block in zip(self.down, self.blocks_down):
+            skips.append(x)
+            x = block(down(x))
+        for skip, up, block in reversed(list(zip(skips, self.up, self.blocks_up))):
+            x = block(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
+        return x
+
+
+class HouseNetwork(UNet):
+    """Frames and rays to a `Guess`."""
+
+    def __init__(self, config: HouseConfig) -> None:
+        super().__init__(5, config.stem, config.widths)
+        self.config = config
         self.head = nn.Conv2d(config.stem, 6, 3, padding=1)
         self.head.bias = nn.Parameter(torch.tensor([USUAL_LOG_DEPTH, -1.0, 0.0, 0.0, -1.0, 0.0]))
         with torch.no_grad():
@@ -79,16 +100,17 @@ class HouseNetwork(nn.Module):
             rgb: [B, 3, H, W] in [0, 1], H and W multiples of `config.multiple`.
             intrinsics: pixels. [B, 3, 3]
         """
+        return self.judge(self.look(rgb, intrinsics))
+
+    def look(self, rgb: Tensor, intrinsics: Tensor) -> Tensor:
+        """The features that `judge` makes its guess of. [B, stem, H, W]"""
         rays = camera_rays(intrinsics, *rgb.shape[-2:])[..., :2].movedim(-1, 1)
-        x = self.stem(torch.cat([2.0 * rgb - 1.0, rays], dim=1))
-        skips = []
-        for down, block in zip(self.down, self.blocks_down):
-            skips.append(x)
-            x = block(down(x))
-        for skip, up, block in reversed(list(zip(skips, self.up, self.blocks_up))):
-            x = block(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        with torch.autocast(x.device.type, enabled=False):  # eight bits are too few for depth
-            depth, spread, *normals, concentration = self.head(x.float()).unbind(1)
+        return self.features(torch.cat([2.0 * rgb - 1.0, rays], dim=1))
+
+    def judge(self, features: Tensor) -> Guess:
+        """The second half of `forward`."""
+        with torch.autocast(features.device.type, enabled=False):  # eight bits are too few for depth
+            depth, spread, *normals, concentration = self.head(features.float()).unbind(1)
         return Guess(
             log_depth=depth,
             log_spread=spread.clamp(*LOG_SPREAD),
@@ -122,11 +144,19 @@ def load_network(folder: Path) -> HouseNetwork:
     Raises:
         UserError: a file is missing or damaged, or the weights are of another architecture.
     """
+
+    def build(described: dict[str, Any]) -> HouseNetwork:
+        return HouseNetwork(HouseConfig(**described | {"widths": tuple(described["widths"])}))
+
+    return load_described(folder, "house_depth", build)
+
+
+def load_described(folder: Path, teacher: str, build: Callable[[dict[str, Any]], Network]) -> Network:
+    """`load_network` of any teacher of ours: what `build` makes of `model` in model.json, with the weights beside it."""
     try:
-        described = json.loads((folder / "model.json").read_text())["model"]
-        network = HouseNetwork(HouseConfig(**described | {"widths": tuple(described["widths"])}))
+        network = build(json.loads((folder / "model.json").read_text())["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'model.json'} does not describe a house_depth network of this version: {error}") from None
+        raise UserError(f"{folder / 'model.json'} does not describe a {teacher} network of this version: {error}") from None
     path = folder / "model.safetensors"
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})

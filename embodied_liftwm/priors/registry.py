@@ -21,6 +21,7 @@ MODULES = (
     "mvdream",
     "gaussian_splatting",
     "house_depth",
+    "house_views",
     "mvs",
     "disk",
 )

@@ -1,8 +1,8 @@
-"""What `house_depth` is trained on: frames of the teachers' own scenes, with their true depth.
+"""What teachers of our own are trained on: frames of their own scenes, with their true depth.
 
-This is the one reader of training code that opens `truth/`. It may, because no world model is trained or judged in these
-scenes: their seeds are a range of their own (`liftwm collect split=teacher`), and any other dataset is refused. A world model's
-training has no way to it.
+This is the one reader of training code that opens `truth/`, and `house_pairs` makes pairs of what it read. It may, because no
+world model is trained or judged in these scenes: their seeds are a range of their own (`liftwm collect split=teacher`), and any
+other dataset is refused. A world model's training has no way to it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class TeacherReader:
         self._rgb = np.concatenate([episode.rgb for episode in episodes])
         self._depth = np.concatenate([_true_depth(episode) for episode in episodes])
         self._intrinsics = np.concatenate([np.repeat(e.intrinsics[None], len(e.rgb), axis=0) for e in episodes])
+        self._poses = [_true_poses(episode) for episode in episodes]
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -86,8 +87,13 @@ def mirrored(frames: Frames, which: Tensor) -> Frames:
 
 
 def jittered(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Other light, other palettes: gain, gamma, contrast and noise, channels swapped or blended to grey; geometry stays."""
-    size = len(frames.rgb)
+    """Other light and palettes, and noise; geometry stays."""
+    return frames._replace(rgb=noisy(relit(frames.rgb, rng), rng))
+
+
+def relit(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+    """Images [B, 3, H, W] under other gain, gamma and contrast, some with channels swapped or blended to grey; not clamped."""
+    size = len(rgb)
 
     def normal(*shape: int) -> Tensor:
         return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).view(size, -1, 1, 1)
@@ -96,15 +102,20 @@ def jittered(frames: Frames, rng: np.random.Generator) -> Frames:
         return torch.from_numpy(rng.random(shape).astype(np.float32)).view(size, -1, 1, 1)
 
     orders = np.where(rng.random((size, 1)) < SWAP_SHARE, rng.permuted(np.tile(np.arange(3), (size, 1)), axis=1), np.arange(3))
-    rgb = frames.rgb[torch.arange(size)[:, None], torch.from_numpy(orders)]
+    rgb = rgb[torch.arange(size)[:, None], torch.from_numpy(orders)]
     grey = torch.where(uniform(size) < GREY_SHARE, uniform(size), 0.0)
     rgb = torch.lerp(rgb, rgb.mean(1, keepdim=True), grey)
     rgb = rgb.clamp_min(1e-3) ** torch.exp(GAMMA * normal(size))
     mean = rgb.mean((1, 2, 3), keepdim=True)
     rgb = mean + (rgb - mean) * torch.exp(CONTRAST * normal(size))
-    rgb = rgb * torch.exp(GAIN * (normal(size) + 0.5 * normal(size, 3)))
+    return rgb * torch.exp(GAIN * (normal(size) + 0.5 * normal(size, 3)))
+
+
+def noisy(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+    """Images [B, 3, H, W] with noise, some with more than others, in [0, 1]."""
     noise = torch.from_numpy(rng.standard_normal(tuple(rgb.shape), dtype=np.float32))
-    return frames._replace(rgb=(rgb + NOISE * uniform(size) * noise).clamp(0.0, 1.0))
+    strength = torch.from_numpy(rng.random(len(rgb)).astype(np.float32)).view(-1, 1, 1, 1)
+    return (rgb + NOISE * strength * noise).clamp(0.0, 1.0)
 
 
 def _episodes(path: Path) -> list[Episode]:
@@ -133,3 +144,8 @@ def _true_depth(episode: Episode) -> np.ndarray:
     if episode.truth is None:
         raise UserError("an episode of the teachers' scenes has no truth/: collect it anew with `liftwm collect split=teacher`")
     return episode.truth.depth
+
+
+def _true_poses(episode: Episode) -> np.ndarray:
+    assert episode.truth is not None
+    return episode.truth.world_from_camera

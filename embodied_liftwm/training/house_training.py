@@ -1,4 +1,4 @@
-"""The training of `house_depth`: one small loop beside the world models', with their run folders, logs and resumption.
+"""The training of teachers of our own: one small loop beside the world models', with their run folders, logs and resumption.
 
 A step is a pure function of (weights, optimiser moments, dataset, config, step), as theirs is.
 """
@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,25 +18,23 @@ from torch import nn
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials, whole_folder
-from embodied_liftwm.priors.house_loss import losses, truths_of
-from embodied_liftwm.priors.house_network import HouseConfig, HouseNetwork, describe, load_network
+from embodied_liftwm.priors.house_network import HouseConfig
+from embodied_liftwm.priors.house_views_network import ViewsConfig
 from embodied_liftwm.training import checkpoint as ckpt
-from embodied_liftwm.training.house_data import Frames, TeacherReader
+from embodied_liftwm.training.house_lessons import LESSONS, load_teacher
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.schedule import learning_rate_of, progress_of
 
-COLUMNS = ("step", "seconds", "loss", "depth", "gradient", "normals", "error", "learning_rate")
-
 
 class HouseTrainer:
-    """Trains the network into one run folder; made again on the same folder, it goes on where the last one was."""
+    """Trains a teacher into one run folder; made again on the same folder, it goes on where the last one was."""
 
-    def __init__(self, config: TrainConfig, network: HouseConfig | None = None) -> None:
+    def __init__(self, config: TrainConfig, network: HouseConfig | ViewsConfig | None = None) -> None:
         """Open the teachers' scenes.
 
         Args:
-            config: whose data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, precision, threads,
+            config: whose prior, data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, precision, threads,
                 log_every, save_every and device count.
             network: the architecture, and what its depth shall mean.
 
@@ -45,13 +44,8 @@ class HouseTrainer:
         self.config, self.run = config, Path(config.run)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.reader = TeacherReader(config.data)
-        height, width = self.reader.image_size
-        shape = network or HouseConfig(image_size=height)
-        if height % shape.multiple or width % shape.multiple:
-            raise UserError(f"data={config.data}: frames are {height} x {width}, expected multiples of {shape.multiple}")
-        torch.manual_seed(config.seed)
-        self.network = HouseNetwork(shape).to(config.device)
+        self.lesson = LESSONS[config.prior](config, network)
+        self.reader, self.network = self.lesson.reader, self.lesson.network
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2
         )
@@ -74,14 +68,14 @@ class HouseTrainer:
         return progress_of(self.config, self.step, self.seconds)
 
     def fit(self, on_step: Callable[[dict[str, float]], None] = lambda row: None) -> None:
-        """Train to the end, calling `on_step` with every step's row (`COLUMNS`).
+        """Train to the end, calling `on_step` with every step's row.
 
         Raises:
             UserError: the loss is no longer finite; the last good checkpoint is kept.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         logs = (
-            MetricsLog(self.run / "metrics.csv", list(COLUMNS), self.step),
+            MetricsLog(self.run / "metrics.csv", ["step", "seconds", "loss", *self.lesson.columns, "learning_rate"], self.step),
             TensorBoardLog(self.run / "tensorboard", self.step),
         )
         try:
@@ -99,19 +93,16 @@ class HouseTrainer:
             for log in logs:
                 log.close()
 
-    def batch(self, step: int) -> Frames:
-        """The frames of a step: as many as its windows have context frames, but each from anywhere."""
-        return self.reader.batch(self.config.seed, step, self.config.batch_size * self.config.context)
+    def batch(self, step: int) -> Any:
+        """What a step learns from: a named tuple of tensors, of the kind that the teacher needs."""
+        return self.lesson.batch(step)
 
-    def advance(self, load: Callable[[int], Frames] | None = None) -> dict[str, float]:
+    def advance(self, load: Callable[[int], Any] | None = None) -> dict[str, float]:
         """One optimiser step; returns its row of metrics."""
         started = time.perf_counter()
         rate = learning_rate_of(self.config, self.step, self.progress)
-        rgb, depth, intrinsics = (tensor.to(self.config.device) for tensor in (load or self.batch)(self.step))
-        with torch.autocast(rgb.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            guess = self.network(rgb, intrinsics)
-        found = losses(guess, truths_of(depth, intrinsics), self.network.config.convention)
-        loss = found.total()
+        batch = (load or self.batch)(self.step)
+        loss, parts = self.lesson.find(type(batch)(*(tensor.to(self.config.device) for tensor in batch)))
         if not math.isfinite(loss.item()):
             raise UserError(f"the loss became {loss.item()} at step {self.step} of {self.run}: try a lower learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
@@ -122,13 +113,13 @@ class HouseTrainer:
         self.optimizer.step()
         self.step += 1
         self.seconds += time.perf_counter() - started
-        means = {name: value.item() for name, value in found._asdict().items()}
+        means = {name: value.item() for name, value in parts.items()}
         return {"step": self.step, "seconds": self.seconds, "loss": loss.item(), "learning_rate": rate} | means
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
         tensors, state = ckpt.optimizer_tensors(self.optimizer), {"seconds": self.seconds}
-        ckpt.write_checkpoint(self.run, self.step, self.network, describe(self.network.config), tensors, state)
+        ckpt.write_checkpoint(self.run, self.step, self.network, self.lesson.describe(), tensors, state)
 
 
 def export(run: str | Path, folder: str | Path, card: str) -> Path:
@@ -139,7 +130,7 @@ def export(run: str | Path, folder: str | Path, card: str) -> Path:
     makes the shipped teacher.
 
     Args:
-        run: a run folder of `liftwm train prior=house_depth`.
+        run: a run folder of `liftwm train prior=house_depth`, or `house_views`.
         folder: is made, whole or not at all.
         card: README.md: its data, seeds, figures with their commands, and limits.
 
@@ -153,9 +144,9 @@ def export(run: str | Path, folder: str | Path, card: str) -> Path:
         raise UserError(f"{folder}: a teacher needs a card: its data, seeds, figures and limits")
     if folder.exists():
         raise UserError(f"{folder} is there already: remove it first, or choose another folder")
-    network = load_network(found[-1])
+    network, described = load_teacher(found[-1])
     with whole_folder(folder) as partial:
         save_file({name: t.half().contiguous() for name, t in network.state_dict().items()}, partial / "model.safetensors")
-        (partial / "model.json").write_text(describe(network.config))
+        (partial / "model.json").write_text(described)
         (partial / "README.md").write_text(card.rstrip() + "\n")
     return folder

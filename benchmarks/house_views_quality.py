@@ -1,0 +1,197 @@
+"""How right the views of `house_views` are, beside floors that know less, and whether its confidence knows it.
+
+    liftwm collect split=eval seed=0 episodes=8 steps=96 out=data/prior-dev
+    python benchmarks/house_views_quality.py results/house_views_quality.csv data/prior-dev
+
+Every second frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for each
+range of distances that there is. Words with `=` set options of the prior (`weights=...`). The floors say the mean colour of the frame, the frame as it is,
+and the frame warped as if all were as far as rooms are in the median; `true_depth` is no floor but a bound: the frame warped by the
+view's true depth, and its mean colour where it has not seen what is there.
+
+A row is a method on some pixels: of views at a distance; of those by whether the frame has seen what is there, by true depth; of
+the teacher, by tenths of confidence above 0, the least sure first.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.rows import write_rows
+from embodied_liftwm.geometry.warp import backward_warp
+from embodied_liftwm.priors.contract import Clip, PriorOptions
+from embodied_liftwm.priors.house_views import NEAR_ENOUGH, VIEW_EVERY, HouseViewsTeacher, parallax_log_factor
+from embodied_liftwm.priors.orbit import chosen_frames
+from embodied_liftwm.protocols import Camera
+
+STEPS_M = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Bounds of the ranges of distances."""
+LARGEST_TURN_DEG = 25.0
+EVERY = 2
+"""Frames: each so many-th is imagined from."""
+TYPICAL_DEPTH_M = 1.9
+"""Median of the depths of the teachers' scenes."""
+SAME_SURFACE = 0.05
+"""Relative difference of depths up to which the frame sees what the view sees."""
+
+
+@dataclass(frozen=True)
+class ViewsRow:
+    """One method on some pixels."""
+
+    method: str
+    pixels: str  # which
+    number: int  # of them
+    psnr: float  # dB, of the mean squared error
+    error: float  # mean absolute difference of colours
+    within: float  # share whose colour is within 0.1, in the mean over channels
+    confidence: float  # mean
+    confident: float  # share that has confidence above 1/2
+
+
+class Judged(NamedTuple):
+    """Pixels of views."""
+
+    squared: Tensor  # [n] mean over channels
+    error: Tensor  # [n] mean over channels
+    confidence: Tensor  # [n]
+    step: Tensor  # [n] int64: which range of distances
+    seen: Tensor  # [n] bool: by the frame
+
+
+class Asked(NamedTuple):
+    """Frames of an episode and views of it."""
+
+    frames: np.ndarray  # [K] int64
+    views: np.ndarray  # [K] int64
+    step: np.ndarray  # [K] int64
+
+
+def main(words: list[str]) -> None:
+    """`OUT.csv DATA [OPTION=VALUE ...]`"""
+    settings, plain = [w for w in words if "=" in w], [w for w in words if "=" not in w]
+    if len(plain) != 2:
+        raise SystemExit("usage: python benchmarks/house_views_quality.py OUT.csv DATA [OPTION=VALUE ...]")
+    merged = OmegaConf.merge(OmegaConf.structured(PriorOptions), OmegaConf.from_dotlist(settings))
+    teacher = HouseViewsTeacher(OmegaConf.to_object(merged))  # type: ignore[arg-type]
+    found: dict[str, list[Judged]] = {}
+    for episode in EvaluationReader(plain[1]):
+        for method, judged in judge(teacher, episode):
+            found.setdefault(method, []).append(judged)
+    rows = [row for method, parts in found.items() for row in summarize(method, _joined(parts))]
+    write_rows(Path(plain[0]), rows, ViewsRow)
+    print_table(rows)
+
+
+def asked(episode: Episode) -> Asked:
+    """For every `EVERY`-th frame one view in each range of distances, the same in every run."""
+    rng, rows = np.random.default_rng(0), []
+    poses = episode.truth.world_from_camera.astype(np.float64)
+    for frame in range(0, len(poses), EVERY):
+        apart = np.linalg.norm(poses[:, :3, 3] - poses[frame, :3, 3], axis=1)
+        same_way = poses[:, :3, 2] @ poses[frame, :3, 2] >= math.cos(math.radians(LARGEST_TURN_DEG))
+        for step, (least, most) in enumerate(zip(STEPS_M, STEPS_M[1:])):
+            options = np.flatnonzero(same_way & (apart >= least) & (apart < most))
+            if len(options):
+                rows.append((frame, rng.choice(options), step))
+    return Asked(*np.array(rows, dtype=np.int64).reshape(-1, 3).T)
+
+
+@torch.inference_mode()
+def judge(teacher: HouseViewsTeacher, episode: Episode) -> Iterator[tuple[str, Judged]]:
+    """Every method on an episode."""
+    rgb = torch.from_numpy(episode.rgb).movedim(-1, 1).float() / 255.0
+    clip = Clip(rgb, torch.from_numpy(episode.intrinsics), torch.from_numpy(episode.world_from_camera))
+    frames, views, step = (torch.from_numpy(x) for x in asked(episode))
+    true = torch.from_numpy(episode.truth.depth).float()
+    seen, warped = by_depth(clip, frames, views, true[views], true[frames])
+    means = clip.rgb[frames].mean((2, 3), keepdim=True).expand_as(warped)
+    flat = torch.full_like(true[views], TYPICAL_DEPTH_M)
+    inside, warped_flat = by_depth(clip, frames, views, flat, flat)
+    answers = {
+        "house_views": imagined(teacher, clip, frames, views),
+        "mean": (means, torch.ones_like(flat)),
+        "copy": (clip.rgb[frames], torch.ones_like(flat)),
+        "flat": (torch.where(inside[:, None], warped_flat, means), torch.ones_like(flat)),
+        "true_depth": (torch.where(seen[:, None], warped, means), torch.ones_like(flat)),
+    }
+    for method, (said, confidence) in answers.items():
+        missed = said - clip.rgb[views]
+        of = step.view(-1, 1, 1).expand_as(confidence)
+        maps = missed.square().mean(1), missed.abs().mean(1), confidence, of, seen
+        yield method, Judged(*(x.flatten() for x in maps))
+
+
+def imagined(teacher: HouseViewsTeacher, clip: Clip, frames: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+    """Colours and confidence of the teacher, with the scale that it takes from the clip."""
+    keys = chosen_frames(len(clip.rgb), -(-len(clip.rgb) // VIEW_EVERY))
+    log_factor = parallax_log_factor(clip, keys, *teacher.depth(clip.rgb[keys], clip.intrinsics))
+    poses = torch.linalg.inv(clip.world_from_camera[frames].double()) @ clip.world_from_camera[views].double()
+    return teacher.views(clip.rgb[frames], clip.intrinsics, poses.float(), log_factor)
+
+
+def by_depth(clip: Clip, frames: Tensor, views: Tensor, depth: Tensor, frame_depth: Tensor) -> tuple[Tensor, Tensor]:
+    """The frames brought to the views by the views' depth [K, H, W], and where the frames' own depth shows that they saw it.
+
+    Returns:
+        Seen [K, H, W] bool, colours [K, 3, H, W].
+    """
+    k = clip.intrinsics.expand(len(frames), 3, 3)
+    to, source = (Camera(k, clip.world_from_camera[x], *depth.shape[-2:]) for x in (views, frames))
+    if depth is frame_depth:  # nothing hides anything
+        warp = backward_warp(clip.rgb[frames], depth, to, source)
+        return warp.valid, warp.image
+    warp = backward_warp(torch.cat([clip.rgb[frames], frame_depth.unsqueeze(1)], dim=1), depth, to, source)
+    off = (warp.image[:, 3] / warp.source_depth.clamp_min(1e-3) - 1.0).abs()
+    return warp.valid & (off < SAME_SURFACE), warp.image[:, :3]
+
+
+def summarize(method: str, found: Judged) -> list[ViewsRow]:
+    """All, by distance, by visibility, and by tenths of confidence where it is not the same everywhere."""
+    everything = torch.ones_like(found.seen)
+    parts = {"all": everything}
+    parts |= {f"{a} to {b} m": found.step == k for k, (a, b) in enumerate(zip(STEPS_M, STEPS_M[1:]))}
+    parts |= {"seen": found.seen, "unseen": ~found.seen}
+    rows = [_row(method, name, found, where.nonzero().squeeze(1)) for name, where in parts.items() if where.any()]
+    said = (found.confidence > 0).nonzero().squeeze(1)
+    if len(said) and float(found.confidence.min()) < float(found.confidence.max()):
+        rows += [_row(method, name, found, said[part[said]]) for name, part in (
+            ("confidence above 0", everything), ("seen, above 0", found.seen), ("unseen, above 0", ~found.seen)
+        )]  # fmt: skip
+        order = said[found.confidence[said].argsort(stable=True)]
+        rows += [_row(method, f"tenth {k + 1}", found, part) for k, part in enumerate(order.tensor_split(10))]
+    return rows
+
+
+def _row(method: str, pixels: str, found: Judged, where: Tensor) -> ViewsRow:
+    squared, error, confidence = (x[where].double() for x in found[:3])
+    psnr = -10.0 * math.log10(float(squared.mean()))
+    means = ((error < NEAR_ENOUGH).double(), confidence, (confidence > 0.5).double())
+    return ViewsRow(method, pixels, len(where), psnr, float(error.mean()), *(float(x.mean()) for x in means))
+
+
+def _joined(parts: list[Judged]) -> Judged:
+    return Judged(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def print_table(rows: list[ViewsRow]) -> None:
+    """One line a row."""
+    print("| method | pixels | number | PSNR | error | within | confidence | confident |\n|---|---|---|---|---|---|---|---|")
+    for r in rows:
+        numbers = f"{r.psnr:.2f} | {r.error:.4f} | {r.within:.3f} | {r.confidence:.3f} | {r.confident:.3f}"
+        print(f"| {r.method} | {r.pixels} | {r.number} | {numbers} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
