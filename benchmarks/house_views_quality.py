@@ -3,13 +3,13 @@
     liftwm collect split=eval seed=0 episodes=8 steps=96 out=data/prior-dev
     python benchmarks/house_views_quality.py results/house_views_quality.csv data/prior-dev
 
-Every second frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for each
-range of distances that there is. Words with `=` set options of the prior (`weights=...`). The floors say the mean colour of the frame, the frame as it is,
-and the frame warped as if all were as far as rooms are in the median; `true_depth` is no floor but a bound: the frame warped by the
-view's true depth, and its mean colour where it has not seen what is there.
+Every second frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for
+each range of distances that there is. Words with `=` set options of the prior (`weights=...`). The floors say the mean colour
+of the frame, the frame as it is, and the frame warped as if all were as far as rooms are in the median; `true_depth` is no
+floor but a bound: the frame warped by the view's true depth, and its mean colour where it has not seen what is there.
 
-A row is a method on some pixels: of views at a distance; of those by whether the frame has seen what is there, by true depth; of
-the teacher, by tenths of confidence above 0, the least sure first.
+A row is a method on some pixels: of views at a distance; on those whose surface the frame has seen, by true depth, and on the
+others; of the teacher, by tenths of confidence above 0, the least sure first.
 """
 
 from __future__ import annotations
@@ -115,19 +115,21 @@ def judge(teacher: HouseViewsTeacher, episode: Episode) -> Iterator[tuple[str, J
     clip = Clip(rgb, torch.from_numpy(episode.intrinsics), torch.from_numpy(episode.world_from_camera))
     frames, views, step = (torch.from_numpy(x) for x in asked(episode))
     true = torch.from_numpy(episode.truth.depth).float()
-    seen, warped = by_depth(clip, frames, views, true[views], true[frames])
-    means = clip.rgb[frames].mean((2, 3), keepdim=True).expand_as(warped)
-    flat = torch.full_like(true[views], TYPICAL_DEPTH_M)
-    inside, warped_flat = by_depth(clip, frames, views, flat, flat)
+    k = clip.intrinsics.expand(len(frames), 3, 3)
+    to, source = (Camera(k, clip.world_from_camera[x], *true.shape[-2:]) for x in (views, frames))
+    warp = backward_warp(torch.cat([rgb[frames], true[frames].unsqueeze(1)], dim=1), true[views], to, source)
+    seen = warp.valid & ((warp.image[:, 3] / warp.source_depth.clamp_min(1e-3) - 1.0).abs() < SAME_SURFACE)
+    flat = backward_warp(rgb[frames], torch.full_like(true[views], TYPICAL_DEPTH_M), to, source)
+    means, sure = rgb[frames].mean((2, 3), keepdim=True).expand_as(flat.image), torch.ones_like(true[views])
     answers = {
         "house_views": imagined(teacher, clip, frames, views),
-        "mean": (means, torch.ones_like(flat)),
-        "copy": (clip.rgb[frames], torch.ones_like(flat)),
-        "flat": (torch.where(inside[:, None], warped_flat, means), torch.ones_like(flat)),
-        "true_depth": (torch.where(seen[:, None], warped, means), torch.ones_like(flat)),
+        "mean": (means, sure),
+        "copy": (rgb[frames], sure),
+        "flat": (torch.where(flat.valid[:, None], flat.image, means), sure),
+        "true_depth": (torch.where(seen[:, None], warp.image[:, :3], means), sure),
     }
     for method, (said, confidence) in answers.items():
-        missed = said - clip.rgb[views]
+        missed = said - rgb[views]
         of = step.view(-1, 1, 1).expand_as(confidence)
         maps = missed.square().mean(1), missed.abs().mean(1), confidence, of, seen
         yield method, Judged(*(x.flatten() for x in maps))
@@ -139,22 +141,6 @@ def imagined(teacher: HouseViewsTeacher, clip: Clip, frames: Tensor, views: Tens
     log_factor = parallax_log_factor(clip, keys, *teacher.depth(clip.rgb[keys], clip.intrinsics))
     poses = torch.linalg.inv(clip.world_from_camera[frames].double()) @ clip.world_from_camera[views].double()
     return teacher.views(clip.rgb[frames], clip.intrinsics, poses.float(), log_factor)
-
-
-def by_depth(clip: Clip, frames: Tensor, views: Tensor, depth: Tensor, frame_depth: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames brought to the views by the views' depth [K, H, W], and where the frames' own depth shows that they saw it.
-
-    Returns:
-        Seen [K, H, W] bool, colours [K, 3, H, W].
-    """
-    k = clip.intrinsics.expand(len(frames), 3, 3)
-    to, source = (Camera(k, clip.world_from_camera[x], *depth.shape[-2:]) for x in (views, frames))
-    if depth is frame_depth:  # nothing hides anything
-        warp = backward_warp(clip.rgb[frames], depth, to, source)
-        return warp.valid, warp.image
-    warp = backward_warp(torch.cat([clip.rgb[frames], frame_depth.unsqueeze(1)], dim=1), depth, to, source)
-    off = (warp.image[:, 3] / warp.source_depth.clamp_min(1e-3) - 1.0).abs()
-    return warp.valid & (off < SAME_SURFACE), warp.image[:, :3]
 
 
 def summarize(method: str, found: Judged) -> list[ViewsRow]:

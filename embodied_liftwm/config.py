@@ -137,10 +137,10 @@ class ModelConfig:
 class TrainConfig:
     """`liftwm train`: a world model, or a teacher of our own, from a dataset."""
 
-    prior: Literal["none", "house_depth", "house_views"] = "none"  # train this teacher instead of a world model, on data collected with
-    # split=teacher; of the keys below only data (folders, separated by commas), run, steps, minutes, batch_size, context
-    # (which it multiplies: frames a step), learning_rate, grad_clip, seed, precision, threads, log_every, save_every and device
-    # count then
+    prior: Literal["none", "house_depth", "house_views"] = "none"  # train this teacher instead of a world model, on data
+    # collected with split=teacher; of the keys below only data (folders, separated by commas), run, steps, minutes,
+    # batch_size, context (which it multiplies: frames a step), learning_rate, grad_clip, seed, precision, threads, log_every,
+    # save_every and device count then
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     initial: str = ""  # weights to begin with: a run, a checkpoint, or a shipped one by its name, such as base; "" for none

@@ -1,7 +1,7 @@
 """Cameras beside the agent's path: a step away from a frame and turned, in space that the frame itself sees to be free.
 
-A camera inside a thing, or behind a wall, would be shown what nobody ever sees. So each one stands where the frame looks through:
-within its view, and clearly before the surface there.
+A camera inside a thing, or behind a wall, would be shown what nobody ever sees. So each one stands where the frame looks
+through: within its view, and clearly before the surface there.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Its weights come with the package; `priors/weights/house_views/README.md` is its card. `liftwm train prior=house_views` trains
 others, and `weights=` takes them: a run, a checkpoint, or what `training.house_training.export` wrote.
 
-Depth of one frame has no sure scale: the network knows it for cameras as high above the floor as those it was trained with. So it is held
-against the parallax of the clip's other frames, and all depths of a clip are multiplied by the factor that they agree on.
+Depth of one frame has no sure scale: the network knows it for cameras as high above the floor as those it was trained with. So
+it is held against the parallax of the clip's other frames, and all its depths are multiplied by the factor that they agree on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ VIEW_EVERY, VIEWS = 4, 2
 """Of so many frames one is looked at, and so many views are imagined from it."""
 NEAR_ENOUGH = 0.1
 """Confidence is the probability that a colour is so near to the truth, in the mean over its channels."""
+LEAST_COVERED = 0.5
+"""Share of a pixel that must come from the frame: the rest is painted, and painted pixels have no confidence."""
 LARGEST_LOG_FACTOR = 0.7
 """Of the scale: farther off, the sweep or the network is wrong about more than that."""
 SURE, LEAST_CELLS = 0.3, 64
@@ -80,9 +82,7 @@ class HouseViewsTeacher:
         log_depth, log_spread = torch.cat(found).unbind(1)
         return log_depth.exp(), depth_confidence(log_spread)
 
-    def views(
-        self, rgb: Tensor, intrinsics: Tensor, frame_from_view: Tensor, log_factor: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def views(self, rgb: Tensor, intrinsics: Tensor, frame_from_view: Tensor, log_factor: Tensor) -> tuple[Tensor, Tensor]:
         """One view a frame.
 
         Args:
@@ -99,28 +99,31 @@ class HouseViewsTeacher:
             inner, k = self._at_trained_size(frames, intrinsics)
             factor = log_factor.expand(len(frames)).to(inner)
             imagined = self._network(inner, k, poses.unsqueeze(1).to(inner), factor)
-            maps = torch.cat([imagined.rgb[:, 0].clamp(0.0, 1.0), imagined.log_scale], dim=1).cpu()
+            maps = torch.cat([imagined.rgb[:, 0].clamp(0.0, 1.0), imagined.log_scale, imagined.covered], dim=1).cpu()
             parts.append(resized(maps, list(rgb.shape[-2:])))
-        maps = torch.cat(parts) if parts else rgb.new_zeros(0, 4, *rgb.shape[-2:])
-        return maps[:, :3], colour_confidence(maps[:, 3], rgb)
+        maps = torch.cat(parts) if parts else rgb.new_zeros(0, 5, *rgb.shape[-2:])
+        return maps[:, :3], colour_confidence(maps[:, 3], maps[:, 4], rgb)
 
     def _at_trained_size(self, rgb: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
         inner, k = at_trained_size(rgb, intrinsics, self._network.config.image_size, self._network.config.multiple)
         return inner.to(self._options.device), k.to(self._options.device)
 
 
-def colour_confidence(log_scale: Tensor, rgb: Tensor) -> Tensor:
-    """Probability that a colour is within `NEAR_ENOUGH`; 0 where the mean colour of the frame is expected to be as near.
+def colour_confidence(log_scale: Tensor, covered: Tensor, rgb: Tensor) -> Tensor:
+    """Probability that a colour is within `NEAR_ENOUGH`; 0 where it is invented, or no better than one colour for all.
 
-    The expected error of the latter is that of the frame's own pixels, and of a Laplace distribution its scale.
+    It is invented where what the frame saw covers less than half of the pixel. The mean colour of the frame is expected to miss
+    by what the frame's own pixels differ from it, a Laplace distribution by its scale.
 
     Args:
         log_scale: logarithm of the Laplace scale. [K, H, W]
+        covered: by what the frame saw, in [0, 1]. [K, H, W]
         rgb: the frames that were imagined from. [K, 3, H, W]
     """
     scale = log_scale.exp()
     of_mean = (rgb - rgb.mean((2, 3), keepdim=True)).abs().mean((1, 2, 3))[:, None, None]
-    return torch.where(scale < of_mean, -torch.expm1(-NEAR_ENOUGH / scale), torch.zeros_like(scale))
+    known = (covered >= LEAST_COVERED) & (scale < of_mean)
+    return torch.where(known, -torch.expm1(-NEAR_ENOUGH / scale), torch.zeros_like(scale))
 
 
 def parallax_log_factor(clip: Clip, frames: Tensor, depth: Tensor, confidence: Tensor) -> Tensor:

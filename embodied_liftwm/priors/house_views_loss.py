@@ -1,8 +1,8 @@
 """What `house_views` learns from: what the views showed, and how far the frame's pixels were.
 
-Colours have a Laplace distribution whose scale the network says, one a pixel for its three channels. Its log-density alone would
-leave what is hard for last, since errors count by the inverse of the scale; so it is multiplied by the root of the scale, held fixed,
-which moves no optimum of a pixel (beta-NLL with beta = 1/2, Eq. 4 of Seitzer et al. 2022, arXiv:2203.09168). Depth, in
+Colours have a Laplace distribution whose scale the network says, one a pixel for its three channels. Its log-density alone
+would leave what is hard for last, since errors count by the inverse of the scale; so it is multiplied by the root of the scale,
+held fixed, which moves no optimum of a pixel (beta-NLL with beta = 1/2, after Seitzer et al. 2022, arXiv:2203.09168). Depth, in
 metres, learns as in `house_loss`.
 """
 

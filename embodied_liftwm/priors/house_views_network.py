@@ -1,10 +1,10 @@
 """The network of `house_views`: what another camera would see, and how sure that is, from one frame and the relative pose.
 
-It generates views as Zero-1-to-3 does (Liu et al. 2023, arXiv:2303.11328), conditioned on a frame and on where the camera moves
-to, but through space: the network of `house_depth` finds how far each pixel is, its colour and what the network carries of it become
-a small Gaussian there, all are rendered from the new camera, and a second U-Net, which is also told the ray of every pixel in
-Plücker coordinates, mends what came and paints what did not (after SynSin, Wiles et al. 2020, arXiv:1912.08804). It says a
-Laplace distribution a pixel (Kendall and Gal 2017, arXiv:1703.04977).
+It generates views as Zero-1-to-3 does (Liu et al. 2023, arXiv:2303.11328), conditioned on a frame and on where the camera
+moves to, but through space: the network of `house_depth` finds how far each pixel is; its colour, and what the network carries
+of it, become a small Gaussian there; all are rendered from the new camera; and a second U-Net, which is also told the ray of
+every pixel in Plücker coordinates, mends what came and paints what did not (after SynSin, Wiles et al. 2020, arXiv:1912.08804).
+It says a Laplace distribution a pixel (Kendall and Gal 2017, arXiv:1703.04977).
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ class HouseViews(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(0.1)
 
-    def forward(
-        self, rgb: Tensor, intrinsics: Tensor, frame_from_view: Tensor, log_factor: Tensor | None = None
-    ) -> Imagined:
+    def forward(self, rgb: Tensor, intrinsics: Tensor, frame_from_view: Tensor, log_factor: Tensor | None = None) -> Imagined:
         """Imagine views.
 
         Args:
@@ -138,7 +136,7 @@ def moved(pixels: Tensor, guess: Guess, intrinsics: Tensor, frame_from_view: Ten
 
 
 def view_rays(intrinsics: Tensor, frame_from_view: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel of views looks: slopes in its own camera, and Plücker coordinates in the frame's (unit direction, moment).
+    """Where pixels of views look: slopes in their own camera, and Plücker coordinates in the frame's (unit direction, moment).
 
     Args:
         intrinsics: pixels. [B, 3, 3]

@@ -13,8 +13,10 @@ networks.py     bfloat16 and torch.compile for image networks
 checkpoint.py   run folders and weights on disk, whole or not at all; `load_model`
 logs.py         metrics.csv and TensorBoard
 
-The teacher of our own, `house_depth`, which alone learns from truth, of its own scenes:
+The teachers of our own, `house_depth` and `house_views`, which alone learn from truth, of their own scenes:
 
 house_data.py       their frames and depths, and nobody else's
-house_training.py   the loop; its loss is `priors.house_loss`
+house_pairs.py      frames of one episode that look the same way from two places
+house_lessons.py    what each of them is shown, and what it is to get right: the losses are `priors.house_*loss`
+house_training.py   the loop
 """

@@ -1,4 +1,4 @@
-"""What is taught to each teacher of our own: its network, what a step shows it, what it is to get right, and how it is stored."""
+"""What is taught to each teacher of our own: its network, what a step shows it, what it is to get right, how it is stored."""
 
 from __future__ import annotations
 

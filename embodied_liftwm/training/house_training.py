@@ -34,8 +34,8 @@ class HouseTrainer:
         """Open the teachers' scenes.
 
         Args:
-            config: whose prior, data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, precision, threads,
-                log_every, save_every and device count.
+            config: whose prior, data, run, steps, minutes, batch_size, context, learning_rate, grad_clip, seed, precision,
+                threads, log_every, save_every and device count.
             network: the architecture, and what its depth shall mean.
 
         Raises:
