@@ -3,7 +3,7 @@
     liftwm collect split=eval seed=0 episodes=8 steps=96 out=data/prior-dev
     python benchmarks/house_views_quality.py results/house_views_quality.csv data/prior-dev
 
-Every second frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for
+Every fourth frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for
 each range of distances that there is. Words with `=` set options of the prior (`weights=...`). The floors say the mean colour
 of the frame, the frame as it is, and the frame warped as if all were as far as rooms are in the median; `true_depth` is no
 floor but a bound: the frame warped by the view's true depth, and its mean colour where it has not seen what is there.
@@ -38,7 +38,7 @@ from embodied_liftwm.protocols import Camera
 STEPS_M = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Bounds of the ranges of distances."""
 LARGEST_TURN_DEG = 25.0
-EVERY = 2
+EVERY = 4
 """Frames: each so many-th is imagined from."""
 TYPICAL_DEPTH_M = 1.9
 """Median of the depths of the teachers' scenes."""

@@ -85,7 +85,11 @@ def partners(world_from_camera: np.ndarray) -> tuple[list[np.ndarray], list[np.n
     apart = np.linalg.norm(poses[:, None, :3, 3] - poses[None, :, :3, 3], axis=-1)
     cosine = poses[:, :3, 2] @ poses[:, :3, 2].T
     near = (apart <= LARGEST_STEP_M) & (cosine >= np.cos(np.radians(LARGEST_TURN_DEG))) & ~np.eye(len(poses), dtype=bool)
-    return tuple([np.flatnonzero(row) for row in near & kind] for kind in (apart >= LEAST_STEP_M, apart < LEAST_STEP_M))  # type: ignore[return-value]
+
+    def numbers(where: np.ndarray) -> list[np.ndarray]:
+        return [np.flatnonzero(row) for row in near & where]
+
+    return numbers(apart >= LEAST_STEP_M), numbers(apart < LEAST_STEP_M)
 
 
 def mirrored_pairs(pairs: Pairs, which: Tensor) -> Pairs:
