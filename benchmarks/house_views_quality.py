@@ -6,7 +6,7 @@
 Every fourth frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for
 each range of distances that there is. Words with `=` set options of the prior (`weights=...`). The floors say the mean colour
 of the frame, the frame as it is, and the frame warped as if all were as far as rooms are in the median; `true_depth` is no
-floor but a bound: the frame warped by the view's true depth, and its mean colour where it has not seen what is there.
+floor: the frame warped by the view's true depth, and its mean colour where it has not seen what is there.
 
 A row is a method on some pixels: of views at a distance; on those whose surface the frame has seen, by true depth, and on the
 others; of the teacher, by tenths of confidence above 0, the least sure first.
