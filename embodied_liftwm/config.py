@@ -102,8 +102,8 @@ class CollectConfig:
 class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
-    memory: Literal["patches", "gaussians", "recurrent"] = "patches"  # 3D primitives of texels each, plain Gaussians,
-    # or the 2D recurrent baseline
+    memory: Literal["patches", "gaussians", "recurrent", "rgb_cloud", "context"] = "patches"  # 3D primitives of texels each,
+    # plain Gaussians, the 2D recurrent baseline, a point cloud of all pixels, or all frames as they were
     budget: int = 512  # primitives the state holds, N
     texels: int = 8  # texels a side of a patch
     latent_dim: int = 4  # latent channels of a texel or Gaussian, D
@@ -118,6 +118,8 @@ class ModelConfig:
     movers: int = 0  # points that may move, beside the patches; 0 where the world stands still
     learned_fusion: bool = True  # learn what a look at a texel counts, and tell the decoder how sure the map is
     frame_moves_depth: bool = False  # let the splatted image move depth: where no term on several views does
+    voxel_m: float = 0.01  # rgb_cloud: edge of the voxels in each of which one point is kept, metres
+    context_views: int = 4  # context: frames that a view is read from
     epipolar_heads: int = 0  # heads of the encoder's attention along epipolar lines of those frames; 0 for none
 
     def __post_init__(self) -> None:
@@ -125,6 +127,10 @@ class ModelConfig:
         _at_least("model.movers", self.movers, 0)
         if self.movers and self.memory != "patches":
             raise UserError(f"model.movers={self.movers}: things move beside patches only, not with model.memory={self.memory}")
+        if self.frame_moves_depth and self.memory in ("rgb_cloud", "context"):
+            raise UserError(f"model.frame_moves_depth=True: no image moves depth with model.memory={self.memory}")
+        _above_zero("model.voxel_m", self.voxel_m)
+        _at_least("model.context_views", self.context_views, 1)
         _at_least("model.texels", self.texels, 3)  # patches of fewer than a handful of texels are not kept
         if self.width < 8 or self.width % 8:
             raise UserError(f"model.width={self.width}: must be a multiple of 8")

@@ -83,7 +83,7 @@ def _preference() -> view_kernels.Preference:
 def _choose_torch(camera: Camera, others: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The same on any device."""
     worth = allowed * has_parallax(camera.world_from_camera, others) * _quality(camera.world_from_camera, others)
-    worth = worth.unsqueeze(-1) * _sees(camera, others)
+    worth = worth.unsqueeze(-1) * sees(camera, others)
     covered = torch.zeros_like(worth[:, 0])
     rows = torch.arange(len(others), device=others.device)
     chosen, good = [], []
@@ -104,7 +104,7 @@ def _quality(pose: Tensor, others: Tensor) -> Tensor:
     return torch.exp(-0.5 * octaves.square()) * (0.2 + 0.8 * cosine.clamp_min(0.0))
 
 
-def _sees(camera: Camera, others: Tensor) -> Tensor:
+def sees(camera: Camera, others: Tensor) -> Tensor:
     """Which points of a grid of the cameras' views fall on the others' images. [B, M, points] 0 or 1"""
     batch, views = others.shape[:2]
     at = (torch.arange(GRID, device=others.device, dtype=others.dtype) + 0.5) / GRID

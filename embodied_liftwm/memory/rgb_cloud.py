@@ -5,8 +5,8 @@ the pixel was there, without which a surface seen from nearer than before would 
 the newest is kept. Nothing is forgotten otherwise: the cloud grows without bound, a block at a time.
 
 Points are sorted along a space-filling curve (the Morton order of their voxels). So a frame is merged into the cloud by binary
-searches and copies; and neighbours in memory are neighbours in space, so that `rgb_cloud_render` leaves out whole runs of points
-that a camera cannot see. No index is kept for either, and no byte beyond the points.
+searches and copies; and neighbours in memory are neighbours in space, so that `rgb_cloud_render` leaves out whole runs of
+points that a camera cannot see. No index is kept for either, and no byte beyond the points.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def _in_view(first, last, planes, voxel_m):
     x = (_gathered(low) - HALF_RANGE) * voxel_m + 0.5 * edge
     y = (_gathered(low >> 1) - HALF_RANGE) * voxel_m + 0.5 * edge
     z = (_gathered(low >> 2) - HALF_RANGE) * voxel_m + 0.5 * edge
-    for p in range(len(planes)):
+    for p in range(len(planes)):  # noqa: SIM110 (numba has no generators)
         if planes[p, 0] * x + planes[p, 1] * y + planes[p, 2] * z + planes[p, 3] < -radius:
             return False
     return True

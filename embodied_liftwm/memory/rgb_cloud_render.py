@@ -93,7 +93,12 @@ def _planes(matrix: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     (across, down, ahead), margin = matrix.astype(np.float64), 0.5 * MOST_PX
     near = ahead - [0.0, 0.0, 0.0, NEAR_M]
-    sides = [across + margin * ahead, (width + margin) * ahead - across, down + margin * ahead, (height + margin) * ahead - down]
+    sides = [
+        across + margin * ahead,
+        (width + margin) * ahead - across,
+        down + margin * ahead,
+        (height + margin) * ahead - down,
+    ]
     planes = np.stack([near, *sides])
     return planes / np.linalg.norm(planes[:, :3], axis=1, keepdims=True)
 

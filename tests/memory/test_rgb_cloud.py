@@ -13,10 +13,10 @@ from torch import Tensor
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry import make_pose, so3_exp
+from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.rgb_cloud import RgbCloud, keys_of, sizes_of
 from embodied_liftwm.memory.rgb_cloud_render import CloudView, _render_torch, render_cloud
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.geometry.se3 import inverse_pose
 from tests.toy_room import intrinsics, pose, render
 
 SIZE, FOCAL = 16, 11.0
@@ -162,7 +162,9 @@ def test_a_frame_seen_from_its_own_camera_comes_back_as_it_was() -> None:
 def test_a_wall_has_no_pinholes_from_nearer_and_from_the_side(turn: float) -> None:
     depth, rgb = torch.full((1, SIZE, SIZE), 2.0), torch.rand(1, 3, SIZE, SIZE)
     cloud = RgbCloud.empty(1, 0.001).add(depth, rgb, cameras())
-    nearer = make_pose(so3_exp(torch.tensor([0.0, turn, 0.0])), torch.tensor([-1.6 * math.sin(turn), 0.0, 2 - 1.4 * math.cos(turn)]))
+    nearer = make_pose(
+        so3_exp(torch.tensor([0.0, turn, 0.0])), torch.tensor([-1.6 * math.sin(turn), 0.0, 2 - 1.4 * math.cos(turn)])
+    )
     rolled = nearer @ make_pose(so3_exp(torch.tensor([0.0, 0.0, 0.7])), torch.zeros(3))
     for camera in (cameras(nearer), cameras(rolled)):
         seen = render_cloud(cloud, camera)

@@ -24,7 +24,7 @@ SIZE = 32
 CONFIG = ModelConfig(budget=600, latent_dim=4, stride=2, width=8, recurrent_dim=16, planes=12)
 
 
-@pytest.fixture(params=["patches", "gaussians", "recurrent", "movers"])
+@pytest.fixture(params=["patches", "gaussians", "recurrent", "movers", "rgb_cloud", "context"])
 def model(request: pytest.FixtureRequest) -> BaseWorldModel:
     torch.manual_seed(0)
     config = replace(CONFIG, movers=64) if request.param == "movers" else replace(CONFIG, memory=request.param)

@@ -1,0 +1,39 @@
+"""The one trainer on the memories that LiftWM is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embodied_liftwm import load
+from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.training.trainer import Trainer
+from tests.training.small import SMALL, config
+
+
+@pytest.mark.parametrize("memory", ["rgb_cloud", "context"])
+def test_a_short_training_lowers_the_loss(data: Path, tmp_path: Path, memory: str) -> None:
+    rows: list[dict[str, float]] = []
+    settings = config(
+        data, tmp_path / "run", model=replace(SMALL, memory=memory), steps=40, save_every=100, geometry_first=0.0,
+        learning_rate=1e-3, batch_size=3,
+    )  # fmt: skip
+    Trainer(settings).fit(rows.append)
+
+    def gain(name: str) -> float:
+        return float(np.mean([row[name] for row in rows[-8:]]) - np.mean([row[name] for row in rows[:8]]))
+
+    for term in ("frame", "multi_view", "ego_motion"):
+        assert gain(term) > 0.02, term
+    model = load(str(tmp_path / "run"))
+    assert isinstance(model, WorldModel) and model.config.memory == memory
+
+
+@pytest.mark.parametrize("memory", ["rgb_cloud", "context"])
+def test_half_a_training_on_depth_alone_and_half_on_all(data: Path, tmp_path: Path, memory: str) -> None:
+    rows: list[dict[str, float]] = []
+    Trainer(config(data, tmp_path / "run", model=replace(SMALL, memory=memory), geometry_first=0.5)).fit(rows.append)
+    assert [bool(np.isnan(row["psnr"])) for row in rows] == [True, True, False, False]
