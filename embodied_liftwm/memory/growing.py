@@ -41,8 +41,9 @@ class Growing(TensorTree):
     @property
     def bytes(self) -> int:
         """Bytes of what is kept: of the filled slots of all rows, to the last tensor, without the room to grow."""
-        slot = sum(t[0, 0].numel() * t.element_size() for t in self.resized(1).named_tensors().values() if t.dim() > 1)
-        return int(self.count.sum()) * slot + self.count.numel() * self.count.element_size()
+        tensors = list(self.resized(1).named_tensors().values())
+        slot = sum(t[0].numel() * t.element_size() for t in tensors if t.dim() > 1)
+        return int(self.count.sum()) * slot + sum(t.numel() * t.element_size() for t in tensors if t.dim() == 1)
 
     def resized(self, slots: int) -> Self:
         """With so many slots: the last are cut off, or empty ones added."""

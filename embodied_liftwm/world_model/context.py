@@ -126,10 +126,8 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
 
     def _grid(self, camera: Camera) -> Camera:
         """The same camera with a pixel a cell."""
-        cells, intrinsics = (
-            self.image_size // self.config.stride,
-            resize_intrinsics(camera.intrinsics, 1.0 / self.config.stride),
-        )
+        cells = self.image_size // self.config.stride
+        intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / self.config.stride)
         return Camera(intrinsics, camera.world_from_camera, cells, cells)
 
     def summarize(self, state: ContextState) -> Tensor:

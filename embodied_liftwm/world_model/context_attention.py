@@ -1,11 +1,12 @@
 """Attention from the rays of a camera to frames of the past, along their epipolar lines.
 
-A ray has no picture to compare with, but its points have: where it meets a surface, the frames that see the point agree on what
-they see there, and each for itself finds that depth likely. So every cell of the queried camera attends to points along its ray,
-one a depth plane, by features sampled in all frames where the point falls into them (their epipolar lines), by how much these
-differ, and by the frames' own belief in the depth; and then, at the depth attended to, to the frames themselves. (Sampling and
-variance as in plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across views as in Suhail et al.
-2022, arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to complete.
+A ray has no picture to compare with, but its points have: where it meets a surface, the frames that see the point agree on
+what they see there, and each for itself finds that depth likely. So every cell of the queried camera attends to points along its
+ray, one a depth plane, by features sampled in all frames where the point falls into them (their epipolar lines), by how much these
+differ, and by the frames' own belief in the depth. It reads the latents of colours there, so that an image teaches attention
+whatever depth it begins with; and at the depth that it attends to most, features of all kinds. (Sampling and variance as in
+plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across views as in Suhail et al. 2022,
+arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to complete.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ MATCHED = 8
 """Channels that frames are compared by."""
 PEAK = 2
 """Planes on either side of the best one that its depth is the mean over."""
+ASIDE = 30.0
+"""Initial log-weight that a frame loses for looking at a point at a right angle to the camera, by the cosine."""
 LEAST_BELIEF = -6.0
 """Log-belief against a uniform one below which a depth is no less likely."""
 
@@ -60,8 +63,9 @@ class ContextAttention(nn.Module):
         self.judge = nn.Sequential(nn.Conv2d(2 * MATCHED + 4, 32, 1), nn.SiLU(), nn.Conv2d(32, 1, 1))
         self.trust = nn.Parameter(torch.ones(()))  # in the frames' own beliefs
         self.nothing = nn.Parameter(torch.zeros(()))  # log-weight of attending to none of the points
+        self.aside = nn.Parameter(torch.tensor(ASIDE))
         self.favour = nn.Sequential(nn.Conv2d(2 * carried + 3, 32, 1), nn.SiLU(), nn.Conv2d(32, 1, 1))
-        self.out = nn.Conv2d(carried + MATCHED, config.latent_dim, 1)
+        self.out = nn.Conv2d(carried + MATCHED + config.latent_dim, config.latent_dim, 1)
         for layer in (self.judge[-1], self.favour[-1], self.out):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
@@ -80,19 +84,21 @@ class ContextAttention(nn.Module):
         """
         rays = camera_rays(camera.intrinsics, camera.height, camera.width).flatten(1, 2)
         planes = self.log_planes[:, None].expand(len(self.log_planes), rays.shape[1])
-        weight, matched = self._along_rays(seen, place(rays, planes.expand(len(rays), -1, -1), frames, usable, camera))
+        weight, along = self._along_rays(seen, place(rays, planes.expand(len(rays), -1, -1), frames, usable, camera))
         log_depth = _peak(weight, self.log_planes)
         points = place(rays, log_depth.unsqueeze(1), frames, usable, camera)
-        latents = self._across_frames(seen, points, matched)
+        read = torch.cat([self._across_frames(seen, points), along], dim=1)
+        latents = along[:, MATCHED:] + self.out(read.unsqueeze(2)).squeeze(2)
         shape = (camera.height, camera.width)
         visible = weight.sum(1) * points.inside.any(1).squeeze(1)
         return LatentRead(latents.unflatten(2, shape), log_depth.exp().unflatten(1, shape), visible.unflatten(1, shape))
 
     def _along_rays(self, seen: FrameFeatures, points: Points) -> tuple[Tensor, Tensor]:
-        """Attention to planes, which sums to at most 1 [B, P, Q], and features that it read. [B, MATCHED, Q]"""
+        """Attention to planes, which sums to at most 1 [B, P, Q], and what it read, as a mean. [B, MATCHED + D, Q]"""
         weight = points.inside * (0.1 + points.cosine.clamp_min(0.0))
         share = (weight / weight.sum(1, keepdim=True).clamp_min(1e-6)).unsqueeze(2)
-        features = sample(seen.matched, points.grid)
+        sampled = sample(torch.cat([seen.matched, seen.carried[:, :, : self.latent_dim]], dim=2), points.grid)
+        features, latents = sampled[:, :, :MATCHED], sampled[:, :, MATCHED:]
         mean = (share * features).sum(1)
         variance = (share * (features - mean.unsqueeze(1)).square()).sum(1)
         belief = self._belief(seen, points)
@@ -105,10 +111,18 @@ class ContextAttention(nn.Module):
         logits = logits.masked_fill(~points.inside.any(1), -torch.inf)
         nothing = self.nothing.expand(len(logits), 1, logits.shape[2])
         attention = torch.cat([logits, nothing], dim=1).softmax(1)[:, :-1]
-        return attention, (attention.unsqueeze(1) * mean).sum(2)
+        favoured = self._favoured(points, belief).unsqueeze(2)
+        read = torch.cat([mean, (favoured * latents).sum(1)], dim=1)
+        total = attention.sum(1).clamp_min(1e-6)
+        return attention, (attention.unsqueeze(1) * read).sum(2) / total.unsqueeze(1)
 
-    def _across_frames(self, seen: FrameFeatures, points: Points, matched: Tensor) -> Tensor:
-        """Latents of the point that each ray attends to, from all frames that see it. [B, D, Q]"""
+    def _favoured(self, points: Points, logits: Tensor) -> Tensor:
+        """Shares of the frames in what is read of points, those first that look from where the camera does. [B, K, N, Q]"""
+        logits = logits + self.aside * (points.cosine - 1.0)
+        return logits.masked_fill(~points.inside, -1e9).softmax(1)
+
+    def _across_frames(self, seen: FrameFeatures, points: Points) -> Tensor:
+        """What frames carry of the one point that each ray attends to most. [B, C, Q]"""
         carried = sample(seen.carried, points.grid)  # [B, K, C, 1, Q]
         inside = points.inside.to(carried)
         mean = (inside.unsqueeze(2) * carried).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp_min(1.0).unsqueeze(2)
@@ -116,10 +130,8 @@ class ContextAttention(nn.Module):
         about = torch.stack([points.cosine, belief, inside], dim=2)
         told = torch.cat([carried, mean.expand_as(carried), about], dim=2)
         logits = self.favour(told.flatten(0, 1)).squeeze(1).unflatten(0, inside.shape[:2])
-        logits = logits + belief + 8.0 * (points.cosine - 1.0)
-        share = logits.masked_fill(~points.inside, -1e9).softmax(1).unsqueeze(2)
-        read = (share * carried).sum(1).squeeze(2)
-        return read[:, : self.latent_dim] + self.out(torch.cat([read, matched], dim=1).unsqueeze(2)).squeeze(2)
+        share = self._favoured(points, belief + logits).unsqueeze(2)
+        return (share * carried).sum(1).squeeze(2)
 
     def _belief(self, seen: FrameFeatures, points: Points) -> Tensor:
         """Each frame's log-belief in the depths of points, against a uniform one. [B, K, N, Q]"""

@@ -40,7 +40,8 @@ def told_the_depth(model: CloudLiftWM, count: int):
 
 def test_what_was_seen_is_decoded_in_its_colours_before_anything_is_learned(model: CloudLiftWM) -> None:
     seen = observations()
-    view = model.render(told_the_depth(model, 4), seen[2].camera)
+    with torch.no_grad():
+        view = model.render(told_the_depth(model, 4), seen[2].camera)
     assert float(-10 * (view.rgb - seen[2].rgb).square().mean().log10()) > 24.0
     assert float(view.seen.mean()) > 0.9
     _, depth = render(seen[2].camera.world_from_camera[0].numpy(), SIZE, 0)
