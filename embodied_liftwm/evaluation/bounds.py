@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.episodes import truth_of
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
@@ -52,7 +53,8 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
         episodes: with truth.
 
     Returns:
-        A copy of the model; observing a frame that is not of these episodes raises KeyError.
+        A copy of the model; observing a frame that is not of these episodes raises KeyError, and UserError where the model
+        keeps no depth, as `recurrent` and `context` do not.
     """
     known = {
         _key(episode.rgb[t], episode.world_from_camera[t]): truth_of(episode, i).depth[t]
@@ -69,6 +71,8 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
 
     def encode_with_truth(rgb: Tensor, camera: Camera, *sources: Any) -> Any:
         encoding = encode(rgb, camera, *sources)
+        if not hasattr(encoding, "depth"):
+            raise UserError(f"oracle: {type(model).__name__} keeps no depth that it could be told")
         depth = cell_depth(true_depth(rgb, camera), rgb.shape[-1] // encoding.depth.shape[-1])
         valid = depth > 0
         return encoding._replace(

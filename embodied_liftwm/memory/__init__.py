@@ -16,4 +16,11 @@ The same with plain Gaussians, to compare with:
     lift.py           a frame's depth and latents become primitives in the world frame
     fuse.py           new primitives meet old ones: associate, merge, refute
     coarsen.py        a full budget loses detail, never places
+
+And with what pixels were, which grows with every frame (`growing.py`):
+
+    rgb_cloud.py      an explicit point cloud of all pixels, a point a voxel
+    rgb_cloud_render.py  seen from a camera: a z-buffer and the mean of what lies on its surface
+    rgb_cloud_kernels.py  both, compiled
+    context_frames.py  raw frames and their poses, and which of them show what a camera looks at
 """

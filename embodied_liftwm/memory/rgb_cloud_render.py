@@ -2,9 +2,9 @@
 
 Each point is a square that faces the camera, about as large as the pixel that it was seen as, so that surfaces have no
 pinholes. The z-buffer holds the least depth z* of every pixel; the picture is the mean over the points with
-z <= (1 + tolerance) z*, those near the pixel's centre and those seen finely first: visibility and blending are two passes, as in
-surface splatting (Zwicker et al. 2001). Taking the nearest point alone would show the front of the noise: of the many points that frames left of one
-surface the nearest is the one whose depth is most wrong.
+z <= (1 + tolerance) z*, those near the pixel's centre and those seen finely first: visibility and blending are two passes, as
+in surface splatting (Zwicker et al. 2001). Taking the nearest point alone would show the front of the noise: of the many points
+that frames left of one surface the nearest is the one whose depth is most wrong.
 
     w_i(c) = (1 - |u_i - u_c| / s_i) (1 - |v_i - v_c| / s_i) / s_i^2    within the square of side s_i around (u_i, v_i), else 0
     s_i    = clamp(SPLAT size_i focal / z_i, 1, MOST_PX)

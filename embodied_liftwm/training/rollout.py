@@ -19,6 +19,7 @@ from embodied_liftwm.objectives.terms import Lifted, Moved, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.training.teacher_windows import said_in
 from embodied_liftwm.world_model.base import BaseWorldModel
+from embodied_liftwm.world_model.context import ContextWorldModel
 from embodied_liftwm.world_model.encoder import Sources
 from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.motion import Recent
@@ -135,7 +136,7 @@ def _taught(model: BaseWorldModel[Any], t: dict[str, Tensor], views: dict[str, T
         return {name: kind(**{f: x.flatten(0, 1) if flat else x for f, x in of_one.items()}) for name, of_one in priors}
 
     return Taught(
-        log_planes=model.encoder.log_planes if isinstance(model, LiftWM) else t["intrinsics"].new_zeros(0),
+        log_planes=model.encoder.log_planes if isinstance(model, LiftWM | ContextWorldModel) else t["intrinsics"].new_zeros(0),
         stride=model.config.stride,
         depth=of("depth", TaughtDepth),
         normals=of("normals", TaughtNormals),

@@ -1,11 +1,11 @@
 """Attention from the rays of a camera to frames of the past, along their epipolar lines.
 
 A ray has no picture to compare with, but its points have: where it meets a surface, the frames that see the point agree on
-what they see there, and each for itself finds that depth likely. So every cell of the queried camera attends to points along its
-ray, one a depth plane, by features sampled in all frames where the point falls into them (their epipolar lines), by how much these
-differ, and by the frames' own belief in the depth. It reads the latents of colours there, so that an image teaches attention
-whatever depth it begins with; and at the depth that it attends to most, features of all kinds. (Sampling and variance as in
-plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across views as in Suhail et al. 2022,
+what they see there, and each for itself finds that depth likely. So every cell of the queried camera attends to points along
+its ray, one a depth plane, by features sampled in all frames where the point falls into them (their epipolar lines), by how
+much these differ, and by the frames' own belief in the depth. It reads the latents of colours there, so that an image teaches
+attention whatever depth it begins with; and at the depth that it attends to most, features of all kinds. (Sampling and variance
+as in plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across views as in Suhail et al. 2022,
 arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to complete.
 """
 
@@ -177,8 +177,12 @@ def sample(features: Tensor, grid: Tensor) -> Tensor:
 
 
 def _peak(weight: Tensor, log_planes: Tensor) -> Tensor:
-    """Mean log-depth [B, Q] about the plane that most of the attention [B, P, Q] lies on: a mean of two lies on neither."""
+    """Mean log-depth [B, Q] about the plane that most of the attention [B, P, Q] lies on: a mean of two lies on neither.
+
+    Its gradient is also that of the mean over all planes, or a wrong one would never be left for one further away.
+    """
     best = weight.detach().argmax(1, keepdim=True)
     near = (torch.arange(weight.shape[1], device=weight.device)[:, None] - best).abs() <= PEAK
     kept = torch.where(near, weight, 0.0) + 1e-6 * near
-    return (kept * log_planes[:, None]).sum(1) / kept.sum(1)
+    means = [(w * log_planes[:, None]).sum(1) / w.sum(1) for w in (kept, weight + 1e-6)]
+    return means[0] + (means[1] - means[1].detach())

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, with_true_depth
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, rollout
 from embodied_liftwm.evaluation.views import evaluate_views
 from embodied_liftwm.geometry.cameras import camera_rays
+from embodied_liftwm.memory.rgb_cloud_render import render_cloud
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
@@ -62,6 +64,35 @@ def test_the_oracle_knows_no_other_frames(episodes, model):
     assert len(list(rollout(oracle, batch, 2))) == 3
     with pytest.raises(KeyError):
         oracle.observe(oracle.initial_state(1), replace(now, rgb=1.0 - now.rgb))
+
+
+def of_memory(tools, memory):
+    torch.manual_seed(0)
+    return build_model(replace(SMALL, memory=memory), ModelShapes(tools.SIZE, 2, 9)).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("memory", ["rgb_cloud", "context"])
+def test_memories_that_grow_can_forget_at_once(episodes, tools, memory):
+    model, batch = of_memory(tools, memory), EpisodeBatch(episodes[:2], [0, 1])
+    forgetful = LastFrame(model)
+    *_, (_, state) = rollout(forgetful, batch, 4)
+    alone = forgetful.observe(model.initial_state(2), batch.observation([(0, 3), (1, 3)]))
+    theirs = alone.named_tensors()
+    assert all(torch.equal(t, theirs[name]) for name, t in state.named_tensors().items())
+
+
+def test_the_oracle_of_a_cloud_keeps_the_true_points_and_raw_context_has_none(episodes, tools):
+    batch = EpisodeBatch(episodes[:1], [0])
+    told = with_true_depth(of_memory(tools, "rgb_cloud"), episodes)
+    now = batch.observation([(0, 2)])
+    state = told.observe(told.initial_state(1), now)
+    seen = render_cloud(state.world, now.camera)
+    true = torch.from_numpy(episodes[0].truth.depth[2].astype(np.float32))
+    right = (seen.depth[0] - true).abs() < 0.01 * true
+    assert float(right[true > 0].float().mean()) > 0.9  # a voxel keeps one point alone
+    context = with_true_depth(of_memory(tools, "context"), episodes)
+    with pytest.raises(UserError, match="oracle: ContextWorldModel keeps no depth"):
+        context.observe(context.initial_state(1), now)
 
 
 def test_a_cells_depth_is_its_centres_on_a_plane_and_one_surfaces_at_an_edge():
