@@ -72,7 +72,7 @@ class CloudLiftWM(LiftWM):
         return world.add(depth, observation.rgb.detach(), observation.camera)
 
     def decode(self, state: LiftWMState, cameras: Camera, steps: Tensor | None = None) -> Rendering:
-        view = render_cloud(state.world, cameras)
+        view = render_cloud(_cloud(state), cameras)
         picture = filled(view)
         latents = self.encoder(picture, cameras, None).latents + self.cells(picture)
         visible, depth = cells_of(view, self.config.stride)
@@ -86,14 +86,20 @@ class CloudLiftWM(LiftWM):
         return None
 
     def primitives(self, state: LiftWMState) -> tuple[Tensor, Tensor, Tensor]:
-        kept = state.world.occupied[0]
-        points = state.world.points[0, kept]
-        return points, state.world.rgb[0, kept], torch.ones_like(points[:, 0])
+        cloud = _cloud(state)
+        kept = cloud.occupied[0]
+        points = cloud.points[0, kept]
+        return points, cloud.rgb[0, kept], torch.ones_like(points[:, 0])
 
     def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
         rgb = world.rgb
         area = world.occupied * world.sizes.square() / AREA_M2
         return Landmarks(world.points, area, area * goal_likeness(rgb, goal))
+
+
+def _cloud(state: LiftWMState) -> RgbCloud:
+    assert isinstance(state.world, RgbCloud)
+    return state.world
 
 
 def filled(view: CloudView) -> Tensor:
