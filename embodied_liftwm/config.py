@@ -28,6 +28,8 @@ SUPPORT_POLICY = re.compile(r"support-(?P<radius>\d+(?:\.\d+)?)(?:-leave-(?P<lea
 
 LEAST_BUDGET = 16
 """Primitives that a state holds at least."""
+LEAST_LATENT_DIM = 4
+"""Latent channels where latents alone carry colour, which takes three of them."""
 TableRow = Literal["none", "recurrent", "2d_only", "mv", "epipolar", "depth_normal", "glo", "oracle"]
 """Rows of the table of `liftwm reproduce liftwm`, in its order."""
 TaughtBase = Literal["2d_only", "glo"]
@@ -102,11 +104,13 @@ class CollectConfig:
 class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
-    memory: Literal["patches", "gaussians", "recurrent", "rgb_cloud", "context"] = "patches"  # 3D primitives of texels each,
-    # plain Gaussians, the 2D recurrent baseline, a point cloud of all pixels, or all frames as they were
-    budget: int = 512  # primitives the state holds, N
+    memory: Literal["patches", "gaussians", "latent_append", "latent_bounded", "recurrent", "rgb_cloud", "context"] = "patches"
+    # 3D primitives of texels each, plain Gaussians, a cache of latent tokens that grows or that is bounded, the 2D recurrent
+    # baseline, a point cloud of all pixels, or all frames as they were
+    budget: int = 512  # patches or Gaussians the state holds, N
+    memory_bytes: int = 2**20  # latent_bounded: what the cache of an episode may take, bytes
     texels: int = 8  # texels a side of a patch
-    latent_dim: int = 4  # latent channels of a texel or Gaussian, D
+    latent_dim: int = 4  # latent channels of a texel, Gaussian or token, D
     stride: int = 2  # pixels a side of the image patch that becomes one primitive
     width: int = 32  # channels of the first encoder and decoder stage
     widest: int = 4  # times as many that their deeper stages have at most
@@ -135,6 +139,9 @@ class ModelConfig:
         if self.width < 8 or self.width % 8:
             raise UserError(f"model.width={self.width}: must be a multiple of 8")
         _at_least("model.widest", self.widest, 1)
+        if self.memory.startswith("latent_") and self.latent_dim < LEAST_LATENT_DIM:
+            least = f"{LEAST_LATENT_DIM} with model.memory={self.memory}"
+            raise UserError(f"model.latent_dim={self.latent_dim}: must be at least {least}")
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
 

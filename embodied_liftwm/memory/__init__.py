@@ -8,6 +8,8 @@
     patch_coarsen.py  a full budget loses detail, never places
     patch_backend.py  when kernels do this without gradients: patch_*_compiled and patch_*_kernels
     latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid
+    latent_cache.py   latent tokens in the world frame, written and read without a pixel in between; latent_cache_append and
+                      latent_cache_bounded say what is kept, and latent_cache_{tokens,compare,movers,thin} how
     keyframes.py      a short buffer of recent frames, for stereo
 
 The same with plain Gaussians, to compare with:

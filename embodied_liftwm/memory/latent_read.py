@@ -67,7 +67,7 @@ def read_latents(
 
     Args:
         points: metres, world frame. [B, N, 3]
-        latents: any D >= 0 channels. [B, N, D]
+        latents: any D >= 0 channels; of any dtype, those in view are read as the points'. [B, N, D]
         weights: confidence, 0 in empty slots, which may hold anything. [B, N]
         cameras: B * V cameras, the views of a row one after another.
         stride: pixels a side of a cell; divides the cameras' height and width.
@@ -84,9 +84,8 @@ def read_latents(
     # Again from the start, for what is in view alone: gradients have no business with the rest of the memory.
     flat = (values.flatten(0, 1).index_select(0, rows) for values in (points, latents, weights.unsqueeze(-1)))
     seen, carried, weight = flat
-    return read_placed(
-        seen, carried, weight.squeeze(-1), views, cameras, stride, depth_tolerance=depth_tolerance, temperature=temperature
-    )
+    carried, weight = carried.to(seen.dtype), weight.squeeze(-1)
+    return read_placed(seen, carried, weight, views, cameras, stride, depth_tolerance=depth_tolerance, temperature=temperature)
 
 
 def read_placed(

@@ -14,11 +14,14 @@ from embodied_liftwm.world_model.context import ContextWorldModel
 from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM
 from embodied_liftwm.world_model.liftwm_gaussians import GaussianLiftWM
+from embodied_liftwm.world_model.liftwm_latent import AppendLiftWM, BoundedLiftWM
 from embodied_liftwm.world_model.recurrent import RecurrentWorldModel
 
 MODELS: dict[str, Callable[[ModelConfig, ModelShapes], BaseWorldModel[Any]]] = {
     "patches": LiftWM,
     "gaussians": GaussianLiftWM,
+    "latent_append": AppendLiftWM,
+    "latent_bounded": BoundedLiftWM,
     "recurrent": RecurrentWorldModel,
     "rgb_cloud": CloudLiftWM,
     "context": ContextWorldModel,
