@@ -24,8 +24,9 @@ from embodied_liftwm.protocols import Camera
 
 SIMILAR = 0.6
 """Mean difference of latents, which vary by about 1, up to which a token and what is seen in its place are one."""
-DOUBT, LEAST_EVIDENCE = 0.1, 4.0
-"""A contradicted token keeps this share of its evidence, and is forgotten below the second, 1/m^2: half a metre."""
+DOUBT, FORGOTTEN = 0.1, 0.2
+"""A contradicted token keeps this share of its evidence, and is forgotten with less than the second share of that of the look:
+a token that was seen once is outweighed by one look, one that was seen often needs two or three."""
 CONFIRMED = 2
 """Times after which a token that is found elsewhere is believed to move; the first may be a mistake."""
 MOST_RELOCATIONS = 100
@@ -83,7 +84,7 @@ def merge(tokens: Tokens, places: Tensor, found: Found, frame: CellFrame, cells:
     eye = cells.world_from_camera[:, None, :3, 3]
     stretch = torch.where(found.shown, 1.0 + share * (surface / found.z - 1.0), 1.0)
     doubted = tokens.evidence * DOUBT
-    doubted = torch.where(doubted < LEAST_EVIDENCE, 0.0, doubted)
+    doubted = torch.where(doubted < FORGOTTEN * seen, 0.0, doubted)
     mistaken = found.shown & (tokens.relocations < CONFIRMED)  # what is where it was does not move
     return Tokens(
         offsets=torch.where(there, eye + stretch[..., None] * (places - eye), tokens.offsets),

@@ -1,9 +1,9 @@
 """When the budget is full: neighbours with like latents are merged until it is not, and only then is the least useful evicted.
 
 Evicting first would leave holes where the agent once looked; merging costs detail instead, and first where there is most of it.
-Space is cut into voxels, the finest that make enough room. In each the surest token takes in those that are like it; what is
-not like it stays by itself, as detail. Where even the coarsest voxels leave too many, details go before the voxels' surest, and
-what is least sure first: places go last.
+Space is cut into voxels, the finest that make enough room. In each the surest token takes in those that are like it, and the
+surest of the rest those that are like that one; what is like none of them stays by itself, as detail. Where even the coarsest
+voxels leave too many, details go before the voxels' surest, and what is least sure first: places go last.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ FILL = 0.8
 """Share of the budget that is left in use, so that thinning is not needed again at the next frame."""
 SAME_VELOCITY = 0.02
 """Metres a step by which velocities of tokens that are merged differ at most."""
+ROUNDS = 3
+"""Tokens of a voxel that take in others."""
 NOWHERE = torch.iinfo(torch.int64).max
 
 
@@ -30,12 +32,14 @@ class Groups(NamedTuple):
     """Tokens in an order in which each voxel's follow one another, the surest first, free ones last."""
 
     order: Tensor  # [B, K] int64 which token
-    leader: Tensor  # [B, K] int64 where in this order its voxel begins
-    kept: Tensor  # [B, K] bool: it stays, since it leads or is not like its leader
+    leader: Tensor  # [B, K] int64 where in this order the one is that takes it in: its own place, if it stays
+    rank: Tensor  # [B, K] int64: 0 for its voxel's surest, `ROUNDS` for what nothing was like
 
-    def first(self) -> Tensor:
-        """Which lead. [B, K] bool"""
-        return self.leader == torch.arange(self.leader.shape[1], device=self.leader.device)
+    @property
+    def kept(self) -> Tensor:
+        """Which stay. [B, K] bool"""
+        place = torch.arange(self.leader.shape[1], device=self.leader.device)
+        return self.leader == place
 
 
 def thin(tokens: Tokens, places: Tensor, slots: int) -> Tokens:
@@ -55,8 +59,8 @@ def thin(tokens: Tokens, places: Tensor, slots: int) -> Tokens:
     members = tokens.gather(found.order)
     joined = _joined(members, found)
     with torch.no_grad():
-        worth = joined.evidence / (2.0 * MOST_EVIDENCE) + found.first().to(joined.evidence)
-        best = torch.where(found.kept, worth, 0.0).topk(slots, dim=1)
+        worth = joined.evidence / (2.0 * MOST_EVIDENCE) + (ROUNDS - found.rank)
+        best = torch.where(found.kept & joined.occupied, worth, 0.0).topk(slots, dim=1)
         stays = (best.values > 0) & (torch.arange(slots, device=places.device) < most)
     chosen = joined.gather(best.indices)
     return replace(chosen, evidence=torch.where(stays, chosen.evidence, 0.0))
@@ -64,13 +68,12 @@ def thin(tokens: Tokens, places: Tensor, slots: int) -> Tokens:
 
 def _joined(members: Tokens, found: Groups) -> Tokens:
     """Leaders with the latents of what they took in, weighted by evidence; their places are their own, on the surface."""
-    taken = ~found.kept | found.first()
-    weight = torch.where(taken & members.occupied, members.evidence, 0.0)
+    weight = torch.where(members.occupied, members.evidence, 0.0)
     leader = found.leader[..., None].expand_as(members.latents)
     total = torch.zeros_like(weight).scatter_add(1, found.leader, weight)
     summed = torch.zeros_like(members.latents).scatter_add(1, leader, weight[..., None] * members.latents)
     mean = summed / total.clamp_min(1e-9)[..., None]
-    return replace(members, latents=torch.where((found.first() & (total > 0))[..., None], mean, members.latents))
+    return replace(members, latents=torch.where((total > 0)[..., None], mean, members.latents))
 
 
 def _finest(tokens: Tokens, places: Tensor, most: int) -> Groups:
@@ -81,7 +84,8 @@ def _finest(tokens: Tokens, places: Tensor, most: int) -> Groups:
     high = torch.full_like(low, len(VOXELS_M) - 1)
     while bool((low < high).any()):
         middle = (low + high) // 2
-        fits = _grouped(tokens, places, surest, edges[middle]).kept.sum(1) <= most
+        found = _grouped(tokens, places, surest, edges[middle])
+        fits = (found.kept & tokens.occupied.gather(1, found.order)).sum(1) <= most
         low, high = torch.where(fits, low, torch.minimum(middle + 1, high)), torch.where(fits, middle, high)
     return _grouped(tokens, places, surest, edges[high])
 
@@ -92,12 +96,28 @@ def _grouped(tokens: Tokens, places: Tensor, surest: Tensor, edge: Tensor) -> Gr
     order = surest.gather(1, positions)
     begins = torch.cat([torch.ones_like(keys[:, :1], dtype=torch.bool), keys[:, 1:] != keys[:, :-1]], dim=1)
     place = torch.arange(keys.shape[1], device=keys.device).expand_as(keys)
-    leader = torch.where(begins, place, 0).cummax(1).values
     members = tokens.gather(order)
-    leaders = members.gather(leader)
-    like = (members.latents - leaders.latents).abs().mean(-1) < SIMILAR
-    like = like & ((members.velocities - leaders.velocities).norm(dim=-1) < SAME_VELOCITY)
-    return Groups(order, leader, (keys != NOWHERE) & (begins | ~like))
+    found, rank, rest, leads = place, torch.full_like(place, ROUNDS), keys != NOWHERE, begins
+    for number in range(ROUNDS):
+        leader = torch.where(leads, place, 0).cummax(1).values
+        taken = rest & _alike(members, members.gather(leader))
+        found, rank = torch.where(taken, leader, found), torch.where(leads & taken, number, rank)
+        rest = rest & ~taken
+        leads = rest & (_nth(rest, begins) == 1)
+    return Groups(order, found, rank)
+
+
+def _alike(members: Tokens, leaders: Tokens) -> Tensor:
+    """Which of the members may be merged with their leaders. [B, K] bool"""
+    apart = (members.velocities - leaders.velocities).norm(dim=-1)
+    return ((members.latents - leaders.latents).abs().mean(-1) < SIMILAR) & (apart < SAME_VELOCITY)
+
+
+def _nth(rest: Tensor, begins: Tensor) -> Tensor:
+    """The how manieth of its voxel's `rest` [B, K] bool each is, where voxels begin at `begins` [B, K] bool. [B, K]"""
+    count = rest.cumsum(1)
+    before = torch.where(begins, count - rest.long(), 0).cummax(1).values
+    return count - before
 
 
 def _keys(tokens: Tokens, places: Tensor, edge: Tensor) -> Tensor:
