@@ -59,7 +59,7 @@ def thin(tokens: Tokens, places: Tensor, slots: int) -> Tokens:
     members = tokens.gather(found.order)
     joined = _joined(members, found)
     with torch.no_grad():
-        worth = joined.evidence / (2.0 * MOST_EVIDENCE) + (ROUNDS - found.rank)
+        worth = joined.evidence.double() / (2.0 * MOST_EVIDENCE) + (ROUNDS - found.rank)  # float32 would round evidence away
         best = torch.where(found.kept & joined.occupied, worth, 0.0).topk(slots, dim=1)
         stays = (best.values > 0) & (torch.arange(slots, device=places.device) < most)
     chosen = joined.gather(best.indices)
