@@ -29,9 +29,9 @@ from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
 LATENT_STEP = 1.0 / 32.0
-"""Latents kept in eight bits are multiples of this. Rounding, 0.009, is below the least noise that they are trained with."""
+"""Latents kept in eight bits are multiples of this. Rounding errors are 0.009, a fiftieth of what latents vary by or less."""
 LARGEST_LATENT = 127 * LATENT_STEP
-"""Latents are kept within plus and minus this: four standard deviations of their prior."""
+"""Latents are kept within plus and minus this: twice what white, or black, comes to."""
 
 
 class CellFrame(NamedTuple):
