@@ -30,7 +30,7 @@ def config_page() -> str:
     parts = [
         NOTE,
         "# Configuration\n",
-        "Every command is configured by one frozen dataclass in `embodied_liftwm/config.py`, the only home of defaults.",
+        "Every command is configured by one frozen dataclass in `embodied_liftwm/config`, the only home of defaults.",
         "Values come from the defaults, then from a preset (`--preset NAME`), then from `key=value` words;",
         "see [the command line](cli.md).\n",
         "Lists are written `[a,b]` or `a,b`. Relative paths start at the current folder.\n",

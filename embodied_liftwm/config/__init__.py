@@ -1,0 +1,88 @@
+"""The schema of every command and the only home of defaults.
+
+A command is configured by one frozen dataclass. Values come, in this order, from the defaults here, from a preset
+(`configs/NAME.yaml`, one section per command), and from `key=value` words on the command line; `__post_init__` cross-checks
+them. Code below the command line receives these typed objects, never a `DictConfig`. Loading and its errors are in
+`embodied_liftwm.commands.load_config`. The comment after a field is its documentation: `docs/config.md` is generated from it.
+
+    episodes.py     environments, `collect`; whose seeds make which scenes
+    training.py     world models, `train`, `priors`
+    judging.py      `evaluate`, `generate`, `train-agent`
+    experiments.py  `bench`, `demo`, `reproduce`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embodied_liftwm.config.episodes import (
+    EVAL_SEED_OFFSET,
+    POLICIES,
+    REPORT_SEED,
+    SUPPORT_POLICY,
+    TEACHER_SEED_OFFSET,
+    CollectConfig,
+    EnvOptions,
+    split_of,
+)
+from embodied_liftwm.config.experiments import (
+    BenchConfig,
+    DemoConfig,
+    DoseConfig,
+    ReproduceConfig,
+    TableRow,
+    TaughtBase,
+)
+from embodied_liftwm.config.judging import (
+    EvaluateConfig,
+    GenerateConfig,
+    PlannerConfig,
+    TrainAgentConfig,
+)
+from embodied_liftwm.config.training import (
+    LEAST_BUDGET,
+    LEAST_LATENT_DIM,
+    ModelConfig,
+    PriorsConfig,
+    TrainConfig,
+)
+
+COMMANDS: dict[str, Any] = {
+    "collect": CollectConfig,
+    "priors": PriorsConfig,
+    "train": TrainConfig,
+    "train-agent": TrainAgentConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+    "bench": BenchConfig,
+    "reproduce": ReproduceConfig,
+    "demo": DemoConfig,
+}
+"""Command name -> its schema. Preset files have one section per command under the same name."""
+
+__all__ = [
+    "COMMANDS",
+    "EVAL_SEED_OFFSET",
+    "LEAST_BUDGET",
+    "LEAST_LATENT_DIM",
+    "POLICIES",
+    "REPORT_SEED",
+    "SUPPORT_POLICY",
+    "TEACHER_SEED_OFFSET",
+    "BenchConfig",
+    "CollectConfig",
+    "DemoConfig",
+    "DoseConfig",
+    "EnvOptions",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "ModelConfig",
+    "PlannerConfig",
+    "PriorsConfig",
+    "ReproduceConfig",
+    "TableRow",
+    "TaughtBase",
+    "TrainAgentConfig",
+    "TrainConfig",
+    "split_of",
+]

@@ -1,0 +1,76 @@
+"""Episodes: whose seeds make which scenes, the environments, and their collection."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from embodied_liftwm.config.checks import at_least
+from embodied_liftwm.errors import UserError
+
+EVAL_SEED_OFFSET = 2**30
+"""Seeds below belong to training scenes, seeds from here on to evaluation: the two never share a room."""
+TEACHER_SEED_OFFSET = 2**31
+"""Seeds from here on belong to scenes that the embedded teachers learn from: no world model is trained or judged in them."""
+REPORT_SEED = 2**20
+"""Evaluation seeds below are for development; reported figures use those from here on, and nothing is tuned on them."""
+
+POLICIES = ("explore", "walk", "tour", "loop", "random", "oracle")
+"""Named explorers of `liftwm collect`."""
+SUPPORT_POLICY = re.compile(r"support-(?P<radius>\d+(?:\.\d+)?)(?:-leave-(?P<leave>\d+(?:\.\d+)?)-after-(?P<after>[1-9]\d*))?")
+"""`support-R` stays within R metres of its start; `support-R-leave-D-after-N` leaves it after N frames, by D metres."""
+
+
+def split_of(seed: int) -> Literal["train", "eval", "teacher"]:
+    """Whose scene a seed makes."""
+    return "train" if seed < EVAL_SEED_OFFSET else "eval" if seed < TEACHER_SEED_OFFSET else "teacher"
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """Keyword arguments of our environments; see docs/tasks.md."""
+
+    embodiment: Literal["base", "drone"] = "base"  # wheeled base with odometry, or 6-DoF drone
+    action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
+    image_size: int = 64  # height and width of frames, pixels
+    texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
+    odometry_noise: float = 0.0  # standard deviation of the believed motion, as a share of the true motion
+
+    def __post_init__(self) -> None:
+        at_least("env_options.image_size", self.image_size, 16)
+        at_least("env_options.odometry_noise", self.odometry_noise, 0.0)
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """`liftwm collect`: episodes from an environment into a dataset folder."""
+
+    env: str = "Revisit-S"  # Task-size, a gymnasium id, or my_package:make_env
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    out: str = "data/revisit-s"  # dataset folder; an interrupted one is continued
+    episodes: int = 100  # how many
+    steps: int = 96  # actions per episode at most; the environment may end it earlier
+    policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle;
+    # support-METRES stays within so far of its start
+    split: Literal["train", "eval", "teacher"] = "train"  # whose seeds: training, evaluation and the embedded teachers
+    # never share a scene
+    seed: int = 0  # episode i uses seed + i within its split
+    workers: int = 2  # processes, one shard each at a time
+    engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
+    ray_address: str = ""  # ray: a cluster to join, or auto; empty starts Ray on this machine
+    episodes_per_shard: int = 16  # episodes packed into one file
+    renderer: Literal["auto", "egl", "osmesa"] = "auto"  # which GL; auto takes EGL, else OSMesa
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps", "workers", "episodes_per_shard"):
+            at_least(name, getattr(self, name), 1)
+        if self.policy not in POLICIES and not SUPPORT_POLICY.fullmatch(self.policy):
+            raise UserError(f"policy={self.policy}: expected {' | '.join(POLICIES)} | support-METRES, such as support-0.3")
+        if not 0 <= self.seed < EVAL_SEED_OFFSET:
+            raise UserError(f"seed={self.seed}: must be in [0, {EVAL_SEED_OFFSET}); split= chooses whose seeds they are")
+
+    @property
+    def first_seed(self) -> int:
+        """Environment seed of episode 0."""
+        return self.seed + {"train": 0, "eval": EVAL_SEED_OFFSET, "teacher": TEACHER_SEED_OFFSET}[self.split]

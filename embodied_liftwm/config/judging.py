@@ -1,0 +1,106 @@
+"""What is done with a trained world model: it is judged, generates, plans and teaches policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from embodied_liftwm.config.checks import above_zero, at_least
+from embodied_liftwm.config.episodes import EnvOptions
+from embodied_liftwm.errors import UserError
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """`liftwm evaluate`: score a world model on held-out episodes and tasks, and write a report."""
+
+    model: str = "runs/train"  # run folder, or my_package:make_model
+    baseline: str = ""  # a second model to compare with, scored by the same code
+    policy: str = ""  # navigation: run folder of `liftwm train-agent`, or its zip, to compare with the planner
+    data: str = "data/revisit-s-eval"  # held-out episodes with truth
+    out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
+    episodes: int = 0  # episodes of data to use; 0 for all
+    suites: tuple[Literal["views", "persistence", "navigation"], ...] = ("views", "persistence", "navigation")  # what
+    context: int = 48  # views: frames observed before novel views are rendered
+    views_per_episode: int = 8  # views: held-out target frames per episode
+    env: str = "Revisit-S"  # navigation: the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    navigation_episodes: int = 30  # navigation: paired episodes per agent
+    bootstrap: int = 1000  # resamples behind every interval
+    seed: int = 0  # of the bootstrap and of the navigation episodes
+    workers: int = 2  # navigation: processes
+    engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
+    ray_address: str = ""  # ray: a cluster to join, or auto; empty starts Ray on this machine
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("context", "views_per_episode", "navigation_episodes", "bootstrap", "workers"):
+            at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """`liftwm generate`: from one first frame and a camera path, a video with the memory in the loop (docs/generation.md)."""
+
+    model: str = "base"  # run folder, checkpoint, the name of a shipped one, or my_package:make_model
+    first_frame: str = ""  # picture, .png or .jpg; cropped to its central square and resized to what the model takes
+    fov_deg: float = 90.0  # field of view of that square, degrees; data= brings its own
+    data: str = ""  # or a dataset folder, whose frames begin videos
+    episode: int = 0  # data: of the first video
+    frame: int = 0  # data: of the episode, that begins the video
+    episodes: int = 1  # data: videos from so many episodes, from episode= on; 0 for all; pictures are of the first
+    path: str = "yaw-90"  # yaw-DEGREES | out-and-back-METRES | aba-METRES | abca-METRES | loop-METRES, a file of poses
+    # (.txt of RealEstate10K, .npy, .json), or with data recorded: the episode's own
+    steps: int = 8  # of a named path, from one waypoint to the next: yaw-90 has two such legs
+    metres_per_unit: float = 1.0  # path in a file: by which its translations are multiplied
+    loop: bool = True  # believe what was generated; false keeps to the first frame alone, as a control
+    out: str = "runs/generate"  # where video.mp4, picture.png, metrics.json and rows.csv go
+    fps: int = 8  # frames a second of the video
+    bootstrap: int = 1000  # resamples behind every interval
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "fps", "bootstrap"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("episode", "frame", "episodes"):
+            at_least(name, getattr(self, name), 0)
+        above_zero("metres_per_unit", self.metres_per_unit)
+        if not 1 <= self.fov_deg <= 170:
+            raise UserError(f"fov_deg={self.fov_deg}: must be in [1, 170]")
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Model-predictive control on the state: MPPI over `imagine`."""
+
+    horizon: int = 12  # steps looked ahead
+    num_samples: int = 128  # action sequences tried per plan
+    iterations: int = 2  # refinements of the sampling distribution
+    temperature: float = 0.1  # of the softmax over returns, metres of cost
+    noise: float = 0.6  # standard deviation of sampled actions
+    panorama_views: int = 6  # views rendered from the state to find the goal and free space
+    cell_m: float = 0.1  # edge of an occupancy cell
+
+
+@dataclass(frozen=True)
+class TrainAgentConfig:
+    """`liftwm train-agent`: stable-baselines3 PPO on what a world model remembers."""
+
+    model: str = "runs/train"  # run folder of a trained world model
+    env: str = "Revisit-S"  # the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    run: str = "runs/agent"  # run folder: SB3 zip, TensorBoard log, metrics
+    steps: int = 100_000  # environment steps
+    num_envs: int = 2  # environments in the VecEnv
+    rollout_steps: int = 128  # PPO n_steps
+    batch_size: int = 64  # PPO batch_size
+    learning_rate: float = 3e-4  # PPO learning_rate
+    seed: int = 0  # weights and environments
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "rollout_steps"):
+            at_least(name, getattr(self, name), 1)
+        at_least("batch_size", self.batch_size, 2)
+        at_least("rollout_steps * num_envs", self.rollout_steps * self.num_envs, 2)
+        above_zero("learning_rate", self.learning_rate)
