@@ -11,7 +11,7 @@ import torch
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.memory.gaussian_map import GaussianMap
-from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, LATENT_STEP, LatentCache
+from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, LATENT_STEP, CellFrame, LatentCache
 from embodied_liftwm.memory.latent_cache_append import BLOCK, AppendCache
 from embodied_liftwm.memory.latent_cache_bounded import ROW_BYTES, BoundedCache, slots_for
 from embodied_liftwm.memory.latent_cache_tokens import token_bytes
@@ -136,7 +136,7 @@ BAD = {
 }
 
 
-def with_depth(frame, value: float):
+def with_depth(frame: CellFrame, value: float) -> CellFrame:
     depth = frame.depth.clone()
     depth[1, 2, 3] = value
     return frame._replace(depth=depth)

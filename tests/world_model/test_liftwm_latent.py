@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.memory.latent_cache_append import BLOCK
-from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.memory.latent_cache_append import BLOCK, AppendCache
+from embodied_liftwm.protocols import Camera, Observation, WorldModel
 from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
@@ -21,12 +22,17 @@ from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.world_model.test_models import SIZE, observations, same, watch
 
 CONFIG = ModelConfig(latent_dim=8, stride=2, width=8, planes=12, memory_bytes=60_000)
-MEMORIES = ("latent_append", "latent_bounded")
+Memory = Literal["latent_append", "latent_bounded"]
+MEMORIES: tuple[Memory, ...] = ("latent_append", "latent_bounded")
 
 
-def make(memory: str, **changes) -> LatentLiftWM:
+def make(memory: Memory, memory_bytes: int = CONFIG.memory_bytes) -> LatentLiftWM:
     torch.manual_seed(0)
-    model = build_model(replace(CONFIG, memory=memory, **changes), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+    model = (
+        build_model(replace(CONFIG, memory=memory, memory_bytes=memory_bytes), ModelShapes(SIZE, 2, 9))
+        .eval()
+        .requires_grad_(False)
+    )
     assert isinstance(model, LatentLiftWM)
     return model
 
@@ -65,8 +71,8 @@ def test_a_first_frame_forgets_what_came_before_and_rows_do_not_meet(model: Late
     state = model.initial_state(2)
     for step, (a, b) in enumerate(zip(first + first, second + second, strict=True)):
         again = torch.tensor([False, step in (0, len(second))])  # the second row begins anew half way
-        state = model.observe(state, replace(concatenate([a, b]), is_first=again))
-    both = model.render(state, concatenate([first[2].camera, second[2].camera]))
+        state = model.observe(state, replace(cast(Observation, concatenate([a, b])), is_first=again))
+    both = model.render(state, cast(Camera, concatenate([first[2].camera, second[2].camera])))
     torch.testing.assert_close(both.rgb[1], view.rgb[0], atol=2e-2, rtol=0)
 
 
@@ -87,7 +93,7 @@ def test_a_bounded_state_never_grows_and_an_appended_one_does() -> None:
         if memory == "latent_bounded":
             assert len(set(sizes)) == 1 and sizes[0] <= CONFIG.memory_bytes
         else:
-            assert sizes[0] < sizes[-1] == BLOCK * -(-int(state.world.count) // BLOCK) * 14 + 20
+            assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 14 + 20
 
 
 def test_imagining_keeps_the_tokens_in_place(model: LatentLiftWM) -> None:
@@ -134,7 +140,7 @@ def test_generation_encodes_nothing_and_believes_what_it_showed(model: LatentLif
     assert float((shown - kept).abs().mean()) < 0.05
     again, second = model.generate(after, camera)
     assert float((second.rgb - view.rgb).abs().mean()) < 0.02  # it does not change its mind
-    if "count" in again.world.named_tensors():
+    if isinstance(again.world, AppendCache) and isinstance(after.world, AppendCache):
         assert int(again.world.count) == int(after.world.count)  # nothing is written twice
 
 
