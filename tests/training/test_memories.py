@@ -14,22 +14,35 @@ from embodied_liftwm.training.trainer import Trainer
 from tests.training.small import SMALL, config
 
 
-@pytest.mark.parametrize("memory", ["rgb_cloud", "context"])
-def test_a_short_training_lowers_the_loss(data: Path, tmp_path: Path, memory: str) -> None:
+def gains(data: Path, run: Path, memory: str) -> dict[str, float]:
+    """By how much each term rises in 40 steps, nats: means of the last eight less those of the first."""
     rows: list[dict[str, float]] = []
     settings = config(
-        data, tmp_path / "run", model=replace(SMALL, memory=memory), steps=40, save_every=100, geometry_first=0.0,
+        data, run, model=replace(SMALL, memory=memory), steps=40, save_every=100, geometry_first=0.0,
         learning_rate=1e-3, batch_size=3,
     )  # fmt: skip
     Trainer(settings).fit(rows.append)
+    first, last = ({name: float(np.mean([row[name] for row in part])) for name in part[0]} for part in (rows[:8], rows[-8:]))
+    return {name: last[name] - first[name] for name in first}
 
-    def gain(name: str) -> float:
-        return float(np.mean([row[name] for row in rows[-8:]]) - np.mean([row[name] for row in rows[:8]]))
 
-    for term in ("frame", "ego_motion"):
-        assert gain(term) > 0.02, term
+def test_a_short_training_lowers_the_loss_of_a_cloud(data: Path, tmp_path: Path) -> None:
+    found = gains(data, tmp_path / "run", "rgb_cloud")
+    for term in ("frame", "ego_motion", "multi_view"):
+        assert found[term] > 0.02, term
     model = load(str(tmp_path / "run"))
-    assert isinstance(model, WorldModel) and model.config.memory == memory
+    assert isinstance(model, WorldModel) and model.config.memory == "rgb_cloud"
+
+
+def test_a_short_training_lowers_the_loss_of_raw_context(data: Path, tmp_path: Path) -> None:
+    found = gains(data, tmp_path / "run", "context")
+    for term in ("frame", "ego_motion"):
+        assert found[term] > 0.02, term
+
+
+@pytest.mark.xfail(strict=True, reason="the depth that attention over raw frames reads explains other frames worse and worse")
+def test_raw_context_learns_depth(data: Path, tmp_path: Path) -> None:
+    assert gains(data, tmp_path / "run", "context")["multi_view"] > 0.02
 
 
 @pytest.mark.parametrize("memory", ["rgb_cloud", "context"])
