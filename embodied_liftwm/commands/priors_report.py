@@ -65,7 +65,9 @@ def row_table(figures: Sequence[TableFigure]) -> tables.Table:
     for row, own in found.items():
         if " - " in row:
             rows[row.partition(" - ")[0]] |= {f"gain {figure}": estimate for figure, estimate in own.items()}
-    return tables.figure_table(rows, {row: _label(row) for row in rows}, ROW_COLUMNS, ())
+    seeds = {row: len({f.seed for f in figures if f.row == row} - {POOLED, ""}) for row in rows}
+    fewer = {row: f" ({n} of {max(seeds.values())} seeds)" if n < max(seeds.values()) else "" for row, n in seeds.items()}
+    return tables.figure_table(rows, {row: _label(row) + fewer[row] for row in rows}, ROW_COLUMNS, ())
 
 
 def dose_table(figures: Sequence[DoseFigure]) -> tables.Table:

@@ -72,12 +72,18 @@ def run(config: ReproduceConfig) -> int:
 
 
 def lessons(config: ReproduceConfig, teachers: Mapping[str, Teacher], seed: int) -> list[Student]:
-    """Every base without a teacher, with each of `config.teachers`, and with all of them together."""
+    """Every base without a teacher, with each of `config.teachers`, and with all of them together.
+
+    Models with one teacher are trained at the first `config.alone_seeds` seeds, unless it is 0.
+    """
     found = []
     for base in config.bases:
         alone = [Student(base, f"{base}+{name}", seed, (teachers[name],)) for name in config.teachers]
         together = Student(base, "+".join([base, *config.teachers]), seed, tuple(teachers[name] for name in config.teachers))
-        found += [Student(base, base, seed), *alone, *([together] if len(alone) > 1 else [])]
+        all_of_them = [together] if len(alone) > 1 else []
+        if all_of_them and config.alone_seeds and seed >= config.train.seed + config.alone_seeds:
+            alone = []
+        found += [Student(base, base, seed), *alone, *all_of_them]
     return found
 
 
@@ -109,10 +115,13 @@ def dosed(config: ReproduceConfig, teacher: Teacher, seed: int) -> dict[Dose | N
 
 def _table(config: ReproduceConfig, teachers: Mapping[str, Teacher], console: Console) -> list[TableFigure]:
     """Train and judge what is taught by teachers as they are; write and print the figures."""
+    trained: dict[str, list[int]] = {}
     for number, seed in enumerate(seeds(config), 1):
         train_and_judge(config, lessons(config, teachers, seed), f"seed {number}/{config.seeds}", console)
+        for student in lessons(config, teachers, seed):
+            trained.setdefault(student.row, []).append(seed)
     students = lessons(config, teachers, config.train.seed)
-    table = {student.row: judged(config, student.row, seeds(config)) for student in students}
+    table = {row: judged(config, row, own) for row, own in trained.items()}
     pairs = [(student.row, student.base) for student in students if student.teachers]
     figures = table_figures(table, config.bootstrap, pairs) + relative_changes(table, pairs, CHANGES, config.bootstrap)
     for student in students:

@@ -20,8 +20,8 @@ from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.workers.local_engine import die_with_parent
 
 SETTINGS_MAY_CHANGE = {
-    "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "dose_seeds",
-    "processes", "bootstrap",
+    "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "alone_seeds",
+    "dose_seeds", "processes", "bootstrap",
 }  # fmt: skip
 """Settings in which a continued experiment may differ: how much of it is done, not how any part of it is."""
 TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")

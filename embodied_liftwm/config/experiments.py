@@ -88,6 +88,7 @@ class ReproduceConfig:
     prior_episodes: int = 0  # priors: training episodes, which every teacher observes; 0 for collect.episodes
     dosed: str = "mvs"  # priors: the teacher that is corrupted, dose by dose, over the model with all terms; empty for none
     doses: DoseConfig = field(default_factory=DoseConfig)
+    alone_seeds: int = 0  # priors: training seeds of models with one teacher out of several; 0 for as many as the others
     dose_seeds: int = 1  # priors: training seeds of corrupted teachers
     context: int = 48  # frames observed before novel views are rendered
     views_per_episode: int = 6  # novel views; gap: and as many views of the context itself
@@ -103,6 +104,7 @@ class ReproduceConfig:
         for name in ("context", "views_per_episode", "eval_episodes", "seeds", "dose_seeds", "processes", "bootstrap"):
             at_least(name, getattr(self, name), 1)
         at_least("prior_episodes", self.prior_episodes, 0)
+        at_least("alone_seeds", self.alone_seeds, 0)
         if not self.bases or len(set(self.bases)) < len(self.bases):
             raise UserError(f"bases={list(self.bases)}: expected distinct ones out of {', '.join(get_args(TaughtBase))}")
         if len(set(self.teachers)) < len(self.teachers):

@@ -14,7 +14,7 @@ from embodied_liftwm.commands.priors_report import headline
 from embodied_liftwm.commands.reproduce_priors import dosed, lessons
 from embodied_liftwm.commands.reproduce_students import settings
 from embodied_liftwm.commands.reproduce_teachers import Teacher
-from embodied_liftwm.config import ReproduceConfig
+from embodied_liftwm.config import DoseConfig, ReproduceConfig
 from embodied_liftwm.evaluation.dose_response import Dose, dose_figures
 from embodied_liftwm.evaluation.results_table import TableFigure
 
@@ -24,7 +24,8 @@ SPLATS = Teacher("gaussian_splatting", "1" * 16, ("depth", "views"))
 
 @pytest.fixture
 def config() -> ReproduceConfig:
-    return load_config(ReproduceConfig, "small", ["train.seed=4", "teachers=mvs,gaussian_splatting"])
+    words = ["train.seed=4", "teachers=mvs,gaussian_splatting", "alone_seeds=2"]
+    return replace(load_config(ReproduceConfig, "small", words), doses=DoseConfig())
 
 
 def test_students_differ_in_their_teachers_alone(config: ReproduceConfig) -> None:
@@ -46,6 +47,15 @@ def test_students_differ_in_their_teachers_alone(config: ReproduceConfig) -> Non
     assert both.terms == (*terms, "teacher_depth", "teacher_normals", "teacher_views")
     assert both.priors == (f"mvs-{'0' * 16}", f"gaussian_splatting-{'1' * 16}") and by_row["glo"].priors == ()
     assert len({own.run for own in by_row.values()}) == 8
+
+
+def test_later_seeds_leave_out_single_teachers_where_asked(config: ReproduceConfig) -> None:
+    both = {"mvs": MVS, "gaussian_splatting": SPLATS}
+    together = ["2d_only", "2d_only+mvs+gaussian_splatting", "glo", "glo+mvs+gaussian_splatting"]
+    assert [student.row for student in lessons(config, both, 6)] == together
+    assert len(lessons(replace(config, alone_seeds=0), both, 6)) == 8
+    single = replace(config, teachers=("mvs",), bases=("glo",))
+    assert [student.row for student in lessons(single, both, 6)] == ["glo", "glo+mvs"]
 
 
 def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproduceConfig) -> None:
