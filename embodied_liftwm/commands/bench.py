@@ -9,7 +9,8 @@ from collections.abc import Callable
 from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.errors import UserError
 
-BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in ("collect", "collect_ray", "rasterize", "train", "state")}
+NAMES = ("collect", "collect_ray", "rasterize", "train", "state", "memory")
+BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in NAMES}
 """Name -> the module whose `run(config)` times it."""
 
 

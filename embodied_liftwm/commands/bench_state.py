@@ -14,8 +14,7 @@ when the first has but a tenth to go, so that what else the machine does falls o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -25,7 +24,7 @@ import torch
 from rich.console import Console
 
 from embodied_liftwm.commands import bench_latent_read
-from embodied_liftwm.commands.bench_table import Row, machine, report, seconds, seconds_in_turn
+from embodied_liftwm.commands.bench_table import Row, machine, report, seconds, seconds_in_turn, using_threads
 from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
@@ -57,7 +56,7 @@ def run(config: BenchConfig) -> int:
     console, out = Console(), Path(config.out)
     backend = choose_backend(torch.device(config.device))
     about = machine(*({"numba", "gsplat"} & {backend}), device=config.device)
-    with torch.no_grad(), _threads(config.threads), console.status("recording a tour") as status:
+    with torch.no_grad(), using_threads(config.threads), console.status("recording a tour") as status:
         about["threads"] = str(torch.get_num_threads())
         observations, shapes = _tour(config)
         calls, walks = [], []
@@ -78,17 +77,6 @@ def _budgets(settings: ModelConfig) -> list[int]:
     if settings.memory == "recurrent":
         return [settings.budget]
     return [*(budget for budget in BUDGETS if budget < settings.budget), settings.budget]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads; 0 for all cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _tour(config: BenchConfig) -> tuple[list[Observation], ModelShapes]:

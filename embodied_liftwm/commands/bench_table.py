@@ -12,7 +12,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,22 +64,36 @@ def seconds_in_turn(works: dict[str, Callable[[], object]], repeats: int, device
     return found
 
 
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads; 0 for all cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def report(console: Console, title: str, rows: list[Row], about: dict[str, str], path: Path) -> None:
     """Print the table and the machine, and write the CSV, one line per row and repeat."""
-    _show(console, title, rows, about)
-    _write(path, rows, about)
+    show(console, title, rows, about)
+    write(path, rows, about)
 
 
 def spread(values: list[float], form: str) -> str:
-    """Median [least to most]."""
-    return f"{statistics.median(values):{form}} [{min(values):{form}} to {max(values):{form}}]" if values else ""
+    """Median [least to most]; a single value as it is."""
+    if len(values) < 2:
+        return f"{values[0]:{form}}" if values else ""
+    return f"{statistics.median(values):{form}} [{min(values):{form}} to {max(values):{form}}]"
 
 
 def _columns(parts: list[dict]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part))
 
 
-def _show(console: Console, title: str, rows: list[Row], about: dict[str, str]) -> None:
+def show(console: Console, title: str, rows: list[Row], about: dict[str, str]) -> None:
+    """Print the table and the machine."""
     repeats = max(len(values) for row in rows for values in row.measures.values())
     cases, measures = _columns([row.case for row in rows]), _columns([row.measures for row in rows])
     common = [name for name in cases if len(rows) > 1 and len({str(row.case.get(name)) for row in rows}) == 1]
@@ -100,7 +115,8 @@ def _form(values: list[float]) -> str:
     return ".0f" if size >= 100 else ".1f" if size >= 10 else ".2f" if size >= 0.1 else ".4f"
 
 
-def _write(path: Path, rows: list[Row], about: dict[str, str]) -> None:
+def write(path: Path, rows: list[Row], about: dict[str, str]) -> None:
+    """Write the CSV, one line per row and repeat."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     cases, measures = _columns([row.case for row in rows]), _columns([row.measures for row in rows])
@@ -108,9 +124,14 @@ def _write(path: Path, rows: list[Row], about: dict[str, str]) -> None:
     for row in rows:
         for repeat in range(max(len(values) for values in row.measures.values())):
             found = [row.measures.get(name, []) for name in measures]
-            cells = [f"{values[repeat]:.5g}" if repeat < len(values) else "" for values in found]
+            cells = [_exact(values[repeat]) if repeat < len(values) else "" for values in found]
             writer.writerow([*(row.case.get(name, "") for name in cases), repeat, *cells, *about.values()])
     write_text(path, text.getvalue())
+
+
+def _exact(value: float) -> str:
+    """Five digits of what was measured, all digits of what was counted."""
+    return str(value) if isinstance(value, int) else f"{value:.5g}"
 
 
 def _cpu() -> str:

@@ -26,17 +26,25 @@ class BenchConfig:
     frames: int = 1500  # collect: frames per timing
     workers: int = 2  # collect: processes in the scaling row
     train: TrainConfig = field(default_factory=TrainConfig)  # train: what is trained, on which dataset
-    model: ModelConfig = field(default_factory=ModelConfig)  # state: the untrained model whose calls are timed
+    model: ModelConfig = field(default_factory=ModelConfig)  # state, memory: the untrained model that is timed
     checkpoint: str = ""  # state: a trained one instead, such as base
     steps: int = 1000  # state: observes
+    memory_sizes: tuple[int, ...] = (64, 128, 256)  # memory: pixels a side
+    memory_frames: tuple[int, ...] = (100, 1000, 10_000)  # memory: ages, in frames, at which memories are compared
+    memory_growing_frames: int = 1000  # memory: the oldest that what grows gets, and every memory at all but the least size
+    memory_budgets: tuple[int, ...] = (2**20, 2**17)  # memory: bytes of bounded caches
     repeats: int = 3  # timings, of which the median is reported
     threads: int = 0  # torch threads; 0 for all cores
-    device: str = "cpu"  # rasterize, state: torch device
+    device: str = "cpu"  # memory, rasterize, state: torch device
     out: str = "results"  # folder for the CSV
 
     def __post_init__(self) -> None:
-        for name in ("frames", "workers", "steps", "repeats"):
+        for name in ("frames", "workers", "steps", "repeats", "memory_growing_frames"):
             at_least(name, getattr(self, name), 1)
+        for name in ("memory_sizes", "memory_frames", "memory_budgets"):
+            numbers = getattr(self, name)
+            if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
+                raise UserError(f"{name}={list(numbers)}: expected distinct numbers above 0")
 
 
 @dataclass(frozen=True)
