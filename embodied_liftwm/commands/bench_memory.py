@@ -131,7 +131,7 @@ class Walk:
         for memory, found in measures.items():
             world, charged = self._worlds[memory], memory.charged(self._worlds[memory])
             found["bytes"] = [charged]
-            found["occupied, bytes"], found["allocated, bytes"] = ([n] for n in memory.bytes(world))
+            found["occupied, bytes"], found["allocated, bytes"] = ([float(n)] for n in memory.bytes(world))
             if cloud:
                 for ratio, time in ((SPEED, "frame, ms"), (READ_SPEED, "read, ms")):
                     found[ratio] = [a / b for a, b in zip(measures[cloud][time], found[time], strict=True)]
