@@ -56,7 +56,7 @@ def test_a_fit_shows_held_out_frames_better_than_what_it_began_with(
     before, after = (splat_scene.show(s, test.intrinsics, test.world_from_camera, 32, 32) for s in (first, last))
     assert psnr(after.rgb, test.rgb) > psnr(before.rgb, test.rgb) + 4.0
     assert psnr(after.rgb, test.rgb) > 24.0
-    assert relative_error(after.depth, true_depth(test)).median() < 0.07
+    assert relative_error(after.depth, true_depth(test)).median() < 0.05
     assert len(last.means) == len(first.means) <= SHORT.gaussians
     torch.testing.assert_close(last.quats.norm(dim=-1), torch.ones(len(last.quats)))
 
@@ -92,8 +92,9 @@ def test_frames_speak_for_true_depth_and_only_from_aside() -> None:
     true = true_depth(clip)
     spoken = splat_scene.support(clip, every, true)
     assert spoken.shape == (13, 32, 32)
-    assert spoken.mean() > 0.6
-    assert spoken.mean() > 4 * splat_scene.support(clip, every, 1.5 * true).mean()
+    seen = spoken > 0  # the rest is seen from one side alone
+    assert seen.float().mean() > 0.5
+    assert spoken[seen].mean() > 2.5 * splat_scene.support(clip, every, 1.5 * true)[seen].mean()
     turning = torch.stack([torch.from_numpy(toy_room.pose(0, 0, 0.1 * k)) for k in range(13)])
     rgb = torch.stack([torch.from_numpy(toy_room.render(pose, 32, 0)[0]) for pose in turning.numpy()])
     blind = Clip(rgb.permute(0, 3, 1, 2) / 255.0, clip.intrinsics, turning)
@@ -107,7 +108,7 @@ def test_depth_and_views_of_a_clip(fitted: tuple[Clip, Clip, PlyGaussians, PlyGa
     given = prior.observe(train)
     error = relative_error(given.depth.values, true_depth(train))
     assert given.depth.convention == "metric"
-    assert error.median() < 0.07
+    assert error.median() < 0.05
     trusted = given.depth.confidence > given.depth.confidence.median()
     assert error[trusted].mean() < 0.7 * error[~trusted].mean()
     views = given.views
