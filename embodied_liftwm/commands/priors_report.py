@@ -17,7 +17,18 @@ from embodied_liftwm.commands.table_report import about, print_table, settings_y
 from embodied_liftwm.config import ReproduceConfig
 from embodied_liftwm.evaluation import charts, tables
 from embodied_liftwm.evaluation.charts import Series
-from embodied_liftwm.evaluation.dose_response import CLEAN, FORMS, GAINS, PURE_NOISE, UNWEIGHTED, WEIGHTED, DoseFigure, response
+from embodied_liftwm.evaluation.dose_response import (
+    CLEAN,
+    GAINS,
+    PURE_NOISE,
+    UNWEIGHTED,
+    UNWEIGHTED_HELD,
+    WEIGHTED,
+    WEIGHTED_HELD,
+    DoseFigure,
+    forms_of,
+    response,
+)
 from embodied_liftwm.evaluation.report import template
 from embodied_liftwm.evaluation.results_table import LABELS, POOLED, TableFigure, pooled
 from embodied_liftwm.files import whole_file, write_text
@@ -32,8 +43,13 @@ UNITS = {
     "pose": "displacement (m)",
 }
 NAMES = {"psnr_seen": "PSNR", "depth_rmse_seen_m_change": "depth RMSE"}
-COLOURS = {WEIGHTED: "var(--model)", UNWEIGHTED: "var(--baseline)"}
-DRAWN = {WEIGHTED: "#2b6cb0", UNWEIGHTED: "#b0532b"}
+COLOURS = {
+    WEIGHTED: "var(--model)",
+    UNWEIGHTED: "var(--baseline)",
+    WEIGHTED_HELD: "var(--oracle)",
+    UNWEIGHTED_HELD: "var(--shuffled)",
+}
+DRAWN = {WEIGHTED: "#2b6cb0", UNWEIGHTED: "#b0532b", WEIGHTED_HELD: "#2f855a", UNWEIGHTED_HELD: "#97266d"}
 QUALITY = (
     tables.Column("teacher's AbsRel", ("teacher_abs_rel",), 3),
     tables.Column("within 10 %", ("teacher_within",), 0, percent=True),
@@ -114,10 +130,10 @@ def headline(figures: Sequence[TableFigure], doses: Sequence[DoseFigure]) -> lis
             found.append(f"{cost} (aim: less than {AIM_NOISE_DB:g} dB, {_verdict(-f.mean < AIM_NOISE_DB)})")
     for kind in _kinds(doses):
         for figure, name in NAMES.items():
-            if not all(response(doses, kind, form, figure) for form in FORMS):
-                continue
-            turns = [f"{form} {_turn(doses, kind, form, figure)}" for form in FORMS]
-            found.append(f"{TITLES[kind]}, {name}: turns from help to harm {', '.join(turns)} ({UNITS[kind]})")
+            told = [form for form in forms_of(doses) if response(doses, kind, form, figure)]
+            if told:
+                turns = [f"{form} {_turn(doses, kind, form, figure)}" for form in told]
+                found.append(f"{TITLES[kind]}, {name}: turns from help to harm {'; '.join(turns)} ({UNITS[kind]})")
     return found
 
 
@@ -148,7 +164,7 @@ def draw(doses: Sequence[DoseFigure], path: Path) -> None:
     sheet = Figure(figsize=(3.2 * len(kinds), 5.6), layout="constrained")
     for row, (figure, sign) in zip(sheet.subplots(len(GAINS), len(kinds), squeeze=False), GAINS.items(), strict=True):
         for axes, kind in zip(row, kinds, strict=True):
-            for form in FORMS:
+            for form in forms_of(doses):
                 line = response(doses, kind, form, figure)
                 ends = [[sign * getattr(f, end) if line else nan for f in line] for end in ("mean", "low", "high")]
                 at = [f.dose for f in line]
@@ -165,7 +181,7 @@ def draw(doses: Sequence[DoseFigure], path: Path) -> None:
 
 def _chart(doses: Sequence[DoseFigure], kind: str) -> Markup:
     lines = []
-    for form in FORMS:
+    for form in forms_of(doses):
         line = response(doses, kind, form, "psnr_seen")
         lines.append((Series(form, COLOURS[form], [f.mean for f in line]), [f.dose for f in line]))
     return Markup(charts.line_chart(lines, f"{TITLES[kind]}: {UNITS[kind]}", "gain in PSNR (dB)"))
@@ -177,7 +193,7 @@ def _kinds(doses: Sequence[DoseFigure]) -> list[str]:
 
 def _colours(figures: Sequence[TableFigure], doses: Sequence[DoseFigure]) -> dict[str, str]:
     rows = {key: "var(--model)" if key.startswith("glo") else "var(--baseline)" for key, _, _ in row_table(figures).rows}
-    return rows | {key: COLOURS[key.rpartition(", ")[2]] for key, _, _ in dose_table(doses).rows}
+    return rows | {key: COLOURS[key.partition(", ")[2]] for key, _, _ in dose_table(doses).rows}
 
 
 def _label(row: str) -> str:

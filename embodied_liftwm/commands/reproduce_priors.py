@@ -4,7 +4,8 @@
     OUT/priors/mvs.quality.csv                   how right a teacher's depths are, episode by episode
     OUT/priors/glo+mvs-seed0/                    run folder of one model, taught by `mvs`; glo+house_depth+mvs by both
     OUT/priors/glo+mvs-seed0.views.csv, .persistence.csv       its rows, judged
-    OUT/priors/glo+mvs-noise-0.3-weighted-seed0/ and so on     taught by a corrupted teacher (`priors/corruption.py`)
+    OUT/priors/glo+mvs-noise-0.3-weighted-seed0/ and so on     taught by a corrupted teacher (`priors/corruption.py`);
+                                                 a row that ends in -held does not learn how noisy its teacher is
     OUT/priors/index.html                        the page
     RESULTS/priors.csv, priors_dose.csv          figures with intervals
     RESULTS/priors_dose.svg                      the dose-response
@@ -30,7 +31,9 @@ from embodied_liftwm.evaluation.dose_response import (
     CLEAN,
     PURE_NOISE,
     UNWEIGHTED,
+    UNWEIGHTED_HELD,
     WEIGHTED,
+    WEIGHTED_HELD,
     Dose,
     DoseFigure,
     dose_figures,
@@ -100,16 +103,17 @@ def corruptions(config: ReproduceConfig, seed: int) -> list[Corruption]:
     return [Corruption(CLEAN, 0.0, False, seed), *both]
 
 
-def dosed(config: ReproduceConfig, teacher: Teacher, seed: int) -> dict[Dose | None, Student]:
-    """GLO alone, under None; with the teacher as it is; and with the teacher at each dose."""
-    row = f"{DOSED_BASE}+{teacher.name}"
+def dosed(config: ReproduceConfig, teacher: Teacher, seed: int, held: bool) -> dict[Dose | None, Student]:
+    """GLO alone, under None; with the teacher as it is; and with the teacher at each dose, its noise learned or held."""
+    row, end = f"{DOSED_BASE}+{teacher.name}", "-held" if held else ""
+    weighted, unweighted = (WEIGHTED_HELD, UNWEIGHTED_HELD) if held else (WEIGHTED, UNWEIGHTED)
     found: dict[Dose | None, Student] = {
         None: Student(DOSED_BASE, DOSED_BASE, seed),
-        Dose(CLEAN, WEIGHTED, 0.0): Student(DOSED_BASE, row, seed, (teacher,)),
+        Dose(CLEAN, weighted, 0.0): Student(DOSED_BASE, row + end, seed, (teacher,), None, held),
     }
     for how in corruptions(config, seed):
-        dose = Dose(how.kind, WEIGHTED if how.weighted else UNWEIGHTED, how.dose)
-        found[dose] = Student(DOSED_BASE, f"{row}-{how.name}", seed, (teacher,), how)
+        dose = Dose(how.kind, weighted if how.weighted else unweighted, how.dose)
+        found[dose] = Student(DOSED_BASE, f"{row}-{how.name}{end}", seed, (teacher,), how, held)
     return found
 
 
@@ -135,9 +139,13 @@ def _table(config: ReproduceConfig, teachers: Mapping[str, Teacher], console: Co
 def _doses(config: ReproduceConfig, teacher: Teacher, console: Console) -> list[DoseFigure]:
     """Train and judge what is taught by the corrupted teacher; write and print the figures."""
     own = range(config.train.seed, config.train.seed + config.dose_seeds)
-    by_seed = {seed: dosed(config, teacher, seed) for seed in own}
+    by_seed: dict[int, dict[Dose | None, Student]] = {seed: {} for seed in own}
     for number, seed in enumerate(own, 1):
-        train_and_judge(config, list(by_seed[seed].values()), f"doses, seed {number}/{config.dose_seeds}", console)
+        for held in (False, True) if config.doses.held else (False,):
+            chosen = dosed(config, teacher, seed, held)
+            what = f"doses{', noise held' if held else ''}, seed {number}/{config.dose_seeds}"
+            train_and_judge(config, list(chosen.values()), what, console)
+            by_seed[seed] |= chosen
     students = by_seed[own[0]]
     rows = {dose: student.row for dose, student in students.items()}
     table = {row: judged(config, row, own) for row in rows.values()}

@@ -32,6 +32,7 @@ class Student:
     seed: int
     teachers: tuple[Teacher, ...] = ()
     corruption: Corruption | None = None  # of its only teacher
+    noise_held: bool = False  # that of its teachers is not learned
 
     @property
     def model(self) -> Model:
@@ -71,11 +72,12 @@ def settings(config: ReproduceConfig, student: Student) -> TrainConfig:
         run=str(place(config) / _file_name(student.model.name)),
         terms=(*found.terms, *added),
         priors=tuple(teacher.cache for teacher in student.taught_by),
+        teacher_noise="held" if student.noise_held else "learned",
     )
 
 
 def train_and_judge(config: ReproduceConfig, students: Sequence[Student], what: str, console: Console) -> None:
-    """Whatever is not there yet, several models side by side.
+    """Whatever is not there yet, several models side by side. No two of the students may share a corrupted teacher.
 
     Raises:
         UserError: one of them failed; its reason.

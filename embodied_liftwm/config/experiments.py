@@ -61,13 +61,14 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class DoseConfig:
-    """How much a teacher is corrupted, in `liftwm reproduce priors`: a model for each dose, twice (`priors/corruption.py`)."""
+    """How much a teacher is corrupted, in `liftwm reproduce priors`: models for each dose (`priors/corruption.py`)."""
 
     scale: tuple[float, ...] = (0.1, 0.3, 0.9)  # drift: deviation of log-scale in the last frame
     noise: tuple[float, ...] = (0.1, 0.3, 0.9)  # deviation of log-depth, and of normals in radians
     outliers: tuple[float, ...] = (0.1, 0.3, 0.7)  # share of blocks of pixels replaced by anything
     pose: tuple[float, ...] = (0.05, 0.15, 0.45)  # by which wrong poses displace cameras, metres; they turn them too
     pure_noise: bool = True  # and a teacher that says nothing of the scene at all
+    held: bool = True  # all of it once more with students that do not learn how noisy their teacher is
 
     def __post_init__(self) -> None:
         for name in ("scale", "noise", "outliers", "pose"):

@@ -76,6 +76,7 @@ class TrainConfig:
         "frame", "multi_view", "smoothness", "seen", "ego_motion", "reward", "continuation"
     )  # fmt: skip
     priors: tuple[str, ...] = ()  # teachers, by the names of `liftwm priors run`, whose answers the teacher terms learn from
+    teacher_noise: Literal["learned", "held"] = "learned"  # held: at what it is for a good teacher, to compare with
     steps: int = 20_000  # optimiser steps at most
     minutes: float = 0.0  # wall-clock training time at most, over all resumptions; 0 for no limit
     batch_size: int = 4  # windows a step, over all processes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +10,10 @@ from embodied_liftwm.evaluation.prior_quality import QUALITY_FIGURES, DepthQuali
 from embodied_liftwm.evaluation.results_table import POOLED, TableFigure
 
 WEIGHTED, UNWEIGHTED = "weighted", "unweighted"
-FORMS = (WEIGHTED, UNWEIGHTED)
 """Whether a teacher's confidence knows of the corruption, or is 1 wherever it speaks."""
+WEIGHTED_HELD, UNWEIGHTED_HELD = "weighted, noise held", "unweighted, noise held"
+"""The same where the student does not learn how noisy its teacher is."""
+FORMS = (WEIGHTED, UNWEIGHTED, WEIGHTED_HELD, UNWEIGHTED_HELD)
 CLEAN, PURE_NOISE = "clean", "pure_noise"
 """Kinds that have no doses: the teacher as it is, and one that says nothing of the scene."""
 GAINS = {"psnr_seen": 1.0, "depth_rmse_seen_m_change": -1.0}
@@ -65,11 +67,17 @@ def dose_figures(figures: Sequence[TableFigure], doses: Mapping[str, Dose]) -> l
     ]
     nan = float("nan")
     for kind in dict.fromkeys(dose.kind for dose in doses.values()):
-        for form in FORMS if kind not in (CLEAN, PURE_NOISE) else ():
+        for form in forms_of(doses.values()) if kind not in (CLEAN, PURE_NOISE) else ():
             for figure in GAINS:
                 at = turns_at(found, kind, form, figure)
                 found.append(DoseFigure(kind, form, nan, POOLED, f"{figure}_turns_at", at, nan, nan, 0, 0))
     return found
+
+
+def forms_of(doses: Iterable[Dose | DoseFigure]) -> list[str]:
+    """The forms that there are of some teacher, in the order of FORMS."""
+    found = {dose.form for dose in doses}
+    return [form for form in FORMS if form in found]
 
 
 def response(figures: Sequence[DoseFigure], kind: str, form: str, figure: str) -> list[DoseFigure]:

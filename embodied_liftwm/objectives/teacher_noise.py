@@ -55,7 +55,9 @@ class AddedNoise(nn.Module):
         return -0.5 * (squared_error / variance + torch.log(2.0 * math.pi * variance))
 
 
-def with_outliers(log_likelihood: Tensor, outlier_nats: float) -> Tensor:
-    """log( (1 - o) p + o p(outlier) ), of log p and log p(outlier)."""
-    inlier = log_likelihood + math.log(1.0 - OUTLIERS)
-    return torch.logaddexp(inlier, inlier.new_tensor(math.log(OUTLIERS) + outlier_nats))
+def with_outliers(log_likelihood: Tensor, outlier_nats: float, share: float = OUTLIERS) -> Tensor:
+    """log( (1 - o) p + o p(outlier) ), of log p and log p(outlier), with a share o of outliers."""
+    if share == 0.0:
+        return log_likelihood
+    inlier = log_likelihood + math.log(1.0 - share)
+    return torch.logaddexp(inlier, inlier.new_tensor(math.log(share) + outlier_nats))

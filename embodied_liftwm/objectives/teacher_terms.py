@@ -4,6 +4,9 @@ Depth is a belief over planes, and is summed out as in `MultiViewTerm`: log p(g 
 share of outliers. Planes about the model's depth stand for that depth itself, so that a teacher moves it within the spacing
 of planes, and mass from far planes as well. Every teacher has noise scales of its own, learned: one that contradicts
 everything else is turned down by them. Confidence multiplies a log-likelihood, and terms are means over cells, as others are.
+
+Noise may be held instead, at what it comes to for a good teacher, with no share of outliers: what most distillation is, a loss
+of fixed weight. It is there to be compared with (docs/experiments.md, section 40).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 from embodied_liftwm.geometry.cameras import camera_rays, inverse_intrinsics
 from embodied_liftwm.geometry.normals import at_planes, coherence_errors
 from embodied_liftwm.objectives.taught import Taught, TaughtDepth, TaughtMatches, TaughtNormals, TaughtPoints, TaughtViews
-from embodied_liftwm.objectives.teacher_noise import AddedNoise, Concentration, RadialLaplace, with_outliers
+from embodied_liftwm.objectives.teacher_noise import OUTLIERS, AddedNoise, Concentration, RadialLaplace, with_outliers
 from embodied_liftwm.objectives.terms import Lifted, Rollout, Term
 from embodied_liftwm.priors.alignment import fit_affine, median_log_factor, point_log_factor
 
@@ -36,9 +39,9 @@ def hypotheses(lifted: Lifted, log_planes: Tensor) -> Tensor:
     return torch.where((planes - depth.detach()).abs() <= REACH * spacing, depth, planes)
 
 
-def log_summed_out(log_belief: Tensor, log_likelihood: Tensor, outlier_nats: float) -> Tensor:
+def log_summed_out(log_belief: Tensor, log_likelihood: Tensor, outlier_nats: float, share: float) -> Tensor:
     """log( (1 - o) sum_p q(p) p(g | p) + o p(g | outlier) ), planes along axis 1. [F, P, ...] -> [F, ...]"""
-    return with_outliers(torch.logsumexp(log_belief + log_likelihood, dim=1), outlier_nats)
+    return with_outliers(torch.logsumexp(log_belief + log_likelihood, dim=1), outlier_nats, share)
 
 
 class TeacherTerm(Term):
@@ -46,11 +49,12 @@ class TeacherTerm(Term):
 
     gift: ClassVar[str]
 
-    def __init__(self, conventions: Mapping[str, str] | None = None) -> None:
-        """Take teachers by name, with the convention that each one states."""
+    def __init__(self, conventions: Mapping[str, str] | None = None, held: bool = False) -> None:
+        """Take teachers by name, with the convention that each one states; `held` noise is not learned."""
         super().__init__()
-        self.conventions = dict(conventions or {})
-        self.noise = nn.ModuleDict({_key(name): self.untrained_noise() for name in self.conventions})
+        self.conventions, self.outliers = dict(conventions or {}), 0.0 if held else OUTLIERS
+        self.noise = nn.ModuleDict({_key(name): self.first_noise(held) for name in self.conventions})
+        self.requires_grad_(not held)
 
     def log_prob(self, rollout: Rollout) -> Tensor:
         said = {} if rollout.taught is None else getattr(rollout.taught, self.gift)
@@ -62,8 +66,8 @@ class TeacherTerm(Term):
         return torch.stack(parts).sum(0) if parts else rollout.twist.new_zeros(rollout.batch_size, 1)
 
     @abstractmethod
-    def untrained_noise(self) -> nn.Module:
-        """The noise of a teacher that nothing is known of yet."""
+    def first_noise(self, held: bool) -> nn.Module:
+        """The noise of a teacher that nothing is known of yet, or the one that is held."""
 
     @abstractmethod
     def score(self, teacher: str, said: Any, convention: str, noise: Any, rollout: Rollout) -> Tensor:
@@ -83,13 +87,13 @@ class TeacherDepthTerm(TeacherTerm):
     gift = "depth"
     OUTLIER_NATS = math.log(0.2)  # uniform over the log-depths, or spreads, that there are: about five
 
-    def untrained_noise(self) -> RadialLaplace:
-        return RadialLaplace(0.5)
+    def first_noise(self, held: bool) -> RadialLaplace:
+        return RadialLaplace(0.06 if held else 0.5)
 
     def score(self, teacher: str, said: TaughtDepth, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)
         error, known = self.errors(convention, said, lifted, log_depths)
-        nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS)
+        nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS, self.outliers)
         return (said.confidence * known[:, None, None] * nats).mean((1, 2))
 
     @staticmethod
@@ -123,8 +127,8 @@ class TeacherNormalsTerm(TeacherTerm):
     NEIGHBOURS = (1, 2)  # cells
     OUTLIER_NATS = math.log(0.5)
 
-    def untrained_noise(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"direction": Concentration(2.0), "slope": RadialLaplace(0.1)})
+    def first_noise(self, held: bool) -> nn.ModuleDict:
+        return nn.ModuleDict({"direction": Concentration(8.0 if held else 2.0), "slope": RadialLaplace(0.03 if held else 0.1)})
 
     def score(self, teacher: str, said: TaughtNormals, convention: str, noise: Any, rollout: Rollout) -> Tensor:
         assert rollout.taught is not None
@@ -133,7 +137,7 @@ class TeacherNormalsTerm(TeacherTerm):
         if teacher in rollout.taught.depth:
             return agreed.mean((1, 2))
         error = coherence_errors(lifted.depth, said.values, lifted.intrinsics, self.NEIGHBOURS)
-        nats = with_outliers(noise["slope"].log_prob(error), self.OUTLIER_NATS)
+        nats = with_outliers(noise["slope"].log_prob(error), self.OUTLIER_NATS, self.outliers)
         return agreed.mean((1, 2)) + (at_planes(said.confidence, self.NEIGHBOURS) * nats).mean(1)
 
 
@@ -150,13 +154,13 @@ class TeacherPointsTerm(TeacherTerm):
     gift = "points"
     OUTLIER_NATS = math.log(0.1)
 
-    def untrained_noise(self) -> RadialLaplace:
-        return RadialLaplace(0.3, dimensions=3)
+    def first_noise(self, held: bool) -> RadialLaplace:
+        return RadialLaplace(0.06 if held else 0.3, dimensions=3)
 
     def score(self, teacher: str, said: TaughtPoints, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)
         error, known = self.errors(convention, said, lifted, log_depths)
-        nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS) / noise.dimensions
+        nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS, self.outliers) / noise.dimensions
         return (said.confidence * known[:, None, None] * nats).mean((1, 2))
 
     @staticmethod
@@ -187,13 +191,13 @@ class TeacherMatchesTerm(TeacherTerm):
     OUTLIER_NATS = -2.0 * math.log(64.0)  # uniform over the pixels of an image
     FARTHEST_PX, LEAST_PX = 1e3, 1e-2
 
-    def untrained_noise(self) -> RadialLaplace:
-        return RadialLaplace(2.0, dimensions=2)
+    def first_noise(self, held: bool) -> RadialLaplace:
+        return RadialLaplace(0.5 if held else 2.0, dimensions=2)
 
     def score(self, teacher: str, said: TaughtMatches, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         assert rollout.lifted is not None and rollout.taught is not None
         log_belief, error = self.errors(said, rollout.lifted, rollout.taught)
-        nats = log_summed_out(log_belief, noise.log_prob(error), self.OUTLIER_NATS) / noise.dimensions
+        nats = log_summed_out(log_belief, noise.log_prob(error), self.OUTLIER_NATS, self.outliers) / noise.dimensions
         there = (said.confidence > 0).sum(1).clamp_min(1)
         return (said.confidence * nats.view_as(said.confidence)).sum(1) / there
 
@@ -229,8 +233,8 @@ class TeacherViewsTerm(TeacherTerm):
     name = "teacher_views"
     gift = "views"
 
-    def untrained_noise(self) -> AddedNoise:
-        return AddedNoise(0.1)
+    def first_noise(self, held: bool) -> AddedNoise:
+        return AddedNoise(0.03 if held else 0.1)
 
     def score(self, teacher: str, said: TaughtViews, convention: str, noise: AddedNoise, rollout: Rollout) -> Tensor:
         nats = noise.log_prob((said.target_rgb - said.rgb).square().mean(1), said.scale.detach())

@@ -31,7 +31,7 @@ from embodied_liftwm.priors.disk_features import Keypoints, detect, find_weights
 from embodied_liftwm.priors.triangulation import sampson_distance, triangulate
 from embodied_liftwm.protocols import Camera
 
-VERSION = 1
+VERSION = 2
 """Of the method: another one makes other pseudo-observations of the same weights and settings."""
 
 

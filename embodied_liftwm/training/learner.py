@@ -33,7 +33,7 @@ class Learner:
         self.config = config
         self.processes = processes
         self.model = model
-        self.objective = Objective(config.terms, conventions).to(config.device)
+        self.objective = Objective(config.terms, conventions, config.teacher_noise == "held").to(config.device)
         self.parameters = [*self.model.parameters(), *self.objective.parameters()]
         self.optimizer = torch.optim.AdamW(self._groups(), config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
         if config.precision == "bf16":

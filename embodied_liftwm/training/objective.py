@@ -19,13 +19,13 @@ Conventions = Mapping[str, Mapping[str, str]]
 class Objective(nn.Module):
     """The named terms of the objective, with their learned noise scales."""
 
-    def __init__(self, names: tuple[str, ...], conventions: Conventions | None = None) -> None:
+    def __init__(self, names: tuple[str, ...], conventions: Conventions | None = None, hold_noise: bool = False) -> None:
         """Raises UserError for a name that is unknown or given twice."""
         super().__init__()
         unknown = [name for name in names if name not in TERMS]
         if unknown or len(set(names)) != len(names) or not names:
             raise UserError(f"terms={list(names)}: expected distinct names out of {sorted(TERMS)}")
-        self.terms = nn.ModuleDict({name: _term(name, conventions or {}) for name in names})
+        self.terms = nn.ModuleDict({name: _term(name, conventions or {}, hold_noise) for name in names})
 
     def forward(self, rollout: Rollout) -> Elbo:
         """The bound, from the mean log-likelihood of each term over the windows.
@@ -38,9 +38,10 @@ class Objective(nn.Module):
         return elbo(tuple(self.terms), found, kl)
 
     def teacher_noise(self) -> list[nn.Parameter]:
-        """The learned noise scales of teachers."""
-        return [p for term in self.terms.values() if isinstance(term, TeacherTerm) for p in term.parameters()]
+        """The learned noise scales of teachers; none where they are held."""
+        own = [p for term in self.terms.values() if isinstance(term, TeacherTerm) for p in term.parameters()]
+        return [p for p in own if p.requires_grad]
 
 
-def _term(name: str, conventions: Conventions) -> Term:
-    return TEACHER_TERMS[name](conventions.get(name)) if name in TEACHER_TERMS else TERMS[name]()
+def _term(name: str, conventions: Conventions, held: bool) -> Term:
+    return TEACHER_TERMS[name](conventions.get(name), held) if name in TEACHER_TERMS else TERMS[name]()

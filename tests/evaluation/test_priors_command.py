@@ -59,7 +59,7 @@ def test_later_seeds_leave_out_single_teachers_where_asked(config: ReproduceConf
 
 
 def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproduceConfig) -> None:
-    students = dosed(config, MVS, 5)
+    students = dosed(config, MVS, 5, held=False)
     assert list(students)[:3] == [None, Dose("clean", "weighted", 0.0), Dose("clean", "unweighted", 0.0)]
     assert students[None].row == "glo" and students[Dose("clean", "weighted", 0.0)].row == "glo+mvs"
     assert students[Dose("pose", "unweighted", 0.15)].row == "glo+mvs-pose-0.15-unweighted"
@@ -67,8 +67,18 @@ def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproduceConf
     corrupted = [student for student in students.values() if student.corruption]
     caches = {settings(config, student).priors for student in corrupted}
     assert len(caches) == len(corrupted) and all(cache.startswith("mvs-") for (cache,) in caches)
-    views = dosed(config, SPLATS, 5)[Dose("noise", "weighted", 0.1)]
+    views = dosed(config, SPLATS, 5, held=False)[Dose("noise", "weighted", 0.1)]
     assert "teacher_views" not in settings(config, views).terms and "teacher_depth" in settings(config, views).terms
+
+
+def test_students_that_do_not_learn_the_noise_differ_in_that_alone(config: ReproduceConfig) -> None:
+    learned, held = (dosed(config, MVS, 5, held) for held in (False, True))
+    assert [student.row for student in held.values()][1:] == [f"{s.row}-held" for s in list(learned.values())[1:]]
+    assert {dose.form for dose in held if dose} == {"weighted, noise held", "unweighted, noise held"}
+    for one, other in zip(list(learned.values())[1:], list(held.values())[1:], strict=True):
+        its, others = settings(config, one), settings(config, other)
+        assert (its.teacher_noise, others.teacher_noise) == ("learned", "held") and its.run != others.run
+        assert replace(others, teacher_noise="learned", run=its.run) == its
 
 
 def test_the_headline_says_what_is_short_of_the_aim() -> None:
@@ -89,7 +99,7 @@ def test_the_headline_says_what_is_short_of_the_aim() -> None:
     assert lines[0].startswith("distillation over GLO, mvs: +0.90 [0.70, 1.10] dB, depth RMSE -8.2 [-9.0, -7.0] %")
     assert lines[0].endswith("(aim: +0.8 dB, reached; -10 %, not reached)")
     assert lines[1] == "pure noise, unweighted, costs 0.25 dB [0.15, 0.35] (aim: less than 0.1 dB, not reached)"
-    assert "noise, PSNR: turns from help to harm weighted at 0.2, unweighted without corruption already" in lines[2]
+    assert "noise, PSNR: turns from help to harm weighted at 0.2; unweighted without corruption already" in lines[2]
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -113,6 +123,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
     assert doses["scale", "weighted", "teacher_abs_rel"] > doses["clean", "weighted", "teacher_abs_rel"] > 0
     assert doses["clean", "weighted", "teacher_abs_rel"] == rows["glo+mvs", "pooled", "teacher_abs_rel"]
     assert ("scale", "unweighted", "psnr_seen_turns_at") in doses and ("scale", "weighted", "persistence") in doses
+    assert ("scale", "unweighted, noise held", "psnr_seen") in doses
     assert "scale drift" in (results / "priors_dose.svg").read_text()
     assert "Teachers made worse" in (folder / "index.html").read_text()
     assert [path.name[:4] for path in (folder / "data/train/priors").iterdir()] == ["mvs-"]  # corrupted ones are gone

@@ -100,6 +100,16 @@ def test_depth_is_laplace_with_the_planes_summed_out() -> None:
     torch.testing.assert_close(term.log_prob(rollout(found, depth={"a": said})), expected.mean((1, 2))[None])
 
 
+def test_held_noise_is_a_plain_laplace_that_nothing_moves() -> None:
+    said, term = TaughtDepth(room(1).log(), drawn(F, SIZE, SIZE)), TeacherDepthTerm({"a": "metric"}, held=True).double()
+    found, b = lifted(around(room())), 0.06
+    error = (said.values.unsqueeze(1) - hypotheses(found, LOG_PLANES)).square().add(LEAST_ERROR**2).sqrt()
+    expected = said.confidence * torch.log((found.log_belief.exp() * torch.exp(-error / b) / (2 * b)).sum(1))
+    torch.testing.assert_close(term.log_prob(rollout(found, depth={"a": said})), expected.mean((1, 2))[None], rtol=1e-6, atol=0)
+    assert not any(p.requires_grad for name in TEACHER_TERMS for p in TEACHER_TERMS[name]({"a": "metric"}, True).parameters())
+    assert all(p.requires_grad for name in TEACHER_TERMS for p in TEACHER_TERMS[name]({"a": "metric"}).parameters())
+
+
 INVARIANT: dict[str, Callable[[Tensor], Tensor]] = {
     "scale_free": lambda log_depth: log_depth + math.log(3.0),
     "affine_inverse": lambda inverse: 2.0 * inverse + 0.1,
