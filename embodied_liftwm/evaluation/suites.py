@@ -1,10 +1,10 @@
 """What a suite of the permanence benchmark is: how it measures, what its figures are, and what is shown of them.
 
 A suite is one `Suite`. `liftwm evaluate suite=permanence` runs every suite of `embodied_liftwm.commands.permanence.suites()`,
-the registry, on every task of `tasks=`: `measure` turns the episodes of the task's manifest into rows, `summarize` turns rows into
-figures, and `show` says which tables and charts the terminal and the report make of them. The registry stands with the
-commands because some suites act, and whoever acts comes from `liftwm_agents`, which this package does not import: such a suite is
-made by a function that takes a `MakeAgent`.
+the registry, on every task of `tasks=`: `measure` turns the episodes of the task's manifest into rows, `summarize` turns rows
+into figures, and `show` says which tables and charts the terminal and the report make of them. The registry stands with the
+commands because some suites act, and whoever acts comes from `liftwm_agents`, which this package does not import: such a
+suite is made by a function that takes a `MakeAgent`.
 
 What comes with it for all suites alike: rows.csv, metrics.json, the report, the same figures from the same command. Rows
 therefore hold no timings.
@@ -24,8 +24,9 @@ from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.tables import Column
 
 MakeAgent = Callable[[str, str, Any, int], Agent]
-"""(source of a model, torch device, environment, seed) -> an agent on that model, loaded in the process that calls. It is sent to
-other processes: a function or a partial of one, no lambda."""
+"""(source of a model, torch device, environment, seed) -> an agent on that model, loaded in the process that calls.
+
+It is sent to other processes: a function or a partial of one, no lambda."""
 
 
 @dataclass(frozen=True)
