@@ -23,8 +23,8 @@ from embodied_liftwm.evaluation.arena import Agent
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.tables import Column
 
-MakeAgent = Callable[[str, str, Any, int], Agent]
-"""(source of a model, torch device, environment, seed) -> an agent on that model, loaded in the process that calls.
+MakeAgent = Callable[[str, str, str, Any, int], Agent]
+"""(name of a model, its source, torch device, environment, seed) -> an agent on that model, which it loads by `contestant`.
 
 It is sent to other processes: a function or a partial of one, no lambda."""
 
