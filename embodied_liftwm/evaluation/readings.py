@@ -24,12 +24,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from embodied_liftwm.config import EvaluateConfig
-from embodied_liftwm.evaluation.arena import AgentFactory, NavigationRow, oracle_agent, random_agent
+from embodied_liftwm.evaluation.arena import Agent, AgentFactory, NavigationRow, oracle_agent, random_agent
 from embodied_liftwm.evaluation.checked import ALL, CheckedModel
+from embodied_liftwm.evaluation.contestants import contestant
 from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
 from embodied_liftwm.evaluation.navigation import evaluate_navigation
 from embodied_liftwm.evaluation.probe import Asked, Probe, distance_m, fit
@@ -110,7 +112,7 @@ def measure(
     readings = read_all(models, manifest, [*tours, *(Tour(i, seed, True) for i, seed in enumerate(seeds))], config)
     taught, judged = readings[: len(tours)], readings[len(tours) :]
     probes = {model.name: fit(_asked(model.name, taught), config.seed) for model in models}
-    agents: dict[str, AgentFactory] = {m.name: partial(make_agent, m.name, m.source, config.device) for m in models}
+    agents: dict[str, AgentFactory] = {m.name: acting(m, make_agent, config) for m in models}
     there = replace(config, env=task, env_options=manifest.options)
     acted = evaluate_navigation(agents | {"random": random_agent, "oracle": oracle_agent}, there, seeds).rows
     rows: list[Row] = []
@@ -120,6 +122,15 @@ def measure(
         rows += render_rows(name, task, judged)
     rows += [act_row(task, row) for row in acted]
     return rows + verdict_rows(rows)
+
+
+def acting(model: CheckedModel, make_agent: MakeAgent, config: EvaluateConfig) -> AgentFactory:
+    """An agent on this model, which every process that lets it act loads for itself."""
+    return partial(_acting, make_agent, model.name, model.source, config.device)
+
+
+def _acting(make_agent: MakeAgent, name: str, source: str, device: str, env: Any, seed: int) -> Agent:
+    return make_agent(contestant(name, source, device).model, device, env, seed)
 
 
 def _asked(name: str, readings: Sequence[Reading]) -> Asked:

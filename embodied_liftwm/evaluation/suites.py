@@ -23,10 +23,11 @@ from embodied_liftwm.evaluation.arena import Agent
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.tables import Column
 
-MakeAgent = Callable[[str, str, str, Any, int], Agent]
-"""(name of a model, its source, torch device, environment, seed) -> an agent on that model, which it loads by `contestant`.
+MakeAgent = Callable[[Any, str, Any, int], Agent]
+"""(world model, torch device, environment, seed) -> an agent that acts on what the model remembers.
 
-It is sent to other processes: a function or a partial of one, no lambda."""
+It is sent to other processes: a function or a partial of one, no lambda.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Picture:
     text: str
     lines: Mapping[str, np.ndarray]  # label -> frames [F, H, W, 3] uint8, as many in every line
     heads: Sequence[str] = ()  # [F] what stands over each frame
+    svg: str = ""  # a plan, drawn beside the frames
 
 
 class Measure(Protocol):
