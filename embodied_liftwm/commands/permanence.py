@@ -1,6 +1,6 @@
 """`liftwm evaluate suite=permanence`: does a model still know what it can no longer see, and can it use that?
 
-    OUT/metrics.json         figures with intervals: task -> suite -> figures; manifests with their hashes, command, configuration
+    OUT/metrics.json         figures with intervals, by task and suite; hashes of the manifests, command, configuration
     OUT/rows.csv             every row behind them
     OUT/report/index.html    tables, curves by gap, pictures and videos of failures
 
@@ -111,7 +111,7 @@ def load_manifests(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def load_contestants(config: EvaluateConfig) -> list[Any]:
-    """The model, or several of one kind; the baseline; and the first model with nothing but its last frame, where it is ours."""
+    """The model, or several of one kind; the baseline; and, where it is ours, the first with nothing but its last frame."""
     from embodied_liftwm.evaluation.contestants import LAST_FRAME, contestant
     from embodied_liftwm.evaluation.reading_figures import SEED_MARK
     from embodied_liftwm.world_model.base import BaseWorldModel

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 import embodied_liftwm
+from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.bounds import LastFrame
 from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.floors import MeanColour, MeanColourState, floor_model
 from embodied_liftwm.protocols import Camera, Observation, Prediction
 from embodied_liftwm.tensor_tree import TensorTree
 
-LAST_FRAME = "last_frame"
-"""Name of the model that is emptied before each frame."""
+LAST_FRAME, FLOOR = "last_frame", "floor"
+"""Names of the model that is emptied before each frame, and of the mean colour."""
 
 
 class LastFrameAlone(LastFrame):
@@ -35,6 +37,18 @@ class LastFrameAlone(LastFrame):
 
     def ego_camera(self, state: TensorTree) -> Camera:
         return self.model.ego_camera(state)
+
+
+class Unmoved(MeanColour):
+    """The floor as something that can go blind: the mean colour of a tour, wherever the camera goes."""
+
+    def imagine(self, state: MeanColourState, action: Tensor) -> MeanColourState:
+        return state
+
+
+def floor_of(episode: Episode, device: str) -> CheckedModel:
+    """The floor of one episode: its mean colour at its median true depth, which is more than a model may know."""
+    return CheckedModel(Unmoved(floor_model([episode], device).depth_m, device), FLOOR, "mean colour")
 
 
 def contestant(name: str, source: str, device: str) -> CheckedModel:

@@ -8,6 +8,7 @@ hidden objects come back, from the pose the agent would believe there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,9 @@ class Looked:
     place_error_m: (
         float  # plan distance of what has its colour in the picture to where it is; inf without any, NaN if not asked
     )
+
+
+NOTHING = Looked(math.nan, math.nan, math.nan, math.nan)
 
 
 @torch.no_grad()
@@ -86,7 +90,7 @@ def look(
     model: CheckedModel, state: TensorTree, batch: EpisodeBatch, episode: int, wanted: Sequence[Shown], call: int
 ) -> list[Looked]:
     """Render what is asked for: earlier views from the state at the call, returns after imagining the way there."""
-    found = dict.fromkeys(wanted, Looked(*[float("nan")] * 4))
+    found = dict.fromkeys(wanted, NOTHING)
     for shown in wanted:
         if shown.kind != "return":
             found[shown] = _look_once(model.at(episode, shown.frame), state, batch, shown)
@@ -114,7 +118,7 @@ def judge_view(view: View, batch: EpisodeBatch, shown: Shown) -> Looked:
     shares = [float((part & mask).sum() / mask.sum()) for part in (right, colour, depth)]
     own = _place_error(true.rgb, true.depth, batch, true, mask, shown.frame)
     error = _place_error(view.rgb, view.depth, batch, true, mask, shown.frame)
-    return Looked(*shares, place_error_m=error if own <= TRUE_PLACE_M else float("nan"))
+    return Looked(shares[0], shares[1], shares[2], error if own <= TRUE_PLACE_M else float("nan"))
 
 
 def _place_error(rgb: Tensor, depth: Tensor, batch: EpisodeBatch, true: TrueFrames, mask: Tensor, frame: int) -> float:

@@ -24,8 +24,8 @@ from embodied_liftwm.evaluation.suites import MakeAgent, Picture, Row, Suite
 FAILURES = 3
 """Episodes drawn for each task: the first of each way to fail, then the first of all."""
 ABOUT = (
-    "After a guided tour one object is called that is out of view. Three readers are asked where it is: a probe reads the frozen "
-    "state, the model's own picture of the way there is looked at before anything of it is seen, and a planner goes there. "
+    "After a guided tour one object is called that is out of view. Three readers are asked where it is: a probe reads the "
+    "frozen state, the model's own picture of the way there is looked at, and a planner goes there. "
     "Together they say whether the place is not stored, stored but not readable, readable but not used, or used."
 )
 

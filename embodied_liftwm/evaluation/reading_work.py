@@ -11,9 +11,8 @@ import numpy as np
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.contestants import contestant
+from embodied_liftwm.evaluation.contestants import FLOOR, contestant, floor_of
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
-from embodied_liftwm.evaluation.floors import floor_model
 from embodied_liftwm.evaluation.guided import Guide
 from embodied_liftwm.evaluation.hidden import Question, Shown, questions, shown_frames
 from embodied_liftwm.evaluation.manifest import Manifest, folder_of, load_manifest
@@ -23,8 +22,6 @@ from embodied_liftwm.workers import find_engine, run_tasks
 
 PROBE_SEED = 2**29
 """First seed of the tours that probes learn from: training scenes, far from those that models are trained on by default."""
-FLOOR = "floor"
-"""Name of the mean colour."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,7 @@ class Reader:
             features[model.name], state = summaries(model, batch, tour.episode, asked, guided.call)
             looked[model.name] = tuple(look(model, state, batch, tour.episode, shown, guided.call))
         if shown:
-            floor = CheckedModel(floor_model([guided.episode], self.device), FLOOR, "mean colour")
-            looked[FLOOR] = tuple(_look_of_floor(floor, batch, shown, guided.call))
+            looked[FLOOR] = tuple(_look_of_floor(floor_of(guided.episode, self.device), batch, shown, guided.call))
         return Reading(tour, asked, features, shown, looked)
 
 
