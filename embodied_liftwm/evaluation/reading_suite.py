@@ -76,7 +76,7 @@ def draw_failures(
 
 def _picture(name: str, model: CheckedModel, guided: Guided, row: VerdictRow, device: str, svg: str) -> Picture:
     true, shown = blind_way(model, guided, row.episode, device)
-    heads = [f"{t} after the call" for t in range(1, len(true) + 1)]
+    heads = [f"+{t}" for t in range(1, len(true) + 1)]
     readers = (("probe", row.probe_found), ("picture", row.render_found))
     asked = [f"the {reader} {'finds' if found else 'does not find'} it" for reader, found in readers if not np.isnan(found)]
     text = f"The object was out of view for {row.gap} steps at the call; {', '.join(asked)}, and the planner does not arrive."

@@ -47,8 +47,7 @@ class Shape(NearestFrame):
 class NotANumber(NearestFrame):
     def summarize(self, state):
         return super().summarize(state) / torch.zeros(1)
-class Deaf(NearestFrame):
-    ego_camera = None
+Blind = type("Blind", (), {name: value for name, value in vars(NearestFrame).items() if name != "render"})
 """
 
 
@@ -102,7 +101,7 @@ def test_processes_and_a_second_run_change_nothing(prepared, metrics, tmp_path):
     [
         ("Shape", r"broken_frame:Shape: render: depth expected \[1, 64, 64\], got \[1, 64, 63\] at episode 0, frame \d+"),
         ("NotANumber", r"broken_frame:NotANumber: summarize: its output holds NaN .* at episode 0, frame \d+"),
-        ("Deaf", r"broken_frame:Deaf: a Deaf without ego_camera\(\), which WorldModel has"),
+        ("Blind", "model=broken_frame:Blind lacks render: see embodied_liftwm.protocols.WorldModel"),
     ],
 )
 def test_nonsense_is_named_with_its_place(prepared, name, message):
@@ -122,6 +121,11 @@ def test_nonsense_is_named_with_its_place(prepared, name, message):
 def test_mistakes_are_named_before_any_work(prepared, changed, message):
     with pytest.raises(UserError, match=message):
         evaluate(dataclasses.replace(prepared, **changed), Console(quiet=True))
+
+
+def test_an_unknown_suite_is_named():
+    with pytest.raises(UserError, match="suite=permanenc: the one named set is permanence"):
+        EvaluateConfig(suite="permanenc")
 
 
 def test_a_changed_byte_ends_the_run(prepared, tmp_path):
