@@ -67,6 +67,15 @@ class CheckedModel:
             raise UserError(f"model {self.source}: summarize expected [{rows}, F], got {got}{self.where}")
         return self._finite("summarize", "its output", found)
 
+    def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
+        """-log p of what is seen now, before observing it. [B]"""
+        self.needs(["surprise"])
+        found, rows = self.model.surprise(state, observation), len(observation.rgb)
+        if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"model {self.source}: surprise expected [{rows}], got {got}{self.where}")
+        return self._finite("surprise", "its output", found)
+
     def render(self, state: TensorTree, camera: Camera) -> View:
         """Read what the cameras would see; each output checked."""
         return self._view(self.model.render(state, camera), camera)

@@ -103,11 +103,11 @@ def paired_difference(
     return bootstrap_mean(np.asarray(first, np.float64) - np.asarray(second, np.float64), clusters, resamples, seed)
 
 
-def wilson_interval(successes: int, trials: int) -> Estimate:
+def wilson_interval(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's 95 % score interval (Wilson 1927), which stays inside [0, 1] and works at 0 and at n.
 
     Args:
-        successes: how many.
+        successes: how many; ties may count half.
         trials: out of how many; 0 gives NaN.
     """
     if trials == 0:
