@@ -27,10 +27,11 @@ from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.expectation_videos import WINDOW, Quadruplet, quadruplets
 from embodied_liftwm.evaluation.hidden_worlds import KINDS, Stage, check_task, kinds_of
+from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
 from embodied_liftwm.evaluation.persistence import GAP_BINS
 from embodied_liftwm.evaluation.progress import progress
 from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean, wilson_interval
-from embodied_liftwm.evaluation.suites import Chart, Row, Suite, Table
+from embodied_liftwm.evaluation.suites import Chart, Picture, Row, Suite, Table
 from embodied_liftwm.evaluation.summary import gap_label
 from embodied_liftwm.evaluation.tables import Column
 from embodied_liftwm.tensor_tree import TensorTree
@@ -65,8 +66,8 @@ def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], con
     found = []
     for episode, given in staged(task, seeds, config):
         for model in models:
-            for quadruplet, state in after_beginning(model, given, config.device):
-                by_frame = surprises(model, quadruplet, state, config.device)
+            for quadruplet, state in after_beginning(model, given, config.device, episode):
+                by_frame = surprises(model, quadruplet, state, config.device, episode)
                 found.append(_row(model, task, episode, quadruplet, by_frame))
     return found
 
@@ -76,14 +77,20 @@ def staged(
 ) -> Iterator[tuple[int, list[Quadruplet]]]:
     """The quadruplets of each scene that has any, with the position of its seed.
 
+    Args:
+        task: that has a manifest, whose options of the environment hold here.
+        seeds: of the scenes.
+        config: `manifests` is read.
+        kinds: those that are wanted, of those that the task has.
+
     Raises:
         UserError: a task without quadruplets, or scenes of which none gives one.
     """
     check_task(task)
-    count = 0
+    options, count = load_manifest(task, folder_of(config.manifests)).options, 0
     with progress(f"worlds that change while hidden, {task}", len(seeds)) as advance:
         for episode, seed in enumerate(seeds):
-            stage = Stage(task, seed, config.env_options)
+            stage = Stage(task, seed, options)
             given = list(quadruplets(stage, [kind for kind in kinds_of(task) if kind in kinds]))
             stage.close()
             if given:
@@ -96,7 +103,7 @@ def staged(
 
 @torch.no_grad()
 def after_beginning(
-    model: CheckedModel, given: Sequence[Quadruplet], device: str = "cpu"
+    model: CheckedModel, given: Sequence[Quadruplet], device: str = "cpu", episode: int = 0
 ) -> Iterator[tuple[Quadruplet, TensorTree]]:
     """What a model holds when the hidden time of each quadruplet of a scene is over: the states of worlds A and B, two rows.
 
@@ -109,7 +116,7 @@ def after_beginning(
     rows, state, t = list(range(len(videos))), model.initial_state(len(videos)), 0
     for quadruplet in left:
         while t < quadruplet.entry:
-            state = model.observe(state, videos.observation([(video, t) for video in rows]))
+            state = model.at(episode, t).observe(state, videos.observation([(video, t) for video in rows]))
             t += 1
         yield quadruplet, state.index([0, 1])
         if len(rows) > 2:
@@ -117,13 +124,15 @@ def after_beginning(
 
 
 @torch.no_grad()
-def surprises(model: CheckedModel, quadruplet: Quadruplet, state: TensorTree, device: str = "cpu") -> np.ndarray:
+def surprises(
+    model: CheckedModel, quadruplet: Quadruplet, state: TensorTree, device: str = "cpu", episode: int = 0
+) -> np.ndarray:
     """Surprise at each frame of the window in A, B, A-then-B and B-then-A, from the states of A and B before it. [4, WINDOW]"""
     videos = EpisodeBatch([*quadruplet.possible(), *quadruplet.impossible()], [0] * 4, device)
     state, found = state.index([0, 1, 0, 1]), []
     for t in range(quadruplet.entry, quadruplet.entry + WINDOW):
         now = videos.observation([(video, t) for video in range(4)])
-        found.append(model.surprise(state, now).double().cpu().numpy())
+        found.append(model.at(episode, t).surprise(state, now).double().cpu().numpy())
         state = model.observe(state, now)
     return np.stack(found, axis=1)
 
@@ -193,6 +202,39 @@ def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
     ]
 
 
+@torch.no_grad()
+def illustrate(models: Sequence[CheckedModel], task: str, rows: Sequence[Any], config: EvaluateConfig) -> list[Picture]:
+    """The first quadruplet of each kind: its videos around the splice, and what the first model expected of two of them."""
+    firsts = {row.kind: (row.episode, row.seed) for row in reversed(list(rows))}
+    options, found = load_manifest(task, folder_of(config.manifests)).options, []
+    for kind in (kind for kind in KINDS if kind in firsts):
+        episode, seed = firsts[kind]
+        stage = Stage(task, seed, options)
+        (quadruplet,) = quadruplets(stage, [kind])
+        stage.close()
+        found.append(_picture(models[0], quadruplet, episode, config.device))
+    return found
+
+
+def _picture(model: CheckedModel, quadruplet: Quadruplet, episode: int, device: str) -> Picture:
+    before = int(quadruplet.a.mask[: quadruplet.hidden].sum((1, 2)).argmax())
+    frames = [before, quadruplet.entry - 1, *range(quadruplet.entry, quadruplet.entry + WINDOW)]
+    names = ("A: possible", "B: possible", "A then B: impossible", "B then A: impossible")
+    videos = EpisodeBatch([*quadruplet.possible(), *quadruplet.impossible()], [episode] * 4, device)
+    lines = {name: video.rgb[frames] for name, video in zip(names, videos.episodes, strict=True)}
+    ((_, state),) = after_beginning(model, [quadruplet], device, episode)
+    for row, world in enumerate("AB"):
+        expected = [model.render(state.index([row]), videos.camera([(row, t)])).rgb[0] for t in frames]
+        drawn = torch.stack(expected).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
+        lines[f"expected after {world}"] = drawn.cpu().numpy()
+    heads = ["seen before", "hidden", *(f"frame {t}" for t in frames[2:])]
+    text = (
+        f"Seed {quadruplet.seed}, object {quadruplet.object_id}, hidden for {quadruplet.gap} frames; the last two lines are "
+        "what the model shows of these views when the hidden time is over."
+    )
+    return Picture(f"expectation-{quadruplet.kind}", f"Expectation: {quadruplet.kind}", text, lines, heads)
+
+
 SUITE = Suite(
     name="expectation",
     title="Violation of expectation",
@@ -204,5 +246,6 @@ SUITE = Suite(
     measure=measure,
     summarize=summarize,
     show=show,
+    illustrate=illustrate,
     tasks=("Revisit", "MovingOcclusion"),
 )

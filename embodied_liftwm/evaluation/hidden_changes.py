@@ -75,7 +75,7 @@ def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], con
     found = []
     for episode, given in staged(task, seeds, config, ("vanish", "teleport", "wall")):
         for model in models:
-            for quadruplet, state in after_beginning(model, given, config.device):
+            for quadruplet, state in after_beginning(model, given, config.device, episode):
                 found += _rows(model, task, episode, quadruplet, state, config.device)
     return found
 
@@ -106,7 +106,7 @@ def _rows(
     for t in range(quadruplet.entry, last + 1):
         for place, after in asked:
             if place.frame + after == t:
-                view = model.render(state, videos.camera([(0, place.frame), (1, place.frame)]))
+                view = model.at(episode, t).render(state, videos.camera([(0, place.frame), (1, place.frame)]))
                 as_a, as_b = (_shares(view, film, place) for film in (quadruplet.a, quadruplet.b))
                 found[place.case, after] = HiddenChangeRow(
                     model=model.name, task=task, episode=episode, seed=quadruplet.seed, kind=quadruplet.kind,
@@ -114,7 +114,7 @@ def _rows(
                     pixels=int(place.mask.sum()), old_share=as_a[0], new_share=as_b[0], floor=as_a[1],
                 )  # fmt: skip
         if t < last:
-            state = model.observe(state, videos.observation([(0, t), (1, t)]))
+            state = model.at(episode, t).observe(state, videos.observation([(0, t), (1, t)]))
     return [found[place.case, after] for place, after in asked]
 
 

@@ -282,7 +282,7 @@ def test_what_is_measured_of_a_task(monkeypatch):
         def observe(self, state, observation):
             return state
 
-    config = EvaluateConfig(env_options=EnvOptions(image_size=SIZE))
+    config = EvaluateConfig()
     models = [CheckedModel(Plain(), name) for name in ("one", "two")]
     rows = expectation.measure(models, "Revisit-S", [2**30 + 3], config)
     assert rows and {row.model for row in rows} == {"one", "two"} and all(row.right == 0.5 for row in rows)
@@ -307,6 +307,10 @@ def test_faults_of_a_model_are_named(found):
         def surprise(self, state, observation):
             return torch.zeros(len(observation.rgb), 2)
 
-    for model, words in ((Mute, "without surprise"), (Lost, "surprise: its output holds NaN"), (Lengthy, r"surprise expected \[4\], got \[4, 2\]")):
+    for model, words in (
+        (Mute, "without surprise"),
+        (Lost, "surprise: its output holds NaN"),
+        (Lengthy, r"surprise expected \[4\], got \[4, 2\]"),
+    ):
         with pytest.raises(UserError, match=words):
             row_of(model, found["vanish"])

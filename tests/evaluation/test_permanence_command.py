@@ -33,7 +33,7 @@ def prepared(tmp_path_factory) -> EvaluateConfig:
     write_manifest(make_manifest("Revisit-S", EnvOptions(), 2, SEED), root / "manifests")
     return EvaluateConfig(
         model="nearest_frame:make_model", suite="permanence", tasks=("Revisit-S",), manifests=str(root / "manifests"),
-        permanence_episodes=1, probe_episodes=3, bootstrap=20, workers=1, out=str(root / "out"),
+        permanence_episodes=1, parts=("readings",), probe_episodes=3, bootstrap=20, workers=1, out=str(root / "out"),
     )  # fmt: skip
 
 
