@@ -51,13 +51,17 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         What metrics.json holds.
 
     Raises:
-        UserError: no such model or dataset, sizes that differ, no truth, training scenes, a model that returns nonsense, or
-            no Ray for engine=ray.
+        UserError: no such model, dataset or manifest, sizes that differ, no truth, training scenes, a model that returns
+            nonsense, or no Ray for engine=ray.
     """
     import torch
 
     from embodied_liftwm.evaluation.summary import summarize
 
+    if config.suite == "permanence":
+        from embodied_liftwm.commands.permanence import evaluate_permanence
+
+        return evaluate_permanence(config, console)
     find_engine(config.engine, config.workers, config.ray_address)  # whether there is one, before any work
     out = Path(config.out)
     with disk_errors(out):
@@ -147,17 +151,17 @@ def _measure(config: EvaluateConfig, console: Console, models: list[Any], episod
         if "persistence" in config.suites:
             suites["persistence"] = Persistence
         watch = partial(judge_all, with_floor, episodes, list(suites.values()), device)
-        found = _timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {', '.join(suites)}")
+        found = timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {', '.join(suites)}")
         by_suite = dict(zip(suites, found, strict=True))
         rows.views, rows.persistence = by_suite.get("views", []), by_suite.get("persistence", [])
-        rows.cost = _timed(console, "cost", partial(measure_cost, models, episodes[0], device), lambda _: "one episode")
+        rows.cost = timed(console, "cost", partial(measure_cost, models, episodes[0], device), lambda _: "one episode")
     if "navigation" in config.suites:
         navigate = partial(evaluate_navigation, agents_of(config), config)
-        rows.navigation = _timed(console, "navigation", navigate, lambda found: f"{len(found.rows)} episodes of all agents")
+        rows.navigation = timed(console, "navigation", navigate, lambda found: f"{len(found.rows)} episodes of all agents")
     return rows
 
 
-def _timed(console: Console, name: str, work: Callable[[], Result], describe: Callable[[Result], str]) -> Result:
+def timed(console: Console, name: str, work: Callable[[], Result], describe: Callable[[Result], str]) -> Result:
     started = time.perf_counter()
     result = work()
     console.print(f"{name}: {describe(result)}, {time.perf_counter() - started:.1f} s")
@@ -204,11 +208,11 @@ def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) 
         "versions": dict(line.split(" ", 1) for line in versions() if not line.startswith("command ")),
         "machine": f"{os.cpu_count()} CPU cores" if config.device == "cpu" else config.device,
         "data": data,
-        "models": {model.name: _describe(model) for model in models},
+        "models": {model.name: describe(model) for model in models},
     }
 
 
-def _describe(model: Any) -> dict[str, Any]:
+def describe(model: Any) -> dict[str, Any]:
     memory = getattr(getattr(model.model, "config", None), "memory", None)
     parameters = sum(p.numel() for p in model.model.parameters()) if hasattr(model.model, "parameters") else None
     return {"source": model.source, "type": type(model.model).__name__, "memory": memory, "parameters": parameters}
@@ -243,7 +247,7 @@ def _write(
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     chosen = choose_revisits(episodes, STRIPS)
     work = partial(lambda: [make_strip(models, episodes[index], index, revisit, config.device) for index, revisit in chosen])
-    strips = _timed(console, "pictures", work, lambda found: f"{len(found)} strips")
+    strips = timed(console, "pictures", work, lambda found: f"{len(found)} strips")
     sources = {"model": config.model, "baseline": config.baseline}
     report = Report(
         metrics=metrics,
@@ -294,10 +298,15 @@ def result_tables(metrics: dict[str, Any]) -> list[Table]:
         if not figures:
             continue
         body = tables.figure_table(figures, names, columns, ())
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-        for heading in ("", *body.titles):
-            table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
-        for _, label, cells in body.rows:
-            table.add_row(label, *[f"{cell.value}\n[dim]{escape(cell.interval)}[/dim]" for cell in cells])
-        found.append(table)
+        found.append(terminal_table(title, body))
     return found
+
+
+def terminal_table(title: str, body: Any) -> Table:
+    """A table of `evaluation.tables` for the terminal, each figure with its interval below it."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", *body.titles):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+    for _, label, cells in body.rows:
+        table.add_row(label, *[f"{cell.value}\n[dim]{escape(cell.interval)}[/dim]" for cell in cells])
+    return table

@@ -20,6 +20,12 @@ class EvaluateConfig:
     data: str = "data/revisit-s-eval"  # held-out episodes with truth
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
     episodes: int = 0  # episodes of data to use; 0 for all
+    suite: str = ""  # a named set in place of suites=: permanence, which needs no data=, as it has frozen manifests
+    parts: tuple[str, ...] = ()  # permanence: its suites to run; all by default
+    tasks: tuple[str, ...] = ("Revisit-S", "Occlusion-S")  # permanence: tasks that have a manifest
+    permanence_episodes: int = 0  # permanence: the first so many episodes of each manifest, for a quick look; 0 for all
+    probe_episodes: int = 96  # permanence: tours of training scenes that the probe learns from
+    manifests: str = ""  # permanence: folder of manifests of your own; empty for those that ship
     suites: tuple[Literal["views", "persistence", "navigation"], ...] = ("views", "persistence", "navigation")  # what
     context: int = 48  # views: frames observed before novel views are rendered
     views_per_episode: int = 8  # views: held-out target frames per episode
@@ -36,6 +42,12 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         for name in ("context", "views_per_episode", "navigation_episodes", "bootstrap", "workers"):
             at_least(name, getattr(self, name), 1)
+        if self.suite not in ("", "permanence"):
+            raise UserError(f"suite={self.suite}: the one named set is permanence; suites= lists single ones")
+        at_least("probe_episodes", self.probe_episodes, 2)
+        at_least("permanence_episodes", self.permanence_episodes, 0)
+        if not self.tasks:
+            raise UserError("tasks= is empty: name one or more, such as Revisit-S")
 
 
 @dataclass(frozen=True)

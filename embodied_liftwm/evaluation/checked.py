@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from embodied_liftwm.world_model.generation import render_then_observe
 
 NEEDED = ("initial_state", "observe", "render")
 """Methods of `Scorable`."""
+ALL = (*NEEDED, "imagine", "predict", "surprise", "summarize", "ego_camera")
+"""Methods of `WorldModel`."""
 
 
 class CheckedModel:
@@ -27,12 +30,22 @@ class CheckedModel:
     """
 
     def __init__(self, model: Scorable, name: str, source: str = "") -> None:
-        missing = [method for method in NEEDED if not callable(getattr(model, method, None))]
-        if missing:
-            raise UserError(f"model {source or name}: a {type(model).__name__} without {missing[0]}(), which WorldModel has")
-        self.model = model
+        self.model: Any = model
         self.name = name
         self.source = source or name
+        self.where = ""  # the episode and frame at hand, which messages name
+        self.needs(NEEDED)
+
+    def at(self, episode: int, frame: int) -> CheckedModel:
+        """Say which episode and frame the next calls are about; returns itself."""
+        self.where = f" at episode {episode}, frame {frame}"
+        return self
+
+    def needs(self, methods: Sequence[str]) -> None:
+        """Raise UserError for the first of these methods that the model lacks."""
+        for method in methods:
+            if not callable(getattr(self.model, method, None)):
+                raise UserError(f"model {self.source}: a {type(self.model).__name__} without {method}(), which WorldModel has")
 
     def initial_state(self, batch_size: int) -> TensorTree:
         """A state that remembers nothing."""
@@ -41,6 +54,27 @@ class CheckedModel:
     def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
         """Write one observation."""
         return self._state(self.model.observe(state, observation), "observe", len(observation.rgb))
+
+    def imagine(self, state: TensorTree, action: Tensor) -> TensorTree:
+        """Advance one step without looking."""
+        return self._state(self.model.imagine(state, action), "imagine", len(action))
+
+    def summarize(self, state: TensorTree, rows: int) -> Tensor:
+        """What probes may read of a state of `rows` rows. [B, F]"""
+        found = self.model.summarize(state)
+        if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"model {self.source}: summarize expected [{rows}, F], got {got}{self.where}")
+        return self._finite("summarize", "its output", found)
+
+    def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
+        """-log p of what is seen now, before observing it. [B]"""
+        self.needs(["surprise"])
+        found, rows = self.model.surprise(state, observation), len(observation.rgb)
+        if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"model {self.source}: surprise expected [{rows}], got {got}{self.where}")
+        return self._finite("surprise", "its output", found)
 
     def render(self, state: TensorTree, camera: Camera) -> View:
         """Read what the cameras would see; each output checked."""
@@ -71,11 +105,12 @@ class CheckedModel:
 
     def _state(self, state: Any, method: str, batch_size: int) -> TensorTree:
         if not isinstance(state, TensorTree):
-            raise UserError(f"model {self.source}: {method} returned a {type(state).__name__}, expected a TensorTree")
+            got = type(state).__name__
+            raise UserError(f"model {self.source}: {method} returned a {got}, expected a TensorTree{self.where}")
         for name, tensor in state.named_tensors().items():
             if tensor.dim() == 0 or tensor.shape[0] != batch_size:
-                got = list(tensor.shape)
-                raise UserError(f"model {self.source}: {method}: state.{name} expected a batch axis of {batch_size}, got {got}")
+                wanted = f"expected a batch axis of {batch_size}, got {list(tensor.shape)}"
+                raise UserError(f"model {self.source}: {method}: state.{name} {wanted}{self.where}")
         return state
 
     def _view(self, view: View, camera: Camera, method: str = "render") -> View:
@@ -85,16 +120,20 @@ class CheckedModel:
         self._tensor(view, method, "seen", image, (-1e-3, 1.001))
         return view
 
-    def _tensor(self, view: View, call: str, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
-        value = getattr(view, name, None)
+    def _tensor(self, view: View, call_name: str, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
+        value, call = getattr(view, name, None), f"model {self.source}: {call_name}: {name}"
         if not isinstance(value, Tensor):
-            raise UserError(f"model {self.source}: {call}: {name} expected a tensor {list(shape)}, got {type(value).__name__}")
+            raise UserError(f"{call} expected a tensor {list(shape)}, got {type(value).__name__}{self.where}")
         if tuple(value.shape) != shape:
-            raise UserError(f"model {self.source}: {call}: {name} expected {list(shape)}, got {list(value.shape)}")
-        if not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            raise UserError(f"model {self.source}: {call}: {name} holds NaN or infinity at {bad} of {value.numel()} values")
+            raise UserError(f"{call} expected {list(shape)}, got {list(value.shape)}{self.where}")
+        self._finite(call_name, name, value)
         low, high = float(value.min()), float(value.max())
         if low < bounds[0] or high > bounds[1]:
             expected = f"[{bounds[0]:g}, {bounds[1]:g}]"
-            raise UserError(f"model {self.source}: {call}: {name} expected within {expected}, got [{low:g}, {high:g}]")
+            raise UserError(f"{call} expected within {expected}, got [{low:g}, {high:g}]{self.where}")
+
+    def _finite(self, call: str, name: str, value: Tensor) -> Tensor:
+        if not bool(torch.isfinite(value).all()):
+            bad = f"{int((~torch.isfinite(value)).sum())} of {value.numel()} values"
+            raise UserError(f"model {self.source}: {call}: {name} holds NaN or infinity at {bad}{self.where}")
+        return value

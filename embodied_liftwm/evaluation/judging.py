@@ -49,6 +49,7 @@ def judge_all(
             for batch, present in zip(parts, judges, strict=True):
                 wanted = set().union(*(judge.frames() for judge in present))
                 for t, state in rollout(model, batch, max(wanted, default=0)):
+                    model.where = f" at episodes {batch.indices[0]} to {batch.indices[-1]}, frame {t}"
                     for found, judge in zip(rows, present, strict=True):
                         found += judge.judge(model, t, state) if t in judge.frames() else []
                 advance(len(batch))

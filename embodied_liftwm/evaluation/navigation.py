@@ -8,7 +8,7 @@ where they start are removed for all agents, and counted. What remains is paired
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,18 +32,21 @@ class NavigationResult:
     act_ms: dict[str, float]  # agent -> mean milliseconds per action; a timing, so never twice the same
 
 
-def evaluate_navigation(agents: Mapping[str, AgentFactory], config: EvaluateConfig) -> NavigationResult:
-    """Let every agent navigate the same `config.navigation_episodes` episodes, spread over `config.workers` processes.
+def evaluate_navigation(
+    agents: Mapping[str, AgentFactory], config: EvaluateConfig, seeds: Sequence[int] | None = None
+) -> NavigationResult:
+    """Let every agent navigate the same episodes, spread over `config.workers` processes.
 
     Args:
         agents: name -> factory, importable from a fresh process.
         config: env, env_options, navigation_episodes, seed, workers, engine and ray_address are read.
+        seeds: of the episodes; by default the `config.navigation_episodes` from `SEED_OFFSET` + `config.seed` on.
 
     Raises:
         UserError: no such environment, workers that keep dying, or no Ray for engine=ray.
         RuntimeError: a bug in a worker, with its traceback.
     """
-    seeds = [SEED_OFFSET + config.seed + i for i in range(config.navigation_episodes)]
+    seeds = [SEED_OFFSET + config.seed + i for i in range(config.navigation_episodes)] if seeds is None else list(seeds)
     engine = find_engine(config.engine, min(config.workers, len(seeds)), config.ray_address)
     with progress("navigation", len(seeds)) as advance:
         if engine.workers == 1 and config.engine == "local":

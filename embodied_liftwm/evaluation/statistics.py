@@ -103,11 +103,11 @@ def paired_difference(
     return bootstrap_mean(np.asarray(first, np.float64) - np.asarray(second, np.float64), clusters, resamples, seed)
 
 
-def wilson_interval(successes: int, trials: int) -> Estimate:
+def wilson_interval(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's 95 % score interval (Wilson 1927), which stays inside [0, 1] and works at 0 and at n.
 
     Args:
-        successes: how many.
+        successes: how many; ties may count half.
         trials: out of how many; 0 gives NaN.
     """
     if trials == 0:
@@ -132,3 +132,31 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     edges = np.arange(len(ordered) + 1, dtype=np.float64)
     weights = np.diff(np.clip(edges, quarter, len(ordered) - quarter))
     return float((weights * ordered).sum() / weights.sum())
+
+
+def bootstrap_iqm(scores: np.ndarray, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """Interquartile mean over training seeds of their mean over episodes, with a percentile bootstrap 95 % interval.
+
+    Both are drawn with replacement: the seeds, since others would have trained otherwise, and the episodes, the same for all
+    seeds, which saw the same ones (Agarwal et al. 2021, arXiv:2108.13264, with a second stage for the episodes).
+
+    Args:
+        scores: one number for each seed and episode, NaN where there is none. [S, E]
+        resamples: how many times they are drawn.
+        seed: of the draws.
+    """
+    given = np.asarray(scores, np.float64)
+    given = given[:, ~np.isnan(given).any(0)]
+    seeds, episodes = given.shape
+    if not given.size:
+        return Estimate(np.nan, np.nan, np.nan, 0, 0)
+    whole = interquartile_mean(given.mean(1))
+    if episodes < 2:
+        return Estimate(whole, np.nan, np.nan, given.size, episodes)
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        rows, columns = generator.integers(seeds, size=seeds), generator.integers(episodes, size=episodes)
+        drawn.append(interquartile_mean(given[rows][:, columns].mean(1)))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(whole, float(low), float(high), given.size, episodes)

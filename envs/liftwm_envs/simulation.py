@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from liftwm_envs.build import AGENT_NAME, CAMERA_NAME, SCREEN_SUNK_M, new_spec, object_body, screen_body
 from liftwm_envs.cameras import intrinsics_from_fovy, world_from_opencv
 from liftwm_envs.embodiments import EMBODIMENTS, SUBSTEPS
 from liftwm_envs.engine import mujoco
+from liftwm_envs.motion import Track
 from liftwm_envs.rendering import Renderer
 from liftwm_envs.scene import Scene
 
@@ -114,6 +116,39 @@ class Simulation:
         """Raise a screen by a quarter of its way; takes effect with the next physics step."""
         at = self.data.mocap_pos[self._mocap[screen_id]]
         at[2] = min(0.0, at[2] - SCREEN_SUNK_M / _RISE_STEPS) if at[2] - SCREEN_SUNK_M / _RISE_STEPS < -1e-6 else 0.0
+
+    def film(self, poses: NDArray) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint16]]]:
+        """What cameras at `poses` [T + 1, 4, 4] saw at steps 0 to T, as `render` gives it: tracks run, physics does not."""
+        for step, pose in enumerate(poses):
+            for track, mocap in self._movers:
+                self.data.mocap_pos[mocap, :2] = track.place(step)
+            mujoco.mj_kinematics(self.model, self.data)
+            mujoco.mj_camlight(self.model, self.data)
+            self.data.cam_xpos[self._camera] = pose[:3, 3]
+            self.data.cam_xmat[self._camera] = (pose[:3, :3] * [1.0, -1.0, -1.0]).ravel()  # OpenCV's y and z axes are turned
+            yield self.render()
+
+    @contextmanager
+    def changed(
+        self, object_id: int, place: ArrayLike | None = None, colour: ArrayLike | None = None, track: Track | None = None
+    ) -> Iterator[None]:
+        """Film another world: one object is at `place` [3], or has another `colour` [3] or `track`. The scene stays as told.
+
+        An object is taken away by a place far below the floor: what is not drawn at all would renumber the others' ids.
+        """
+        model, movers, body = self.model, self._movers, self.model.body(object_body(object_id)).id
+        geoms = model.geom_bodyid == body
+        before = model.body_pos[body].copy(), model.geom_rgba[geoms].copy()
+        try:
+            if place is not None:
+                model.body_pos[body] = place
+            if colour is not None:
+                model.geom_rgba[geoms, :3] = colour
+            if track is not None:
+                self._movers = [(track if old.object_id == object_id else old, mocap) for old, mocap in movers]
+            yield
+        finally:
+            model.body_pos[body], model.geom_rgba[geoms], self._movers = *before, movers
 
     def close(self) -> None:
         """Free what the renderer holds."""

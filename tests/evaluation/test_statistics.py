@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from embodied_liftwm.evaluation.statistics import bootstrap_mean, interquartile_mean, paired_difference, wilson_interval
+from embodied_liftwm.evaluation.statistics import (
+    bootstrap_iqm,
+    bootstrap_mean,
+    interquartile_mean,
+    paired_difference,
+    wilson_interval,
+)
 
 
 def test_bootstrap_is_seeded_and_brackets_the_mean():
@@ -58,3 +64,13 @@ def test_interquartile_mean_trims_a_quarter_each_side():
     assert interquartile_mean([0.0, 1.0, 5.0]) == pytest.approx((0.25 * 0 + 1 + 0.25 * 5) / 1.5)
     assert interquartile_mean([4.0]) == 4.0
     assert np.isnan(interquartile_mean([np.nan]))
+
+
+def test_the_interquartile_mean_over_seeds_by_hand():
+    scores = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 0.0]])
+    found = bootstrap_iqm(scores, 200)
+    assert found.mean == 0.5 and found.low < 0.5 < found.high and (found.count, found.clusters) == (16, 4)
+    same = bootstrap_iqm(np.tile([[0.3, 0.3]], (3, 1)), 50)
+    assert same.low == same.mean == same.high == pytest.approx(0.3)
+    assert bootstrap_iqm(np.array([[1.0, np.nan], [0.0, 5.0]]), 50).mean == 0.5  # episodes that one seed lacks are left out
+    assert bootstrap_iqm(scores, 50, 1) == bootstrap_iqm(scores, 50, 1)
