@@ -34,11 +34,12 @@ class SpatialBelief:
         self.goal_xyz: np.ndarray | None = None  # [3] world, metres
         self.confidence = 0.0  # in [0, 1]
         self.rejected = np.zeros((0, 2))  # places that turned out not to be the goal, world xy
+        self._goal = np.zeros(0)  # the last one that was looked for
         self._survey: list[tuple[np.ndarray, ...]] = []
         self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=RECENT_READINGS)
 
     def survey(self, state: TensorTree, positions: np.ndarray, places: int) -> None:
-        """Read the state from several places at once and keep what was found.
+        """Read the state from several places at once and keep what was found, instead of what an earlier survey found.
 
         Args:
             state: batch of one.
@@ -48,7 +49,7 @@ class SpatialBelief:
         found = panorama(self._model, state, self._views, spread(positions, places), self._stride)
         self.map.update(found)
         self.stand(positions)
-        self._survey.append(found.points())
+        self._survey = [found.points()]
 
     def look(self, state: TensorTree) -> None:
         """Read the state from the believed present position."""
@@ -73,7 +74,9 @@ class SpatialBelief:
         self.goal_xyz, self.confidence = None, 0.0
 
     def locate(self, goal: np.ndarray) -> None:
-        """Search all readings for the goal. [G]"""
+        """Search all readings for the goal [G]. What was rejected of another goal may be this one."""
+        if not np.array_equal(goal, self._goal):
+            self._goal, self.rejected = np.array(goal), np.zeros((0, 2))
         self.goal_xyz, self.confidence = locate_goal(*self._points(), goal, self.rejected)
 
     def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,15 @@ import torch
 from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
+from liftwm_agents.action_plan import GaussianPlan, make_plan
 from liftwm_agents.belief import spread
 from liftwm_agents.mapping import Grid, OccupancyMap, cost_to_go, frontier
-from liftwm_agents.mppi import imagine_poses, improve_plan, make_plan
 from liftwm_agents.observations import encode_action, infer_action_space
 from liftwm_agents.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
 from liftwm_agents.planner import PlannerPolicy
+from liftwm_agents.search import elite_weights, imagine_poses, improve_plan, path_integral_weights
 from liftwm_envs.wrappers import GuidedTour
 from tests.agents.oracle_model import DepthTap, OracleMemory
 
@@ -128,7 +130,7 @@ def two_rooms() -> Grid:
     """4 m x 2 m of free cells; a wall at x = 2 with a door at y in [1.4, 2.0]."""
     free = np.ones((40, 20), dtype=bool)
     free[20, :14] = False
-    return Grid(~free, free, np.zeros_like(free), np.zeros(2), 0.1)
+    return Grid(~free, free, np.zeros_like(free), np.zeros_like(free), np.zeros(2), 0.1)
 
 
 def test_cost_to_go_leads_through_the_door() -> None:
@@ -152,7 +154,7 @@ def test_cost_outside_the_map_grows() -> None:
 def test_frontier_lies_between_free_and_unknown() -> None:
     free = np.zeros((30, 30), dtype=bool)
     free[5:15, 5:15] = True
-    edge = frontier(Grid(np.zeros_like(free), free, np.zeros_like(free), np.zeros(2), 0.1))
+    edge = frontier(Grid(np.zeros_like(free), free, np.zeros_like(free), np.zeros_like(free), np.zeros(2), 0.1))
     assert len(edge) == 36  # the border cells of a 10 x 10 square
     assert edge.min() > 0.5 and edge.max() < 1.5
 
@@ -164,20 +166,21 @@ def test_spread_covers_the_tour() -> None:
     assert len(spread(np.zeros((5, 3)), 3)) == 1
 
 
-def drive_to(space: spaces.Space, target: torch.Tensor, steps: int) -> float:
+def drive_to(space: spaces.Space, target: torch.Tensor, steps: int, planner: str) -> float:
     """Distance that remains after `steps` of replanning in the model's own unicycle."""
     model = OracleMemory(image_size=8, capacity=4)
     state = model.initial_state(1)
     pose = level_cameras(np.zeros((1, 3)), np.zeros(1), 8, 8, 1).world_from_camera
     state = state.map(lambda t: pose if t.shape == (1, 4, 4) else t)
-    plan = make_plan(space, horizon=12, noise=0.6)
+    config = PlannerConfig(planner=planner, num_samples=64, num_elites=8, temperature=0.05)
+    plan = make_plan(space, config.horizon, config.noise)
     generator = torch.Generator().manual_seed(0)
 
     def cost(poses: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         return (poses[:, :, :2, 3] - target).norm(dim=-1).mean(dim=1)
 
     for _ in range(steps):
-        improve_plan(plan, model, state, cost, 64, 2, 0.05, generator)
+        improve_plan(plan, model, state, cost, config, generator)
         state = model.imagine(state, plan.first()[None])
         plan.shift()
     return float((state.world_from_camera[0, :2, 3] - target).norm())
@@ -185,8 +188,37 @@ def drive_to(space: spaces.Space, target: torch.Tensor, steps: int) -> float:
 
 @pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(6)])
 @pytest.mark.parametrize("target", [(1.5, 0.5), (-1.0, 1.0)])
-def test_mppi_reaches_a_target_with_a_unicycle(space: spaces.Space, target: tuple[float, float]) -> None:
-    assert drive_to(space, torch.tensor(target), steps=30) < 0.2
+@pytest.mark.parametrize("planner", ["mppi", "cem"])
+def test_planners_reach_a_target_with_a_unicycle(space: spaces.Space, target: tuple[float, float], planner: str) -> None:
+    assert drive_to(space, torch.tensor(target), steps=30, planner=planner) < 0.2
+
+
+def test_weights_of_mppi_and_cem() -> None:
+    costs = torch.tensor([3.0, 1.0, 2.0, 5.0])
+    expected = np.exp(-np.array([3.0, 1.0, 2.0, 5.0]) / 0.5)
+    np.testing.assert_allclose(path_integral_weights(costs, 0.5).numpy(), expected / expected.sum(), rtol=1e-5)
+    assert elite_weights(costs, 2).tolist() == [0.0, 0.5, 0.5, 0.0]
+    assert elite_weights(costs, 9).tolist() == [0.25] * 4
+
+
+def test_cem_refits_mean_and_spread_and_starts_the_next_plan_wide_again() -> None:
+    plan = make_plan(spaces.Box(-1.0, 1.0, (2,), np.float32), horizon=3, noise=0.6)
+    assert isinstance(plan, GaussianPlan)
+    samples = torch.rand(8, 3, 2, generator=torch.Generator().manual_seed(0)) * 0.9
+    costs = torch.arange(8.0)
+    plan.improve(samples, elite_weights(costs, 4), refit=True)
+    elites = samples[:4].numpy()
+    np.testing.assert_allclose(plan.mean.numpy(), elites.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(plan.sigma.numpy(), np.maximum(elites.std(axis=0), 0.06), rtol=1e-4)
+    plan.shift()
+    np.testing.assert_allclose(plan.sigma.numpy(), 0.6, rtol=1e-6)
+
+
+def test_planner_config_refuses_what_no_search_can_use() -> None:
+    with pytest.raises(UserError, match="num_elites=200: must be at most num_samples=128"):
+        PlannerConfig(planner="cem", num_elites=200)
+    with pytest.raises(UserError, match="horizon"):
+        PlannerConfig(horizon=0)
 
 
 def test_imagined_states_share_memory_with_the_state() -> None:
