@@ -12,10 +12,12 @@ import numpy as np
 
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.mapping import Grid, OccupancyMap
+from liftwm_agents.mapping import Grid, OccupancyMap, low_obstacles
 from liftwm_agents.perception import goal_evidence, heading_of, locate_goal, panorama
 
 RECENT_READINGS = 3
+PEEK_HEIGHT_M = 0.5  # of a camera among what stands on the floor
+PEEK_APART_M = 0.4
 
 
 class SpatialBelief:
@@ -50,6 +52,21 @@ class SpatialBelief:
         self.map.update(found)
         self.stand(positions)
         self._survey = [found.points()]
+
+    def look_behind(self, state: TensorTree, places: int) -> None:
+        """Read the state from within what stands in the rooms: what a screen hides from all sides may still be remembered.
+
+        The map is left as it is, for no free space is seen from there.
+
+        Args:
+            state: batch of one.
+            places: how many at most.
+        """
+        standing = low_obstacles(self.map.grid())
+        if len(standing):
+            heights = np.full((len(standing), 1), PEEK_HEIGHT_M)
+            chosen = spread(np.concatenate([standing, heights], axis=1), places, PEEK_APART_M)
+            self._survey.append(panorama(self._model, state, self._views, chosen, self._stride).points())
 
     def look(self, state: TensorTree) -> None:
         """Read the state from the believed present position."""

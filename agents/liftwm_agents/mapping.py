@@ -261,3 +261,11 @@ def frontier(grid: Grid) -> np.ndarray:
     open_free = grid.free & ~ndimage.binary_dilation(grid.occupied, iterations=max(1, round(BASE_RADIUS_M / grid.cell_m)))
     edge = open_free & ndimage.binary_dilation(unknown)
     return grid.centres()[edge]
+
+
+def low_obstacles(grid: Grid, from_wall_m: float = 0.2) -> np.ndarray:
+    """Occupied cells that are no wall and not the blur of one: objects, screens, and what those enclose. World xy. [K, 2]"""
+    away = np.full(grid.wall.shape, np.inf)
+    if grid.wall.any():
+        away = ndimage.distance_transform_edt(~grid.wall) * grid.cell_m
+    return grid.centres()[grid.occupied & (away >= from_wall_m)]
