@@ -28,7 +28,7 @@ ALIKE = 0.06  # of their range: neighbouring pixels that differ by less are one 
 TOUCHING = 60.0  # price of a metre with something in the base's middle
 WALL = 150.0  # and of a metre within a wall, on top: what lies behind one is not near
 BUMP_M = 0.2  # around what was bumped into, something stands
-GAP_M = 0.3  # half the width of the unknown between obstacles that is taken for obstacle too
+GAP_M = 0.6  # so wide a strip of the unknown between obstacles is taken for obstacle too; doors are wider
 HIT, MISS, LIMIT = 0.9, 0.45, 3.0  # log odds of one reading, and their bound
 
 
@@ -171,11 +171,12 @@ def _vote(log_odds: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
 
 
 def _closed(occupied: np.ndarray, cell_m: float) -> np.ndarray:
-    """Obstacles, and the gaps of less than 2 * GAP_M between them. [X, Y] bool"""
-    if not occupied.any():
-        return occupied
-    grown = ndimage.distance_transform_edt(~occupied) * cell_m <= GAP_M
-    return ndimage.distance_transform_edt(grown) * cell_m > GAP_M
+    """Obstacles, and the gaps of at most GAP_M between them along either axis. [X, Y] bool"""
+    reach = round(GAP_M / cell_m) + 1
+    closed = occupied.copy()
+    for line in ((reach, 1), (1, reach)):
+        closed |= ndimage.binary_closing(occupied, np.ones(line, dtype=bool))
+    return closed
 
 
 @dataclass(frozen=True)
