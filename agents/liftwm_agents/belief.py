@@ -12,10 +12,12 @@ import numpy as np
 
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.mapping import Grid, OccupancyMap
+from liftwm_agents.mapping import Grid, OccupancyMap, low_obstacles
 from liftwm_agents.perception import goal_evidence, heading_of, locate_goal, panorama
 
 RECENT_READINGS = 3
+PEEK_HEIGHT_M = 0.5  # of a camera among what stands on the floor
+PEEK_APART_M = 0.4
 
 
 class SpatialBelief:
@@ -34,11 +36,12 @@ class SpatialBelief:
         self.goal_xyz: np.ndarray | None = None  # [3] world, metres
         self.confidence = 0.0  # in [0, 1]
         self.rejected = np.zeros((0, 2))  # places that turned out not to be the goal, world xy
+        self._goal = np.zeros(0)  # the last one that was looked for
         self._survey: list[tuple[np.ndarray, ...]] = []
         self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=RECENT_READINGS)
 
     def survey(self, state: TensorTree, positions: np.ndarray, places: int) -> None:
-        """Read the state from several places at once and keep what was found.
+        """Read the state from several places at once and keep what was found, instead of what an earlier survey found.
 
         Args:
             state: batch of one.
@@ -48,7 +51,22 @@ class SpatialBelief:
         found = panorama(self._model, state, self._views, spread(positions, places), self._stride)
         self.map.update(found)
         self.stand(positions)
-        self._survey.append(found.points())
+        self._survey = [found.points()]
+
+    def look_behind(self, state: TensorTree, places: int) -> None:
+        """Read the state from within what stands in the rooms: what a screen hides from all sides may still be remembered.
+
+        The map is left as it is, for no free space is seen from there.
+
+        Args:
+            state: batch of one.
+            places: how many at most.
+        """
+        standing = low_obstacles(self.map.grid())
+        if len(standing):
+            heights = np.full((len(standing), 1), PEEK_HEIGHT_M)
+            chosen = spread(np.concatenate([standing, heights], axis=1), places, PEEK_APART_M)
+            self._survey.append(panorama(self._model, state, self._views, chosen, self._stride).points())
 
     def look(self, state: TensorTree) -> None:
         """Read the state from the believed present position."""
@@ -73,7 +91,9 @@ class SpatialBelief:
         self.goal_xyz, self.confidence = None, 0.0
 
     def locate(self, goal: np.ndarray) -> None:
-        """Search all readings for the goal. [G]"""
+        """Search all readings for the goal [G]. What was rejected of another goal may be this one."""
+        if not np.array_equal(goal, self._goal):
+            self._goal, self.rejected = np.array(goal), np.zeros((0, 2))
         self.goal_xyz, self.confidence = locate_goal(*self._points(), goal, self.rejected)
 
     def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

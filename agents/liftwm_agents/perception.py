@@ -34,6 +34,10 @@ class Panorama:
     seen: np.ndarray  # [V, H, W] float32 in [0, 1]; 0 where the model has no depth
     origin: np.ndarray  # [V, 3] float32 camera centres, metres
 
+    def of(self, views: np.ndarray) -> Panorama:
+        """Some of the pictures. [V] bool"""
+        return Panorama(self.xyz[views], self.rgb[views], self.seen[views], self.origin[views])
+
     def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All points with any evidence: xyz [P, 3], rgb [P, 3], seen [P]."""
         keep = self.seen > 0.05

@@ -1,4 +1,4 @@
-"""An agent that returns to what it remembers: MPPI over `imagine`, on a map and a goal read out of the state.
+"""An agent that returns to what it remembers: MPPI or CEM over `imagine`, on a map and a goal read out of the state.
 
 It knows nothing of the world but what the model's state renders. `truth` is never read, nor any task metric in `info`.
 """
@@ -17,9 +17,9 @@ from torch import Tensor
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
+from liftwm_agents.action_plan import ActionPlan, make_plan
 from liftwm_agents.belief import SpatialBelief, ego_pose
 from liftwm_agents.mapping import TOUCHING, CostField, cost_to_go, frontier
-from liftwm_agents.mppi import ActionPlan, improve_plan, make_plan
 from liftwm_agents.observations import (
     encode_action,
     infer_action_space,
@@ -28,11 +28,14 @@ from liftwm_agents.observations import (
     to_observation,
     tour_observations,
 )
+from liftwm_agents.search import improve_plan
 
 READ_EVERY = 4  # steps between readings of the state
 SURVEY_PLACES = 8  # places of the tour from which the state is read when the goal is called
-LEAST_CONFIDENCE = 0.05  # below, the goal counts as not found and the agent explores
-ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the episode still goes on: it was not the goal
+SURE, PEEK_PLACES = 0.3, 24  # below this confidence the state is read from so many places behind what stands about, too
+LEAST_CONFIDENCE = 0.01  # below, the goal counts as not found and the agent explores
+ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the call stands: it was not the goal
+HALTED_M = 1.2  # or, this near, as many steps without getting on: something is in the way that will not go away
 NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
 CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
 BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined
@@ -81,6 +84,7 @@ class PlannerPolicy:
         self._expected_xy: np.ndarray | None = None
         self._last_xy: np.ndarray | None = None
         self._tour: Mapping[str, np.ndarray] | None = None
+        self._goal = np.zeros(0)
         self._first, self._steps, self._arrived, self._held = True, 0, 0, 0
         self._visited: list[np.ndarray] = []
         self._plans, self._plan_seconds = 0, 0.0
@@ -114,8 +118,9 @@ class PlannerPolicy:
         self._observe(obs)
         position, heading = ego_pose(self._model, self._state)
         self._feel(position, heading)
-        if self._steps % READ_EVERY == 0 or self._field is None:
-            self._read(obs["goal"])
+        called = not np.array_equal(obs["goal"], self._goal)
+        if called or self._steps % READ_EVERY == 0 or self._field is None:
+            self._read(obs["goal"], called)
         started = time.perf_counter()
         self._replan()
         self._plans, self._plan_seconds = self._plans + 1, self._plan_seconds + time.perf_counter() - started
@@ -165,19 +170,29 @@ class PlannerPolicy:
         self._belief.stand(position[None])
         self._visited.append(position)
         goal = self._belief.goal_xyz
-        near = goal is not None and np.linalg.norm(goal[:2] - position[:2]) < ARRIVED_M
-        self._arrived = self._arrived + 1 if near else 0
+        away = np.inf if goal is None else float(np.linalg.norm(goal[:2] - position[:2]))
+        halted = len(self._visited) > PATIENCE and np.ptp(self._visited[-PATIENCE:], axis=0)[:2].max() < 0.1
+        self._arrived = self._arrived + 1 if away < (HALTED_M if halted else ARRIVED_M) else 0
         if self._arrived >= PATIENCE:
             self._belief.reject()
             self._field, self._arrived = None, 0
 
-    def _read(self, goal: np.ndarray) -> None:
-        """Look around in the state, find the goal, and price the ways to it."""
-        if self._steps == 0:
+    def _read(self, goal: np.ndarray, called: bool) -> None:
+        """Look around in the state, find the goal, and price the ways to it.
+
+        Args:
+            goal: the instruction. [G]
+            called: it is a new one.
+        """
+        if called:
+            self._goal, self._arrived = np.array(goal), 0
             self._belief.survey(self._state, np.stack(self._visited), SURVEY_PLACES)
         else:
             self._belief.look(self._state)
         self._belief.locate(goal)
+        if called and self._belief.confidence < SURE:
+            self._belief.look_behind(self._state, PEEK_PLACES)
+            self._belief.locate(goal)
         grid = self._belief.grid()
         if self._belief.confidence >= LEAST_CONFIDENCE and self._belief.goal_xyz is not None:
             self._field = cost_to_go(grid, self._belief.goal_xyz[None, :2])
@@ -192,8 +207,7 @@ class PlannerPolicy:
             self._plan = make_plan(self._space, config.horizon, config.noise)
         else:
             self._plan.shift()
-        settings = (config.num_samples, config.iterations, config.temperature, self._generator)
-        improve_plan(self._plan, self._model, self._state, self._cost, *settings)
+        improve_plan(self._plan, self._model, self._state, self._cost, config, self._generator)
 
     def _cost(self, poses: Tensor, actions: Tensor) -> Tensor:
         """Price of imagined sequences in metres: [S, T, 4, 4], [S, T, A] -> [S]."""

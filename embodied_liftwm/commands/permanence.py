@@ -32,9 +32,11 @@ from embodied_liftwm.workers import find_engine
 def suites() -> dict[str, Suite]:
     """Every suite of the benchmark by name, in the order of the report. A new suite is a line here."""
     from embodied_liftwm.evaluation import expectation, hidden_changes
+    from embodied_liftwm.evaluation.controls_suite import controls_suite
     from embodied_liftwm.evaluation.reading_suite import readings_suite
 
-    found: tuple[Suite, ...] = (readings_suite(planner_on), expectation.SUITE, hidden_changes.SUITE)
+    acting: tuple[Suite, ...] = (readings_suite(planner_on), controls_suite(planner_on))
+    found = (*acting, expectation.SUITE, hidden_changes.SUITE)
     return {suite.name: suite for suite in found}
 
 

@@ -83,15 +83,25 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Model-predictive control on the state: MPPI over `imagine`."""
+    """Model-predictive control on the state: MPPI or CEM over `imagine`."""
 
+    planner: Literal["mppi", "cem"] = "mppi"  # how the sampling distribution is refined
     horizon: int = 12  # steps looked ahead
-    num_samples: int = 128  # action sequences tried per plan
-    iterations: int = 2  # refinements of the sampling distribution
-    temperature: float = 0.1  # of the softmax over returns, metres of cost
+    num_samples: int = 128  # action sequences tried per refinement
+    iterations: int = 2  # refinements of the sampling distribution per plan
+    temperature: float = 0.1  # mppi: of the softmax over returns, metres of cost
+    num_elites: int = 16  # cem: cheapest sequences, to which the distribution is refitted
     noise: float = 0.6  # standard deviation of sampled actions
     panorama_views: int = 6  # views rendered from the state to find the goal and free space
     cell_m: float = 0.1  # edge of an occupancy cell
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "num_samples", "iterations", "num_elites", "panorama_views"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("temperature", "noise", "cell_m"):
+            above_zero(name, getattr(self, name))
+        if self.planner == "cem" and self.num_elites > self.num_samples:
+            raise UserError(f"num_elites={self.num_elites}: must be at most num_samples={self.num_samples}")
 
 
 @dataclass(frozen=True)

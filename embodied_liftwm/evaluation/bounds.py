@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,18 +56,43 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
         A copy of the model; observing a frame that is not of these episodes raises KeyError, and UserError where the model
         keeps no depth, as `recurrent` and `context` do not.
     """
-    known = {
-        _key(episode.rgb[t], episode.world_from_camera[t]): truth_of(episode, i).depth[t]
-        for i, episode in enumerate(episodes)
-        for t in range(len(episode.rgb))
-    }
-    told, encode = copy.copy(model), model.encode
+    known = KnownDepth()
+    for i, episode in enumerate(episodes):
+        for t in range(len(episode.rgb)):
+            known.tell(episode.rgb[t], episode.world_from_camera[t], truth_of(episode, i).depth[t])
+    return with_known_depth(model, known)
 
-    def true_depth(rgb: Tensor, camera: Camera) -> Tensor:
+
+class KnownDepth:
+    """True depths of frames, found by what an agent has of a frame: its pixels and the pose that it believes."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes], np.ndarray] = {}
+
+    def tell(self, rgb: np.ndarray, pose: np.ndarray, depth: np.ndarray) -> None:
+        """Keep the depth [H, W] of a frame [H, W, 3] uint8 with a believed pose [4, 4]."""
+        self._known[_key(rgb, pose)] = depth
+
+    def forget(self) -> None:
+        """A new episode begins."""
+        self._known.clear()
+
+    def __call__(self, rgb: Tensor, camera: Camera) -> Tensor:
+        """Depth of frames [B, 3, H, W] in [0, 1]. [B, H, W] metres; KeyError for one that was not told."""
         frames = (rgb * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         poses = camera.world_from_camera.cpu().numpy()
-        found = [known[_key(frame, pose)].astype(np.float32) for frame, pose in zip(frames, poses, strict=True)]
+        found = [self._known[_key(frame, pose)].astype(np.float32) for frame, pose in zip(frames, poses, strict=True)]
         return torch.from_numpy(np.stack(found)).to(rgb)
+
+
+def with_known_depth(model: Any, true_depth: Callable[[Tensor, Camera], Tensor]) -> Any:
+    """`with_true_depth`, of frames that may come later.
+
+    Args:
+        model: as there.
+        true_depth: gives the depth of frames [B, 3, H, W] and cameras. [B, H, W] metres, 0 where it knows none
+    """
+    told, encode = copy.copy(model), model.encode
 
     def encode_with_truth(rgb: Tensor, camera: Camera, *sources: Any) -> Any:
         encoding = encode(rgb, camera, *sources)
@@ -92,7 +117,7 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
 
 
 def _key(frame: np.ndarray, pose: np.ndarray) -> tuple[bytes, bytes]:
-    return np.ascontiguousarray(frame).tobytes(), np.ascontiguousarray(pose, dtype=np.float32).tobytes()
+    return np.ascontiguousarray(frame).tobytes(), np.asarray(pose, dtype=np.float32).tobytes()
 
 
 def cell_depth(depth: Tensor, stride: int) -> Tensor:

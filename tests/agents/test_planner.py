@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,15 +11,18 @@ import torch
 from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
-from liftwm_agents.belief import spread
-from liftwm_agents.mapping import Grid, OccupancyMap, cost_to_go, frontier
-from liftwm_agents.mppi import imagine_poses, improve_plan, make_plan
+from liftwm_agents.action_plan import GaussianPlan, make_plan
+from liftwm_agents.belief import SpatialBelief, spread
+from liftwm_agents.mapping import Grid, OccupancyMap, _closed, cost_to_go, frontier
 from liftwm_agents.observations import encode_action, infer_action_space
 from liftwm_agents.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
 from liftwm_agents.planner import PlannerPolicy
+from liftwm_agents.search import elite_weights, imagine_poses, improve_plan, path_integral_weights
 from liftwm_envs.wrappers import GuidedTour
 from tests.agents.oracle_model import DepthTap, OracleMemory
+from tests.agents.toy_env import ToyRoom
 
 RED = np.array([0.8, 0.2, 0.2, 1, 0, 0, 0, 0, 0], dtype=np.float32)
 
@@ -128,7 +133,7 @@ def two_rooms() -> Grid:
     """4 m x 2 m of free cells; a wall at x = 2 with a door at y in [1.4, 2.0]."""
     free = np.ones((40, 20), dtype=bool)
     free[20, :14] = False
-    return Grid(~free, free, np.zeros_like(free), np.zeros(2), 0.1)
+    return Grid(~free, free, np.zeros_like(free), np.zeros_like(free), np.zeros(2), 0.1)
 
 
 def test_cost_to_go_leads_through_the_door() -> None:
@@ -152,7 +157,7 @@ def test_cost_outside_the_map_grows() -> None:
 def test_frontier_lies_between_free_and_unknown() -> None:
     free = np.zeros((30, 30), dtype=bool)
     free[5:15, 5:15] = True
-    edge = frontier(Grid(np.zeros_like(free), free, np.zeros_like(free), np.zeros(2), 0.1))
+    edge = frontier(Grid(np.zeros_like(free), free, np.zeros_like(free), np.zeros_like(free), np.zeros(2), 0.1))
     assert len(edge) == 36  # the border cells of a 10 x 10 square
     assert edge.min() > 0.5 and edge.max() < 1.5
 
@@ -164,20 +169,21 @@ def test_spread_covers_the_tour() -> None:
     assert len(spread(np.zeros((5, 3)), 3)) == 1
 
 
-def drive_to(space: spaces.Space, target: torch.Tensor, steps: int) -> float:
+def drive_to(space: spaces.Space, target: torch.Tensor, steps: int, planner: str) -> float:
     """Distance that remains after `steps` of replanning in the model's own unicycle."""
     model = OracleMemory(image_size=8, capacity=4)
     state = model.initial_state(1)
     pose = level_cameras(np.zeros((1, 3)), np.zeros(1), 8, 8, 1).world_from_camera
     state = state.map(lambda t: pose if t.shape == (1, 4, 4) else t)
-    plan = make_plan(space, horizon=12, noise=0.6)
+    config = PlannerConfig(planner=planner, num_samples=64, num_elites=8, temperature=0.05)
+    plan = make_plan(space, config.horizon, config.noise)
     generator = torch.Generator().manual_seed(0)
 
     def cost(poses: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         return (poses[:, :, :2, 3] - target).norm(dim=-1).mean(dim=1)
 
     for _ in range(steps):
-        improve_plan(plan, model, state, cost, 64, 2, 0.05, generator)
+        improve_plan(plan, model, state, cost, config, generator)
         state = model.imagine(state, plan.first()[None])
         plan.shift()
     return float((state.world_from_camera[0, :2, 3] - target).norm())
@@ -185,8 +191,37 @@ def drive_to(space: spaces.Space, target: torch.Tensor, steps: int) -> float:
 
 @pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(6)])
 @pytest.mark.parametrize("target", [(1.5, 0.5), (-1.0, 1.0)])
-def test_mppi_reaches_a_target_with_a_unicycle(space: spaces.Space, target: tuple[float, float]) -> None:
-    assert drive_to(space, torch.tensor(target), steps=30) < 0.2
+@pytest.mark.parametrize("planner", ["mppi", "cem"])
+def test_planners_reach_a_target_with_a_unicycle(space: spaces.Space, target: tuple[float, float], planner: str) -> None:
+    assert drive_to(space, torch.tensor(target), steps=30, planner=planner) < 0.2
+
+
+def test_weights_of_mppi_and_cem() -> None:
+    costs = torch.tensor([3.0, 1.0, 2.0, 5.0])
+    expected = np.exp(-np.array([3.0, 1.0, 2.0, 5.0]) / 0.5)
+    np.testing.assert_allclose(path_integral_weights(costs, 0.5).numpy(), expected / expected.sum(), rtol=1e-5)
+    assert elite_weights(costs, 2).tolist() == [0.0, 0.5, 0.5, 0.0]
+    assert elite_weights(costs, 9).tolist() == [0.25] * 4
+
+
+def test_cem_refits_mean_and_spread_and_starts_the_next_plan_wide_again() -> None:
+    plan = make_plan(spaces.Box(-1.0, 1.0, (2,), np.float32), horizon=3, noise=0.6)
+    assert isinstance(plan, GaussianPlan)
+    samples = torch.rand(8, 3, 2, generator=torch.Generator().manual_seed(0)) * 0.9
+    costs = torch.arange(8.0)
+    plan.improve(samples, elite_weights(costs, 4), refit=True)
+    elites = samples[:4].numpy()
+    np.testing.assert_allclose(plan.mean.numpy(), elites.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(plan.sigma.numpy(), np.maximum(elites.std(axis=0), 0.06), rtol=1e-4)
+    plan.shift()
+    np.testing.assert_allclose(plan.sigma.numpy(), 0.6, rtol=1e-6)
+
+
+def test_planner_config_refuses_what_no_search_can_use() -> None:
+    with pytest.raises(UserError, match="num_elites=200: must be at most num_samples=128"):
+        PlannerConfig(planner="cem", num_elites=200)
+    with pytest.raises(UserError, match="horizon"):
+        PlannerConfig(horizon=0)
 
 
 def test_imagined_states_share_memory_with_the_state() -> None:
@@ -239,3 +274,126 @@ def test_planner_returns_where_memory_tells_and_not_without() -> None:
     forgets = OracleMemory(capacity=1024)  # the present frame alone
     assert sum(revisit_success(remembers, 10)) >= 7
     assert sum(revisit_success(forgets, 6)) <= 3
+
+
+def test_a_goal_behind_a_wall_is_not_near() -> None:
+    free = two_rooms().free
+    wall = ~free
+    grid = Grid(wall, free, np.zeros_like(free), wall, np.zeros(2), 0.1)
+    goal = np.array([[2.3, 0.3]])  # a step behind the wall at x = 2, whose door is at y = 1.7
+    beside, through = cost_to_go(grid, goal).at(np.array([[1.8, 0.3], [2.05, 1.8]]))[0]
+    assert beside > through + 1.0
+    low = Grid(wall, free, np.zeros_like(free), np.zeros_like(free), np.zeros(2), 0.1)
+    assert cost_to_go(low, goal).at(np.array([[1.8, 0.3]]))[0][0] < 1.5  # of a screen the near side is as good
+
+
+def test_walls_are_told_from_lower_things_by_their_height() -> None:
+    low, high = room(), room()
+    high.xyz[..., 2] = 1.8
+    occupancy = OccupancyMap(cell_m=0.1)
+    occupancy.update(low)
+    assert not occupancy.grid().wall.any()
+    occupancy.update(high)
+    grid = occupancy.grid()
+    i, j = grid.nearest(np.array([2.05, 0.55]))
+    assert grid.wall[i, j] and grid.occupied[i, j]
+
+
+def test_one_wrong_pixel_ends_no_beam_and_two_do() -> None:
+    def free_behind(pixels: int) -> bool:
+        seen = room()
+        seen.xyz[0, :pixels, 360] = [1.0, 0.0, 0.6]  # the column that looks along x
+        seen.xyz[0, pixels:, 360] = [2.0, 0.0, 0.6]
+        occupancy = OccupancyMap(cell_m=0.005)  # columns are 1.3 cm apart at 1.5 m
+        occupancy.update(seen)
+        grid = occupancy.grid()
+        return bool(grid.free[grid.nearest(np.array([[1.5, -0.0025], [1.5, 0.0025]]))].any())
+
+    assert free_behind(1) and not free_behind(2)
+
+
+def test_what_was_not_seen_is_unknown_and_drawn_to() -> None:
+    whole, half = room(), room()
+    half.seen[:, :, 360:] = 0.4  # imagined: the half of the room at y > 0
+    edges = []
+    for reading in (whole, half):
+        occupancy = OccupancyMap(cell_m=0.1)
+        occupancy.update(reading)
+        edges.append(frontier(occupancy.grid()))
+    assert len(edges[0]) == 0
+    assert len(edges[1]) > 10 and np.abs(edges[1][:, 1]).max() < 0.3
+
+
+def test_unknown_gaps_between_obstacles_are_filled_but_no_door() -> None:
+    occupied = np.zeros((60, 30), dtype=bool)
+    occupied[:, 15] = True
+    occupied[10:15, 15] = occupied[30:41, 15] = False  # half a metre, and a door
+    closed = _closed(occupied, 0.1)
+    assert closed[:25, 15].all() and not closed[35, 15]
+
+
+def test_a_new_goal_is_looked_for_wherever_an_older_one_was_not() -> None:
+    belief = SpatialBelief(OracleMemory(image_size=8, capacity=4), 4, 0.1)
+    parts = [
+        blob(np.random.default_rng(2), [x, 0.0, 0.3], colour) for x, colour in ((1.0, [0.8, 0.2, 0.2]), (-1.0, [0.2, 0.2, 0.8]))
+    ]
+    xyz, rgb = (np.concatenate(part) for part in zip(*parts, strict=True))
+    belief._survey = [(xyz, rgb, np.ones(len(xyz)))]
+    blue = np.array([0.2, 0.2, 0.8, 1, 0, 0, 0, 0, 0], dtype=np.float32)
+    for goal, side in ((RED, 1.0), (blue, -1.0)):
+        belief.locate(goal)
+        assert belief.goal_xyz is not None and abs(belief.goal_xyz[0] - side) < 0.1
+        belief.reject()
+        belief.locate(goal)
+        assert belief.goal_xyz is None  # rejected for this goal
+    belief.locate(RED)
+    assert belief.goal_xyz is not None  # and for no other
+
+
+def box_of(points: int, half: float, height: float) -> np.ndarray:
+    """The sides and the lid of a closed box around the origin."""
+    rng = np.random.default_rng(5)
+    along, up = rng.uniform(-half, half, points), rng.uniform(0, height, points)
+    sides = [np.stack([along, np.full(points, s * half), up], -1) for s in (-1, 1)]
+    sides += [side[:, [1, 0, 2]] for side in sides]
+    return np.concatenate([*sides, np.stack([along, rng.uniform(-half, half, points), np.full(points, height)], -1)])
+
+
+def test_what_a_screen_hides_from_all_sides_is_found_behind_it() -> None:
+    screen = box_of(8000, 0.4, 1.5)
+    ball, _ = blob(np.random.default_rng(6), [0.0, 0.0, 0.3], [0.8, 0.2, 0.2], 1500, 0.2)
+    floor = np.stack([*np.random.default_rng(7).uniform(-3, 3, (2, 20_000)), np.zeros(20_000)], axis=-1)
+    xyz = np.concatenate([screen, floor, ball])
+    rgb = np.concatenate([np.full((len(screen) + len(floor), 3), 0.6), np.tile([0.8, 0.2, 0.2], (len(ball), 1))])
+    model = OracleMemory(image_size=48, capacity=len(xyz))
+    cloud = torch.from_numpy(np.concatenate([xyz, rgb], axis=1)).float()[None]
+    pose = level_cameras(np.array([[2.0, 0.0, 0.75]]), np.zeros(1), 48, 48, 1)
+    state = dataclasses.replace(model.initial_state(1), points=cloud, valid=torch.ones(1, len(xyz), dtype=torch.bool))
+    state = dataclasses.replace(state, world_from_camera=pose.world_from_camera, intrinsics=pose.intrinsics)
+    belief = SpatialBelief(model, 6, 0.1)
+    around = np.array([[2.0, 0.0, 0.75], [-2.0, 0.0, 0.75], [0.0, 2.0, 0.75], [0.0, -2.0, 0.75]], dtype=np.float32)
+    belief.survey(state, around, 4)
+    belief.locate(RED)
+    outside = belief.confidence
+    belief.look_behind(state, 8)
+    belief.locate(RED)
+    assert outside < 0.05 and belief.confidence > 0.3
+    assert belief.goal_xyz is not None and np.linalg.norm(belief.goal_xyz[:2]) < 0.15
+
+
+def test_an_object_that_the_tour_never_showed_is_searched_for_and_found() -> None:
+    model = OracleMemory(image_size=24, capacity=20_000, stride=1)
+    policy, found, hidden = PlannerPolicy(model, PlannerConfig(num_samples=64, panorama_views=4)), 0, 0
+    for seed in range(5):
+        env = DepthTap(ToyRoom(24, max_steps=80), model)
+        obs, info = env.reset(seed=seed)
+        policy.begin({key: value[-1:] for key, value in info["tour"].items()})  # the call alone
+        done, unknown = False, True
+        for step in range(80):
+            obs, _, terminated, _, info = env.step(policy.act(obs))
+            unknown &= step > 0 or policy.diagnostics()["goal_xyz"] is None
+            if terminated:
+                done = True
+                break
+        hidden, found = hidden + unknown, found + (unknown and done)
+    assert hidden >= 3 and found >= hidden - 1

@@ -1,27 +1,19 @@
-"""Model predictive path integral control over imagined states.
+"""Distributions over action sequences, which planners sample and improve.
 
-Information-theoretic MPPI (Williams et al. 2018, arXiv:1707.02342): sample action sequences around the present plan,
-imagine each, and move the plan to their mean weighted by exp(-cost / temperature). Discrete actions are sampled from a
-categorical plan instead, whose probabilities move to the weighted frequencies.
+Continuous actions have a mean and a standard deviation at every step, discrete ones a probability of each choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.tensor_tree import TensorTree
-
 NOISE_CORRELATION = 0.7  # of successive steps: white noise only jitters on the spot
 SMALLEST_PROBABILITY = 0.02  # of any discrete action at any step, so that none is ever lost
-
-Cost = Callable[[Tensor, Tensor], Tensor]
-"""(poses [S, T, 4, 4], actions [S, T, A]) -> cost of each sequence [S]."""
+LEAST_NOISE = 0.1  # share of the first standard deviation below which refitting never falls: the plan must stay able to turn
 
 
 class ActionPlan(Protocol):
@@ -31,8 +23,12 @@ class ActionPlan(Protocol):
         """[count, T, A]"""
         ...
 
-    def improve(self, samples: Tensor, weights: Tensor) -> None:
-        """Move towards `samples` [S, T, A] by `weights` [S] that sum to one."""
+    def improve(self, samples: Tensor, weights: Tensor, refit: bool = False) -> None:
+        """Move towards `samples` [S, T, A] by `weights` [S] that sum to one.
+
+        Args:
+            refit: take over their standard deviation too, where there is one, until the next `shift`.
+        """
         ...
 
     def first(self) -> Tensor:
@@ -56,29 +52,33 @@ class GaussianPlan:
             noise: standard deviation of samples, as a share of half the range.
         """
         self._low, self._high = low, high
-        self._sigma = noise * 0.5 * (high - low)
+        self._first_sigma = (noise * 0.5 * (high - low)).repeat(horizon, 1)
+        self.sigma = self._first_sigma
         self.mean = (0.5 * (low + high)).repeat(horizon, 1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        white = torch.randn(count, *self.mean.shape, generator=generator) * self._sigma
+        white = torch.randn(count, *self.mean.shape, generator=generator)
         noise = [white[:, 0]]
         for t in range(1, white.shape[1]):
             noise.append(NOISE_CORRELATION * noise[-1] + (1 - NOISE_CORRELATION**2) ** 0.5 * white[:, t])
-        samples = self.mean + torch.stack(noise, dim=1)
+        samples = self.mean + torch.stack(noise, dim=1) * self.sigma
         samples[0] = self.mean
         held = min(count // 4, 16)  # constant sequences: a long turn is never found by noise around standing still
         constant = self._low + torch.rand(held, 1, len(self._low), generator=generator) * (self._high - self._low)
         samples[1 : 1 + held] = constant
         return samples.clamp(self._low, self._high)
 
-    def improve(self, samples: Tensor, weights: Tensor) -> None:
+    def improve(self, samples: Tensor, weights: Tensor, refit: bool = False) -> None:
         self.mean = torch.einsum("s,sta->ta", weights, samples)
+        if refit:
+            variance = torch.einsum("s,sta->ta", weights, (samples - self.mean).square())
+            self.sigma = torch.maximum(variance.sqrt(), LEAST_NOISE * self._first_sigma)
 
     def first(self) -> Tensor:
         return self.mean[0]
 
     def shift(self) -> None:
-        self.mean = torch.cat([self.mean[1:], self.mean[-1:]])
+        self.mean, self.sigma = torch.cat([self.mean[1:], self.mean[-1:]]), self._first_sigma
 
 
 class CategoricalPlan:
@@ -98,7 +98,7 @@ class CategoricalPlan:
         drawn[:choices] = torch.arange(choices)[:count, None]  # each action alone, held throughout
         return torch.nn.functional.one_hot(drawn, choices).float()
 
-    def improve(self, samples: Tensor, weights: Tensor) -> None:
+    def improve(self, samples: Tensor, weights: Tensor, refit: bool = False) -> None:
         frequency = torch.einsum("s,sta->ta", weights, samples).clamp_min(SMALLEST_PROBABILITY)
         self.probability = frequency / frequency.sum(dim=-1, keepdim=True)
 
@@ -116,42 +116,3 @@ def make_plan(space: spaces.Space, horizon: int, noise: float) -> ActionPlan:
     if not isinstance(space, spaces.Box):
         raise TypeError(f"expected a Box or Discrete action space, got {space}")
     return GaussianPlan(horizon, torch.as_tensor(space.low).float(), torch.as_tensor(space.high).float(), noise)
-
-
-@torch.no_grad()
-def imagine_poses(model: WorldModel, state: TensorTree, actions: Tensor) -> Tensor:
-    """Where the believed ego camera goes under each action sequence.
-
-    Args:
-        model: the world model.
-        state: batch of one; expanded without copying.
-        actions: [S, T, A]
-
-    Returns:
-        world_from_camera after each step. [S, T, 4, 4]
-    """
-    imagined = state.expand(len(actions))
-    device = model.ego_camera(state).world_from_camera.device
-    poses = []
-    for action in actions.to(device).unbind(dim=1):
-        imagined = model.imagine(imagined, action)
-        poses.append(model.ego_camera(imagined).world_from_camera)
-    return torch.stack(poses, dim=1).cpu()
-
-
-@torch.no_grad()
-def improve_plan(
-    plan: ActionPlan,
-    model: WorldModel,
-    state: TensorTree,
-    cost: Cost,
-    num_samples: int,
-    iterations: int,
-    temperature: float,
-    generator: torch.Generator,
-) -> None:
-    """Move `plan` towards cheap action sequences, `iterations` times."""
-    for _ in range(iterations):
-        samples = plan.sample(num_samples, generator)
-        costs = cost(imagine_poses(model, state, samples), samples)
-        plan.improve(samples, torch.softmax(-(costs - costs.min()) / temperature, dim=0))
