@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import copy, deepcopy
 from typing import Any, Literal
 
 import gymnasium
@@ -184,6 +186,18 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             self._sim.close()
             self._sim = None
 
+    def save(self) -> Callable[[], None]:
+        """Remember an episode in its call phase; what it returns goes back there, as often as it is called before a reset."""
+        sim, state = self.sim, self.sim.state()
+        kept = {"_goal": self._goal, "_steps": self._steps, "_distance": self._distance, "_reached": self._reached}
+        task, odometry = copy(self.task), deepcopy(self._odometry)
+
+        def restore() -> None:
+            sim.set_state(state)
+            self.__dict__.update(kept, task=copy(task), _odometry=deepcopy(odometry))
+
+        return restore
+
     # -- inner -----------------------------------------------------------------------------------------------------------
     def _continuous(self, action: Any) -> NDArray:
         if self._discrete is not None:
@@ -202,9 +216,10 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
     def _observe(self) -> tuple[dict[str, NDArray], dict[str, Any]]:
         """Render, let the task look, and put observation and info together."""
         sim, task = self.sim, self.task
-        if self.truth or task.goal is None:
+        visible = np.zeros(len(sim.scene.objects), np.int64)
+        if self.truth or (task.goal is None and task.looks(self._steps)):
             rgb, depth, segmentation = sim.render()
-            visible = np.bincount(segmentation.ravel(), minlength=len(sim.scene.objects) + 1)[1:]
+            visible = np.bincount(segmentation.ravel(), minlength=len(visible) + 1)[1:]
         else:
             rgb, depth = sim.render_rgb_depth()
         self._rgb = rgb
@@ -213,7 +228,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         if task.goal is None:
             task.update(sim, self._steps, visible)
         else:
-            task.visit(position)
+            task.visit(sim, self._steps)
         if task.goal is not None:
             self._goal = np.concatenate([task.goal.colour, task.goal.one_hot_shape()])
         success = task.is_success(position, self._steps)

@@ -28,40 +28,32 @@ class _Leg:
     field: NDArray[np.float64]
     length_m: float
     end: NDArray[np.float64]
-    heading: float  # at the end of it
-    deadline: int  # steps from the first call: the time for this leg and those before
 
 
 class SearchTask(Task):
     """One episode of Search: `settings.targets` objects that were seen in the tour are called in turn.
 
-    Each has to be reached within the time allowed for its leg and those before it, else the episode is over.
+    From each call on there is the time for the way to that target, with less slack than in Task: in a room or two a searcher
+    without memory would make up for a look around on long ways.
     """
 
+    _LIMIT_FACTOR = 1.1
     _legs: tuple[_Leg, ...] = ()
     _reached = 0
 
     def _plan_ways(self, simulation: Simulation, here: NDArray) -> None:
         """The whole sequence, from the first object called."""
-        forward = simulation.camera_pose()[:2, 2]
-        heading, deadline, legs = math.atan2(forward[1], forward[0]), 0, []
+        legs: list[_Leg] = []
         for number in range(self.settings.targets):
             goal = self.goal if number == 0 else self._next_goal([leg.goal for leg in legs], here)
             assert goal is not None
-            legs.append(self._leg(goal, here, heading, deadline))
-            here, heading, deadline = legs[-1].end, legs[-1].heading, legs[-1].deadline
+            field = self.grid.distance_field(self.region(goal.id - 1))
+            path = self.grid.path(field, here)
+            legs.append(_Leg(goal, field, path_length(path), path[-1]))
+            here = path[-1]
         self._legs = tuple(legs)
         self.shortest_path_m = sum(leg.length_m for leg in legs)
-        self._call(0)
-
-    def _leg(self, goal: SceneObject, here: NDArray, heading: float, deadline: int) -> _Leg:
-        field = self.grid.distance_field(self.region(goal.id - 1))
-        path = self.grid.path(field, here)
-        limit = self._limit_along(path, heading)
-        if len(path) > 1:
-            last = path[-1] - path[-2]
-            heading = math.atan2(last[1], last[0])
-        return _Leg(goal, field, path_length(path), path[-1], heading, deadline + limit)
+        self._call(simulation, self.called_at)
 
     def _next_goal(self, before: list[SceneObject], here: NDArray) -> SceneObject:
         """One that was seen and not called yet, if possible in another room than the last."""
@@ -81,16 +73,19 @@ class SearchTask(Task):
         far = float(self.surface_distance(here, item.id - 1)) >= MIN_CALL_M
         return far and float(self.surface_distance(np.array(last.position), item.id - 1)) >= least
 
-    def _call(self, number: int) -> None:
-        leg = self._legs[number]
-        self.goal, self.field, self.limit_steps = leg.goal, leg.field, leg.deadline
+    def _call(self, simulation: Simulation, step: int) -> None:
+        """The next target, and the time for the way to it from where the agent is."""
+        leg = self._legs[self._reached]
+        self.goal, self.field = leg.goal, leg.field
+        path = self.grid.path(leg.field, simulation.position())
+        self.limit_steps = step - self.called_at + self._time_limit(path, simulation)
 
-    def visit(self, position: NDArray) -> None:
+    def visit(self, simulation: Simulation, step: int) -> None:
         """Count the target if it is reached, and call the next."""
-        if self._reached < len(self._legs) and super().is_success(position, 0):
+        if self._reached < len(self._legs) and super().is_success(simulation.position(), step):
             self._reached += 1
             if self._reached < len(self._legs):
-                self._call(self._reached)
+                self._call(simulation, step)
 
     def is_success(self, position: NDArray, step: int) -> bool:
         """Whether all targets have been reached."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from liftwm_envs.cameras import back_project
-from liftwm_envs.navigation import distance_to_rectangles
+from liftwm_envs.navigation import Grid, distance_to_rectangles
 from liftwm_envs.scene import CLEARANCE_M, Scene
 from liftwm_envs.settings import TaskSettings
 from liftwm_envs.shells import CUP_RADIUS_M, SWAP_STEPS, Show, cup_pixels
@@ -46,6 +46,10 @@ class ShellGameTask(Task):
     def candidates(self) -> range:
         """Only what cups hide is called."""
         return range(len(self._places))
+
+    def looks(self, step: int) -> bool:
+        """Until the last show is over: nothing that could be called is to be seen after."""
+        return self.over_at < 0
 
     def update(self, simulation: Simulation, step: int, visible_px: NDArray) -> None:
         """As Task; begins shows, and counts in how many frames each swap was seen."""
@@ -102,10 +106,21 @@ class ShellGameTask(Task):
     def _plan_ways(self, simulation: Simulation, here: NDArray) -> None:
         """As Task, but the way keeps out of reach of the other cups."""
         assert self.goal is not None
-        away = self._cup_distances(self.scene.grid.centres)
-        wrong = away.argmin(-1) != self.goal.id - 1
-        self.grid = self.scene.grid.without(wrong & (away.min(-1) < REACH_M + _BESIDE_M))
+        self.grid = self.grid_to(self.goal.id - 1)
         super()._plan_ways(simulation, here)
+
+    def grid_to(self, index: int) -> Grid:
+        """Where one can go without being near another cup than the one over an object."""
+        away = self._cup_distances(self.scene.grid.centres)
+        return self.scene.grid.without((away.argmin(-1) != index) & (away.min(-1) < REACH_M + _BESIDE_M))
+
+    def cup_at(self, point: ArrayLike) -> int:
+        """Index of the object whose cup is nearest to a point of the plan by now."""
+        return int(self._cup_distances(np.asarray(point)).argmin())
+
+    def place(self, index: int) -> NDArray[np.float64]:
+        """Where the cup over an object is by now. [2]"""
+        return self._places[index].copy()
 
     def _cup_distances(self, points: NDArray) -> NDArray[np.float64]:
         """Metres from points [..., 2] to the surface of each cup where it is by now. [..., C]"""
@@ -127,10 +142,10 @@ class ShellGameTask(Task):
         there = self.scene.room_at(position) == self._rooms[nearest]
         return nearest if there and away[nearest] < REACH_M else None
 
-    def visit(self, position: NDArray) -> None:
+    def visit(self, simulation: Simulation, step: int) -> None:
         """Count the steps at a wrong cup."""
         assert self.goal is not None
-        reached = self.reached_cup(position)
+        reached = self.reached_cup(simulation.position())
         self._wrong_steps = 0 if reached in (None, self.goal.id - 1) else self._wrong_steps + 1
         self.failed = self._wrong_steps >= WRONG_STEPS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from liftwm_envs.scene import Scene
 from liftwm_envs.shells import Show
 
 _RISE_STEPS = 4
+_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class Simulation:
@@ -44,6 +46,7 @@ class Simulation:
         self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
         self._renderer = Renderer(self.model, self.data, image_size, image_size, self._camera)
         self.intrinsics = intrinsics_from_fovy(image_size, image_size)
+        self.draws = True  # False: frames stay as they are, for agents that look at none
         self.action = np.zeros(self.embodiment.action_dim)
         self.bumped = False
 
@@ -112,7 +115,7 @@ class Simulation:
 
     def render_rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour [H, W, 3] and z-depth in metres [H, W], of one pass."""
-        return self._renderer.rgb_depth()
+        return self._renderer.rgb_depth() if self.draws else self._renderer.last_rgb_depth()
 
     def render_segmentation(self) -> NDArray[np.uint16]:
         """Object ids [H, W] of the frame that `render_rgb_depth` drew last."""
@@ -146,6 +149,20 @@ class Simulation:
         """Raise a screen by a quarter of its way; takes effect with the next physics step."""
         at = self.data.mocap_pos[self._mocap[screen_id]]
         at[2] = min(0.0, at[2] - SCREEN_SUNK_M / _RISE_STEPS) if at[2] - SCREEN_SUNK_M / _RISE_STEPS < -1e-6 else 0.0
+
+    def state(self) -> tuple[Any, ...]:
+        """All that changes from step to step, for `set_state`."""
+        values = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, values, _STATE)
+        return values, self.steps, self.bumped, self._object_poses.copy(), [*self._show_began]
+
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Go back to a `state` of this simulation: what follows is the same, to the bit."""
+        values, self.steps, self.bumped, poses, began = state
+        self._object_poses, self._show_began, self._pose = poses.copy(), [*began], None
+        mujoco.mj_setState(self.model, self.data, values, _STATE)
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
 
     def close(self) -> None:
         """Free what the renderer holds."""

@@ -29,6 +29,8 @@ REGION_M = REACH_M - 0.15  # what paths lead to: safely within reach
 class Task:
     """One episode of Revisit: the goal is called once some object was seen, is out of view and is far enough away."""
 
+    _LIMIT_FACTOR = LIMIT_FACTOR
+
     def __init__(
         self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
     ) -> None:
@@ -59,6 +61,10 @@ class Task:
     def phase(self) -> str:
         """ "tour" before the goal is called, "call" after."""
         return "tour" if self.goal is None else "call"
+
+    def looks(self, step: int) -> bool:
+        """Whether what the frame after `step` of the tour shows matters; if not, `update` may be given zeros."""
+        return True
 
     def update(self, simulation: Simulation, step: int, visible_px: NDArray) -> None:
         """Take note of what the frame after `step` shows [O]; call the goal when it is time. Only for the tour phase."""
@@ -115,7 +121,7 @@ class Task:
             towards = math.atan2(leg[1], leg[0])
             turn += abs(bounded_angle(towards - heading))
             heading = towards
-        return math.ceil(self._pace * LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
+        return math.ceil(self._pace * self._LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
 
     def surface_distance(self, points: NDArray, index: int) -> NDArray[np.float64]:
         """Metres in the plan from points [..., 2] to the surface that counts. [...]"""
@@ -138,8 +144,8 @@ class Task:
         near = float(self.surface_distance(position, self.goal.id - 1)) < REACH_M
         return near and self.scene.room_at(position) == self.goal.room
 
-    def visit(self, position: NDArray) -> None:
-        """Take note of where the camera [2] has come to, once for every step of the call phase; most tasks need not."""
+    def visit(self, simulation: Simulation, step: int) -> None:
+        """Take note of where the agent has come to, once for every step of the call phase; most tasks need not."""
 
     def targets_reached(self, success: bool) -> int:
         """How many called objects were reached so far, where the last step was a `success` or not."""
@@ -161,9 +167,13 @@ class OcclusionTask(Task):
         self.gap_steps = int(rng.integers(settings.gap_steps[0], settings.gap_steps[1] + 1))
         self._rectangles = np.array([screen.rectangle for screen in scene.screens])
 
+    def looks(self, step: int) -> bool:
+        """Not once the screens rise."""
+        return step <= self.tour_steps
+
     def update(self, simulation: Simulation, step: int, visible_px: NDArray) -> None:
         """As Task; what is seen once the screens rise no longer counts."""
-        super().update(simulation, step, visible_px if step <= self.tour_steps else np.zeros_like(visible_px))
+        super().update(simulation, step, visible_px if self.looks(step) else np.zeros_like(visible_px))
 
     def _advance(self, simulation: Simulation, step: int) -> None:
         if step < self.tour_steps:
