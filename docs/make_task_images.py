@@ -70,7 +70,7 @@ def record(env_id: str, seed: int) -> Recorded:
 
 
 def draw_strip(episode: Recorded, path: Path) -> None:
-    """The tour in five frames (of cups: from before they come down to their last swap), the call (red line), the way in three."""
+    """The tour in five frames (of cups: until after their last swap), then from the call (red line) to the goal in three."""
     frames = episode.frames
     after = np.linspace(episode.called, len(frames) - 1, 3).astype(int)
     tiles = [np.pad(frames[k], ((2, 2), (2, 2), (0, 0)), constant_values=255) for k in (*episode.watched, *after)]

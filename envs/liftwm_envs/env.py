@@ -53,7 +53,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         odometry_noise: standard deviation of the believed motion as a share of the true motion.
         truth: put the hidden state into info["truth"]; for evaluation alone.
         distractors: whether each object shares its colour with another, and its shape with one; by default in size L.
-        reward: "sparse" is 1 for each called object that is reached; "progress" adds the metres by which the way to the goal shortened.
+        reward: "sparse" is 1 for each called object that is reached; "progress" adds the metres by which the way shortened.
         max_steps: truncate an episode after so many steps in all; by default only the task's own limit holds.
         render_mode: None or "rgb_array".
 

@@ -148,10 +148,14 @@ def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
         restore = room_env.save()
         for name, policy in policies.items():
             restore()
-            room_env.sim.draws = name in ("search", "static") and not room_env.scene.shows  # what is under cups is not to be seen
+            room_env.sim.draws = (
+                name in ("search", "static") and not room_env.scene.shows
+            )  # what is under cups is not to be seen
             policy.seed = index
             policy.reset()
-            rows[name].append({"env": env_id, **kwargs, "policy": name, "seed": FIRST_SEED + index} | _run(env, policy, obs, info))
+            rows[name].append(
+                {"env": env_id, **kwargs, "policy": name, "seed": FIRST_SEED + index} | _run(env, policy, obs, info)
+            )
     env.close()
     return [row for of_policy in rows.values() for row in of_policy]
 

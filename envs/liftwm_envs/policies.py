@@ -91,7 +91,7 @@ class Driver:
         yield from self.descend(self.env.scene.grid.field_to(point))
 
     def descend(self, field: NDArray[np.float64], grid: Grid | None = None) -> Generator[Any, None, None]:
-        """Drive down a distance field (of another grid than the scene's, if it is given) to its source; plans anew when stuck."""
+        """Drive down a distance field (of `grid`, else of the scene's) to its source; plans anew when stuck."""
         grid = grid or self.env.scene.grid
         for _ in range(8):
             stuck, last = 0, self.position()

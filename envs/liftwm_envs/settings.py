@@ -21,9 +21,7 @@ class TaskSettings:
 
     def scene_of(self, texture: str, distractors: bool | None = None) -> SceneOptions:
         """The scene's options with a texture variant, and with or without distractors where that is said."""
-        return replace(
-            self.scene, texture=texture, distractors=self.scene.distractors if distractors is None else distractors
-        )
+        return replace(self.scene, texture=texture, distractors=self.scene.distractors if distractors is None else distractors)
 
 
 def _moving(rooms: tuple[int, ...], objects: tuple[int, int], movers: int) -> SceneOptions:
@@ -57,7 +55,7 @@ SETTINGS: dict[tuple[str, str], TaskSettings] = {
         max_delay_steps=400,
     ),
     ("ShellGame", "S"): TaskSettings(_cups(2, (1, 2), 3, 3, (1, 2)), {2: 100}, (10, 50)),
-    ("ShellGame", "M"): TaskSettings(_cups(4, (3, 4), 4, 4, (2, 4)), {4: 150}, (50, 200)),
+    ("ShellGame", "M"): TaskSettings(_cups(4, (3, 4), 4, 4, (2, 4)), {4: 250}, (50, 200)),
     ("ShellGame", "L"): TaskSettings(
         _large((6, 8), room_side_m=(4.8, 5.6), cups=6, cups_a_room=3, swaps=(3, 5)), {9: 700}, (200, 1000)
     ),

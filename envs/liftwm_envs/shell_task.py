@@ -6,7 +6,6 @@ time for that is over. Where each object is follows from its `Show` (`liftwm_env
 
 from __future__ import annotations
 
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,7 +15,7 @@ from liftwm_envs.scene import CLEARANCE_M, Scene
 from liftwm_envs.settings import TaskSettings
 from liftwm_envs.shells import CUP_RADIUS_M, SWAP_STEPS, Show, cup_pixels
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import REACH_M, REGION_M, Task
+from liftwm_envs.tasks import REACH_M, Task
 
 LOOKED_AT_FRAMES = 4  # in which an object was seen before its cup came down, else nobody can know
 AUDIENCE_FRAMES = 6  # a show begins when its whole row has been in view for so many frames running
@@ -98,10 +97,14 @@ class ShellGameTask(Task):
             self._call_if_ready(simulation, step, ready, step - self.over_at - self.gap_steps)
 
     def _far_enough(self, here: NDArray, ready: NDArray[np.bool_]) -> list[int]:
-        """As Task; none while the agent is near any cup, which would count as a guess."""
+        """As Task, if a way keeps out of reach of the other cups; none while the agent is near any: that would be a guess."""
         if self._cup_distances(here).min() < REACH_M + _BESIDE_M:
             return []
-        return super()._far_enough(here, ready)
+        return [k for k in super()._far_enough(here, ready) if self._has_way(here, k)]
+
+    def _has_way(self, here: NDArray, index: int) -> bool:
+        grid = self.grid_to(index)
+        return bool(np.isfinite(grid.distance_field(self.region(index))[grid.cell(here)]))
 
     def _plan_ways(self, simulation: Simulation, here: NDArray) -> None:
         """As Task, but the way keeps out of reach of the other cups."""

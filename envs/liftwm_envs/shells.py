@@ -103,7 +103,7 @@ class Show:
         return at
 
     def places(self, elapsed: float) -> NDArray[np.float64]:
-        """Where each cup's centre is in the plan, (fractions of) control steps after the beginning; before it, at its slot. [C, 2]"""
+        """Where each cup's centre is in the plan, so many (fractions of) control steps after the beginning. [C, 2]"""
         slots = np.array(self.slots)
         since = elapsed - self.swap_begins(0)
         number = min(max(math.floor(since / (SWAP_STEPS + PAUSE_STEPS)), 0), len(self.swaps))
@@ -112,7 +112,9 @@ class Show:
         phase = min(max((since - number * (SWAP_STEPS + PAUSE_STEPS)) / SWAP_STEPS, 0.0), 1.0)
         if number < len(self.swaps) and phase > 0:
             swap = self.swaps[number]
-            places[at == swap.first], places[at == swap.second] = _half_ellipses(slots[swap.first], slots[swap.second], phase, swap)
+            places[at == swap.first], places[at == swap.second] = _half_ellipses(
+                slots[swap.first], slots[swap.second], phase, swap
+            )
         return places
 
     def height(self, elapsed: float) -> float:

@@ -111,12 +111,10 @@ class Task:
         return [k for k in indices if field[self.region(k) & self.scene.grid.free].min(initial=0.0) + REGION_M >= MIN_CALL_M]
 
     def _time_limit(self, path: NDArray, simulation: Simulation) -> int:
-        """Steps allowed from where the agent stands and looks: the oracle's (turn, then drive), times LIMIT_FACTOR, and a few."""
+        """Steps allowed: the oracle's (turn, then drive), times the factor, and a few."""
         forward = simulation.camera_pose()[:2, 2]
-        return self._limit_along(path, math.atan2(forward[1], forward[0]))
-
-    def _limit_along(self, path: NDArray, heading: float) -> int:
         turn = 0.0
+        heading = math.atan2(forward[1], forward[0])
         for leg in np.diff(path, axis=0):
             towards = math.atan2(leg[1], leg[0])
             turn += abs(bounded_angle(towards - heading))
