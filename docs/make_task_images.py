@@ -30,7 +30,7 @@ PICTURES = {
     "Occlusion-M": 3,
     "MovingOcclusion-S": 9,
     "ShellGame-S": 2,
-    "Search-M": 5,
+    "Search-M": 7,
 }
 """Task and size, and the seed of the scene."""
 
@@ -105,7 +105,7 @@ def draw_plan(episode: Recorded, path: Path) -> None:
     axes.plot(*positions[: called + 1].T, color="#888888", linewidth=1.5, label="tour")
     axes.plot(*positions[called:].T, color="red", linewidth=2, label="from the call")
     axes.plot(*positions[0], "k^", markersize=6, label="start")
-    axes.legend(loc="lower right", fontsize=7)
+    axes.legend(loc="upper left" if scene.shows else "lower right", fontsize=7)
     x0, y0, x1, y1 = scene.bounds
     axes.set_xlim(x0 - 0.1, x1 + 0.1)
     axes.set_ylim(y0 - 0.1, y1 + 0.1)
