@@ -194,6 +194,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
 
         def restore() -> None:
             sim.set_state(state)
+            sim.render_rgb_depth()
             self.__dict__.update(kept, task=copy(task), _odometry=deepcopy(odometry))
 
         return restore

@@ -141,21 +141,16 @@ def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
     env = GuidedTour(gymnasium.make(env_id, disable_env_checker=True, **kwargs))
     room_env: Any = env.unwrapped
     names = POLICIES | (MOTION_POLICIES if room_env.task_name in ("MovingOcclusion", "ShellGame") else {})
-    policies = {name: make(env, 0) for name, make in names.items()}
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
+    looking = () if room_env.task_name == "ShellGame" else ("search", "static")  # what is under cups is not to be seen
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for index in range(episodes):
         obs, info = env.reset(seed=FIRST_SEED + index)
         restore = room_env.save()
-        for name, policy in policies.items():
+        for name, make in names.items():
+            room_env.sim.draws = name in looking
             restore()
-            room_env.sim.draws = (
-                name in ("search", "static") and not room_env.scene.shows
-            )  # what is under cups is not to be seen
-            policy.seed = index
-            policy.reset()
-            rows[name].append(
-                {"env": env_id, **kwargs, "policy": name, "seed": FIRST_SEED + index} | _run(env, policy, obs, info)
-            )
+            about = {"env": env_id, **kwargs, "policy": name, "seed": FIRST_SEED + index}
+            rows[name].append(about | _run(env, make(env, index), obs, info))
     env.close()
     return [row for of_policy in rows.values() for row in of_policy]
 
