@@ -12,6 +12,7 @@ import pytest
 from liftwm_envs.floor_plan import canonical_doors, draw_floor_plan, is_held_out
 from liftwm_envs.layout import make_scene
 from liftwm_envs.looks import draw_looks
+from liftwm_envs.policies import OraclePolicy
 from liftwm_envs.scene import PALETTE, Door
 from liftwm_envs.settings import SETTINGS, settings_of
 from liftwm_envs.wrappers import GuidedTour
@@ -127,4 +128,19 @@ def test_without_distractors_there_are_no_more_objects_than_colours() -> None:
     env.reset(seed=0)
     objects = env.unwrapped.scene.objects
     assert len({o.colour_name for o in objects}) == len(objects) == len(PALETTE)
+    env.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", sorted({task for task, _ in SETTINGS}))
+def test_tours_of_nine_rooms_end_in_a_call_that_the_oracle_answers(task: str) -> None:
+    env = GuidedTour(gymnasium.make(f"liftwm/{task}-L-v0", disable_env_checker=True))
+    obs, info = env.reset(seed=2**30)
+    assert 400 <= len(info["tour"]["rgb"]) <= 2500
+    assert info["solvable_by_memory"] and info["gap_steps"] >= settings_of(task, "L").gap_steps[0]
+    policy, done = OraclePolicy(env), False
+    while not done:
+        obs, _, terminated, truncated, info = env.step(policy.act(obs, info))
+        done = terminated or truncated
+    assert info["success"]
     env.close()
