@@ -20,7 +20,7 @@ from liftwm_envs.embodiments import CONTROL_S, EMBODIMENTS, MAX_SPEED, MAX_YAW_R
 from liftwm_envs.errors import EnvError
 from liftwm_envs.navigation import CELL_M, bounded_angle
 from liftwm_envs.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, TourPolicy
-from liftwm_envs.watching import watch_something
+from liftwm_envs.watching import watch_show, watch_something
 
 STEP_M, STEP_RAD = MAX_SPEED * CONTROL_S, MAX_YAW_RATE * CONTROL_S
 """What an action of 1 moves and turns."""
@@ -59,6 +59,8 @@ class LoopPolicy(TourPolicy):
         """One loop; where things move, after a while of watching."""
         if self.driver.env.scene.tracks:
             yield from watch_something(self.driver, self.rng)
+        for show in self.driver.env.scene.shows:
+            yield from watch_show(self.driver, show.room)
         home, heading = self.driver.position(), self.driver.yaw()
         yield from self.driver.look_around(self.rng.choice([-1, 1]) * self.rng.uniform(np.pi / 2, LOOK_AROUND_RAD))
         yield from self.driver.go_to(self._viewpoint())
@@ -77,7 +79,8 @@ class ExplorePolicy:
     _SHARES, _SHARES_WATCHING = (0.25, 0.4, 0.35), (0.05, 0.8, 0.15)
 
     def __init__(self, env: Any, seed: int = 0) -> None:
-        shares = self._SHARES_WATCHING if env.unwrapped.settings.scene.movers else self._SHARES
+        options = env.unwrapped.settings.scene
+        shares = self._SHARES_WATCHING if options.has_movers or options.cups else self._SHARES
         kind = int(np.random.default_rng([seed, 23]).choice(len(self._KINDS), p=shares))
         self.chosen = self._KINDS[kind](env, seed)
 

@@ -10,8 +10,8 @@ from liftwm_envs.errors import EnvError
 __all__ = ["ENV_IDS", "EnvError", "choose_renderer"]
 
 choose_renderer()
-_TASKS = ("Revisit", "Occlusion", "MovingOcclusion")
-_SIZES = ("S", "M")
+_TASKS = ("Revisit", "Occlusion", "MovingOcclusion", "ShellGame", "Search")
+_SIZES = ("S", "M", "L")
 
 ENV_IDS: tuple[str, ...] = tuple(f"liftwm/{task}-{size}-v0" for task in _TASKS for size in _SIZES)
 

@@ -16,6 +16,7 @@ from liftwm_envs import textures
 from liftwm_envs.cameras import FOVY_DEG
 from liftwm_envs.engine import mujoco
 from liftwm_envs.scene import SCREEN_HEIGHT_M, WALL_HEIGHT_M, WALL_THICKNESS_M, Room, Scene, SceneObject, Screen, Wall
+from liftwm_envs.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, Show
 
 TIMESTEP_S = 0.0125
 ZNEAR_M, ZFAR_M = 0.04, 40.0
@@ -24,6 +25,7 @@ AGENT_NAME = "agent"
 OBJECT_GROUP = 1  # geom group of objects, so that they can be drawn alone; structure is in 0
 SCREEN_SUNK_M = -(SCREEN_HEIGHT_M + 0.4)
 _BOX, _CYLINDER = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
+_CUP_GREY = (0.66, 0.65, 0.63)  # far from every colour of the palette
 _PANEL_M = 0.025  # half thickness of a screen's panels
 
 
@@ -35,6 +37,11 @@ def object_body(object_id: int) -> str:
 def screen_body(screen_id: int) -> str:
     """Body name of a screen (a mocap body)."""
     return f"screen{screen_id}"
+
+
+def cup_body(object_id: int) -> str:
+    """Body name of the cup over an object (a mocap body)."""
+    return f"cup{object_id}"
 
 
 def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
@@ -57,11 +64,15 @@ def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
         _add_wall(spec, wall, materials)
     for room in scene.rooms:
         _add_posters(spec, room, scene, materials, rng)
-    moving = {track.object_id for track in scene.tracks}
+    moving = {track.object_id for track in scene.tracks} | {
+        show.first_id + k for show in scene.shows for k in range(len(show.slots))
+    }
     for item in scene.objects:
         _add_object(spec, item, item.id in moving)
     for screen in scene.screens:
         _add_screen(spec, screen)
+    for show in scene.shows:
+        _add_cups(spec, show)
     return spec
 
 
@@ -250,6 +261,14 @@ def _add_screen(spec: mujoco.MjSpec, screen: Screen) -> None:
         quat = _facing(*normal)
         body.add_geom(type=_BOX, size=[half, top / 2, _PANEL_M], pos=[*at, top / 2], quat=quat, material="screen")
     body.add_geom(type=_BOX, size=[depth, width, _PANEL_M], pos=[0, 0, top - _PANEL_M], material="screen")
+
+
+def _add_cups(spec: mujoco.MjSpec, show: Show) -> None:
+    """Grey cylinders, all alike, each on a mocap body that hangs over its place."""
+    for k, slot in enumerate(show.slots):
+        body = spec.worldbody.add_body(name=cup_body(show.first_id + k), mocap=True, pos=[*slot, HANG_M])
+        size, middle = [CUP_RADIUS_M, CUP_HEIGHT_M / 2, 0], [0, 0, CUP_HEIGHT_M / 2]
+        body.add_geom(type=_CYLINDER, size=size, pos=middle, material="grain2", rgba=[*_CUP_GREY, 1.0])
 
 
 def _yaw_quat(yaw: float) -> list[float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import copy, deepcopy
 from typing import Any, Literal
 
 import gymnasium
@@ -16,10 +18,19 @@ from liftwm_envs.layout import make_scene
 from liftwm_envs.moving_task import MovingOcclusionTask
 from liftwm_envs.odometry import Odometry
 from liftwm_envs.scene import SHAPES, Scene
+from liftwm_envs.search_task import SearchTask
+from liftwm_envs.settings import settings_of
+from liftwm_envs.shell_task import ShellGameTask
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import OcclusionTask, Task, settings_of
+from liftwm_envs.tasks import OcclusionTask, Task
 
-TASKS: dict[str, type[Task]] = {"Revisit": Task, "Occlusion": OcclusionTask, "MovingOcclusion": MovingOcclusionTask}
+TASKS: dict[str, type[Task]] = {
+    "Revisit": Task,
+    "Occlusion": OcclusionTask,
+    "MovingOcclusion": MovingOcclusionTask,
+    "ShellGame": ShellGameTask,
+    "Search": SearchTask,
+}
 GOAL_DIM = 3 + len(SHAPES)
 _MOST = 1.0 + 1e-6  # an action's largest number, rounding allowed for
 _SPLIT = 2**30  # scenes of seeds below are for training, from here on for evaluation
@@ -41,7 +52,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         texture: "flat" leaves surfaces without texture, a stress test.
         odometry_noise: standard deviation of the believed motion as a share of the true motion.
         truth: put the hidden state into info["truth"]; for evaluation alone.
-        reward: "sparse" is 1 on success; "progress" adds the metres by which the way to the goal shortened.
+        distractors: whether each object shares its colour with another, and its shape with one; by default in size L.
+        reward: "sparse" is 1 for each called object that is reached; "progress" adds the metres by which the way shortened.
         max_steps: truncate an episode after so many steps in all; by default only the task's own limit holds.
         render_mode: None or "rgb_array".
 
@@ -62,6 +74,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         texture: Literal["rich", "flat"] = "rich",
         odometry_noise: float = 0.0,
         truth: bool = False,
+        distractors: bool | None = None,
         reward: Literal["sparse", "progress"] = "sparse",
         max_steps: int | None = None,
         render_mode: str | None = None,
@@ -70,6 +83,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         _choice("action", action, ("continuous", "discrete"))
         _choice("texture", texture, ("rich", "flat"))
         _choice("reward", reward, ("sparse", "progress"))
+        if distractors not in (None, True, False):
+            raise EnvError(f"distractors={distractors!r}: must be True, False or None")
         if not 16 <= image_size <= 2048:
             raise EnvError(f"image_size={image_size}: must be in [16, 2048]")
         if not 0 <= odometry_noise < math.inf:
@@ -78,7 +93,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             raise EnvError(f"max_steps={max_steps}: must be at least 1")
         if render_mode not in (None, "rgb_array"):
             raise EnvError(f"render_mode={render_mode!r}: must be None or 'rgb_array'")
-        self.settings = settings_of(task, size)
+        self.settings, self.distractors = settings_of(task, size), distractors
         self.task_name, self.size, self.embodiment_name, self.action_kind = task, size, embodiment, action
         self.image_size, self.texture, self.truth, self.reward_kind = image_size, texture, truth, reward
         self.max_steps, self.render_mode = max_steps, render_mode
@@ -130,14 +145,14 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         self._last_seed = seed
         self.close()
         rng = np.random.default_rng([seed, 11])
-        scene = make_scene(seed, self.settings.scene_of(self.texture))
+        scene = make_scene(seed, self.settings.scene_of(self.texture, self.distractors))
         self._sim = Simulation(scene, self.embodiment_name, self.image_size)
         pace = 1.6 if self.embodiment_name == "drone" and self.action_kind == "discrete" else 1.0
         self.task: Task = TASKS[self.task_name](self.settings, scene, rng, self.image_size, pace)
         self._odometry = Odometry(self._sim.camera_pose(), self._odometry_noise, np.random.default_rng([seed, 13]))
         self._intrinsics = self._sim.intrinsics.ravel()
         self._goal = np.zeros(GOAL_DIM, np.float32)
-        self._steps, self._distance, self._done = 0, math.inf, False
+        self._steps, self._distance, self._reached = 0, math.inf, 0
         return self._observe()
 
     def step(self, action: Any) -> tuple[dict[str, NDArray], float, bool, bool, dict[str, Any]]:
@@ -150,16 +165,16 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         sim.action[:] = self._continuous(action)
         sim.step()
         self._steps += 1
-        before = self._distance
+        before, reached = self._distance, self._reached
         observation, info = self._observe()
-        success = info["success"]
-        reward = float(success)
+        success, task = info["success"], self.task
+        reward = float(self._reached - reached)
         if self.reward_kind == "progress" and math.isfinite(before):
             reward += before - self._distance
-        task = self.task
         late = task.goal is not None and self._steps - task.called_at >= task.limit_steps
-        truncated = not success and (late or (self.max_steps is not None and self._steps >= self.max_steps))
-        return observation, reward, success, truncated, info
+        terminated = success or task.failed
+        truncated = not terminated and (late or (self.max_steps is not None and self._steps >= self.max_steps))
+        return observation, reward, terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
         """The last frame, in render mode "rgb_array". [H, W, 3] uint8"""
@@ -170,6 +185,19 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         if self._sim is not None:
             self._sim.close()
             self._sim = None
+
+    def save(self) -> Callable[[], None]:
+        """Remember an episode in its call phase; what it returns goes back there, as often as it is called before a reset."""
+        sim, state = self.sim, self.sim.state()
+        kept = {"_goal": self._goal, "_steps": self._steps, "_distance": self._distance, "_reached": self._reached}
+        task, odometry = copy(self.task), deepcopy(self._odometry)
+
+        def restore() -> None:
+            sim.set_state(state)
+            sim.render_rgb_depth()
+            self.__dict__.update(kept, task=copy(task), _odometry=deepcopy(odometry))
+
+        return restore
 
     # -- inner -----------------------------------------------------------------------------------------------------------
     def _continuous(self, action: Any) -> NDArray:
@@ -189,19 +217,23 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
     def _observe(self) -> tuple[dict[str, NDArray], dict[str, Any]]:
         """Render, let the task look, and put observation and info together."""
         sim, task = self.sim, self.task
-        if self.truth or task.goal is None:
+        visible = np.zeros(len(sim.scene.objects), np.int64)
+        if self.truth or (task.goal is None and task.looks(self._steps)):
             rgb, depth, segmentation = sim.render()
-            visible = np.bincount(segmentation.ravel(), minlength=len(sim.scene.objects) + 1)[1:]
+            visible = np.bincount(segmentation.ravel(), minlength=len(visible) + 1)[1:]
         else:
             rgb, depth = sim.render_rgb_depth()
         self._rgb = rgb
-        if task.goal is None:
-            task.update(sim, self._steps, visible)
-            if task.goal is not None:
-                self._goal = np.concatenate([task.goal.colour, task.goal.one_hot_shape()])
         pose = sim.camera_pose()
         position = pose[:2, 3].copy()
+        if task.goal is None:
+            task.update(sim, self._steps, visible)
+        else:
+            task.visit(sim, self._steps)
+        if task.goal is not None:
+            self._goal = np.concatenate([task.goal.colour, task.goal.one_hot_shape()])
         success = task.is_success(position, self._steps)
+        self._reached = task.targets_reached(success)
         self._distance = 0.0 if success else task.distance_to_goal(position)
         observation: dict[str, NDArray] = {
             "rgb": rgb,
@@ -217,6 +249,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             "shortest_path_m": task.shortest_path_m,
             "solvable_by_memory": task.solvable_by_memory,
             "goal_object": 0 if task.goal is None else task.goal.id,
+            "targets_reached": self._reached,
+            "gap_steps": task.gap,
             "bump": sim.bumped,
         }
         if self.truth:

@@ -5,7 +5,7 @@
 All act after the same guided tour, on evaluation scenes (seeds from 2**30). The searcher shares the oracle's driving and floor
 plan but not the tour: it knows no object's place until it sees it. If it succeeded, the task would not test memory. Where
 objects move, `static` remembers the tour, but as if nothing moved: it waits where the goal was last seen, and goes after it at
-first sight. If that succeeded, the task would not test memory of motion.
+first sight, or takes the cup that stands there. If that succeeded, the task would not test memory of motion.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from liftwm_envs import ENV_IDS
 from liftwm_envs.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
+from liftwm_envs.shell_task import ShellGameTask
 from liftwm_envs.tasks import SEEN_PX
 from liftwm_envs.watching import follow
 from liftwm_envs.wrappers import GuidedTour
@@ -32,12 +34,26 @@ FIRST_SEED = 2**30
 class SearchPolicy(ScriptedPolicy):
     """Looks for the goal from scratch: looks around room by room, or, where screens hide things, tries one after another.
 
-    Where things move, it waits before the nearest tunnel, as any may be the right one, and looks around.
+    Where things move, it waits before the nearest tunnel, as any may be the right one, and looks around. Of cups it takes any.
+    Called to the next object, it begins anew.
     """
+
+    def reset(self) -> None:
+        """Forget the script and re-seed."""
+        super().reset()
+        self._goal = 0
+
+    def act(self, obs: dict[str, NDArray], info: dict[str, Any]) -> Any:
+        """Drops what it does at each call."""
+        if info["goal_object"] != self._goal:
+            self._goal, self._running = info["goal_object"], None
+        return super().act(obs, info)
 
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """Search, and at first sight drive to the goal the shortest way."""
         env = self.driver.env
+        if isinstance(env.task, ShellGameTask):
+            yield from self._take_cup(int(self.rng.integers(len(env.task.candidates))))
         if env.scene.tracks:
             yield from self._chase_at_first_sight(self._wait_at_a_tunnel())
             return
@@ -47,6 +63,15 @@ class SearchPolicy(ScriptedPolicy):
             if not env.scene.screens and field is not None and self._sees_goal():
                 yield from self.driver.descend(field)
             yield action
+
+    def _take_cup(self, index: int) -> Generator[Any, None, None]:
+        """To the cup over an object the way the oracle would go, out of reach of the others, and stay there."""
+        task = self.driver.env.task
+        assert isinstance(task, ShellGameTask)
+        grid = task.grid_to(index)
+        yield from self.driver.descend(grid.distance_field(task.region(index)), grid)
+        while True:
+            yield self.driver.wait_facing(task.place(index))
 
     def _chase_at_first_sight(self, before: Generator[Any, None, None]) -> Generator[Any, None, None]:
         goal = self.driver.env.task.goal
@@ -84,10 +109,14 @@ class SearchPolicy(ScriptedPolicy):
 
 
 class StaticPolicy(SearchPolicy):
-    """Remembers where the goal went in, not that it goes on: waits there, facing the tunnel."""
+    """Remembers where the goal was last seen, not that it goes on: waits there, facing the tunnel, or takes the cup there."""
 
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
-        """To that end of the tunnel, and after the goal at first sight."""
+        """To that end of the tunnel, and after the goal at first sight; or to the cup where the goal was covered."""
+        task = self.driver.env.task
+        assert task.goal is not None
+        if isinstance(task, ShellGameTask):
+            yield from self._take_cup(task.cup_at(task.goal.position))
         yield from self._chase_at_first_sight(self._wait_where_it_went_in())
 
     def _wait_where_it_went_in(self) -> Generator[Any, None, None]:
@@ -105,32 +134,35 @@ MOTION_POLICIES: dict[str, Callable[..., Policy]] = {"static": StaticPolicy}  # 
 
 
 def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
-    """One row per episode and policy: success, steps from the call, shortest path in metres, whether memory can solve it."""
+    """One row per episode and policy: success, steps from the call, shortest path in metres, whether memory can solve it.
+
+    All policies of an episode go on from the same moment, the call.
+    """
     env = GuidedTour(gymnasium.make(env_id, disable_env_checker=True, **kwargs))
-    policies = POLICIES | (MOTION_POLICIES if "Moving" in env_id else {})
-    rows = []
-    for name, make in policies.items():
-        for index in range(episodes):
-            seed = FIRST_SEED + index
-            obs, info = env.reset(seed=seed)
-            start = {"shortest_path_m": round(info["shortest_path_m"], 3), "solvable_by_memory": info["solvable_by_memory"]}
-            policy, steps, done = make(env, index), 0, False
-            while not done:
-                obs, _, terminated, truncated, info = env.step(policy.act(obs, info))
-                steps, done = steps + 1, terminated or truncated
-            rows.append(
-                {
-                    "env": env_id,
-                    **kwargs,
-                    "policy": name,
-                    "seed": seed,
-                    "success": int(info["success"]),
-                    "steps": steps,
-                    **start,
-                }
-            )
+    room_env: Any = env.unwrapped
+    names = POLICIES | (MOTION_POLICIES if room_env.task_name in ("MovingOcclusion", "ShellGame") else {})
+    looking = () if room_env.task_name == "ShellGame" else ("search", "static")  # what is under cups is not to be seen
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for index in range(episodes):
+        obs, info = env.reset(seed=FIRST_SEED + index)
+        restore = room_env.save()
+        for name, make in names.items():
+            room_env.sim.draws = name in looking
+            restore()
+            about = {"env": env_id, **kwargs, "policy": name, "seed": FIRST_SEED + index}
+            rows[name].append(about | _run(env, make(env, index), obs, info))
     env.close()
-    return rows
+    return [row for of_policy in rows.values() for row in of_policy]
+
+
+def _run(env: GuidedTour, policy: Policy, obs: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """One policy from the call to the end."""
+    start = {"shortest_path_m": round(info["shortest_path_m"], 3), "solvable_by_memory": info["solvable_by_memory"]}
+    steps, done = 0, False
+    while not done:
+        obs, _, terminated, truncated, info = env.step(policy.act(obs, info))
+        steps, done = steps + 1, terminated or truncated
+    return {"success": int(info["success"]), "steps": steps, **start}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -160,6 +192,20 @@ def write_csv(path: str, rows: list[dict[str, Any]]) -> None:
     os.replace(partial, path)
 
 
+def read_csv(path: str) -> list[dict[str, Any]]:
+    """Rows that `write_csv` wrote, as text."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def merge(kept: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """New `rows` and those `kept` of other environments, embodiments or actions, in the order of `ENV_IDS`."""
+    cell = ("env", "embodiment", "action")
+    fresh = {tuple(row[key] for key in cell) for row in rows}
+    every = [row for row in kept if tuple(row[key] for key in cell) not in fresh] + rows
+    return sorted(every, key=lambda row: (row["embodiment"], row["action"], ENV_IDS.index(row["env"])))
+
+
 def main() -> None:
     """Measure, print the table, write the rows."""
     parser = argparse.ArgumentParser(prog="python -m liftwm_envs.floors", description=__doc__.splitlines()[0])
@@ -167,14 +213,15 @@ def main() -> None:
     parser.add_argument("--embodiment", choices=["base", "drone"], default="base")
     parser.add_argument("--action", choices=["continuous", "discrete"], default="continuous")
     parser.add_argument("--envs", nargs="+", choices=ENV_IDS, default=ENV_IDS, metavar="ID", help="which; by default all")
-    parser.add_argument("--out", default="", help="CSV of the raw rows")
+    parser.add_argument("--out", default="", help="CSV of the raw rows; what it holds of other cells stays")
     options = parser.parse_args()
+    kept = read_csv(options.out) if options.out and os.path.exists(options.out) else []
     rows: list[dict[str, Any]] = []
     for env_id in options.envs:
         rows += measure(env_id, options.episodes, embodiment=options.embodiment, action=options.action)
-    print(table(rows))
-    if options.out:
-        write_csv(options.out, rows)
+        print(table([row for row in rows if row["env"] == env_id]), flush=True)
+        if options.out:
+            write_csv(options.out, merge(kept, rows))
 
 
 if __name__ == "__main__":

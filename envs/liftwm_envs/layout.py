@@ -1,4 +1,4 @@
-"""A world from one seed: rooms on a grid, doors, objects, screens. Pure numpy; the same on every machine."""
+"""A world from one seed: a floor plan, and what stands and moves in it. Pure numpy; the same on every machine."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from liftwm_envs.floor_plan import draw_floor_plan
+from liftwm_envs.looks import Look, draw_looks
 from liftwm_envs.navigation import Grid, distance_to_discs, distance_to_rectangles
 from liftwm_envs.scene import (
     CLEARANCE_M,
-    DOOR_HEIGHT_M,
-    DOOR_WIDTH_M,
     FOOTPRINT,
-    PALETTE,
     SCREEN_MARGIN_M,
-    SHAPES,
     WALL_THICKNESS_M,
     Door,
     Room,
@@ -24,8 +22,9 @@ from liftwm_envs.scene import (
     SceneObject,
     SceneOptions,
     Screen,
-    Wall,
 )
+from liftwm_envs.shell_layout import place_shows
+from liftwm_envs.shells import Show
 from liftwm_envs.tracks import Lane, place_lanes, watched_start
 
 
@@ -39,17 +38,17 @@ def make_scene(seed: int, options: SceneOptions) -> Scene:
 
 
 def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Scene | None:
-    rooms, edges = _make_rooms(rng, int(rng.choice(options.rooms)), options.room_side_m)
-    doors, walls = _make_walls(rng, rooms, edges)
+    rooms, doors, walls = draw_floor_plan(rng, seed, options)
     count = int(rng.integers(options.objects[0], options.objects[1] + 1))
-    names = [str(name) for name in rng.permutation(list(PALETTE))[:count]]
-    place = _place_with_movers if options.movers else _place_objects
-    contents = place(rng, rooms, doors, names, options)
+    looks = draw_looks(rng, count + options.cups, options.distractors)
+    place = _place_with_movers if options.has_movers else _place_with_cups if options.cups else _place_objects
+    contents = place(rng, rooms, doors, looks, options)
     if contents is None:
         return None
     solid = [w.rectangle for w in walls if w.bottom_m == 0] + [s.rectangle for s in contents.screens if not s.open_ended]
     rectangles = np.array(solid + [rectangle for lane in contents.lanes for rectangle in lane.rectangles])
     discs = np.array([(*o.position, o.radius_m) for o in contents.still]).reshape(-1, 3)
+    discs = np.concatenate([discs, *(show.discs for show in contents.shows)])
     interiors = np.array([r.interior for r in rooms])
     bounds = (*(interiors[:, :2].min(0) - WALL_THICKNESS_M), *(interiors[:, 2:].max(0) + WALL_THICKNESS_M))
     grid = Grid(bounds, rectangles, discs, CLEARANCE_M)
@@ -62,7 +61,8 @@ def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Sc
     if not all(grid.free[middle] for middle in middles) or not _all_reached(grid.centres[grid.free], contents, discs):
         return None
     tracks = tuple(lane.track for lane in contents.lanes if lane.track is not None)
-    return Scene(seed, options.texture, bounds, rooms, doors, walls, contents.objects, contents.screens, start, grid, tracks)
+    inside = (contents.objects, contents.screens, start, grid, tracks, contents.shows)
+    return Scene(seed, options.texture, bounds, rooms, doors, walls, *inside)
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,13 @@ class _Contents:
     screens: tuple[Screen, ...]
     lanes: tuple[Lane, ...] = ()
     start: tuple[float, float, float] | None = None
+    shows: tuple[Show, ...] = ()
 
     @property
     def still(self) -> tuple[SceneObject, ...]:
-        """The objects that do not move."""
-        return self.objects[sum(lane.track is not None for lane in self.lanes) :]
+        """The objects that do not move; those that do come first."""
+        moving = sum(lane.track is not None for lane in self.lanes) + sum(len(show.slots) for show in self.shows)
+        return self.objects[moving:]
 
 
 def _all_reached(free: NDArray, contents: _Contents, discs: NDArray) -> bool:
@@ -92,67 +94,13 @@ def _all_reached(free: NDArray, contents: _Contents, discs: NDArray) -> bool:
     return bool(gaps.min(0).max() <= 0.45)
 
 
-def _make_rooms(rng: np.random.Generator, count: int, side_m: tuple[float, float]) -> tuple[tuple[Room, ...], list]:
-    """Rooms fill a near-square grid row by row. Also returns every grid edge with the rooms on its two sides."""
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = int(np.ceil(count / columns))
-    xs = np.concatenate([[0], np.cumsum(rng.uniform(*side_m, columns))])
-    ys = np.concatenate([[0], np.cumsum(rng.uniform(*side_m, rows))])
-    xs, ys = xs - xs[-1] / 2, ys - ys[-1] / 2
-    if count == 2 and rng.random() < 0.5:
-        rows, columns, xs, ys = columns, rows, ys, xs
-    half = WALL_THICKNESS_M / 2
-    rooms, index = [], {}
-    for number in range(count):
-        i, j = number % columns, number // columns
-        rooms.append(Room(number, (xs[i] + half, ys[j] + half, xs[i + 1] - half, ys[j + 1] - half)))
-        index[i, j] = number
-    edges = []
-    for j in range(rows):
-        for i in range(columns + 1):
-            edges.append(((xs[i], ys[j]), (xs[i], ys[j + 1]), index.get((i - 1, j)), index.get((i, j))))
-    for j in range(rows + 1):
-        for i in range(columns):
-            edges.append(((xs[i], ys[j]), (xs[i + 1], ys[j]), index.get((i, j)), index.get((i, j - 1))))
-    return tuple(rooms), [e for e in edges if e[2] is not None or e[3] is not None]
-
-
-def _make_walls(rng: np.random.Generator, rooms: tuple[Room, ...], edges: list) -> tuple[tuple[Door, ...], tuple[Wall, ...]]:
-    """A random spanning tree of shared walls gets doors, so does a third of the other shared walls."""
-    group = {room.index: room.index for room in rooms}
-    doors, walls = [], []
-    for k in rng.permutation(len(edges)):
-        start, end, left, right = edges[k]
-        if left is None or right is None or (group[left] == group[right] and rng.random() > 1 / 3):
-            walls.append(Wall(start, end, left, right))
-            continue
-        old, new = group[right], group[left]
-        group = {room: new if g == old else g for room, g in group.items()}
-        doors.append(_cut_door(rng, start, end, left, right, walls))
-    return tuple(doors), tuple(walls)
-
-
-def _cut_door(rng: np.random.Generator, start: tuple, end: tuple, left: int, right: int, walls: list[Wall]) -> Door:
-    """Append the two stretches beside a door and its lintel to `walls`."""
-    a, b = np.array(start), np.array(end)
-    length = float(np.hypot(*(b - a)))
-    along = (b - a) / length
-    at = rng.uniform(1.0, length - 1.0)
-    low, high = a + along * (at - DOOR_WIDTH_M / 2), a + along * (at + DOOR_WIDTH_M / 2)
-    trim = along * WALL_THICKNESS_M / 2  # rectangles overhang their ends by half a thickness
-    walls.append(Wall(start, tuple(low - trim), left, right))
-    walls.append(Wall(tuple(high + trim), end, left, right))
-    walls.append(Wall(tuple(low), tuple(high), left, right, bottom_m=DOOR_HEIGHT_M))
-    return Door((left, right), tuple(a + along * at))
-
-
 def _place_with_movers(
-    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], names: list[str], options: SceneOptions
+    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], looks: list[Look], options: SceneOptions
 ) -> _Contents | None:
     """Moving objects first, then those that stand still; the agent starts where it sees the first one move."""
-    count = options.movers * len(rooms)
-    lanes = place_lanes(rng, rooms, doors, options, names[:count])
-    others = None if lanes is None else _place_objects(rng, rooms, doors, names[count:], options, lanes)
+    count = options.movers_in_all or options.movers * len(rooms)
+    lanes = place_lanes(rng, rooms, doors, options, looks[:count])
+    others = None if lanes is None else _place_objects(rng, rooms, doors, looks[count:], options, lanes)
     if lanes is None or others is None:
         return None
     watched = watched_start(rng, rooms, lanes[0], others.objects)
@@ -163,25 +111,44 @@ def _place_with_movers(
     return _Contents(movers + others.objects, tuple(lane.screen for lane in lanes), tuple(lanes), start)
 
 
+def _place_with_cups(
+    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], looks: list[Look], options: SceneOptions
+) -> _Contents | None:
+    """What cups are going to hide first, then what stands about."""
+    placed = place_shows(rng, rooms, doors, options, looks[: options.cups])
+    if placed is None:
+        return None
+    shows, hidden = placed
+    others = _place_objects(rng, _without(rooms, shows), doors, looks[options.cups :], options, shows)
+    if others is None:
+        return None
+    return _Contents(hidden + others.objects, (), shows=shows)
+
+
+def _without(rooms: tuple[Room, ...], shows: tuple[Show, ...]) -> tuple[Room, ...]:
+    """Rooms that no show needs: nothing stands between it and who watches."""
+    return tuple(room for room in rooms if room.index not in {show.room for show in shows})
+
+
 def _place_objects(
     rng: np.random.Generator,
     rooms: tuple[Room, ...],
     doors: tuple[Door, ...],
-    names: list[str],
+    looks: list[Look],
     options: SceneOptions,
-    lanes: Sequence[Lane] = (),
+    stages: Sequence[Lane | Show] = (),
 ) -> _Contents | None:
-    """Objects of distinct colours spread over the rooms, clear of doors, lanes and the rooms' middles; at walls if screened."""
+    """Objects spread over the rooms, clear of doors, of where others move and of the rooms' middles; at walls if screened."""
     order = rng.permutation(len(rooms))
     screened = options.screens
-    first_id = 1 + sum(lane.track is not None for lane in lanes)
-    taken = np.array([lane.swept for lane in lanes])
+    first_id = 1 + sum(stage.movers for stage in stages)
+    taken = np.array([stage.swept for stage in stages])
     objects: list[SceneObject] = []
     screens: list[Screen] = []
-    for k, name in enumerate(names):
+    for k, look in enumerate(looks):
         room = rooms[int(order[k % len(rooms)])]
         for _ in range(60):
-            shape = SHAPES[int(rng.integers(len(SHAPES)))]
+            shape = look.draw_shape(rng)
             size = float(rng.uniform(0.22, 0.3) if screened else rng.uniform(0.25, 0.4))
             radius = FOOTPRINT[shape] * size
             position, inward = _spot(rng, room, radius, screened or rng.random() < 0.5)
@@ -190,7 +157,7 @@ def _place_objects(
             if len(taken) and distance_to_rectangles(np.array(position), taken).min() < radius + 0.62:
                 continue
             yaw = float(inward if shape == "box" and screened else rng.uniform(-np.pi, np.pi))
-            item = SceneObject(first_id + k, shape, name, size, position, yaw, room.index, int(rng.integers(3)))
+            item = SceneObject(first_id + k, shape, look.colour_name, size, position, yaw, room.index, int(rng.integers(3)))
             objects.append(item)
             if screened:
                 screens.append(_screen_for(item, room, inward))

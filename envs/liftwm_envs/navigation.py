@@ -8,6 +8,7 @@ pulled taut afterwards by line of sight.
 from __future__ import annotations
 
 import math
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +88,13 @@ class Grid:
         """Leave free only what is reached from a point. Comes before the first distance field."""
         regions, _ = ndimage.label(self.free, np.ones((3, 3)))
         self.free &= regions == regions[self.cell(point)]
+
+    def without(self, cells: NDArray[np.bool_]) -> Grid:
+        """The same plan with some cells [cells] no longer free."""
+        other = copy(self)
+        other.__dict__.pop("_graph", None)
+        other.free = self.free & ~cells
+        return other
 
     @cached_property
     def _graph(self) -> tuple[NDArray[np.int32], csr_array]:

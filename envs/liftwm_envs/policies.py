@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from liftwm_envs.cameras import yaw_of
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.env import RoomEnv
-from liftwm_envs.navigation import bounded_angle
-from liftwm_envs.watching import WATCH_SHARE, meet, watch_room, watch_something
+from liftwm_envs.navigation import Grid, bounded_angle
+from liftwm_envs.watching import WATCH_SHARE, meet, watch_room, watch_show, watch_something
 
 LOOK_AROUND_RAD = 2 * math.pi - math.radians(75)  # with the field of view, all directions
 _YAW_STEP_RAD = 0.3
@@ -90,9 +90,9 @@ class Driver:
         """Drive to a point of the plan around obstacles."""
         yield from self.descend(self.env.scene.grid.field_to(point))
 
-    def descend(self, field: NDArray[np.float64]) -> Generator[Any, None, None]:
-        """Drive down a distance field to its source; plans anew when stuck."""
-        grid = self.env.scene.grid
+    def descend(self, field: NDArray[np.float64], grid: Grid | None = None) -> Generator[Any, None, None]:
+        """Drive down a distance field (of `grid`, else of the scene's) to its source; plans anew when stuck."""
+        grid = grid or self.env.scene.grid
         for _ in range(8):
             stuck, last = 0, self.position()
             for target in grid.path(field, last)[1:]:
@@ -161,7 +161,8 @@ class ScriptedPolicy(ABC):
 class TourPolicy(ScriptedPolicy):
     """Enters every room and looks around in it, nearest unvisited neighbour first; then roams from room to room.
 
-    Where things move, it watches them first and between its ways, part of the time.
+    Where things move, it watches them first and between its ways, part of the time. Where there are cups, it watches each row
+    of them, from before they come down until the last swap, when it comes to their room.
     """
 
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
@@ -172,6 +173,7 @@ class TourPolicy(ScriptedPolicy):
                 yield from self.driver.go_to(scene.rooms[room].centre)
             if scene.tracks:
                 yield from watch_room(self.driver, self.rng)
+            yield from watch_show(self.driver, room)
             yield from self.driver.look_around(LOOK_AROUND_RAD)
         while True:
             if scene.tracks and self.rng.random() < WATCH_SHARE:
@@ -194,21 +196,21 @@ class OraclePolicy(TourPolicy):
     def reset(self) -> None:
         """Forget the script and re-seed."""
         super().reset()
-        self._called = False
+        self._goal = 0
 
     def act(self, obs: dict[str, NDArray], info: dict[str, Any]) -> Any:
-        """Drops the tour at the call."""
-        if info["phase"] == "call" and not self._called:
-            self._called = True
+        """Drops what it does at each call."""
+        if info["goal_object"] != self._goal:
+            self._goal = info["goal_object"]
             self._running = None
         return super().act(obs, info)
 
     def script(self, info: dict[str, Any]) -> Generator[Any, None, None]:
         """The tour, or the way down the goal's distance field."""
-        field = self.driver.env.task.field
-        if field is None:
+        task = self.driver.env.task
+        if task.field is None:
             return super().script(info)
-        return meet(self.driver) if self.driver.env.scene.tracks else self.driver.descend(field)
+        return meet(self.driver) if self.driver.env.scene.tracks else self.driver.descend(task.field, task.grid)
 
 
 class RandomPolicy:

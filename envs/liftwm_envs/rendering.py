@@ -142,6 +142,10 @@ class Renderer:
         """Colour [H, W, 3] and z-depth in metres [H, W] (0: nothing hit), of one render pass. Fresh arrays."""
         self._bind()
         self.draw()
+        return self.last_rgb_depth()
+
+    def last_rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """What `rgb_depth` gave last, in fresh arrays, without drawing."""
         return self._rgb[::-1].copy(), self._metres()
 
     def segmentation(self) -> NDArray[np.uint16]:

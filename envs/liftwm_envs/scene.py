@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from liftwm_envs.motion import Track
 from liftwm_envs.navigation import Grid
+from liftwm_envs.shells import Show
 
 WALL_HEIGHT_M = 2.5
 WALL_THICKNESS_M = 0.12
@@ -154,6 +155,7 @@ class Scene:
     start: tuple[float, float, float]  # x, y, yaw of the agent
     grid: Grid = field(repr=False, compare=False)
     tracks: tuple[Track, ...] = ()  # of the objects with the first ids; the others stand still
+    shows: tuple[Show, ...] = ()  # of the objects with the first ids: cups that hide them and swap
 
     @property
     def wall_rectangles(self) -> NDArray[np.float64]:
@@ -195,6 +197,7 @@ class Scene:
             ],
             "start": [float(v) for v in self.start],
             **({"tracks": [t.describe() for t in self.tracks]} if self.tracks else {}),
+            **({"shows": [s.describe() for s in self.shows]} if self.shows else {}),
         }
 
 
@@ -209,3 +212,14 @@ class SceneOptions:
     room_side_m: tuple[float, float] = (4.0, 5.5)
     movers: int = 0  # how many objects of each room move, each through a tunnel
     empty_tunnels: int = 0  # more tunnels in each room
+    movers_in_all: int = 0  # instead: how many move in whichever rooms have the walls for it; empty tunnels are in all, too
+    cups: int = 0  # how many more objects stand in rows, to be hidden by cups
+    cups_a_room: int = 3
+    swaps: tuple[int, int] = (1, 2)  # at least, at most, in each row
+    distractors: bool = False  # no object is told by its colour or its shape alone
+    held_out_doors: bool = False  # training and evaluation have other door graphs; for a square grid of rooms
+
+    @property
+    def has_movers(self) -> bool:
+        """Whether something slides through tunnels."""
+        return self.movers > 0 or self.movers_in_all > 0

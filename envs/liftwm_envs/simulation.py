@@ -1,22 +1,25 @@
-"""A scene with an agent in it, running: physics, camera, screens, and objects carried along their tracks."""
+"""A scene with an agent in it, running: physics, camera, screens, cups, and objects carried along their tracks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from liftwm_envs.build import AGENT_NAME, CAMERA_NAME, SCREEN_SUNK_M, new_spec, object_body, screen_body
+from liftwm_envs.build import AGENT_NAME, CAMERA_NAME, SCREEN_SUNK_M, cup_body, new_spec, object_body, screen_body
 from liftwm_envs.cameras import intrinsics_from_fovy, world_from_opencv
 from liftwm_envs.embodiments import EMBODIMENTS, SUBSTEPS
 from liftwm_envs.engine import mujoco
 from liftwm_envs.motion import Track
 from liftwm_envs.rendering import Renderer
 from liftwm_envs.scene import Scene
+from liftwm_envs.shells import Show
 
 _RISE_STEPS = 4
+_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class Simulation:
@@ -37,13 +40,23 @@ class Simulation:
         poses = np.concatenate([self.data.xpos[objects], self.data.xquat[objects]], 1)
         self._object_poses = poses.astype(np.float32)  # kept up to date for those that move
         self._movers = [(t, int(self.model.body_mocapid[objects[t.object_id - 1]])) for t in scene.tracks]
+        self._cups = [self._mocaps_of(show) for show in scene.shows]
+        self._show_began: list[int | None] = [None] * len(scene.shows)
         self.steps = 0
+        self.depth: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self._pose: NDArray[np.float64] | None = None
         self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
         self._renderer = Renderer(self.model, self.data, image_size, image_size, self._camera)
         self.intrinsics = intrinsics_from_fovy(image_size, image_size)
+        self.draws = True  # False: frames stay as they are, for agents that look at none
         self.action = np.zeros(self.embodiment.action_dim)
         self.bumped = False
+
+    def _mocaps_of(self, show: Show) -> list[tuple[int, int]]:
+        """Numbers of the mocap bodies of each cup of a show and of the object under it."""
+        ids = [show.first_id + k for k in range(len(show.slots))]
+        names = [(cup_body(number), object_body(number)) for number in ids]
+        return [tuple(int(self.model.body_mocapid[self.model.body(name).id]) for name in pair) for pair in names]  # type: ignore[misc]
 
     def step(self) -> None:
         """One control step under `self.action`: `SUBSTEPS` steps of physics, each with its velocity command."""
@@ -51,11 +64,14 @@ class Simulation:
         carry = self._carry if self._movers else None
         if carry is not None:
             self._plan_ways()
+        shown = [number for number, show in enumerate(self.scene.shows) if 0 <= self.elapsed(number) < show.duration_steps]
         bumped = False
         for substep in range(SUBSTEPS):
             control(action)
             if carry is not None:
                 carry(substep)
+            for number in shown:
+                self._perform(number, (substep + 1) / SUBSTEPS)
             mujoco.mj_step(model, data)
             bumped = bumped or data.ncon > 0
         self.steps += 1
@@ -76,13 +92,32 @@ class Simulation:
         for mocap, way in self._ways:
             self.data.mocap_pos[mocap, :2] = way[substep]
 
+    def elapsed(self, show: int) -> int:
+        """Steps since a show began, -1 before."""
+        began = self._show_began[show]
+        return -1 if began is None else self.steps - began
+
+    def start_show(self, show: int) -> None:
+        """Begin a show with the next step."""
+        self._show_began[show] = self.steps
+
+    def _perform(self, number: int, share: float) -> None:
+        """Put cups, and what is under them, where they are at a share of this control step."""
+        show, elapsed = self.scene.shows[number], self.elapsed(number) + share
+        places, height = show.places(elapsed), show.height(elapsed)
+        for (cup, item), place in zip(self._cups[number], places, strict=True):
+            self.data.mocap_pos[cup] = (*place, height)
+            self.data.mocap_pos[item, :2] = place
+        self._object_poses[show.first_id - 1 : show.first_id - 1 + len(places), :2] = places
+
     def render(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint16]]:
-        """`render_rgb_depth` and `render_segmentation` at once."""
-        return self._renderer.frame()
+        """`render_rgb_depth` and `render_segmentation` at once; keeps the depth."""
+        rgb, self.depth, segmentation = self._renderer.frame()
+        return rgb, self.depth, segmentation
 
     def render_rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour [H, W, 3] and z-depth in metres [H, W], of one pass."""
-        return self._renderer.rgb_depth()
+        return self._renderer.rgb_depth() if self.draws else self._renderer.last_rgb_depth()
 
     def render_segmentation(self) -> NDArray[np.uint16]:
         """Object ids [H, W] of the frame that `render_rgb_depth` drew last."""
@@ -149,6 +184,20 @@ class Simulation:
             yield
         finally:
             model.body_pos[body], model.geom_rgba[geoms], self._movers = *before, movers
+
+    def state(self) -> tuple[Any, ...]:
+        """All that changes from step to step, for `set_state`."""
+        values = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, values, _STATE)
+        return values, self.steps, self.bumped, self._object_poses.copy(), [*self._show_began]
+
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Go back to a `state` of this simulation: what follows is the same, to the bit."""
+        values, self.steps, self.bumped, poses, began = state
+        self._object_poses, self._show_began, self._pose = poses.copy(), [*began], None
+        mujoco.mj_setState(self.model, self.data, values, _STATE)
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
 
     def close(self) -> None:
         """Free what the renderer holds."""

@@ -8,14 +8,13 @@ tour tells where that is: the time allowed is the oracle's with a little slack.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liftwm_envs.errors import EnvError
 from liftwm_envs.navigation import CELL_M, Grid, bounded_angle, distance_to_discs, distance_to_rectangles, path_length
-from liftwm_envs.scene import CLEARANCE_M, Scene, SceneObject, SceneOptions
+from liftwm_envs.scene import CLEARANCE_M, Scene, SceneObject
+from liftwm_envs.settings import TaskSettings
 from liftwm_envs.simulation import Simulation
 
 SEEN_PX = 12  # an object counts as seen from this many pixels in a 64 x 64 frame; other sizes in proportion
@@ -24,51 +23,13 @@ MIN_CALL_M = 1.5  # the goal's surface is at least so far away along the way whe
 LIMIT_FACTOR, LIMIT_EXTRA_STEPS = 1.4, 4  # time allowed after the call, from the oracle's
 _STEP_M, _STEP_RAD = 0.2, 0.3
 _BEYOND_M = REACH_M + 1.5  # from an object's centre, never within reach: objects and the screens around them are smaller
-_REGION_M = REACH_M - 0.15  # what paths lead to: safely within reach
-
-
-@dataclass(frozen=True)
-class TaskSettings:
-    """How one task and size differ from another. Steps are control steps."""
-
-    scene: SceneOptions
-    tour_steps: dict[int, int]  # by number of rooms: Revisit calls, Occlusion hides, from this step on
-    gap_steps: tuple[int, int]  # hidden at least the first; Occlusion: drawn between both, from hiding to the call
-    max_delay_steps: int = 60  # how long a call waits for an object that qualifies
-
-    def scene_of(self, texture: str) -> SceneOptions:
-        """The scene's options with a texture variant."""
-        return replace(self.scene, texture=texture)
-
-
-def _moving(rooms: tuple[int, ...], objects: tuple[int, int], movers: int) -> SceneOptions:
-    """Rooms large enough for lines along their walls: two moving objects in each, or one where most walls have doors."""
-    return SceneOptions(rooms, objects, room_side_m=(4.8, 6.0), movers=movers, empty_tunnels=1)
-
-
-SETTINGS: dict[tuple[str, str], TaskSettings] = {
-    ("Revisit", "S"): TaskSettings(SceneOptions((1, 2, 2, 2), (4, 8)), {1: 45, 2: 60}, (8, 8)),
-    ("Revisit", "M"): TaskSettings(SceneOptions((4,), (8, 12)), {4: 150}, (20, 20)),
-    ("Occlusion", "S"): TaskSettings(SceneOptions((1, 2), (4, 6), screens=True), {1: 30, 2: 60}, (10, 30)),
-    ("Occlusion", "M"): TaskSettings(SceneOptions((4,), (6, 9), screens=True), {4: 150}, (50, 200)),
-    ("MovingOcclusion", "S"): TaskSettings(_moving((1, 2), (4, 6), movers=2), {1: 30, 2: 45}, (2, 2), max_delay_steps=240),
-    ("MovingOcclusion", "M"): TaskSettings(_moving((4,), (6, 9), movers=1), {4: 150}, (2, 2), max_delay_steps=240),
-}
-
-
-def settings_of(task: str, size: str) -> TaskSettings:
-    """Settings by name.
-
-    Raises:
-        EnvError: no such task or size.
-    """
-    if (task, size) not in SETTINGS:
-        raise EnvError(f"task={task!r}, size={size!r}: must be one of {', '.join('-'.join(key) for key in SETTINGS)}")
-    return SETTINGS[task, size]
+REGION_M = REACH_M - 0.15  # what paths lead to: safely within reach
 
 
 class Task:
     """One episode of Revisit: the goal is called once some object was seen, is out of view and is far enough away."""
+
+    _LIMIT_FACTOR = LIMIT_FACTOR
 
     def __init__(
         self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
@@ -76,10 +37,15 @@ class Task:
         """`pace` stretches the time limit for agents that cannot turn and drive at once."""
         self.settings, self.scene, self._rng, self._pace = settings, scene, rng, pace
         self.tour_steps = settings.tour_steps[len(scene.rooms)]
+        if settings.extra_tour_steps:
+            self.tour_steps += int(rng.integers(settings.extra_tour_steps + 1))
         self.goal: SceneObject | None = None
+        self.failed = False  # whether the episode is lost before its time is up
+        self.grid = scene.grid  # where ways to the goal lead
         self.solvable_by_memory = True
         self.shortest_path_m = math.inf
         self.called_at, self.limit_steps = -1, -1
+        self.gap = -1  # steps at the call since the goal was last in view
         self.field: NDArray[np.float64] | None = None
         self._seen_px = max(1, round(SEEN_PX * (image_size / 64) ** 2))
         count = len(scene.objects)
@@ -95,6 +61,10 @@ class Task:
     def phase(self) -> str:
         """ "tour" before the goal is called, "call" after."""
         return "tour" if self.goal is None else "call"
+
+    def looks(self, step: int) -> bool:
+        """Whether what the frame after `step` of the tour shows matters; if not, `update` may be given zeros."""
+        return True
 
     def update(self, simulation: Simulation, step: int, visible_px: NDArray) -> None:
         """Take note of what the frame after `step` shows [O]; call the goal when it is time. Only for the tour phase."""
@@ -120,8 +90,14 @@ class Task:
         chosen = elsewhere or chosen  # what was left behind in another room asks most of memory
         self.goal = self.scene.objects[chosen[int(self._rng.integers(len(chosen)))]]
         self.called_at = step
-        self.field = self.scene.grid.distance_field(self.region(self.goal.id - 1))
-        path = self.scene.grid.path(self.field, here)
+        self.gap = step - int(self._last_visible[self.goal.id - 1]) if self._last_visible[self.goal.id - 1] >= 0 else -1
+        self._plan_ways(simulation, here)
+
+    def _plan_ways(self, simulation: Simulation, here: NDArray) -> None:
+        """The way to the goal just called, and the time for it."""
+        assert self.goal is not None
+        self.field = self.grid.distance_field(self.region(self.goal.id - 1))
+        path = self.grid.path(self.field, here)
         self.shortest_path_m = path_length(path)
         self.limit_steps = self._time_limit(path, simulation)
 
@@ -132,10 +108,10 @@ class Task:
         if far or not indices:
             return far
         field = self.scene.grid.field_to(here)
-        return [k for k in indices if field[self.region(k) & self.scene.grid.free].min(initial=0.0) + _REGION_M >= MIN_CALL_M]
+        return [k for k in indices if field[self.region(k) & self.scene.grid.free].min(initial=0.0) + REGION_M >= MIN_CALL_M]
 
     def _time_limit(self, path: NDArray, simulation: Simulation) -> int:
-        """Steps allowed: the oracle's (turn, then drive), times LIMIT_FACTOR, and a few."""
+        """Steps allowed: the oracle's (turn, then drive), times the factor, and a few."""
         forward = simulation.camera_pose()[:2, 2]
         turn = 0.0
         heading = math.atan2(forward[1], forward[0])
@@ -143,7 +119,7 @@ class Task:
             towards = math.atan2(leg[1], leg[0])
             turn += abs(bounded_angle(towards - heading))
             heading = towards
-        return math.ceil(self._pace * LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
+        return math.ceil(self._pace * self._LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
 
     def surface_distance(self, points: NDArray, index: int) -> NDArray[np.float64]:
         """Metres in the plan from points [..., 2] to the surface that counts. [...]"""
@@ -155,7 +131,7 @@ class Task:
         centres = self.scene.grid.centres
         x0, y0, x1, y1 = self.scene.rooms[self.scene.objects[index].room].interior
         inside = (centres[..., 0] > x0) & (centres[..., 0] < x1) & (centres[..., 1] > y0) & (centres[..., 1] < y1)
-        return inside & (self.surface_distance(centres, index) < _REGION_M)
+        return inside & (self.surface_distance(centres, index) < REGION_M)
 
     def is_success(self, position: NDArray, step: int) -> bool:
         """Whether the camera at `position` [2] has reached the called goal at `step`; only where things move, time matters."""
@@ -166,9 +142,16 @@ class Task:
         near = float(self.surface_distance(position, self.goal.id - 1)) < REACH_M
         return near and self.scene.room_at(position) == self.goal.room
 
+    def visit(self, simulation: Simulation, step: int) -> None:
+        """Take note of where the agent has come to, once for every step of the call phase; most tasks need not."""
+
+    def targets_reached(self, success: bool) -> int:
+        """How many called objects were reached so far, where the last step was a `success` or not."""
+        return int(success)
+
     def distance_to_goal(self, position: NDArray) -> float:
         """Geodesic metres to where the goal counts as reached; inf before the call."""
-        return math.inf if self.field is None else interpolate(self.scene.grid, self.field, position)
+        return math.inf if self.field is None else interpolate(self.grid, self.field, position)
 
 
 class OcclusionTask(Task):
@@ -182,9 +165,13 @@ class OcclusionTask(Task):
         self.gap_steps = int(rng.integers(settings.gap_steps[0], settings.gap_steps[1] + 1))
         self._rectangles = np.array([screen.rectangle for screen in scene.screens])
 
+    def looks(self, step: int) -> bool:
+        """Not once the screens rise."""
+        return step <= self.tour_steps
+
     def update(self, simulation: Simulation, step: int, visible_px: NDArray) -> None:
         """As Task; what is seen once the screens rise no longer counts."""
-        super().update(simulation, step, visible_px if step <= self.tour_steps else np.zeros_like(visible_px))
+        super().update(simulation, step, visible_px if self.looks(step) else np.zeros_like(visible_px))
 
     def _advance(self, simulation: Simulation, step: int) -> None:
         if step < self.tour_steps:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from liftwm_envs.looks import Look
 from liftwm_envs.motion import Track
 from liftwm_envs.navigation import distance_to_rectangles, segment_is_clear
 from liftwm_envs.scene import FOOTPRINT, SCREEN_MARGIN_M, SHAPES, Door, Room, SceneObject, SceneOptions, Screen
@@ -39,31 +40,48 @@ class Lane:
         """What is no place for an agent."""
         return self.swept, self.screen.rectangle
 
+    @property
+    def movers(self) -> int:
+        """How many objects move on it."""
+        return int(self.track is not None)
+
 
 def place_lanes(
-    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], options: SceneOptions, names: list[str]
+    rng: np.random.Generator, rooms: tuple[Room, ...], doors: tuple[Door, ...], options: SceneOptions, looks: list[Look]
 ) -> list[Lane] | None:
-    """As many movers in each room, the objects with the first ids, then empty tunnels; None where they do not fit.
+    """The movers, the objects with the first ids, then empty tunnels; None where they do not fit.
 
-    `names` are colours, one for each mover. All keep `_APART_M` from each other and from doors.
+    As many in each room; or, with `movers_in_all`, one room after another in random order that has a wall left for one.
+    `looks` has one for each mover. All keep `_APART_M` from each other and from doors.
     """
     lanes: list[Lane] = []
-    order = rng.permutation(len(rooms))
-    for k in range(len(names) + options.empty_tunnels * len(rooms)):
-        room = rooms[int(order[k % len(rooms)])]
-        for _ in range(80):
-            lane = _draw(rng, room, k + 1, names[k] if k < len(names) else None)
-            if lane is not None and _fits(lane, doors, lanes):
-                lanes.append(lane)
-                break
-        else:
+    order = [rooms[int(k)] for k in rng.permutation(len(rooms))]
+    empty = options.empty_tunnels * (1 if options.movers_in_all else len(rooms))
+    for k in range(len(looks) + empty):
+        at = k % len(rooms)
+        choice = order[at:] + order[:at] if options.movers_in_all else order[at : at + 1]
+        look = looks[k] if k < len(looks) else None
+        lane = next(filter(None, (_draw_fitting(rng, room, k + 1, look, doors, lanes) for room in choice)), None)
+        if lane is None:
             return None
+        lanes.append(lane)
     return lanes
 
 
-def _draw(rng: np.random.Generator, room: Room, number: int, name: str | None) -> Lane | None:
-    """A lane along a wall of a room, without a look at what else is there."""
-    shape = SHAPES[int(rng.integers(len(SHAPES)))]
+def _draw_fitting(
+    rng: np.random.Generator, room: Room, number: int, look: Look | None, doors: tuple[Door, ...], others: list[Lane]
+) -> Lane | None:
+    """A lane in a room, clear of doors and other lanes; None if none is found."""
+    for _ in range(80):
+        lane = _draw(rng, room, number, look)
+        if lane is not None and _fits(lane, doors, others):
+            return lane
+    return None
+
+
+def _draw(rng: np.random.Generator, room: Room, number: int, look: Look | None) -> Lane | None:
+    """A lane along a wall of a room, without a look at what else is there; without a look, one of an empty tunnel."""
+    shape = look.draw_shape(rng) if look else SHAPES[int(rng.integers(len(SHAPES)))]
     size = float(rng.uniform(*_SIZE_M))
     radius = FOOTPRINT[shape] * size
     origin, along, inward, wall_m = _wall(room, int(rng.integers(4)), radius + SCREEN_MARGIN_M)
@@ -73,15 +91,15 @@ def _draw(rng: np.random.Generator, room: Room, number: int, name: str | None) -
     least = tunnel_m + 2 * (radius + _OPEN_M)
     if high - low < least:
         return None
-    length = float(rng.uniform((least + high - low) / 2, high - low)) if name else tunnel_m
+    length = float(rng.uniform((least + high - low) / 2, high - low)) if look else tunnel_m
     begin = float(rng.uniform(low, high - length))
-    open_m = 0.0 if name is None else float(rng.uniform(radius + _OPEN_M, length - tunnel_m - radius - _OPEN_M))
+    open_m = 0.0 if look is None else float(rng.uniform(radius + _OPEN_M, length - tunnel_m - radius - _OPEN_M))
     yaw, middle = math.atan2(*inward[::-1]), origin + along * (begin + open_m + tunnel_m / 2)
-    screen = Screen(number, number if name else 0, _pair(middle), yaw, tunnel_m / 2, radius + SCREEN_MARGIN_M, open_ended=True)
-    if name is None:
+    screen = Screen(number, number if look else 0, _pair(middle), yaw, tunnel_m / 2, radius + SCREEN_MARGIN_M, open_ended=True)
+    if look is None:
         return Lane(screen, screen.rectangle, None, None)
     ends = [_pair(origin + along * at) for at in (begin, begin + length)]
-    item = SceneObject(number, shape, name, size, ends[0], 0.0, room.index, 0)
+    item = SceneObject(number, shape, look.colour_name, size, ends[0], 0.0, room.index, 0)
     swept = (*_pair(origin + along * (begin + length / 2)), radius, length / 2 + radius, yaw)
     return Lane(screen, swept, *_set_off(rng, item, ends, (open_m, open_m + tunnel_m), hidden_m))
 

@@ -1,4 +1,4 @@
-"""Scripts for objects that move: watch one, follow it with the eye into its tunnel and out again, meet it.
+"""Scripts for what moves: watch an object, follow it with the eye into its tunnel and out again, meet it; watch cups swap.
 
 Like all scripts of `liftwm_envs.policies` they read the hidden state, and yield one action a step.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from liftwm_envs.motion import Track
 from liftwm_envs.moving_task import MovingOcclusionTask
 from liftwm_envs.navigation import bounded_angle
+from liftwm_envs.shells import Show
 
 if TYPE_CHECKING:
     from liftwm_envs.policies import Driver
@@ -25,6 +26,8 @@ _YAW_STEP_RAD = 0.3
 _ASIDE_RAD = 0.4  # how far beside the object the agent heads while it watches: the object stays in view, and gets parallax
 _MIDDLE_M = 0.8  # from the middle of a room all of it is in view
 _SWAY_STEPS, _SWAY_SPEED = 6, 0.5
+_SHOW_M = 2.35  # from a row of cups: all of it in view, and room for swaps
+_SHOW_SWAY_SPEED, _SHOW_WAIT_STEPS = 0.25, 30
 
 
 def watch_room(driver: Driver, rng: np.random.Generator) -> Generator[Any, None, None]:
@@ -54,6 +57,31 @@ def watch_something(driver: Driver, rng: np.random.Generator) -> Generator[Any, 
 def _steps_after(rng: np.random.Generator) -> int:
     """How long to go on looking at a tunnel: mostly shortly, else until after the object has come out."""
     return int(rng.integers(4, 10) if rng.random() < 0.65 else rng.integers(40, 60))
+
+
+def watch_show(driver: Driver, room: int) -> Generator[Any, None, None]:
+    """Where this room has a row of cups that has not begun or is not over: watch it from before it, to the end."""
+    sim, shows = driver.env.sim, driver.env.scene.shows
+    for number, show in enumerate(shows):
+        if show.room != room or sim.elapsed(number) >= show.duration_steps:
+            continue
+        inward = np.array([math.cos(show.yaw), math.sin(show.yaw)])
+        for action in driver.go_to(show.centre + _SHOW_M * inward):
+            if sim.elapsed(number) >= 0:
+                break
+            yield action
+        yield from driver.face(show.yaw + math.pi)
+        for turn in range(_SHOW_WAIT_STEPS + show.duration_steps):
+            if sim.elapsed(number) >= show.duration_steps or (turn > _SHOW_WAIT_STEPS and sim.elapsed(number) < 0):
+                return
+            yield _sway_before(driver, show, turn)
+
+
+def _sway_before(driver: Driver, show: Show, turn: int) -> Any:
+    """Face the row and roll forth and back a little: for parallax, with all of it in view."""
+    forward = 1 - 2 * (turn // _SWAY_STEPS % 2)
+    error = bounded_angle(math.atan2(*(show.centre - driver.position())[::-1]) - driver.yaw())
+    return driver.action(forward * _SHOW_SWAY_SPEED, float(np.clip(error / _YAW_STEP_RAD, -1, 1)))
 
 
 def tracks_of_room(driver: Driver) -> list[Track]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from liftwm_envs.errors import EnvError
 from liftwm_envs.policies import TourPolicy
 
-_MAX_TOUR_STEPS = 2000
+_MAX_TOUR_STEPS = 4000
 
 
 class GuidedTour(gymnasium.Wrapper):

@@ -18,14 +18,23 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from liftwm_envs import ENV_IDS, EnvError
 
 VARIANTS = [(e, a) for e in ("base", "drone") for a in ("continuous", "discrete")]
+CHECKED = [
+    (env_id, *variant)
+    for env_id in ENV_IDS
+    for variant in (VARIANTS if "-S-" in env_id else [("base", "continuous"), ("drone", "discrete")])
+]
 
 
 def make(env_id: str = "liftwm/Revisit-S-v0", **kwargs: Any) -> gymnasium.Env:
     return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
 
 
-@pytest.mark.parametrize("env_id", ENV_IDS)
-@pytest.mark.parametrize(("embodiment", "action"), VARIANTS)
+def test_every_task_comes_in_every_size() -> None:
+    tasks = ("Revisit", "Occlusion", "MovingOcclusion", "ShellGame", "Search")
+    assert set(ENV_IDS) == {f"liftwm/{task}-{size}-v0" for task in tasks for size in "SML"} <= set(gymnasium.registry)
+
+
+@pytest.mark.parametrize(("env_id", "embodiment", "action"), CHECKED)
 def test_checkers_are_clean(env_id: str, embodiment: str, action: str) -> None:
     env = make(env_id, embodiment=embodiment, action=action, render_mode="rgb_array").unwrapped
     with warnings.catch_warnings():
@@ -50,7 +59,7 @@ print(digest.hexdigest())
 """
 
 
-@pytest.mark.parametrize("env_id", ["liftwm/Occlusion-S-v0", "liftwm/MovingOcclusion-S-v0"])
+@pytest.mark.parametrize("env_id", [f"liftwm/{name}-v0" for name in ("Occlusion-S", "MovingOcclusion-S", "ShellGame-L")])
 def test_same_seed_gives_the_same_frames_in_another_process(env_id: str) -> None:
     command = [sys.executable, "-c", HASH, env_id]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
@@ -110,6 +119,7 @@ def test_bad_discrete_actions_are_refused(bad: object) -> None:
         {"odometry_noise": float("nan")},
         {"reward": "dense"},
         {"max_steps": 0},
+        {"distractors": "many"},
     ],
 )
 def test_bad_options_are_refused_by_name(kwargs: dict[str, Any]) -> None:

@@ -13,11 +13,12 @@ from liftwm_envs import EnvError
 from liftwm_envs.layout import make_scene
 from liftwm_envs.policies import OraclePolicy, RandomPolicy, TourPolicy
 from liftwm_envs.scene import SceneOptions
+from liftwm_envs.settings import settings_of
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import MIN_CALL_M, REACH_M, SEEN_PX, settings_of
+from liftwm_envs.tasks import MIN_CALL_M, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
-IDS = ("liftwm/Revisit-S-v0", "liftwm/Occlusion-S-v0", "liftwm/MovingOcclusion-S-v0")
+IDS = tuple(f"liftwm/{task}-S-v0" for task in ("Revisit", "Occlusion", "MovingOcclusion", "ShellGame", "Search"))
 
 
 def make(env_id: str, **kwargs: Any) -> gymnasium.Env:
@@ -117,12 +118,13 @@ def test_oracle_solves_and_random_does_not(env_id: str, embodiment: str, action:
     for name, make_policy in (("oracle", OraclePolicy), ("random", RandomPolicy)):
         for seed in range(3):
             obs, info = env.reset(seed=seed)
-            policy, done = make_policy(env, seed), False
+            policy, done, total, wanted = make_policy(env, seed), False, 0.0, env.unwrapped.settings.targets
             while not done:
                 obs, reward, terminated, truncated, info = env.step(policy.act(obs, info))
-                done = terminated or truncated
-                assert reward == float(terminated) == float(info["success"])
-            wins[name] += int(terminated)
+                done, total = terminated or truncated, total + reward
+                assert total == info["targets_reached"] and info["success"] == (total == wanted)
+                assert info["success"] <= terminated
+            wins[name] += info["success"]
     assert wins["oracle"] == 3
     assert wins["random"] <= 1
     env.close()
