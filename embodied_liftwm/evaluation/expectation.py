@@ -57,13 +57,13 @@ class ExpectationRow(Row):
     surprise_b_then_a: float
 
 
-def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[ExpectationRow]:
+def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[Row]:
     """A row of every model for every quadruplet of the scenes: by scene, kind and model.
 
     Raises:
         UserError: a task without quadruplets, scenes of which none gives one, or a model that returns what it should not.
     """
-    found = []
+    found: list[Row] = []
     for episode, given in staged(task, seeds, config):
         for model in models:
             for quadruplet, state in after_beginning(model, given, config.device, episode):

@@ -66,13 +66,13 @@ class _Place:
     mask: np.ndarray  # [H, W] bool
 
 
-def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[HiddenChangeRow]:
+def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[Row]:
     """Rows of every model for every place that comes into view again: by scene, model and change.
 
     Raises:
         UserError: a task without such changes, scenes of which none gives one, or a model that returns what it should not.
     """
-    found = []
+    found: list[Row] = []
     for episode, given in staged(task, seeds, config, ("vanish", "teleport", "wall")):
         for model in models:
             for quadruplet, state in after_beginning(model, given, config.device, episode):
