@@ -102,7 +102,7 @@ def task_env(task: str, config: EvaluateConfig, known: KnownDepth, odometry_nois
 
 def measure_controls(
     make_agent: MakeAgentOn, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig
-) -> list[ControlRow]:
+) -> list[Row]:
     """Rows of every control on the first `EPISODES` seeds, for each model that remembers.
 
     Args:
@@ -112,7 +112,7 @@ def measure_controls(
         seeds: of the episodes; the memory that is swapped in comes from the next one.
         config: env_options, seed and device are read.
     """
-    rows: list[ControlRow] = []
+    rows: list[Row] = []
     for model in models:
         if model.name != "last_frame":
             bench = Controls(model.name, task, make_agent, partial(task_env, task, config), config)
