@@ -56,11 +56,15 @@ class LatentDecoder(nn.Module):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera) -> Decoded:
+    def forward(
+        self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera, observed: Tensor | None = None
+    ) -> Decoded:
         """Decode: `complete`, then `paint`; see there."""
-        return self.paint(self.complete(latents, visible, depth, camera))
+        return self.paint(self.complete(latents, visible, depth, camera, observed))
 
-    def complete(self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera) -> Completed:
+    def complete(
+        self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera, observed: Tensor | None = None
+    ) -> Completed:
         """Fill the holes of what was read, in latent space.
 
         Args:
@@ -68,6 +72,7 @@ class LatentDecoder(nn.Module):
             visible: how much was read, in [0, 1]. [B, h, w]
             depth: z-depth in metres, times visibility. [B, h, w]
             camera: the camera that reads, of h * stride by w * stride pixels.
+            observed: of what is visible, how much was observed and not imagined; all of it if None. [B, h, w]
         """
         low, high = self.log_range
         visible = visible.unsqueeze(1)
@@ -82,7 +87,7 @@ class LatentDecoder(nn.Module):
         return Completed(
             latents=known * (latents * once) + (1.0 - known) * imagined,
             depth=(known * log_depth + (1.0 - known) * imagined_depth).squeeze(1).exp(),
-            seen=torch.sigmoid(COVERAGE_LOGIT * (known - 0.5) + seen).squeeze(1),
+            seen=_observed(torch.sigmoid(COVERAGE_LOGIT * (known - 0.5) + seen), known, observed),
             features=features,
         )
 
@@ -97,6 +102,11 @@ class LatentDecoder(nn.Module):
             scale=MIN_SCALE + F.softplus(out[:, 4] - 2.0),
             seen=torch.sigmoid(logit + out[:, 5]),
         )
+
+
+def _observed(seen: Tensor, known: Tensor, observed: Tensor | None) -> Tensor:
+    """The probability that a cell shows what was observed, if it shows memory's content with probability `seen`. [B, h, w]"""
+    return seen.squeeze(1) if observed is None else (seen * (1.0 - known * (1.0 - observed.unsqueeze(1)))).squeeze(1)
 
 
 def _twice_as_fine(width: int) -> nn.Sequential:

@@ -175,7 +175,7 @@ def test_bytes_of_a_token_are_as_stated_and_a_fifty_fifth_of_a_cloud() -> None:
     pixels, cells, channels = 256 * 256, 32 * 32, 8
     cloud = pixels * (3 * 4 + 3)
     full = AppendCache.empty(1, channels, torch.zeros(()), capacity=64 * cells)
-    assert full.nbytes() - 12 - 8 == 64 * cells * (6 + channels)
+    assert full.nbytes() - 12 - 8 == 64 * cells * (7 + channels)
     assert 64 * cloud > 55 * full.nbytes()
     assert token_bytes(channels) == 19 + 2 * channels
 

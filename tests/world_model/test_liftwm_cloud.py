@@ -73,7 +73,7 @@ def test_holes_are_given_the_colour_of_what_lies_about_and_the_rest_is_as_it_was
     visible[:, 10, 10] = 0.0
     visible[:, :, 20:] = 0.0
     rgb = rgb * visible.unsqueeze(1)
-    picture = filled(CloudView(rgb, visible, visible))
+    picture = filled(CloudView(rgb, visible, visible, visible))
     torch.testing.assert_close(picture[:, :, :10, :20], rgb[:, :, :10, :20], atol=0, rtol=0)
     around = rgb[0, :, 9:12, 9:12].sum((1, 2)) / 8
     torch.testing.assert_close(picture[0, :, 10, 10], around)
@@ -85,7 +85,7 @@ def test_holes_are_given_the_colour_of_what_lies_about_and_the_rest_is_as_it_was
 def test_a_cell_is_as_far_as_the_middle_of_what_is_seen_in_it() -> None:
     depth = torch.tensor([[[1.0, 5.0, 2.0, 0.0], [1.2, 9.0, 0.0, 0.0], [0.0, 0.0, 3.0, 4.0], [0.0, 0.0, 0.0, 7.0]]])
     visible = (depth > 0).float()
-    share, found = cells_of(CloudView(torch.zeros(1, 3, 4, 4), depth, visible), 2)
+    share, found = cells_of(CloudView(torch.zeros(1, 3, 4, 4), depth, visible, visible), 2)
     assert share.tolist() == [[[1.0, 0.25], [0.0, 0.75]]]
     torch.testing.assert_close(found, torch.tensor([[[1.2, 2.0], [0.0, 4.0]]]))
 

@@ -93,7 +93,7 @@ def test_a_bounded_state_never_grows_and_an_appended_one_does() -> None:
         if memory == "latent_bounded":
             assert len(set(sizes)) == 1 and sizes[0] <= CONFIG.memory_bytes
         else:
-            assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 14 + 20
+            assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 15 + 20
 
 
 def test_imagining_keeps_the_tokens_in_place(model: LatentLiftWM) -> None:
