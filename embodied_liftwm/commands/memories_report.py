@@ -153,9 +153,8 @@ def headline(figures: Sequence[TableFigure]) -> list[str]:
         if gain:
             reached = "reached" if gain["mean"] >= AIM_DB else "not reached"
             told = tables.cell(gain, 2)
-            found.append(
-                f"{LABELS[cache]} over the RGB cloud, seen pixels: {told.value} dB {told.interval} (aim: +{AIM_DB:g} dB, {reached})"
-            )
+            aim = f"(aim: {AIM_DB:+g} dB, {reached})"
+            found.append(f"{LABELS[cache]} over the RGB cloud, seen pixels: {told.value} dB {told.interval} {aim}")
             sizes = [rows[key]["memory_bytes"]["mean"] for key in ("rgb_cloud", cache)]
             found.append(f"{LABELS[cache]}: {sizes[0] / sizes[1]:.1f} times smaller than the cloud")
     for figure, name, digits in (("psnr_seen", "PSNR on seen pixels", 2), ("persistence", "persistence", 3)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import embodied_liftwm
@@ -30,11 +31,13 @@ from embodied_liftwm.training.borrowed import borrow_depth
 from embodied_liftwm.training.checkpoint import checkpoints, read_resume
 
 TRAINED = ("rgb_cloud", "context", "gaussians", "latent_bounded", "patches", "latent_append", "recurrent")
-"""Rows that have weights of their own, the longest work first; `recurrent` comes last and takes as long as the others took."""
+"""Rows that have weights of their own, the longest work first; `recurrent` comes last and takes as long as others took."""
 BOUNDS = ("none", "oracle")
 """Rows made of the weights of `patches`."""
 GAUSSIANS = 2048
 """That `gaussians` is trained with."""
+MOST_STEPS = 1_000_000
+"""Of a training that the clock ends."""
 LOOP_STEPS = 8
 """Steps of a generated video from one waypoint to the next."""
 
@@ -118,7 +121,8 @@ def architecture(config: ReproduceConfig) -> ModelConfig:
 def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     """How a row is trained: `config.train`, but for its memory, and for what a depth that does not learn has no need of.
 
-    `recurrent`, which takes no depth, is trained for as long as the longest of the other rows at its seed took.
+    `recurrent`, which takes no depth, is trained for as long as the others at its seed took, their median; for `train.steps`
+    where there is no other.
     """
     model = replace(architecture(config), memory=row)  # type: ignore[arg-type]
     if row == "gaussians":
@@ -135,8 +139,9 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     if config.encoder:  # nothing judges a depth that is given
         found = replace(found, geometry_first=0.0, sources=max(1, min(found.sources, model.stereo_sources)))
     if row == "recurrent":
-        seconds = max((_seconds(config, other, seed) for other in trained_rows(config) if other != row), default=0.0)
-        found = replace(found, minutes=seconds / 60, steps=found.steps if not seconds else 1_000_000)
+        seconds = [_seconds(config, other, seed) for other in trained_rows(config) if other != row]
+        if any(seconds):
+            found = replace(found, minutes=median(s for s in seconds if s) / 60, steps=MOST_STEPS)
     return found
 
 

@@ -2,22 +2,23 @@
 
     OUT/memories/data/train, eval               episodes, and held-out ones of other scenes and layouts
     OUT/memories/latent_append-seed0/           run folder of one model
-    OUT/memories/latent_append-seed0.views.csv, .persistence.csv, .yaw-90.csv     its rows, judged; so for none-seed0,
-                                                gaussians-64-seed0, latent_bounded-131072-seed0, ...
+    OUT/memories/latent_append-seed0.views.csv, .persistence.csv, .yaw-90.csv     its rows, judged
+    OUT/memories/none-seed0.views.csv, gaussians-64-seed0.views.csv, latent_bounded-131072-seed0.views.csv, ...     so these
     OUT/memories/cost.csv, index.html           bytes and milliseconds; the page
     RESULTS/memories.csv, memories.svg          figures with intervals; quality against bytes
 
 Whatever is there is not done again, so an interrupted run goes on where it was.
 
-*Equal* for all rows but `recurrent`: the depth, which is that of a trained model (`encoder`), given and not learned any further,
-with the features that it is made of; the windows of data, number of steps, batch, terms, optimiser and seeds. So is one decoder
-of latents, of caches, cloud and raw context, and one of splatted colours and latents, of patches and Gaussians; neither is taken from
-the trained model, which had one of its own for patches. *Learned* by each row: what its latents are, its decoder, and what its
-memory has to learn (fusion, attention). *Not equal*: memories that keep colours have `latent_dim` latents beside them, those that
-keep latents alone have `cache_dim`; raw context finds depth again at each view, from single frames, by the same features. `recurrent` has
-no place for depth and learns all it knows from nothing, for as long as the longest of the others took: its rows say what can be had
-in that time, not what a recurrent network can do. `none` and `oracle` are the weights of `patches`: one forgets all but the last
-frame, the other lifts the true depth of the episodes that it is judged on (`evaluation/bounds.py`).
+*Equal* for all rows but `recurrent`: the depth, which is that of a trained model (`encoder`), given and not learned any
+further, with the features that it is made of; the windows of data, number of steps, batch, terms, optimiser and seeds. So is
+one decoder of latents, of caches, cloud and raw context, and one of splatted colours and latents, of patches and Gaussians;
+neither is taken from the trained model, which had one of its own for patches. *Learned* by each row: what its latents are, its
+decoder, and what its memory has to learn (fusion, attention). *Not equal*: memories that keep colours have `latent_dim` latents
+beside them, those that keep latents alone have `cache_dim`; raw context finds depth again at each view, from what frames look
+like by themselves and from what they have in common. `recurrent` has no place for depth and learns all it knows from nothing,
+for as long as others took: its rows say what can be had in that time, not what a recurrent network can do. `none` and `oracle`
+are the weights of `patches`: one forgets all but the last frame, the other lifts the true depth of the episodes that it is
+judged on (`evaluation/bounds.py`).
 """
 
 from __future__ import annotations

@@ -95,7 +95,8 @@ class ReproduceConfig:
     budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # liftwm: primitives that the model with all terms may keep;
     # memories: Gaussians
     memories: tuple[MemoryRow, ...] = get_args(MemoryRow)  # memories: which are compared
-    encoder: str = "base"  # memories: the model that all of them take their depth from, as `train.initial`; its sizes are theirs
+    encoder: str = "base"  # memories: a run, checkpoint or shipped model whose depth all of them have, and whose sizes; "" lets
+    # each learn its own
     cache_dim: int = 8  # memories: latent channels where latents alone are kept or decoded: caches, cloud, raw context
     cache_bytes: tuple[int, ...] = (2**17,)  # memories: what the bounded cache may take, bytes, beside what it is trained with
     loops: tuple[str, ...] = ("yaw-90", "out-and-back-0.5")  # memories: paths of generated videos, by `generate.path`

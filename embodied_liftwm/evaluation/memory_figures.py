@@ -96,7 +96,7 @@ def frame_bytes(episode: Episode) -> int:
 
 
 def loop_figures(loops: Loops, resamples: int) -> list[TableFigure]:
-    """Means of every path's columns, `PATH closure_psnr` and so on, seed by seed and pooled; `return_psnr` at the start alone."""
+    """Means of every path's columns, `PATH closure_psnr` and so on, seed by seed and pooled; `return_psnr` is at the start."""
     found = []
     for row, by_seed in loops.items():
         paths = dict.fromkeys(path for by_path in by_seed.values() for path in by_path)

@@ -10,8 +10,8 @@ A token's place is kept as an offset from where its row began, in half precision
 the cell that a surface so far away is seen through. Training keeps everything in float32 instead, and gradients reach through
 what is written. A row is an episode: no token of one is ever seen from another.
 
-Beside its latents a token knows whether it was observed, 1, or imagined, 0, as one more channel: what is merged of both is in between,
-by evidence, so that a look soon makes an observation of what was imagined. Nothing else is decided by it.
+Beside its latents a token knows whether it was observed, 1, or imagined, 0, as one more channel: what is merged of both is in
+between, by evidence, so that a look soon makes an observation of what was imagined. Nothing else is decided by it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The latent cache as published: every frame's tokens are concatenated, and nothing is forgotten (Mirage, arXiv:2606.09828).
 
-A token costs 6 bytes for its place, 1 for each channel and 1 for whether it was observed, 15 with 8 channels. At 256 x 256 pixels and
-a stride of 8 a frame costs 15 KB; as an RGB point cloud, with three float32 and three bytes a pixel, it costs 983 KB. The cache grows with every
-frame, and so does the time to read it.
+A token costs 6 bytes for its place, 1 for each channel and 1 for whether it was observed, 15 with 8 channels. At 256 x 256
+pixels and a stride of 8 a frame costs 15 KB; as an RGB point cloud, with three float32 and three bytes a pixel, it costs 983
+KB. The cache grows with every frame, and so does the time to read it.
 """
 
 from __future__ import annotations

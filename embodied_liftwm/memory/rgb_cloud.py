@@ -1,8 +1,9 @@
 """An explicit RGB point cloud: the memory of published pipelines, and the baseline of latent memories.
 
 Every pixel of a frame is back-projected by its depth and kept as a point of 16 bytes: where it is, its colour, and how large
-the pixel was there, without which a surface seen from nearer than before would fall apart into dots; and in a spare bit, whether
-it was observed or imagined. Of all points in a voxel the newest is kept. Nothing is forgotten otherwise: the cloud grows without bound, a block at a time.
+the pixel was there, without which a surface seen from nearer than before would fall apart into dots; and in a spare bit,
+whether it was observed or imagined. Of all points in a voxel the newest is kept. Nothing is forgotten otherwise: the cloud
+grows without bound, a block at a time.
 
 Points are sorted along a space-filling curve (the Morton order of their voxels). So a frame is merged into the cloud by binary
 searches and copies; and neighbours in memory are neighbours in space, so that `rgb_cloud_render` leaves out whole runs of
@@ -134,8 +135,8 @@ def observed_of(looks: Tensor) -> Tensor:
 def _looks(depth: Tensor, rgb: Tensor, intrinsics: Tensor) -> Tensor:
     """Colours and sizes of the pixels of a frame as bytes. [B, H * W, 4]"""
     sizes = SIZE_STEPS * torch.log2(depth.float() / intrinsics[:, 0, 0, None, None] / LEAST_SIZE_M)
-    looks = torch.cat([rgb.float() * 255.0, sizes.clamp(max=LARGEST_SIZE).unsqueeze(1)], dim=1).round().clamp(0, 255).to(torch.uint8)
-    return looks.flatten(2).mT.contiguous()
+    looks = torch.cat([rgb.float() * 255.0, sizes.clamp(max=LARGEST_SIZE).unsqueeze(1)], dim=1)
+    return looks.round().clamp(0, 255).to(torch.uint8).flatten(2).mT.contiguous()
 
 
 def keys_of(points: Tensor, voxel_m: float) -> Tensor:

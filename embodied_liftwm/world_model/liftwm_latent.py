@@ -112,8 +112,9 @@ class LatentLiftWM(LiftWM):
     def generate(self, state: LiftWMState, camera: Camera) -> tuple[LiftWMState, View]:
         """The next frame of a video that nobody films: what `camera` sees after a step, imagined where it is unknown.
 
-        What is imagined is written into the cache as latents, and stays, as imagined: `View.seen` does not take it for something that
-        was observed. What was read is not written again. The picture is for the viewer alone: nothing is encoded.
+        What is imagined is written into the cache as latents, and stays, as imagined: `View.seen` does not take it for
+        something that was observed. What was read is not written again. The picture is for the viewer alone: nothing is
+        encoded.
 
         Returns:
             The state after the step, with its ego camera at `camera`, and the view as it was before the step was believed.
