@@ -4,11 +4,12 @@ A ray has no picture to compare with, but its points have: where it meets a surf
 what they see there, and each for itself finds that depth likely. So every cell of the queried camera attends to points along
 its ray, one a depth plane, by features sampled in all frames where the point falls into them (their epipolar lines), by how
 much these differ, and by the frames' own belief in the depth. That what frames show of a point must look alike is known before
-anything is learned, as it is to the plane sweep of models that lift. In a toy room with parallax that tells depth untrained; in
-40 steps on windows of three near frames the error of depth stayed as large as without it. It reads the latents of colours there, so that an image teaches
-attention whatever depth it begins with; and at the depth that it attends to most, features of all kinds. (Sampling and variance
-as in plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across views as in Suhail et al. 2022,
-arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to complete.
+anything is learned, as it is to the plane sweep of models that lift. In a toy room with parallax that tells depth untrained;
+in 40 steps on windows of three near frames the error of depth stayed as large as without it. It reads the latents of colours
+there, so that an image teaches attention whatever depth it begins with; and at the depth that it attends to most, features of
+all kinds. (Sampling and variance as in plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across
+views as in Suhail et al. 2022, arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to
+complete.
 """
 
 from __future__ import annotations
