@@ -19,13 +19,15 @@ from statistics import median
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.status import Status
+from rich.table import Table
 
 from embodied_liftwm.commands.bench_memory_aims import READ_SPEED, SIZE, SIZE_ALL, SPEED, aims
 from embodied_liftwm.commands.bench_memory_parts import ENCODE, READ, RENDER, Memory, Told, build, encoded, new_watch, stride_of
 from embodied_liftwm.commands.bench_memory_room import Frame, film
-from embodied_liftwm.commands.bench_table import Row, machine, report, seconds_in_turn, show, using_threads, write
+from embodied_liftwm.commands.bench_table import Row, machine, report, seconds_in_turn, using_threads, write
 from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.world_model.latent_decoder import KNOWN_FROM
 
@@ -190,10 +192,33 @@ def _shares(told: Told) -> dict[str, float]:
 
 
 def _show(console: Console, rows: list[Row], about: dict[str, str]) -> None:
-    """In two tables: the one for the CSV is too wide for most."""
-    for title, of_time in (("a generated frame", True), ("what is kept, and what a read finds", False)):
-        parts = [{name: values for name, values in row.measures.items() if (name in TIMES) == of_time} for row in rows]
-        show(console, title, [Row(row.case, part) for row, part in zip(rows, parts, strict=True)], about)
+    """A table for each size and age, a column a memory: the one for the CSV is too wide for most."""
+    for size, age in dict.fromkeys((row.case["image_size"], row.case["frames"]) for row in rows):
+        own = [row for row in rows if (row.case["image_size"], row.case["frames"]) == (size, age)]
+        console.print(_table(f"a generated frame of {size} x {size}, after {age} frames: medians", own))
+    console.print(", ".join(f"{name} {value}" for name, value in about.items()), soft_wrap=True)
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    """Measures down, memories across."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        budget = int(str(row.case["budget"] or 0))
+        name = str(row.case["memory"]).replace("_", " ")
+        table.add_column(f"{name} {budget / 1024:g} KiB" if budget else name, justify="right", max_width=11)
+    names = dict.fromkeys(name for row in rows for name in row.measures)
+    for name in sorted(names, key=lambda name: name not in TIMES):  # times first
+        table.add_row(name, *(_median(row.measures.get(name, [])) for row in rows))
+    return table
+
+
+def _median(values: list[float]) -> str:
+    """Three digits, or all of a number that was counted."""
+    if not values:
+        return ""
+    middle = median(values)
+    return f"{middle:,.0f}" if middle >= 1000 else f"{middle:.3g}"
 
 
 def left_out(config: BenchConfig) -> list[str]:

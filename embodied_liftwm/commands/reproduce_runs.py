@@ -21,7 +21,7 @@ from embodied_liftwm.workers.local_engine import die_with_parent
 
 SETTINGS_MAY_CHANGE = {
     "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "alone_seeds",
-    "dose_seeds", "processes", "bootstrap",
+    "dose_seeds", "processes", "bootstrap", "memories", "cache_bytes", "loops",
 }  # fmt: skip
 """Settings in which a continued experiment may differ: how much of it is done, not how any part of it is."""
 TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
@@ -86,19 +86,26 @@ def without_geometry(train: TrainConfig) -> TrainConfig:
     return replace(train, terms=TWO_D_TERMS, geometry_first=0.0, model=unmatched)
 
 
-def train(settings: TrainConfig, tell: Tell, after_step: Callable[[Trainer], None] = lambda trainer: None) -> None:
+def train(
+    settings: TrainConfig,
+    tell: Tell,
+    after_step: Callable[[Trainer], None] = lambda trainer: None,
+    begin: Callable[[Trainer], None] = lambda trainer: None,
+) -> None:
     """Train a model, or go on with it, to its end.
 
     Args:
         settings: of the run.
         tell: takes every step's row, with its progress.
         after_step: called after every step, before it is told.
+        begin: called before the first step, and again before the first of every resumption.
     """
     from embodied_liftwm.training.checkpoint import checkpoints
 
     folder = Path(settings.run)
     open_run(folder, settings, MAY_CHANGE, continued=bool(checkpoints(folder)))
     trainer = Trainer(settings)
+    begin(trainer)
 
     def step(row: dict[str, float]) -> None:
         after_step(trainer)

@@ -8,11 +8,15 @@ from typing import Literal, get_args
 from embodied_liftwm.config.checks import above_zero, at_least
 from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions
 from embodied_liftwm.config.judging import EvaluateConfig, TrainAgentConfig
-from embodied_liftwm.config.training import LEAST_BUDGET, ModelConfig, TrainConfig
+from embodied_liftwm.config.training import LEAST_BUDGET, LEAST_LATENT_DIM, ModelConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 
 TableRow = Literal["none", "recurrent", "2d_only", "mv", "epipolar", "depth_normal", "glo", "oracle"]
 """Rows of the table of `liftwm reproduce liftwm`, in its order."""
+MemoryRow = Literal[
+    "none", "context", "recurrent", "gaussians", "rgb_cloud", "latent_append", "latent_bounded", "patches", "oracle"
+]
+"""Rows of the table of `liftwm reproduce memories`, in its order."""
 TaughtBase = Literal["2d_only", "glo"]
 """Rows of that table to which `liftwm reproduce priors` adds teachers."""
 
@@ -89,7 +93,15 @@ class ReproduceConfig:
     supports_m: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0)  # gap: radii of the discs that cameras stay in; 0 only turns
     displaced_m: float = 0.5  # gap: distance of a novel view from the nearest camera of its context
     rows: tuple[TableRow, ...] = get_args(TableRow)  # liftwm: which models are compared
-    budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # liftwm: primitives that the model with all terms may keep
+    budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # liftwm: primitives that the model with all terms may keep;
+    # memories: Gaussians
+    memories: tuple[MemoryRow, ...] = get_args(MemoryRow)  # memories: which are compared
+    encoder: str = "base"  # memories: a run, checkpoint or shipped model whose depth all of them have, and whose sizes; "" lets
+    # each learn its own
+    cache_dim: int = 8  # memories: latent channels where latents alone are kept or decoded: caches, cloud, raw context
+    cache_bytes: tuple[int, ...] = (2**17,)  # memories: what the bounded cache may take, bytes, beside what it is trained with
+    loops: tuple[str, ...] = ("yaw-90", "out-and-back-0.5")  # memories: paths of generated videos, by `generate.path`
+    loop_episodes: int = 6  # memories: videos of each path, from so many held-out episodes at most
     bases: tuple[TaughtBase, ...] = get_args(TaughtBase)  # priors: what teachers are added to
     teachers: tuple[str, ...] = (  # priors: by the names of `liftwm priors list`; each alone, and all together
         "house_depth", "mvs", "gaussian_splatting", "house_views", "disk"
@@ -113,6 +125,14 @@ class ReproduceConfig:
         for name in ("context", "views_per_episode", "eval_episodes", "seeds", "dose_seeds", "processes", "bootstrap"):
             at_least(name, getattr(self, name), 1)
         at_least("prior_episodes", self.prior_episodes, 0)
+        at_least("cache_dim", self.cache_dim, LEAST_LATENT_DIM)
+        at_least("loop_episodes", self.loop_episodes, 1)
+        if not self.memories or len(set(self.memories)) < len(self.memories):
+            raise UserError(f"memories={list(self.memories)}: expected distinct ones out of {', '.join(get_args(MemoryRow))}")
+        if len(set(self.cache_bytes)) < len(self.cache_bytes) or min(self.cache_bytes, default=1) < 1:
+            raise UserError(f"cache_bytes={list(self.cache_bytes)}: expected distinct numbers above 0")
+        if len(set(self.loops)) < len(self.loops):
+            raise UserError(f"loops={list(self.loops)}: expected distinct paths")
         at_least("alone_seeds", self.alone_seeds, 0)
         if not self.bases or len(set(self.bases)) < len(self.bases):
             raise UserError(f"bases={list(self.bases)}: expected distinct ones out of {', '.join(get_args(TaughtBase))}")

@@ -9,6 +9,9 @@ view is read by projecting tokens into its grid of cells (`latent_read`), and no
 A token's place is kept as an offset from where its row began, in half precision: 2 mm at 4 m, 4 mm at 8 m, a few hundredths of
 the cell that a surface so far away is seen through. Training keeps everything in float32 instead, and gradients reach through
 what is written. A row is an episode: no token of one is ever seen from another.
+
+Beside its latents a token knows whether it was observed, 1, or imagined, 0, as one more channel: what is merged of both is in
+between, by evidence, so that a look soon makes an observation of what was imagined. Nothing else is decided by it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch import Tensor
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project, resize_intrinsics
-from embodied_liftwm.memory.latent_read import NEAR_M, LatentRead, read_latents
+from embodied_liftwm.memory.latent_read import NEAR_M, read_latents
 from embodied_liftwm.memory.lift import DOUBTFUL_SPREAD
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
@@ -42,6 +45,7 @@ class CellFrame(NamedTuple):
     latents: Tensor  # [B, D, h, w]
     camera: Camera  # by whom it was seen, of h * stride by w * stride pixels
     stride: int  # pixels a side of a cell
+    observed: float = 1.0  # 0 where the frame was imagined
 
     @property
     def cells(self) -> Camera:
@@ -55,8 +59,17 @@ class CellFrame(NamedTuple):
         return back_project(self.depth, cells.intrinsics, cells.world_from_camera).flatten(1, 2)
 
     def tokens(self) -> tuple[Tensor, Tensor]:
-        """Latents [B, h * w, D] and evidence [B, h * w] in the order of `points`."""
-        return self.latents.flatten(2).mT, self.evidence.flatten(1)
+        """Latents with `observed` [B, h * w, D + 1] and evidence [B, h * w] in the order of `points`."""
+        return F.pad(self.latents.flatten(2).mT, (0, 1), value=self.observed), self.evidence.flatten(1)
+
+
+class CacheRead(NamedTuple):
+    """What the cells of each camera show, as `LatentRead`, and what of it was observed."""
+
+    latents: Tensor  # [B * V, D, h, w]
+    depths: Tensor  # [B * V, h, w]
+    visible: Tensor  # [B * V, h, w]
+    observed: Tensor  # [B * V, h, w] in [0, 1]: of what is visible, how much was observed; 0 where nothing is
 
 
 @dataclass(frozen=True)
@@ -79,17 +92,22 @@ class LatentCache(TensorTree, ABC):
 
     @abstractmethod
     def stored_latents(self) -> Tensor:
-        """The tokens' latents as they are kept; anything in free slots. [B, N, D]"""
+        """The tokens' latents as they are kept, and `observed`; anything in free slots. [B, N, D + 1]"""
 
     def values(self) -> Tensor:
         """The tokens' latents, in the origin's dtype. [B, N, D]"""
-        return self.stored_latents().to(self.origin) * self._unit
+        return self.stored_latents()[..., :-1].to(self.origin) * self._unit
+
+    @property
+    def latent_dim(self) -> int:
+        """Channels of a latent, D."""
+        return self.stored_latents().shape[-1] - 1
 
     def points(self) -> Tensor:
         """Where the tokens are now; anything in free slots. [B, N, 3] metres, world frame"""
         return self.origin[:, None] + self.places()
 
-    def read(self, cameras: Camera, stride: int, steps: Tensor | None = None) -> LatentRead:
+    def read(self, cameras: Camera, stride: int, steps: Tensor | None = None) -> CacheRead:
         """What V cameras a row see of the tokens, on their grids of cells.
 
         Args:
@@ -105,7 +123,8 @@ class LatentCache(TensorTree, ABC):
         else:
             steps = None
         read = read_latents(cache.places(steps), cache.stored_latents(), cache.weights(), cameras, stride)
-        return read._replace(latents=read.latents * self._unit)
+        latents = read.latents * self._unit
+        return CacheRead(latents[:, :-1], read.depths, read.visible, latents[:, -1].clamp(0, 1))
 
     def drifts(self) -> bool:
         """Whether any token is believed to move."""
@@ -159,8 +178,8 @@ def check_frame(frame: CellFrame, cache: LatentCache) -> None:
             f"expected depth and evidence [{len(cache.origin)}, h, w] and latents [{len(cache.origin)}, D, h, w], got "
             f"{list(frame.depth.shape)}, {list(frame.evidence.shape)} and {list(frame.latents.shape)}"
         )
-    if channels != cache.stored_latents().shape[-1]:
-        raise UserError(f"expected latents of {cache.stored_latents().shape[-1]} channels, as the cache holds, got {channels}")
+    if channels != cache.latent_dim:
+        raise UserError(f"expected latents of {cache.latent_dim} channels, as the cache holds, got {channels}")
     poses = frame.camera.world_from_camera.isfinite().flatten(1).all(1)
     if not bool(poses.all()):
         raise UserError(f"pose of row {int((~poses).nonzero()[0])} is not finite: a frame without a place cannot be written")

@@ -1,8 +1,8 @@
 """The latent cache as published: every frame's tokens are concatenated, and nothing is forgotten (Mirage, arXiv:2606.09828).
 
-A token costs 6 bytes for its place and 1 for each channel, 14 with 8 channels. At 256 x 256 pixels and a stride of 8 a frame
-costs 14 KB; as an RGB point cloud, with three float32 and three bytes a pixel, it costs 983 KB. The cache grows with every
-frame, and so does the time to read it.
+A token costs 6 bytes for its place, 1 for each channel and 1 for whether it was observed, 15 with 8 channels. At 256 x 256
+pixels and a stride of 8 a frame costs 15 KB; as an RGB point cloud, with three float32 and three bytes a pixel, it costs 983
+KB. The cache grows with every frame, and so does the time to read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AppendCache(LatentCache):
     """As many tokens as were written; rows that hold fewer end with free slots. Latents are int8 (`LATENT_STEP`)."""
 
     offsets: Tensor  # [B, N, 3] metres from the origin
-    latents: Tensor  # [B, N, D]
+    latents: Tensor  # [B, N, D + 1] the last channel is `observed`
     count: Tensor  # [B] int64 tokens written, in the first slots
 
     @classmethod
@@ -35,7 +35,7 @@ class AppendCache(LatentCache):
         return cls(
             origin=zeros(batch_size, 3),
             offsets=zeros(batch_size, capacity, 3, dtype=torch.float16 if compact else like.dtype),
-            latents=zeros(batch_size, capacity, latent_dim, dtype=torch.int8 if compact else like.dtype),
+            latents=zeros(batch_size, capacity, latent_dim + 1, dtype=torch.int8 if compact else like.dtype),
             count=zeros(batch_size, dtype=torch.int64),
         )
 
@@ -48,6 +48,12 @@ class AppendCache(LatentCache):
     def occupied(self) -> Tensor:
         """Slots that hold a token. [B, N] bool"""
         return torch.arange(self.capacity, device=self.count.device) < self.count[:, None]
+
+    @property
+    def bytes(self) -> int:
+        """Of what is kept, to the last tensor, without the room to grow."""
+        slot = sum(t.shape[2:].numel() * t.element_size() for t in self.named_tensors().values() if t.dim() == 3)
+        return self.nbytes() - int((~self.occupied).sum()) * slot
 
     def weights(self) -> Tensor:
         return self.occupied.to(self.origin)

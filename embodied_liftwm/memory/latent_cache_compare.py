@@ -63,7 +63,7 @@ def compare(tokens: Tokens, places: Tensor, frame: CellFrame, cells: Camera) -> 
     variance = 1.0 / tokens.evidence.clamp_min(1e-6) + 1.0 / certainty.clamp_min(1e-6)
     gate = (GATE_SIGMAS * variance.sqrt() / surface).clamp(*GATE_RANGE)
     there = inside & known & ((z - surface).abs() < gate * surface)
-    unlike = (tokens.latents - _cells_of(latents, cell)).abs().mean(-1) > SIMILAR
+    unlike = (tokens.looks - _cells_of(latents[..., :-1], cell)).abs().mean(-1) > SIMILAR
     through = inside & known & (z < (1.0 - gate) * nearest)
     return Found(cell, z, there & ~unlike, through | (there & unlike))
 

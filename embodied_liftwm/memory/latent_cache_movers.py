@@ -58,7 +58,7 @@ def _match(sought: Tokens, expected: Tensor, lost: Tensor, fresh: Tokens, clock:
     """The cell [B, K] that each token is nearest to, and whether it is that cell's nearest as well. [B, K] bool"""
     elapsed = (clock[:, None] - sought.seen_at).clamp_min(1.0)
     far = torch.cdist(expected, fresh.offsets) / (SPEED_M * elapsed).clamp_max(REACH_M)[..., None]
-    unlike = torch.cdist(sought.latents, fresh.latents) / (ALIKE * math.sqrt(sought.latents.shape[-1]))
+    unlike = torch.cdist(sought.looks, fresh.looks) / (ALIKE * math.sqrt(sought.looks.shape[-1]))
     possible = (far < 1.0) & (unlike < 1.0) & lost[..., None] & fresh.occupied[:, None]
     price = torch.where(possible, far + unlike, torch.inf)
     best, match = price.min(2)

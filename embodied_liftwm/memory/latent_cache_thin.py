@@ -110,7 +110,7 @@ def _grouped(tokens: Tokens, places: Tensor, surest: Tensor, edge: Tensor) -> Gr
 def _alike(members: Tokens, leaders: Tokens) -> Tensor:
     """Which of the members may be merged with their leaders. [B, K] bool"""
     apart = (members.velocities - leaders.velocities).norm(dim=-1)
-    return ((members.latents - leaders.latents).abs().mean(-1) < SIMILAR) & (apart < SAME_VELOCITY)
+    return ((members.looks - leaders.looks).abs().mean(-1) < SIMILAR) & (apart < SAME_VELOCITY)
 
 
 def _nth(rest: Tensor, begins: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ MOST_EVIDENCE = 6e4
 
 @dataclass(frozen=True)
 class Tokens(TensorTree):
-    """N tokens a row. Packed, a token costs 19 bytes and 2 for each channel."""
+    """N tokens a row. Packed, a token costs 21 bytes and 2 for each channel."""
 
     offsets: Tensor  # [B, N, 3] float16 metres from the row's origin: where it was when it was last seen
     velocities: Tensor  # [B, N, 3] float16 metres a step
-    latents: Tensor  # [B, N, D] float16
+    latents: Tensor  # [B, N, D + 1] float16, the last channel is `observed`
     evidence: Tensor  # [B, N] float16 1/m^2 inverse variance of where it is, 0 in free slots
     seen_at: Tensor  # [B, N] float32 step at which it was last seen
     relocations: Tensor  # [B, N] int8 times that it was found again elsewhere, one after another
@@ -33,7 +33,7 @@ class Tokens(TensorTree):
         return cls(
             offsets=like.new_zeros(*shape, 3, dtype=dtype),
             velocities=like.new_zeros(*shape, 3, dtype=dtype),
-            latents=like.new_zeros(*shape, latent_dim, dtype=dtype),
+            latents=like.new_zeros(*shape, latent_dim + 1, dtype=dtype),
             evidence=like.new_zeros(shape, dtype=dtype),
             seen_at=like.new_zeros(shape),
             relocations=like.new_zeros(shape, dtype=torch.int8),
@@ -60,6 +60,11 @@ class Tokens(TensorTree):
             seen_at=self.seen_at.to(kinds["seen_at"]),
             relocations=self.relocations,
         )
+
+    @property
+    def looks(self) -> Tensor:
+        """What tokens are compared by: latents alone. [B, N, D]"""
+        return self.latents[..., :-1]
 
     def gather(self, slots: Tensor) -> Self:
         """Tokens at `slots` [B, K] of each row."""

@@ -1,8 +1,9 @@
 """An explicit RGB point cloud: the memory of published pipelines, and the baseline of latent memories.
 
 Every pixel of a frame is back-projected by its depth and kept as a point of 16 bytes: where it is, its colour, and how large
-the pixel was there, without which a surface seen from nearer than before would fall apart into dots. Of all points in a voxel
-the newest is kept. Nothing is forgotten otherwise: the cloud grows without bound, a block at a time.
+the pixel was there, without which a surface seen from nearer than before would fall apart into dots; and in a spare bit,
+whether it was observed or imagined. Of all points in a voxel the newest is kept. Nothing is forgotten otherwise: the cloud
+grows without bound, a block at a time.
 
 Points are sorted along a space-filling curve (the Morton order of their voxels). So a frame is merged into the cloud by binary
 searches and copies; and neighbours in memory are neighbours in space, so that `rgb_cloud_render` leaves out whole runs of
@@ -26,8 +27,9 @@ from embodied_liftwm.memory.growing import Growing
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
-SIZE_STEPS, LEAST_SIZE_M = 16.0, 1e-4
-"""A point's size is a byte: so many steps an octave above so many metres, up to 6 m."""
+SIZE_STEPS, LEAST_SIZE_M = 8.0, 1e-4
+"""A point's size is seven bits: so many steps an octave above so many metres, up to 6 m."""
+LARGEST_SIZE = kernels.IMAGINED - 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class RgbCloud(Growing):
 
     BLOCK: ClassVar[int] = 4096
     points: Tensor  # [B, N, 3] float32 metres, world frame
-    looks: Tensor  # [B, N, 4] uint8: red, green, blue, and the size of the pixel that was seen (`sizes`)
+    looks: Tensor  # [B, N, 4] uint8: red, green, blue, and the size of the pixel that was seen (`sizes_of`)
     voxel_m: float  # edge of a voxel
 
     @classmethod
@@ -57,13 +59,14 @@ class RgbCloud(Growing):
         return sizes_of(self.looks)
 
     @torch.no_grad()
-    def add(self, depth: Tensor, rgb: Tensor, camera: Camera) -> Self:
+    def add(self, depth: Tensor, rgb: Tensor, camera: Camera, imagined: Tensor | None = None) -> Self:
         """The cloud with one more frame in every row; this one stays as it is.
 
         Args:
             depth: z-depth of every pixel in metres. [B, H, W]
             rgb: colours in [0, 1]. [B, 3, H, W]
             camera: B cameras.
+            imagined: pixels that show nothing that was observed; none if None. [B, H, W] bool
 
         Raises:
             UserError: a depth is not above 0, something is not finite, or a point lies where no key can number its voxel.
@@ -72,6 +75,8 @@ class RgbCloud(Growing):
         points = back_project(depth.float(), camera.intrinsics, camera.world_from_camera).flatten(1, 2)
         _validate_extent(points, self.voxel_m)
         looks = _looks(depth, rgb, camera.intrinsics)
+        if imagined is not None:
+            looks[..., 3] |= kernels.IMAGINED * imagined.flatten(1).to(torch.uint8)
         merge = self._merged_compiled if compilable(self.points, points) else self._merged_torch
         return merge(points.contiguous(), looks)
 
@@ -119,14 +124,19 @@ class RgbCloud(Growing):
 
 def sizes_of(looks: Tensor) -> Tensor:
     """Edges in metres that the last byte of looks [..., 4] stands for."""
-    return LEAST_SIZE_M * torch.exp2(looks[..., 3].float() / SIZE_STEPS)
+    return LEAST_SIZE_M * torch.exp2((looks[..., 3] & LARGEST_SIZE).float() / SIZE_STEPS)
+
+
+def observed_of(looks: Tensor) -> Tensor:
+    """Whether points of looks [..., 4] uint8 were observed, not imagined. [...] bool"""
+    return looks[..., 3] < kernels.IMAGINED
 
 
 def _looks(depth: Tensor, rgb: Tensor, intrinsics: Tensor) -> Tensor:
     """Colours and sizes of the pixels of a frame as bytes. [B, H * W, 4]"""
     sizes = SIZE_STEPS * torch.log2(depth.float() / intrinsics[:, 0, 0, None, None] / LEAST_SIZE_M)
-    looks = torch.cat([rgb.float() * 255.0, sizes.unsqueeze(1)], dim=1).round().clamp(0, 255).to(torch.uint8)
-    return looks.flatten(2).mT.contiguous()
+    looks = torch.cat([rgb.float() * 255.0, sizes.clamp(max=LARGEST_SIZE).unsqueeze(1)], dim=1)
+    return looks.round().clamp(0, 255).to(torch.uint8).flatten(2).mT.contiguous()
 
 
 def keys_of(points: Tensor, voxel_m: float) -> Tensor:

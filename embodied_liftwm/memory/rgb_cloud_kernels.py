@@ -18,6 +18,8 @@ AXIS_BITS = 21
 HALF_RANGE = 1 << (AXIS_BITS - 1)
 RUN = 256
 """Points that are left out together where a camera cannot see the cube that holds them."""
+IMAGINED = 128
+"""Bit of the last byte of looks; the rest of it is the size."""
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 
@@ -64,6 +66,7 @@ class Picture(NamedTuple):
     rgb: np.ndarray  # [H, W, 3] in [0, 1]
     depth: np.ndarray  # [H, W] metres
     visible: np.ndarray  # [H, W] 0 or 1
+    observed: np.ndarray  # [H, W] share in [0, 1]
 
 
 class Splats(NamedTuple):
@@ -250,6 +253,8 @@ def _blend(looks, splats, found, surface, tolerance, picture):
                     weight = down * (_ONE - abs(np.float32(column) + _HALF - splats.centres[s, 0]) / side) / (side * side)
                     total[row, column] += weight
                     picture.depth[row, column] += weight * depth
+                    if look[3] < IMAGINED:
+                        picture.observed[row, column] += weight
                     for k in range(3):
                         picture.rgb[row, column, k] += weight * np.float32(look[k])
     for row in range(surface.shape[0]):
@@ -257,5 +262,6 @@ def _blend(looks, splats, found, surface, tolerance, picture):
             if total[row, column] > _ZERO:
                 picture.visible[row, column] = _ONE
                 picture.depth[row, column] /= total[row, column]
+                picture.observed[row, column] /= total[row, column]
                 for k in range(3):
                     picture.rgb[row, column, k] /= total[row, column] * np.float32(255.0)

@@ -25,7 +25,7 @@ from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory import rgb_cloud_kernels as kernels
 from embodied_liftwm.memory.latent_read import NEAR_M
-from embodied_liftwm.memory.rgb_cloud import RgbCloud, sizes_of
+from embodied_liftwm.memory.rgb_cloud import RgbCloud, observed_of, sizes_of
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
@@ -44,6 +44,7 @@ class CloudView(NamedTuple):
     rgb: Tensor  # [B * V, 3, H, W] in [0, 1], 0 where nothing is seen
     depth: Tensor  # [B * V, H, W] z-depth in metres, 0 where nothing is seen
     visible: Tensor  # [B * V, H, W] 0 or 1
+    observed: Tensor  # [B * V, H, W] in [0, 1]: of what is seen, how much was observed and not imagined; 0 where nothing is
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def render_cloud(cloud: RgbCloud, cameras: Camera, culled: bool = True) -> Cloud
         return _render_torch(cloud, cameras, matrices)
     views = len(matrices) // len(cloud.count)
     shape = (cameras.height, cameras.width)
-    seen = CloudView(*(matrices.new_zeros(len(matrices), *size) for size in ((*shape, 3), shape, shape)))
+    seen = CloudView(*(matrices.new_zeros(len(matrices), *size) for size in ((*shape, 3), shape, shape, shape)))
     points, looks, matrix, focal, *pictures = arrays(cloud.points, cloud.looks, matrices, cameras.intrinsics[:, 0, 0], *seen)
     counts = cloud.count.tolist()
 
@@ -83,7 +84,7 @@ def _rules() -> kernels.PaintRules:
 @cache
 def _sizes() -> np.ndarray:
     """Metres that each value of the byte of sizes stands for. [256] float32"""
-    return sizes_of(torch.arange(256)[:, None].expand(-1, 4)).numpy()
+    return sizes_of(torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 4)).numpy()
 
 
 def _planes(matrix: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -131,11 +132,12 @@ def _paint_torch(points: Tensor, looks: Tensor, matrix: Tensor, focal: Tensor, c
         0, cells.flatten(), depths.flatten(), "amin"
     )
     weights = torch.where(depths <= surface[cells] * (1.0 + DEPTH_TOLERANCE), weights, 0.0)
-    values = torch.cat([looks[:, :3].to(depth) / 255.0, depth[:, None], torch.ones_like(depth[:, None])], dim=1)
-    sums = values.new_zeros(len(surface), 5).index_add(0, cells.flatten(), (weights[..., None] * values[:, None]).flatten(0, 1))
+    observed = observed_of(looks).to(depth)[:, None]
+    values = torch.cat([looks[:, :3].to(depth) / 255.0, depth[:, None], observed, torch.ones_like(observed)], dim=1)
+    sums = values.new_zeros(len(surface), 6).index_add(0, cells.flatten(), (weights[..., None] * values[:, None]).flatten(0, 1))
     sums = sums[:-1].T.unflatten(1, (camera.height, camera.width))
-    means = sums[:4] / torch.where(sums[4] > 0, sums[4], 1.0)
-    return CloudView(means[:3], means[3], (sums[4] > 0).to(depth))
+    means = sums[:5] / torch.where(sums[5] > 0, sums[5], 1.0)
+    return CloudView(means[:3], means[3], (sums[5] > 0).to(depth), means[4])
 
 
 def _squares(centres: Tensor, sides: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:

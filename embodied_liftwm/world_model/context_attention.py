@@ -3,10 +3,13 @@
 A ray has no picture to compare with, but its points have: where it meets a surface, the frames that see the point agree on
 what they see there, and each for itself finds that depth likely. So every cell of the queried camera attends to points along
 its ray, one a depth plane, by features sampled in all frames where the point falls into them (their epipolar lines), by how
-much these differ, and by the frames' own belief in the depth. It reads the latents of colours there, so that an image teaches
-attention whatever depth it begins with; and at the depth that it attends to most, features of all kinds. (Sampling and variance
-as in plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across views as in Suhail et al. 2022,
-arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to complete.
+much these differ, and by the frames' own belief in the depth. That what frames show of a point must look alike is known before
+anything is learned, as it is to the plane sweep of models that lift. In a toy room with parallax that tells depth untrained;
+in 40 steps on windows of three near frames the error of depth stayed as large as without it. It reads the latents of colours
+there, so that an image teaches attention whatever depth it begins with; and at the depth that it attends to most, features of
+all kinds. (Sampling and variance as in plane-sweep stereo, Yao et al. 2018, arXiv:1804.02505; attention along a ray and across
+views as in Suhail et al. 2022, arXiv:2112.09687.) A ray may also attend to nothing, which leaves its cell for the decoder to
+complete.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ PEAK = 2
 """Planes on either side of the best one that its depth is the mean over."""
 ASIDE = 30.0
 """Initial log-weight that a frame loses for looking at a point at a right angle to the camera, by the cosine."""
+SHARPNESS = 12.0
+"""Initial weight of how much colours differ between frames, against log-beliefs."""
+UNMATCHED = 0.3
+"""Initial difference that is assumed where fewer than two frames see a point; colours differ by about 1 at random."""
 LEAST_BELIEF = -6.0
 """Log-belief against a uniform one below which a depth is no less likely."""
 
@@ -62,6 +69,8 @@ class ContextAttention(nn.Module):
         self.register_buffer("log_planes", log_planes, persistent=False)
         self.judge = nn.Sequential(nn.Conv2d(2 * MATCHED + 4, 32, 1), nn.SiLU(), nn.Conv2d(32, 1, 1))
         self.trust = nn.Parameter(torch.ones(()))  # in the frames' own beliefs
+        self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS).log())
+        self.unmatched = nn.Parameter(torch.tensor(UNMATCHED))
         self.nothing = nn.Parameter(torch.zeros(()))  # log-weight of attending to none of the points
         self.aside = nn.Parameter(torch.tensor(ASIDE))
         self.favour = nn.Sequential(nn.Conv2d(2 * carried + 3, 32, 1), nn.SiLU(), nn.Conv2d(32, 1, 1))
@@ -108,6 +117,7 @@ class ContextAttention(nn.Module):
         depth = torch.linspace(-1, 1, mean.shape[2]).to(mean)[:, None].expand_as(number)
         told = torch.cat([mean, variance, torch.stack([agreed, best, number, depth], dim=1)], dim=1)
         logits = self.judge(told).squeeze(1) + self.trust * agreed
+        logits = logits - self.log_sharpness.exp() * self._difference(latents.detach(), share, points.inside)
         logits = logits.masked_fill(~points.inside.any(1), -torch.inf)
         nothing = self.nothing.expand(len(logits), 1, logits.shape[2])
         attention = torch.cat([logits, nothing], dim=1).softmax(1)[:, :-1]
@@ -115,6 +125,19 @@ class ContextAttention(nn.Module):
         read = torch.cat([mean, (favoured * latents).sum(1)], dim=1)
         total = attention.sum(1).clamp_min(1e-6)
         return attention, (attention.unsqueeze(1) * read).sum(2) / total.unsqueeze(1)
+
+    def _difference(self, colours: Tensor, share: Tensor, inside: Tensor) -> Tensor:
+        """Deviation of the colours that frames show at points. [B, N, Q]
+
+        Args:
+            colours: latents of what each frame shows. [B, K, D, N, Q]
+            share: of each frame, 0 where it does not see the point. [B, K, 1, N, Q]
+            inside: whether it does. [B, K, N, Q] bool
+        """
+        count = inside.sum(1).to(colours)
+        mean = (share * colours).sum(1, keepdim=True)
+        variance = (share * (colours - mean).square()).sum(1).mean(1) * count / (count - 1.0).clamp_min(1.0)
+        return torch.where(count > 1, (variance + 1e-6).sqrt(), self.unmatched)
 
     def _favoured(self, points: Points, logits: Tensor) -> Tensor:
         """Shares of the frames in what is read of points, those first that look from where the camera does. [B, K, N, Q]"""

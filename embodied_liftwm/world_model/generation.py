@@ -40,11 +40,15 @@ def render_then_observe(model: Rememberer, state: S, camera: Camera, action_dim:
         The state after the step, and what was rendered.
     """
     view = model.render(state, camera)
+    return model.observe(state, shown(view, camera, action_dim)), view
+
+
+def shown(view: View, camera: Camera, action_dim: int) -> Observation:
+    """A rendered view as what `camera` sees next, after no action."""
     rows = len(view.rgb)
-    observation = Observation(
+    return Observation(
         rgb=view.rgb.clamp(0, 1),
         camera=camera,
         action=view.rgb.new_zeros(rows, action_dim),
         is_first=torch.zeros(rows, dtype=torch.bool, device=view.rgb.device),
     )
-    return model.observe(state, observation), view

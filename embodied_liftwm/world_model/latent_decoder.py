@@ -1,8 +1,10 @@
 """Latent decoder: latents that a camera reads of a memory become an image; holes are filled, and known to be filled.
 
 It never sees a pixel of the past: what it is told are latents on a grid of cells, where they are visible, how far away they
-are, and the camera. It works on that grid and goes up to pixels at the end. Half way it is worth a stop: `complete` fills the
-holes of the grid in latent space, so that what was imagined can be written back into a memory without a round trip by pixels.
+are, and the camera. It works on that grid and goes up to pixels at the end, by one convolution whose channels are the pixels
+of a cell (sub-pixel convolution, Shi et al. 2016, arXiv:1609.05158): residual blocks at finer grids cost most of a picture and
+made none better (docs/generation.md). Half way it is worth a stop: `complete` fills the holes of the grid in latent space, so
+that what was imagined can be written back into a memory without a round trip by pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.cell_codec import CellDecoder
 from embodied_liftwm.world_model.decoder import COVERAGE_LOGIT, MIN_SCALE, Decoded
-from embodied_liftwm.world_model.layers import Pyramid, ResidualBlock, ray_channels
+from embodied_liftwm.world_model.layers import Pyramid, ray_channels
 
 KNOWN_FROM = 0.25
 """Visibility from which on a cell's latents are taken as they were read: a point gives as much to the cell it falls into."""
@@ -49,18 +51,21 @@ class LatentDecoder(nn.Module):
         self.imagined = nn.Conv2d(width, config.latent_dim + 2, 3, padding=1)  # latents, depth, seen
         self.colours = CellDecoder(config.latent_dim, config.stride)
         self.details = nn.Conv2d(config.latent_dim, width, 1)
-        self.stages = nn.Sequential(*(_twice_as_fine(width) for _ in range(max(0, int(math.log2(config.stride)) - 1))))
-        last = min(2, config.stride)
-        self.head = nn.Sequential(nn.SiLU(), nn.Conv2d(width, 6 * last**2, 3, padding=1), nn.PixelShuffle(last))
+        pixels = config.stride**2
+        self.head = nn.Sequential(nn.SiLU(), nn.Conv2d(width, 6 * pixels, 3, padding=1), nn.PixelShuffle(config.stride))
         for layer in (self.imagined, self.head[1]):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera) -> Decoded:
+    def forward(
+        self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera, observed: Tensor | None = None
+    ) -> Decoded:
         """Decode: `complete`, then `paint`; see there."""
-        return self.paint(self.complete(latents, visible, depth, camera))
+        return self.paint(self.complete(latents, visible, depth, camera, observed))
 
-    def complete(self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera) -> Completed:
+    def complete(
+        self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera, observed: Tensor | None = None
+    ) -> Completed:
         """Fill the holes of what was read, in latent space.
 
         Args:
@@ -68,6 +73,7 @@ class LatentDecoder(nn.Module):
             visible: how much was read, in [0, 1]. [B, h, w]
             depth: z-depth in metres, times visibility. [B, h, w]
             camera: the camera that reads, of h * stride by w * stride pixels.
+            observed: of what is visible, how much was observed and not imagined; all of it if None. [B, h, w]
         """
         low, high = self.log_range
         visible = visible.unsqueeze(1)
@@ -82,13 +88,13 @@ class LatentDecoder(nn.Module):
         return Completed(
             latents=known * (latents * once) + (1.0 - known) * imagined,
             depth=(known * log_depth + (1.0 - known) * imagined_depth).squeeze(1).exp(),
-            seen=torch.sigmoid(COVERAGE_LOGIT * (known - 0.5) + seen).squeeze(1),
+            seen=_observed(torch.sigmoid(COVERAGE_LOGIT * (known - 0.5) + seen), known, observed),
             features=features,
         )
 
     def paint(self, grid: Completed) -> Decoded:
         """From a grid without holes to pixels."""
-        out = self.head(self.stages(grid.features + self.details(grid.latents)))
+        out = self.head(grid.features + self.details(grid.latents))
         log_depth, logit = grid.depth.log(), torch.logit(grid.seen, eps=1e-6)
         log_depth, logit = (_spread(cells, self.stride) for cells in (log_depth, logit))
         return Decoded(
@@ -99,8 +105,9 @@ class LatentDecoder(nn.Module):
         )
 
 
-def _twice_as_fine(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2), ResidualBlock(width))
+def _observed(seen: Tensor, known: Tensor, observed: Tensor | None) -> Tensor:
+    """The probability that a cell shows what was observed, if it shows memory's content with probability `seen`. [B, h, w]"""
+    return seen.squeeze(1) if observed is None else (seen * (1.0 - known * (1.0 - observed.unsqueeze(1)))).squeeze(1)
 
 
 def _cells(camera: Camera, stride: int) -> Camera:

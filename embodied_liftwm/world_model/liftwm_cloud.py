@@ -19,16 +19,19 @@ from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.memory.growing import where_by_field
 from embodied_liftwm.memory.rgb_cloud import RgbCloud
 from embodied_liftwm.memory.rgb_cloud_render import CloudView, render_cloud
-from embodied_liftwm.protocols import Camera, Observation
+from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.world_model.base import ModelShapes, Rendering
 from embodied_liftwm.world_model.cell_codec import CellEncoder
 from embodied_liftwm.world_model.encoder import Encoding
+from embodied_liftwm.world_model.generation import shown
 from embodied_liftwm.world_model.latent_decoder import LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
 from embodied_liftwm.world_model.summary import AREA_M2, Landmarks, goal_likeness
 
 FILLED_PX = (3, 9)
 """Sides of the boxes whose mean colour holes are given before a picture is encoded, the least that reaches something first."""
+SURELY_SEEN = 0.5
+"""Probability below which a pixel of a generated picture is kept as imagined."""
 GREY = 0.5
 """Colour of holes with nothing about."""
 
@@ -66,10 +69,19 @@ class CloudLiftWM(LiftWM):
         keyframes = state.keyframes.add(observation.rgb, observation.camera.world_from_camera)
         return CloudState(self.move_ego(state.ego, observation), world, keyframes)
 
-    def write_world(self, world: Any, encoding: Encoding, observation: Observation) -> Any:
+    def write_world(self, world: Any, encoding: Encoding, observation: Observation, imagined: Tensor | None = None) -> Any:
         with torch.no_grad():
             depth = self.pixel_depth(encoding._replace(depth=encoding.depth.detach()), observation)
-        return world.add(depth, observation.rgb.detach(), observation.camera)
+        return world.add(depth, observation.rgb.detach(), observation.camera, imagined)
+
+    def generate(self, state: LiftWMState, camera: Camera) -> tuple[LiftWMState, View]:
+        """What is rendered is observed; its pixels that show nothing that was observed are kept as imagined."""
+        view = self.render(state, camera)
+        step = shown(view, camera, self.shapes.action_dim)
+        encoding = self.encode(step.rgb, camera, self.sources(state, camera))
+        world = self.write_world(state.world, encoding, step, view.seen < SURELY_SEEN)
+        keyframes = state.keyframes.add(step.rgb, camera.world_from_camera)
+        return CloudState(self.move_ego(state.ego, step), world, keyframes), view
 
     def decode(self, state: LiftWMState, cameras: Camera, steps: Tensor | None = None) -> Rendering:
         view = render_cloud(_cloud(state), cameras)
@@ -77,7 +89,7 @@ class CloudLiftWM(LiftWM):
         latents = self.encoder(picture, cameras, None).latents + self.cells(picture)
         visible, depth = cells_of(view, self.config.stride)
         latents = latents * visible.unsqueeze(1)
-        decoded = self.decoder(latents, visible, depth * visible, cameras)
+        decoded = self.decoder(latents, visible, depth * visible, cameras, observed_cells(view, self.config.stride))
         assert decoded.seen is not None
         return Rendering(decoded, decoded.seen, latents)
 
@@ -117,6 +129,12 @@ def filled(view: CloudView) -> Tensor:
         picture = torch.where(known > 0, picture, mean * reached)
         known = torch.maximum(known, reached)
     return torch.where(known > 0, picture, GREY)
+
+
+def observed_cells(view: CloudView, stride: int) -> Tensor:
+    """Of what is visible of each cell, how much was observed. [B, h, w] in [0, 1], 0 where nothing is visible"""
+    there, known = (F.avg_pool2d(x.unsqueeze(1), stride).squeeze(1) for x in (view.visible, view.visible * view.observed))
+    return known / there.clamp_min(1e-6)
 
 
 def cells_of(view: CloudView, stride: int) -> tuple[Tensor, Tensor]:

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.memory.keyframes import Keyframes
-from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, CellFrame, LatentCache, cell_evidence
+from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, CacheRead, CellFrame, LatentCache, cell_evidence
 from embodied_liftwm.memory.latent_cache_append import AppendCache
 from embodied_liftwm.memory.latent_cache_bounded import BoundedCache, slots_for
-from embodied_liftwm.memory.latent_read import LatentRead
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.world_model.base import ModelShapes, Rendering
 from embodied_liftwm.world_model.cell_codec import CellEncoder
 from embodied_liftwm.world_model.depth_belief import Matches
 from embodied_liftwm.world_model.encoder import Encoder, Encoding, Sources
+from embodied_liftwm.world_model.generation import shown
 from embodied_liftwm.world_model.latent_decoder import KNOWN_FROM, Completed, LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
 from embodied_liftwm.world_model.summary import Landmarks, goal_likeness
@@ -96,13 +96,13 @@ class LatentLiftWM(LiftWM):
         assert decoded.seen is not None
         return Rendering(decoded, decoded.seen, read.latents * read.visible.unsqueeze(1))
 
-    def read(self, state: LiftWMState, cameras: Camera, steps: Tensor | None = None) -> LatentRead:
+    def read(self, state: LiftWMState, cameras: Camera, steps: Tensor | None = None) -> CacheRead:
         """What V cameras a row see of the cache, on their grids of cells."""
         return cast(LatentCache, state.world).read(cameras, self.config.stride, steps)
 
-    def _complete(self, read: LatentRead, cameras: Camera) -> Completed:
+    def _complete(self, read: CacheRead, cameras: Camera) -> Completed:
         premultiplied = read.latents * read.visible.unsqueeze(1)
-        return self.painter.complete(premultiplied, read.visible, read.depths * read.visible, cameras)
+        return self.painter.complete(premultiplied, read.visible, read.depths * read.visible, cameras, read.observed)
 
     def latent_prior(self, state: LiftWMState, camera: Camera) -> None:  # type: ignore[override]
         """None: latents are not random. They are all that is kept of a frame, and a KL to what is expected weighs each by what
@@ -112,8 +112,9 @@ class LatentLiftWM(LiftWM):
     def generate(self, state: LiftWMState, camera: Camera) -> tuple[LiftWMState, View]:
         """The next frame of a video that nobody films: what `camera` sees after a step, imagined where it is unknown.
 
-        What is imagined is written into the cache as latents, and stays; what was read of it is not written again. The picture
-        is for the viewer alone: nothing is encoded.
+        What is imagined is written into the cache as latents, and stays, as imagined: `View.seen` does not take it for
+        something that was observed. What was read is not written again. The picture is for the viewer alone: nothing is
+        encoded.
 
         Returns:
             The state after the step, with its ego camera at `camera`, and the view as it was before the step was believed.
@@ -124,12 +125,12 @@ class LatentLiftWM(LiftWM):
         stride = self.config.stride
         evidence = cell_evidence(grid.depth, torch.full_like(grid.depth, IMAGINED_SPREAD), camera, stride)
         evidence = torch.where(read.visible < KNOWN_FROM, evidence, 0.0)  # what was read is there already
-        world = cast(LatentCache, state.world).write(CellFrame(grid.depth, evidence, grid.latents, camera, stride))
+        imagined = CellFrame(grid.depth, evidence, grid.latents, camera, stride, observed=0.0)
+        world = cast(LatentCache, state.world).write(imagined)
         decoded = self.painter.paint(grid)
         assert decoded.seen is not None
         view = View(decoded.rgb.clamp(0, 1), decoded.depth, decoded.seen, latent=grid.latents)
-        first = torch.zeros_like(camera.intrinsics[:, 0, 0], dtype=torch.bool)
-        step = Observation(view.rgb, camera, view.rgb.new_zeros(len(first), self.shapes.action_dim), first)
+        step = shown(view, camera, self.shapes.action_dim)
         return replace(state, world=world, ego=self.move_ego(state.ego, step)), view
 
     def primitives(self, state: LiftWMState) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,6 +168,16 @@ class BoundedLiftWM(LatentLiftWM):
         """Raises UserError where the budget is too small for one frame."""
         super().__init__(config, shapes)
         self.slots = slots_for(config.memory_bytes, config.latent_dim, self.cells)
+
+    def with_bytes(self, memory_bytes: int) -> Self:
+        """Let the cache of an episode take so much; weights do not depend on it. The same object.
+
+        Raises:
+            UserError: too little for one frame.
+        """
+        self.slots = slots_for(memory_bytes, self.config.latent_dim, self.cells)
+        self.config = replace(self.config, memory_bytes=memory_bytes)
+        return self
 
     def empty_cache(self, batch_size: int, frames: int = 0) -> LatentCache:
         slots = min(self.slots, frames * self.cells) if frames else self.slots

@@ -62,10 +62,10 @@ def test_bytes_are_those_of_all_tensors() -> None:
             worlds = {name: (memory, memory.observe(world, frame, latents)) for name, (memory, world) in worlds.items()}
     channels = config.model.latent_dim
     memory, world = worlds["latent_append"]
-    assert memory.bytes(world).occupied == memory.charged(world) == 2 * 32 * 32 * (6 + channels) + 12 + 8
+    assert memory.bytes(world).occupied == memory.charged(world) == 2 * 32 * 32 * (7 + channels) + 12 + 8
     memory, world = worlds["latent_bounded"]
-    slots = (2**16 - 16) // (19 + 2 * channels)
-    assert memory.bytes(world).allocated == memory.charged(world) == slots * (19 + 2 * channels) + 16 <= 2**16
+    slots = (2**16 - 16) // (21 + 2 * channels)
+    assert memory.bytes(world).allocated == memory.charged(world) == slots * (21 + 2 * channels) + 16 <= 2**16
     assert memory.bytes(world).occupied < memory.charged(world)
     memory, world = worlds["rgb_cloud"]
     assert memory.bytes(world).occupied == memory.charged(world) == 16 * int(world.count[0]) + 8
@@ -103,6 +103,6 @@ def test_every_memory_size_and_age_has_its_rows(
 def test_a_budget_of_less_than_a_frame_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ["memory_budgets=[1000]", "memory_sizes=[32]", "model.width=8", f"out={tmp_path}"]
     assert cli.main(["bench", "memory", *words]) == 2
-    assert "holds 36 tokens of 27 bytes, fewer than the 1024 cells of one frame" in capsys.readouterr().err
+    assert "holds 33 tokens of 29 bytes, fewer than the 1024 cells of one frame" in capsys.readouterr().err
     assert cli.main(["bench", "memory", "memory_frames=[]"]) == 2
     assert "memory_frames=[]: expected distinct numbers above 0" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -171,13 +172,37 @@ def test_eight_bits_hold_what_they_can() -> None:
     torch.testing.assert_close(found, expected, atol=LATENT_STEP / 1.99, rtol=0)
 
 
+def test_what_was_imagined_is_not_what_was_observed(policy: str) -> None:
+    before, behind = camera_at(ROOM), camera_at(ROOM, ahead=(-1.0, 0.0, 0.0))
+    cache = empty(policy).write(frame_of(2.0, latents_of(1), before))
+    cache = cache.write(frame_of(2.0, latents_of(2), behind)._replace(observed=0.0))
+    seen, invented = (cache.read(camera, STRIDE) for camera in (before, behind))
+    assert float(seen.visible.min()) > 0.2 and float(invented.visible.min()) > 0.2
+    assert seen.latents.shape == invented.latents.shape == (1, CHANNELS, GRID, GRID)
+    torch.testing.assert_close(seen.observed, torch.ones_like(seen.observed), atol=1e-3, rtol=0)
+    assert not invented.observed.any()
+    away = cache.read(camera_at(ROOM, ahead=(0.0, 1.0, 0.0)), STRIDE)
+    assert not away.observed[away.visible == 0].any()
+
+
+def test_a_look_makes_an_observation_of_what_was_imagined_alike() -> None:
+    camera, latents = camera_at(ROOM), latents_of(1)
+    imagined = frame_of(2.0, latents, camera, spread=0.25)._replace(observed=0.0)
+    cache = empty("bounded", compact=False).write(imagined)
+    looked = cache.write(frame_of(2.0, latents, camera))
+    assert int(cast(BoundedCache, looked).occupied.sum()) == CELLS  # they are the same tokens
+    before, after = (float(e.max()) for e in (imagined.evidence, frame_of(2.0, latents, camera).evidence))
+    found = looked.read(camera, STRIDE).observed
+    torch.testing.assert_close(found, torch.full_like(found, after / (after + before)), atol=1e-3, rtol=0)
+
+
 def test_bytes_of_a_token_are_as_stated_and_a_fifty_fifth_of_a_cloud() -> None:
     pixels, cells, channels = 256 * 256, 32 * 32, 8
     cloud = pixels * (3 * 4 + 3)
     full = AppendCache.empty(1, channels, torch.zeros(()), capacity=64 * cells)
-    assert full.nbytes() - 12 - 8 == 64 * cells * (6 + channels)
+    assert full.nbytes() - 12 - 8 == 64 * cells * (7 + channels)
     assert 64 * cloud > 55 * full.nbytes()
-    assert token_bytes(channels) == 19 + 2 * channels
+    assert token_bytes(channels) == 21 + 2 * channels
 
 
 @pytest.mark.parametrize("budget", [ROW_BYTES + CELLS * token_bytes(CHANNELS), 10_000, 2**20])

@@ -75,7 +75,7 @@ def test_pixels_are_back_projected_and_a_voxel_keeps_its_newest() -> None:
         n, (point, colour, size) = found[voxel], expected[voxel]
         np.testing.assert_allclose(points[n], point, atol=1e-5)
         np.testing.assert_allclose(rgb[n], colour, atol=1e-6)
-        assert float(sizes[n]) == pytest.approx(size, rel=0.023)
+        assert float(sizes[n]) == pytest.approx(size, rel=0.0443)
 
 
 def test_keys_are_interleaved_bits_and_sort_the_cloud() -> None:
@@ -135,7 +135,7 @@ def test_a_picture_is_that_of_a_z_buffer_written_as_loops(seed: int, compiled: b
     seen = render_cloud(cloud, camera) if compiled else in_torch(cloud, camera)
     expected = loop(cloud, camera)
     assert 0.3 < expected[2].mean() < 1.0
-    for found, want in zip(seen, expected, strict=True):
+    for found, want in zip(seen[:3], expected, strict=True):
         wrong = np.abs(found[0].numpy() - want) > 1e-4
         assert wrong.mean() < 0.01  # a point on the edge of a pixel or of the tolerance
 
@@ -148,6 +148,22 @@ def test_kernels_and_torch_paint_alike() -> None:
     cloud, views = filled(range(4), 0.02, batch=2), cameras(*(moved(seed) for seed in range(20, 24)))
     for a, b in zip(render_cloud(cloud, views), in_torch(cloud, views), strict=True):
         assert a.shape == b.shape and float(((a - b).abs() > 1e-4).float().mean()) < 0.005
+
+
+def test_imagined_points_are_told_from_observed_ones() -> None:
+    cloud, views = filled(range(3), 0.02, batch=2), cameras(*(moved(seed) for seed in range(20, 24)))
+    imagined = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.5
+    cloud = cloud.add(*frame(3, 2), cameras(moved(3), moved(103)), imagined)
+    fast, slow = render_cloud(cloud, views), in_torch(cloud, views)
+    assert float(((fast.observed - slow.observed).abs() > 1e-4).float().mean()) < 0.005
+    assert float((fast.visible - fast.observed).mean()) > 0.01 and float(fast.observed.max()) == 1.0
+    assert not fast.observed[fast.visible == 0].any()
+    (depth, rgb), camera = frame(3), cameras(moved(4))
+    alone = RgbCloud.empty(1, 1e-4).add(depth, rgb, camera, imagined[:1])
+    seen = render_cloud(alone, camera)
+    torch.testing.assert_close(seen.observed, 1.0 - imagined[:1].float(), atol=1e-5, rtol=0)
+    observed = RgbCloud.empty(1, 1e-4).add(depth, rgb, camera)
+    assert torch.equal(alone.sizes, observed.sizes) and alone.nbytes() == observed.nbytes()
 
 
 def test_a_frame_seen_from_its_own_camera_comes_back_as_it_was() -> None:
@@ -267,9 +283,10 @@ def test_rows_do_not_mix_and_are_taken_with_the_room_they_need() -> None:
 
 def test_sizes_of_pixels_are_kept_to_a_few_percent() -> None:
     looks = torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 4)
-    sizes = sizes_of(looks)
-    torch.testing.assert_close(sizes[1:] / sizes[:-1], torch.full((255,), 2.0 ** (1 / 16)))
+    sizes, imagined = sizes_of(looks).chunk(2)
+    torch.testing.assert_close(sizes[1:] / sizes[:-1], torch.full((127,), 2.0 ** (1 / 8)))
     assert float(sizes[0]) == pytest.approx(1e-4) and float(sizes[-1]) > 6.0
+    assert torch.equal(sizes, imagined)
 
 
 def test_a_room_that_was_toured_is_seen_from_a_place_never_visited() -> None:

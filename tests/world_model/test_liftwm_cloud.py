@@ -13,7 +13,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.memory.rgb_cloud_render import CloudView, render_cloud
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM, cells_of, filled
+from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM, cells_of, filled, observed_cells
 from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.toy_room import render
 from tests.training.small import disturb
@@ -57,6 +57,28 @@ def test_what_was_not_seen_is_known_not_to_be(model: CloudLiftWM) -> None:
     assert float(model.render(state, away).seen.max()) < 0.5 < float(model.render(state, first.camera).seen.min())
 
 
+def test_what_it_imagined_stays_imagined(model: CloudLiftWM) -> None:
+    seen = observations()
+    state = told_the_depth(model, 1)
+    away = replace(seen[0].camera, world_from_camera=seen[0].camera.world_from_camera.clone())
+    away.world_from_camera[:, :3, (0, 2)] *= -1.0  # turned about
+    with torch.no_grad():
+        after, view = model.generate(state, away)
+        assert float(view.seen.max()) < 0.5 and float(render_cloud(after.world, away).visible.mean()) > 0.9
+        assert float(model.render(after, away).seen.max()) < 0.5
+        assert float(model.render(after, seen[0].camera).seen.min()) > 0.5
+        back, _ = model.generate(after, seen[0].camera)
+        assert float(model.render(back, seen[0].camera).seen.mean()) > 0.9  # what it shows of what was observed
+        torch.testing.assert_close(model.ego_camera(back).world_from_camera, seen[0].camera.world_from_camera)
+
+
+def test_the_share_of_a_cell_that_was_observed_is_of_what_is_visible_of_it() -> None:
+    visible = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]])
+    observed = torch.tensor([[[1.0, 0.5, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]]])
+    view = CloudView(torch.zeros(1, 3, 2, 4), visible, visible, observed)
+    torch.testing.assert_close(observed_cells(view, 2), torch.tensor([[[0.5, 0.0]]]))
+
+
 def test_a_picture_is_encoded_again_so_that_the_image_teaches_the_encoder(model: CloudLiftWM) -> None:
     disturb(model)
     seen = observations()
@@ -73,7 +95,7 @@ def test_holes_are_given_the_colour_of_what_lies_about_and_the_rest_is_as_it_was
     visible[:, 10, 10] = 0.0
     visible[:, :, 20:] = 0.0
     rgb = rgb * visible.unsqueeze(1)
-    picture = filled(CloudView(rgb, visible, visible))
+    picture = filled(CloudView(rgb, visible, visible, visible))
     torch.testing.assert_close(picture[:, :, :10, :20], rgb[:, :, :10, :20], atol=0, rtol=0)
     around = rgb[0, :, 9:12, 9:12].sum((1, 2)) / 8
     torch.testing.assert_close(picture[0, :, 10, 10], around)
@@ -85,7 +107,7 @@ def test_holes_are_given_the_colour_of_what_lies_about_and_the_rest_is_as_it_was
 def test_a_cell_is_as_far_as_the_middle_of_what_is_seen_in_it() -> None:
     depth = torch.tensor([[[1.0, 5.0, 2.0, 0.0], [1.2, 9.0, 0.0, 0.0], [0.0, 0.0, 3.0, 4.0], [0.0, 0.0, 0.0, 7.0]]])
     visible = (depth > 0).float()
-    share, found = cells_of(CloudView(torch.zeros(1, 3, 4, 4), depth, visible), 2)
+    share, found = cells_of(CloudView(torch.zeros(1, 3, 4, 4), depth, visible, visible), 2)
     assert share.tolist() == [[[1.0, 0.25], [0.0, 0.75]]]
     torch.testing.assert_close(found, torch.tensor([[[1.2, 2.0], [0.0, 4.0]]]))
 

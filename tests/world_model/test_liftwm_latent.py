@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -93,7 +93,7 @@ def test_a_bounded_state_never_grows_and_an_appended_one_does() -> None:
         if memory == "latent_bounded":
             assert len(set(sizes)) == 1 and sizes[0] <= CONFIG.memory_bytes
         else:
-            assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 14 + 20
+            assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 15 + 20
 
 
 def test_imagining_keeps_the_tokens_in_place(model: LatentLiftWM) -> None:
@@ -142,6 +142,31 @@ def test_generation_encodes_nothing_and_believes_what_it_showed(model: LatentLif
     assert float((second.rgb - view.rgb).abs().mean()) < 0.02  # it does not change its mind
     if isinstance(again.world, AppendCache) and isinstance(after.world, AppendCache):
         assert int(again.world.count) == int(after.world.count)  # nothing is written twice
+
+
+def turned_right(camera: Camera) -> Camera:
+    quarter = torch.tensor([[[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]])
+    return replace(camera, world_from_camera=camera.world_from_camera @ quarter)
+
+
+def test_what_it_imagined_stays_imagined_until_it_is_looked_at(model: LatentLiftWM) -> None:
+    seen = observations()
+    flat = torch.full((1, SIZE // CONFIG.stride, SIZE // CONFIG.stride), 1.5)
+
+    def look(state: Any, camera: Camera, first: bool) -> Any:
+        looked = replace(seen[0], camera=camera, is_first=torch.tensor([first]))
+        encoding = model.encode(looked.rgb, camera)._replace(depth=flat, spread=torch.full_like(flat, 0.01))
+        return model.write(state, encoding, looked)
+
+    state = look(model.initial_state(1), seen[0].camera, True)
+    camera = turned_right(turned_right(seen[0].camera))  # behind its back: nothing is known
+    assert not model.read(state, camera).visible.any()
+    for _ in range(3):
+        state, _ = model.generate(state, camera)
+    assert float(model.read(state, camera).visible.min()) > 0.25
+    assert float(model.render(state, camera).seen.max()) < 0.05
+    assert float(model.render(state, seen[0].camera).seen.mean()) > 0.9  # of what was observed nothing is lost
+    assert float(model.render(look(state, camera, False), camera).seen.mean()) > 0.5
 
 
 def test_primitives_to_draw_have_the_colours_that_were_seen(model: LatentLiftWM) -> None:
