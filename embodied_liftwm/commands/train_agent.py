@@ -19,7 +19,8 @@ def run(config: TrainAgentConfig) -> int:
     Raises:
         UserError: no such model or environment, or they do not fit each other or the run folder.
     """
-    from liftwm_agents.policy import ZIP_NAME, AgentProgress, saved_steps, train_ppo
+    from liftwm_agents.policy import ZIP_NAME
+    from liftwm_agents.training import AgentProgress, saved_steps, train_policy
 
     folder = Path(config.run)
     model = embodied_liftwm.load(config.model, config.device)
@@ -32,7 +33,7 @@ def run(config: TrainAgentConfig) -> int:
         def show(row: AgentProgress) -> None:
             progress.update(task, completed=min(row.steps, row.total), row=_describe(row))
 
-        path = train_ppo(config, model, show)
+        path = train_policy(config, model, show)
     console.print(f"policy: {path} (open it with stable_baselines3.PPO.load), log: tensorboard --logdir {folder}")
     return 0
 
