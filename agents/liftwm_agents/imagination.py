@@ -38,8 +38,9 @@ from liftwm_agents.readout import FeatureConfig, Features, Watched, feature_spac
 
 REACH_M = 0.75  # from the middle of the place believed: tasks count 0.6 m from the surface
 MOST_PROGRESS_M = 0.4  # of a step: a way that leaves the map's phantom walls would else be worth metres
-BLOCKED = 0.3  # share of the base's depth in something, of `CostField.touching`, from which the body is stopped
+BLOCKED = 0.1  # share of the base's depth in something, of `CostField.touching`, from which the body is stopped
 STEP_M, TURN_RAD, LIMIT_FACTOR, LIMIT_EXTRA_STEPS = 0.2, 0.3, 1.4, 4  # time allowed, as tasks allow it
+_ALONG = np.array([0.25, 0.5, 0.75, 1.0])  # where on a step the body is tried
 UNSEEN_STARTS = 200  # tours in a row without a goal in the state: then there is nothing to learn from
 
 
@@ -156,7 +157,8 @@ class ImaginedVecEnv(VecEnv):
         row.heading = float(heading_of(pose))
         slides = (wanted, [wanted[0], here[1], wanted[2]], [here[0], wanted[1], wanted[2]], here)
         ways = np.array(slides)
-        touching = row.field.at(ways[:, :2])[1]
+        along = here[:2] + (ways[:, None, :2] - here[:2]) * _ALONG[:, None]
+        touching = row.field.at(along)[1].max(axis=1)  # a wall is thinner than a step is long
         free = (touching <= BLOCKED) | (touching <= touching[-1] + 1e-6)  # out of what it stands in, it may
         first = int(np.argmax(free))
         row.position = ways[first]

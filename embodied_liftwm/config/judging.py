@@ -7,6 +7,7 @@ from typing import Literal
 
 from embodied_liftwm.config.checks import above_zero, at_least
 from embodied_liftwm.config.episodes import REPORT_SEED, EnvOptions
+from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
 
 
@@ -110,10 +111,21 @@ class TrainAgentConfig:
     evaluate_every: int = 5_000  # steps between evaluations on held-out tours; 0 for none
     eval_episodes: int = 20  # of these
     eval_seed: int = 0  # first of them, within the development part of split=eval
+    loop: bool = False  # alternate, by rounds: collect with the present policy, train the world model on all that was
+    # collected, train the policy on it; beside the same without its own data (docs/agents.md)
+    rounds: int = 3  # loop: of them
+    round_episodes: int = 40  # loop: episodes collected in each
+    episode_steps: int = 128  # loop: actions per collected episode at most, its tour included
+    world: TrainConfig = field(default_factory=lambda: TrainConfig(steps=500))  # loop: the world model's training in each
+    # round, from the weights of the last; data and run are set
     seed: int = 0  # weights and environments
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:
+        for name in ("rounds", "round_episodes", "episode_steps"):
+            at_least(name, getattr(self, name), 1)
+        if self.loop and self.input not in ("state", "imagined"):
+            raise UserError(f"input={self.input}: loop=true trains a world model, which input=state or imagined sees")
         for name in ("steps", "num_envs", "imagined_envs", "rollout_steps", "frame_stack", "eval_episodes"):
             at_least(name, getattr(self, name), 1)
         for name in ("starts", "fresh", "gamma", "entropy", "evaluate_every", "eval_seed"):
