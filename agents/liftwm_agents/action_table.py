@@ -14,7 +14,7 @@ PLANAR = np.array([[0, 0], [1, 0], [0, 1], [0, -1], [1, 1], [1, -1]], np.float32
 
 
 def table_for(action_dim: int) -> np.ndarray:
-    """Actions in [-1, 1] to choose among: of two numbers, those of a base; of others, nothing and each axis both ways. [K, A]"""
+    """Actions in [-1, 1] to choose among: those of a base for two numbers, else nothing and each axis both ways. [K, A]"""
     if action_dim == 2:
         return PLANAR
     axes = np.eye(action_dim, dtype=np.float32)

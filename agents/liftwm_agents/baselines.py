@@ -171,7 +171,9 @@ class PlayedSteps(RecurrentDictRolloutBuffer):
         """Batches with at least two played steps: means and deviations over fewer are not defined."""
         return (samples for samples in super().get(batch_size) if float(samples.mask.sum()) >= 2)
 
-    def _get_samples(self, batch_inds: np.ndarray, env_change: np.ndarray, env: Any = None) -> RecurrentDictRolloutBufferSamples:
+    def _get_samples(
+        self, batch_inds: np.ndarray, env_change: np.ndarray, env: Any = None
+    ) -> RecurrentDictRolloutBufferSamples:
         samples = super()._get_samples(batch_inds, env_change, env)
         playing = self.pad_and_flatten(self.observations["vector"][batch_inds][:, PLAYING])
         return samples._replace(mask=samples.mask * playing)

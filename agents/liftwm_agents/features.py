@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree, concatenate
+from liftwm_agents.birdseye import CHANNELS
 from liftwm_agents.observations import KEYS, encode_action, to_observation
 from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, feature_space, watch_start
 
@@ -138,16 +140,18 @@ class BirdsEyeExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         birdseye, vector = observation_space["birdseye"].shape, observation_space["vector"].shape
         assert birdseye is not None and vector is not None
+        self._map = (len(CHANNELS), *[math.isqrt(birdseye[0] // len(CHANNELS))] * 2)
         self.convolutions = nn.Sequential(
-            nn.Conv2d(birdseye[0], 16, 4, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(len(CHANNELS), 16, 4, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(32, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
         )  # fmt: skip
         with torch.no_grad():
-            width = self.convolutions(torch.zeros(1, *birdseye)).shape[1]
+            width = self.convolutions(torch.zeros(1, *self._map)).shape[1]
         self.join = nn.Sequential(nn.Linear(width + vector[0], features_dim), nn.LayerNorm(features_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """birdseye [B, C, cells, cells] and vector [B, n] -> [B, features_dim]."""
+        """birdseye [B, C * cells * cells] and vector [B, n] -> [B, features_dim]."""
         vector = observations["vector"].clamp(-10.0, 10.0)
-        return self.join(torch.cat([self.convolutions(observations["birdseye"]), vector], dim=1))
+        birdseye = observations["birdseye"].unflatten(1, self._map)
+        return self.join(torch.cat([self.convolutions(birdseye), vector], dim=1))

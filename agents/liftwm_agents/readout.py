@@ -94,7 +94,8 @@ class FeatureReader:
             goal: the instruction. [G]
 
         Returns:
-            birdseye [8, cells, cells] float32 in [0, 1]; vector [G + BELIEF_DIM + F] float32.
+            birdseye [8 * cells * cells] float32 in [0, 1], `CHANNELS` outermost, flat since stable-baselines3 takes three axes for
+            a picture of bytes; vector [G + BELIEF_DIM + F] float32.
         """
         position, heading = ego_pose(self._model, state)
         self.belief.stand(position[None])
@@ -115,7 +116,8 @@ class FeatureReader:
         """
         way = self._place(position, heading), self._way(position, heading)
         vector = np.concatenate([goal, *way, summary]).astype(np.float32)
-        return {"birdseye": self.raster.around(position, heading, self._config.cells, self._config.extent_m), "vector": vector}
+        birdseye = self.raster.around(position, heading, self._config.cells, self._config.extent_m)
+        return {"birdseye": birdseye.reshape(-1), "vector": vector}
 
     def _new_belief(self) -> Belief:
         return Belief(self._model, self._config.views, self._config.cell_m)
@@ -163,7 +165,7 @@ def feature_space(model: WorldModel, goal_dim: int, config: FeatureConfig) -> sp
     summary = int(model.summarize(model.initial_state(1)).shape[1])
     return spaces.Dict(
         {
-            "birdseye": spaces.Box(0.0, 1.0, (len(CHANNELS), config.cells, config.cells), np.float32),
+            "birdseye": spaces.Box(0.0, 1.0, (len(CHANNELS) * config.cells**2,), np.float32),
             "vector": spaces.Box(-np.inf, np.inf, (goal_dim + BELIEF_DIM + summary,), np.float32),
         }
     )

@@ -12,7 +12,6 @@ import embodied_liftwm
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainAgentConfig
 
-
 MAY_CHANGE = ("steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel")
 """Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
 
