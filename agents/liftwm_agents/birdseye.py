@@ -1,6 +1,7 @@
 """What was read out of a world model's state as a raster on the ground, and the part of it around an agent.
 
-The raster is made when the state is read and sampled at every step: making it takes milliseconds, sampling it a fraction of one.
+The raster is made when the state is read and sampled at every step: making it takes milliseconds, sampling it less
+than one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from liftwm_agents.mapping import CostField, Grid
 
 CHANNELS = ("free", "occupied", "seen", "goal", "red", "green", "blue", "way")
 """Of a bird's-eye map: what the body may cross and what it may not; the largest `View.seen` there; how much it looks like the
-goal; the mean colour of what stands there; and the way still to go, 0.5 as long as from here, 0 for 5 m less, 1 for 5 m more."""
+goal; the mean colour of what stands there; and the way still to go: 0.5 as long as from here, 0 for 5 m less, 1 for 5 m
+more."""
 HEADROOM_M = 1.8  # what hangs higher is not on the map
 WAY_RANGE_M = 10.0  # difference of ways between 0 and 1
 AHEAD_M = 0.8  # how far along the way its direction is taken

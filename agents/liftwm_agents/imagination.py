@@ -6,8 +6,8 @@ model believes, so everything is taken from there:
 - *Motion*: `imagine` moves the believed camera.
 - *Walls*: `imagine` knows none and would drive through them. The occupancy map read off the state stops it: where a step would
   bring the body deeper into what is occupied, it slides along one axis of the map, or stays; heading and time go on.
-- *Reward*: the metres by which the believed way became shorter, at the map's prices and bounded to what a step can do, and 1 for
-  coming within reach of the place believed, as in the environment's `progress`.
+- *Reward*: the metres by which the believed way became shorter, at the map's prices and bounded to what a step can do, and 1
+  for coming within reach of the place believed, as in the environment's `progress`.
 - *End*: within reach; or after the time that tasks allow (docs/tasks.md), for the believed way.
 
 A tour whose goal is not found in the state teaches nothing here: another is drawn, and such tours are counted.

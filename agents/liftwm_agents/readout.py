@@ -1,7 +1,7 @@
 """What a learned policy sees of a world model's state: an egocentric bird's-eye map and a vector.
 
-The map (what is free, occupied and seen, its colours, where the goal's colour is, and the way there) is read out of the state by
-rendering it; the vector holds the instruction, the believed way to the goal, and the model's own summary.
+The map (what is free, occupied and seen, its colours, where the goal's colour is, and the way there) is read out of the state
+by rendering it; the vector holds the instruction, the believed way to the goal, and the model's own summary.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class FeatureReader:
             goal: the instruction. [G]
 
         Returns:
-            birdseye [8 * cells * cells] float32 in [0, 1], `CHANNELS` outermost, flat since stable-baselines3 takes three axes for
-            a picture of bytes; vector [G + BELIEF_DIM + F] float32.
+            birdseye [8 * cells * cells] float32 in [0, 1], `CHANNELS` outermost, flat since stable-baselines3 takes three axes
+            for a picture of bytes; vector [G + BELIEF_DIM + F] float32.
         """
         position, heading = ego_pose(self._model, state)
         self.belief.stand(position[None])

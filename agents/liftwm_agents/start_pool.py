@@ -1,7 +1,7 @@
 """Where training episodes start: guided tours of training scenes, toured and watched once, and drawn again and again.
 
-What an episode costs at its start is not the tour (1 ms a frame) but watching it through a world model (10 ms a frame) and reading
-the state from where the tour has been. Both depend on the scene's seed alone, so whoever watches keeps what came out in
+What an episode costs at its start is not the tour (1 ms a frame) but watching it through a world model (10 ms a frame) and
+reading the state from where the tour has been. Both depend on the scene's seed alone, so whoever watches keeps what came out in
 `Start.memory`. Scenes do not run out: a share of all episodes starts in a new one, which takes the oldest one's place.
 """
 

@@ -6,10 +6,10 @@
     RUN/held_out                         held-out episodes with truth, of the development seeds
     RUN/loop.csv                         one row an arm and round
 
-A round collects episodes, trains the world model on all episodes so far, and goes on with the policy on that model's state. Both
-arms begin with the same explored episodes. After them `loop` collects with its policy (the scripted tour up to the call, the
-policy from there), while `fixed` has as many explored ones, all of them from its first round on. Model steps and policy steps are
-the same. Whatever is there is not done again, so an interrupted run goes on where it was.
+A round collects episodes, trains the world model on all episodes so far, and goes on with the policy on that model's state.
+Both arms begin with the same explored episodes. After them `loop` collects with its policy (the scripted tour up to the call,
+the policy from there), while `fixed` has as many explored ones, all of them from its first round on. Model steps and policy
+steps are the same. Whatever is there is not done again, so an interrupted run goes on where it was.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     OUT/agents/Revisit-M/state-seed0.csv     its episodes, judged; scripted.csv holds planner, random and oracle
     RESULTS/agents.csv                       success with Wilson's 95 % intervals, SPL and SoftSPL, by task, agent and seed
 
-Every policy has the same steps, scenes, tours, rewards, actions and seeds, and is judged on the same paired episodes by the code
-of `liftwm evaluate`. Whatever is there is not done again, so an interrupted run goes on where it was.
+Every policy has the same steps, scenes, tours, rewards, actions and seeds, and is judged on the same paired episodes by the
+code of `liftwm evaluate`. Whatever is there is not done again, so an interrupted run goes on where it was.
 """
 
 from __future__ import annotations

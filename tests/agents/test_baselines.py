@@ -48,7 +48,7 @@ def toured(table: bool = True) -> PixelEnv:
 
 def test_the_tour_comes_first_frame_by_frame_and_its_actions_do_nothing() -> None:
     raw = toy()
-    obs, info = raw.reset(seed=3)
+    _, info = raw.reset(seed=3)
     env = toured()
     seen, told = env.reset(seed=3)
     assert "tour" not in told and told["touring"]

@@ -1,4 +1,4 @@
-"""Imagined episodes: they begin as the real ones, walls of the map hold, and coming nearer to the place believed is rewarded."""
+"""Imagined episodes: they begin as the real ones, walls of the map hold, and coming nearer to the goal is rewarded."""
 
 from __future__ import annotations
 
