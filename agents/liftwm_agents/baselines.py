@@ -171,7 +171,7 @@ class PlayedSteps(RecurrentDictRolloutBuffer):
         """Batches with at least two played steps: means and deviations over fewer are not defined."""
         return (samples for samples in super().get(batch_size) if float(samples.mask.sum()) >= 2)
 
-    def _get_samples(
+    def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env_change: np.ndarray, env: Any = None
     ) -> RecurrentDictRolloutBufferSamples:
         samples = super()._get_samples(batch_inds, env_change, env)
@@ -194,5 +194,5 @@ class TouredRecurrentPPO(RecurrentPPO):
     def train(self) -> None:
         """An update, unless tours so fill the rollout that no batch of it may have two played steps."""
         played = float(self.rollout_buffer.observations["vector"][..., PLAYING].sum())
-        if played > -(-self.n_steps * self.n_envs // self.batch_size):
+        if played > self.n_steps * self.n_envs / (self.batch_size or 1) + 1:
             super().train()
