@@ -40,7 +40,7 @@ SUMMARIES = {
 }
 NAMED = {
     "bench": "what to time, e.g. collect",
-    "reproduce": "which experiment: gap, liftwm, memories or priors",
+    "reproduce": "which experiment: agents, gap, liftwm, memories or priors",
     "priors": "list: every prior, its licence and whether it is ready here; run: let one observe a dataset",
 }
 """Commands that take a NAME, and what it says."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,18 +20,25 @@ from torch import Tensor, nn
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree, concatenate
+from liftwm_agents.birdseye import CHANNELS
 from liftwm_agents.observations import KEYS, encode_action, to_observation
-from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, feature_space, watch
+from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, feature_space, watch_start
 
 
 class WorldModelVecEnv(VecEnvWrapper):
     """Watches every step of a VecEnv through a world model and shows the policy what the model remembers.
 
-    One state row per environment. A guided tour in `reset_infos[i]["tour"]` is watched whole before the episode begins.
+    One state row per environment. A guided tour in `reset_infos[i]["tour"]` is watched whole before the episode begins, once
+    where the episode starts from a pool (`start_pool`).
     """
 
     def __init__(
-        self, venv: VecEnv, model: WorldModel, config: FeatureConfig | None = None, device: str | torch.device = "cpu"
+        self,
+        venv: VecEnv,
+        model: WorldModel,
+        config: FeatureConfig | None = None,
+        device: str | torch.device = "cpu",
+        table: np.ndarray | None = None,
     ) -> None:
         """
         Args:
@@ -38,6 +46,7 @@ class WorldModelVecEnv(VecEnvWrapper):
             model: any world model for frames of their size.
             config: what is read.
             device: where the model's tensors live.
+            table: where the environments are `TableActions`, the action behind each choice, which the model is told. [K, A]
 
         Raises:
             UserError: the observation space lacks a key, or its images are not the model's size.
@@ -51,7 +60,9 @@ class WorldModelVecEnv(VecEnvWrapper):
         super().__init__(venv, observation_space=feature_space(model, goal_shape[0], self._config))
         self._readers = [FeatureReader(model, self._config) for _ in range(venv.num_envs)]
         self._states: TensorTree = model.initial_state(venv.num_envs)
-        self._actions = np.zeros((venv.num_envs, spaces.flatdim(venv.action_space)), dtype=np.float32)
+        self._table = table
+        width = spaces.flatdim(venv.action_space) if table is None else table.shape[1]
+        self._actions = np.zeros((venv.num_envs, width), dtype=np.float32)
 
     @torch.no_grad()
     def reset(self) -> VecEnvObs:
@@ -63,7 +74,8 @@ class WorldModelVecEnv(VecEnvWrapper):
         return self._stack([self._read(i, obs) for i in range(self.num_envs)])
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = np.stack([encode_action(action, self.action_space) for action in actions])
+        told = [encode_action(a, self.action_space) if self._table is None else self._table[int(a)] for a in actions]
+        self._actions = np.stack(told).astype(np.float32)
         self.venv.step_async(actions)
 
     @torch.no_grad()
@@ -99,10 +111,10 @@ class WorldModelVecEnv(VecEnvWrapper):
 
     def _begin(self, i: int, obs: Mapping[str, np.ndarray]) -> TensorTree:
         """Watch the tour and the first frame of environment i; returns its state, batch of one."""
-        first = {key: obs[key][i] for key in KEYS}
-        state, positions = watch(self._model, self.reset_infos[i].get("tour"), first, self._actions.shape[1], self._device)
-        self._readers[i].begin(state, positions)
-        return state
+        first, info = {key: obs[key][i] for key in KEYS}, self.reset_infos[i]
+        watched = watch_start(self._model, self._config, first, info, self._actions.shape[1], self._device)
+        self._readers[i] = watched.reader
+        return watched.state
 
     def _stack(self, features: list[Features]) -> VecEnvObs:
         return {key: np.stack([row[key] for row in features]) for key in features[0]}
@@ -128,16 +140,18 @@ class BirdsEyeExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         birdseye, vector = observation_space["birdseye"].shape, observation_space["vector"].shape
         assert birdseye is not None and vector is not None
+        self._map = (len(CHANNELS), *[math.isqrt(birdseye[0] // len(CHANNELS))] * 2)
         self.convolutions = nn.Sequential(
-            nn.Conv2d(birdseye[0], 16, 4, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(len(CHANNELS), 16, 4, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(32, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
         )  # fmt: skip
         with torch.no_grad():
-            width = self.convolutions(torch.zeros(1, *birdseye)).shape[1]
+            width = self.convolutions(torch.zeros(1, *self._map)).shape[1]
         self.join = nn.Sequential(nn.Linear(width + vector[0], features_dim), nn.LayerNorm(features_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """birdseye [B, 4, cells, cells] and vector [B, n] -> [B, features_dim]."""
+        """birdseye [B, C * cells * cells] and vector [B, n] -> [B, features_dim]."""
         vector = observations["vector"].clamp(-10.0, 10.0)
-        return self.join(torch.cat([self.convolutions(observations["birdseye"]), vector], dim=1))
+        birdseye = observations["birdseye"].unflatten(1, self._map)
+        return self.join(torch.cat([self.convolutions(birdseye), vector], dim=1))

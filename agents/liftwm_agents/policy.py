@@ -1,209 +1,63 @@
-"""Policies learned by stable-baselines3's PPO on what a world model remembers.
+"""Learned policies that act like the planner: stable-baselines3 zips on what a world model remembers, on pixels, or recurrent.
 
-A run folder holds `policy.zip` (the library's own format: open it with `PPO.load`), `metrics.json` and `tensorboard/`.
-SB3 zips contain pickles: only ever load one that you trust.
+A zip is the library's own format: open it with `PPO.load`, or `RecurrentPPO.load` where its input is `recurrent`. It holds
+pickles: only ever load one that you trust.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import time
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
-from embodied_liftwm.config import EVAL_SEED_OFFSET, TrainAgentConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import whole_file, write_text
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.env_source import find_env
-from liftwm_agents.features import BirdsEyeExtractor, WorldModelVecEnv
-from liftwm_agents.observations import encode_action, single, to_observation
-from liftwm_agents.readout import FeatureConfig, FeatureReader, watch
+from liftwm_agents.action_table import table_for
+from liftwm_agents.baselines import PixelObservation, TouredRecurrentPPO, episode_frames
+from liftwm_agents.observations import KEYS, encode_action, single, to_observation
+from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, watch_start
+from liftwm_agents.start_pool import Start
 
-ZIP_NAME, METRICS_NAME = "policy.zip", "metrics.json"
-
-
-@dataclass(frozen=True)
-class AgentProgress:
-    """Where training stands."""
-
-    steps: int  # environment steps so far, over all resumptions
-    total: int  # steps asked for
-    fps: float  # environment steps a second since this start
-    episodes: int  # finished since this start
-    mean_return: float  # of the last 100 episodes; nan before the first has ended
-    success_rate: float  # of the last 100 episodes, where the task says; nan otherwise
+ZIP_NAME = "policy.zip"
+ABOUT = "liftwm"
+"""Attribute of the algorithm that says what its policy sees; saved in the zip with everything else."""
 
 
-class TrainingSeeds(gym.Wrapper):
-    """Draws every episode's scene from the training half of the seeds."""
-
-    def __init__(self, env: gym.Env, seed: int) -> None:
-        super().__init__(env)
-        self._rng = np.random.default_rng(seed)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if seed is not None:
-            self._rng = np.random.default_rng(seed)
-        return self.env.reset(seed=int(self._rng.integers(EVAL_SEED_OFFSET)), options=options)
-
-
-def make_env(config: TrainAgentConfig, seed: int) -> gym.Env:
-    """One training environment: progress reward, guided tour (ours), training scenes, statistics.
-
-    Raises:
-        UserError: nothing of that name, or options it does not take.
-    """
-    source = find_env(config.env)
-    if source.ours:
-        from liftwm_envs.wrappers import GuidedTour
-
-        made: gym.Env = gym.make(
-            source.gym_id, disable_env_checker=True, reward="progress", **dataclasses.asdict(config.env_options)
-        )
-        made = GuidedTour(made)
-    else:
-        made, _ = source.make(config.env_options, truth=False)
-    return Monitor(TrainingSeeds(made, seed), allow_early_resets=True)
-
-
-def train_ppo(
-    config: TrainAgentConfig,
-    model: WorldModel,
-    on_progress: Callable[[AgentProgress], None] | None = None,
-    features: FeatureConfig | None = None,
-) -> Path:
-    """Train, or continue to train, a PPO policy.
-
-    An existing `policy.zip` in the run folder is continued with the steps that remain, on new scenes; its own
-    hyper-parameters hold. It is written whole after every rollout.
+def open_zip(path: Path, env: VecEnv | None = None, device: str = "cpu") -> OnPolicyAlgorithm:
+    """Load a policy of `liftwm train-agent`.
 
     Args:
-        config: see `TrainAgentConfig`.
-        model: the world model whose state is read; never changed.
-        on_progress: called after every rollout.
-        features: what is read of the state.
-
-    Returns:
-        The path of the zip.
+        path: the zip.
+        env: to train on further; None to act only.
+        device: of its network.
 
     Raises:
-        UserError: the model does not fit the environment, or the zip does not fit either.
+        UserError: no zip of stable-baselines3, or its spaces are not those of `env`.
     """
-    run = Path(config.run)
-    run.mkdir(parents=True, exist_ok=True)
-    path = run / ZIP_NAME
-    done = saved_steps(run) if path.exists() else 0
-    makers: list[Callable[[], gym.Env]] = [
-        partial(make_env, config, config.seed + 7919 * (i + 1) + done) for i in range(config.num_envs)
-    ]
-    venv = WorldModelVecEnv(DummyVecEnv(makers), model, features, config.device)
-    try:
-        algorithm = _load(path, venv, config) if path.exists() else _create(venv, config)
-        remaining = config.steps - algorithm.num_timesteps
-        saver = _Saver(path, config.steps, on_progress)
-        if remaining > 0:
-            algorithm.learn(remaining, callback=saver, reset_num_timesteps=False, tb_log_name="ppo")
-            saver.save()
-    finally:
-        venv.close()
-    return path
-
-
-def saved_steps(run: Path) -> int:
-    """Environment steps behind the zip of a run folder; 0 where that is not known."""
-    try:
-        return int(json.loads((run / METRICS_NAME).read_text())["steps"])
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def _create(venv: WorldModelVecEnv, config: TrainAgentConfig) -> PPO:
-    return PPO(
-        "MultiInputPolicy",
-        venv,
-        learning_rate=config.learning_rate,
-        n_steps=config.rollout_steps,
-        batch_size=min(config.batch_size, config.rollout_steps * config.num_envs),
-        gamma=0.97,
-        ent_coef=0.01,
-        policy_kwargs={"features_extractor_class": BirdsEyeExtractor, "net_arch": [64, 64]},
-        tensorboard_log=str(Path(config.run) / "tensorboard"),
-        seed=config.seed,
-        device=config.device,
-    )
-
-
-def _load(path: Path, venv: WorldModelVecEnv | None, config: TrainAgentConfig | None = None) -> PPO:
     if not zipfile.is_zipfile(path) or not {"data", "policy.pth"} <= set(zipfile.ZipFile(path).namelist()):
         raise UserError(f"{path} is not a stable-baselines3 zip: remove it, or name another run")
+    with zipfile.ZipFile(path) as file:
+        about = json.loads(file.read("data")).get(ABOUT, {})
+    algorithm: type[OnPolicyAlgorithm] = TouredRecurrentPPO if about.get("input") == "recurrent" else PPO
     try:
-        return PPO.load(path, env=venv, device=config.device if config else "cpu")
+        return algorithm.load(path, env=env, device=device)
     except ValueError as error:
         raise UserError(f"{path} was trained with another model, task or number of environments: {error}") from error
 
 
-class _Saver(BaseCallback):
-    """After every rollout: the zip, the metrics, the progress bar."""
-
-    def __init__(self, path: Path, total: int, on_progress: Callable[[AgentProgress], None] | None) -> None:
-        super().__init__()
-        self._path, self._total, self._on_progress = path, total, on_progress
-        self._started, self._first_step = time.perf_counter(), 0
-        self._episodes = 0
-        self._successes: list[float] = []
-
-    def _on_training_start(self) -> None:
-        self._started, self._first_step = time.perf_counter(), self.model.num_timesteps
-
-    def _on_step(self) -> bool:
-        for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
-            if done:
-                self._episodes += 1
-                self._successes = [*self._successes[-99:], float(info.get("success", np.nan))]
-        return True
-
-    def _on_rollout_end(self) -> None:
-        row = self.progress()
-        self.logger.record("rollout/success_rate", row.success_rate)
-        self.save()
-        if self._on_progress is not None:
-            self._on_progress(row)
-
-    def progress(self) -> AgentProgress:
-        steps = self.model.num_timesteps
-        seconds = max(time.perf_counter() - self._started, 1e-9)
-        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        return AgentProgress(
-            steps=steps,
-            total=self._total,
-            fps=(steps - self._first_step) / seconds,
-            episodes=self._episodes,
-            mean_return=float(np.mean(returns)) if returns else float("nan"),
-            success_rate=float(np.mean(self._successes)) if self._successes else float("nan"),
-        )
-
-    def save(self) -> None:
-        """Write zip and metrics, each whole or not at all."""
-        with whole_file(self._path) as partial:
-            self.model.save(partial)
-        metrics = {name: None if value != value else value for name, value in asdict(self.progress()).items()}
-        write_text(self._path.with_name(METRICS_NAME), json.dumps(metrics, indent=2) + "\n")
+def about_of(algorithm: OnPolicyAlgorithm) -> dict[str, Any]:
+    """What an algorithm's policy sees: `input`, `features` and steps `played`."""
+    return getattr(algorithm, ABOUT, {"input": "state", "features": {}, "played": algorithm.num_timesteps})
 
 
 class PPOPolicy:
@@ -215,57 +69,145 @@ class PPOPolicy:
     def __init__(
         self,
         model: WorldModel,
-        path: str | Path,
+        source: str | Path | OnPolicyAlgorithm,
         device: str = "cpu",
         features: FeatureConfig | None = None,
         deterministic: bool = True,
     ) -> None:
         """
         Args:
-            model: the world model that the policy was trained on.
-            path: `policy.zip`, or the run folder that holds it.
+            model: the world model that the policy was trained on; those on pixels and recurrent ones make no use of it.
+            source: `policy.zip`, the run folder that holds it, or an algorithm in training.
             device: where the model's tensors live.
-            features: as in training.
+            features: what is read of the state; None for what it was trained on.
             deterministic: take the most probable action instead of a sample.
 
         Raises:
             UserError: no such file, no PPO zip, or another model's summary.
         """
-        path = Path(path)
-        path = path / ZIP_NAME if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"no policy at {path}: train one with liftwm train-agent")
-        self._model, self._device, self._deterministic = model, device, deterministic
-        self._algorithm = _load(path, None)
-        self._reader = FeatureReader(model, features or FeatureConfig())
-        space = self._algorithm.action_space
-        self._action_dim, self._space = spaces.flatdim(space), space
+        self._algorithm = source if isinstance(source, OnPolicyAlgorithm) else open_zip(_zip_at(Path(source)))
+        about = about_of(self._algorithm)
+        self._space, self._deterministic = self._algorithm.action_space, deterministic
+        self._recurrent = about["input"] == "recurrent"
+        self._sight: _Sight
+        if about["input"] in ("state", "imagined"):
+            self._sight = _StateSight(model, features or FeatureConfig(**about["features"]), device)
+        else:
+            self._sight = _PixelSight(self._algorithm.observation_space)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
         self._tour: Mapping[str, np.ndarray] | None = None
-        self._state: TensorTree | None = None
-        self._last_action = np.zeros(self._action_dim, dtype=np.float32)
+        self._start: Start | None = None
+        self._table: np.ndarray | None = None
+        self._last_action: np.ndarray | None = None
+        self._hidden: Any = None
 
-    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
-        """Start an episode with its guided tour, `info["tour"]`; it is watched with the first observation."""
+    def begin(self, tour: Mapping[str, np.ndarray], start: Start | None = None) -> None:
+        """Start an episode with its guided tour, `info["tour"]`; it is watched with the first observation.
+
+        Args:
+            tour: stacked frames and actions.
+            start: of a pool, to watch the same tour only once.
+
+        Raises:
+            UserError: the policy chooses among other actions than the environment takes.
+        """
         self.reset()
-        self._tour = tour
+        self._tour, self._start = tour, start
+        width = tour["action"].shape[1]
+        if spaces.flatdim(self._space) == width:
+            return
+        self._table = table_for(width)
+        if not isinstance(self._space, spaces.Discrete) or len(self._table) != int(self._space.n):
+            raise UserError(
+                f"the policy acts in {self._space}, the environment takes {width} numbers: evaluate with the env_options "
+                "(embodiment, action) that it was trained with"
+            )
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
         """Observe, and choose the next action. `info` is ignored."""
-        if self._state is None:
-            self._state, positions = watch(self._model, self._tour, obs, self._action_dim, self._device)
-            self._reader.begin(self._state, positions)
+        if self._last_action is None:
+            width = spaces.flatdim(self._space) if self._tour is None else self._tour["action"].shape[1]
+            *before, seen = self._sight.begin(self._tour, self._start, {key: obs[key] for key in KEYS}, width)
+            for k, frame in enumerate(before if self._recurrent else ()):
+                self._predict(frame, k == 0)
+            action = self._predict(seen, not before)
         else:
-            observation = to_observation(single(obs), self._last_action[None], False, self._device)
-            self._state = self._model.observe(self._state, observation)
-        features = self._reader.read(self._state, np.asarray(obs["goal"]))
+            action = self._predict(self._sight.add(obs, self._last_action), False)
+        chosen = action if self._table is None else self._table[int(action)]
+        self._last_action = encode_action(action, self._space) if self._table is None else chosen
+        return int(chosen) if isinstance(self._space, spaces.Discrete) and self._table is None else chosen
+
+    def _predict(self, seen: dict[str, np.ndarray], first: bool) -> np.ndarray:
         try:
-            action, _ = self._algorithm.predict(features, deterministic=self._deterministic)
+            action, self._hidden = self._algorithm.predict(
+                seen, state=self._hidden, episode_start=np.array([first]), deterministic=self._deterministic
+            )  # type: ignore[assignment]
         except ValueError as error:
             raise UserError(f"the policy was trained on another model's features: {error}") from error
-        self._last_action = encode_action(action, self._space)
-        return int(action) if isinstance(self._space, spaces.Discrete) else action
+        return action
+
+
+class _Sight(Protocol):
+    """How a policy sees an episode."""
+
+    def begin(
+        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
+    ) -> list[dict[str, np.ndarray]]:
+        """What it sees of the tour, and last of all the first frame that it acts on."""
+        ...
+
+    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
+        """What it sees after a step of `action` [A]."""
+        ...
+
+
+class _StateSight:
+    """Through a world model."""
+
+    def __init__(self, model: WorldModel, config: FeatureConfig, device: str) -> None:
+        self._model, self._config, self._device = model, config, device
+        self._reader = FeatureReader(model, config)
+        self._state: TensorTree = model.initial_state(1)
+
+    def begin(
+        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
+    ) -> list[Features]:
+        watched = watch_start(self._model, self._config, first, {"tour": tour, "start": start}, action_dim, self._device)
+        self._state, self._reader = watched.state, watched.reader
+        return [self._reader.read(self._state, np.asarray(first["goal"]))]
+
+    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> Features:
+        observation = to_observation(single(obs), action[None], False, self._device)
+        self._state = self._model.observe(self._state, observation)
+        return self._reader.read(self._state, np.asarray(obs["goal"]))
+
+
+class _PixelSight:
+    """Without one."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        assert isinstance(space, spaces.Dict)
+        image = space["image"].shape
+        assert image is not None
+        self._stack = image[0] // 3
+        self._view = PixelObservation(self._stack, 0)
+
+    def begin(
+        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
+    ) -> list[dict[str, np.ndarray]]:
+        self._view = PixelObservation(self._stack, action_dim)
+        return list(episode_frames(self._view, tour, first))
+
+    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
+        return self._view.add(obs, action, True)
+
+
+def _zip_at(path: Path) -> Path:
+    path = path / ZIP_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"no policy at {path}: train one with liftwm train-agent")
+    return path

@@ -1,25 +1,27 @@
 """What a learned policy sees of a world model's state: an egocentric bird's-eye map and a vector.
 
-The map (what is free, occupied, known, and where the goal's colour is) is read out of the state by rendering it; the vector
-holds the instruction, the believed way to the goal, and the model's own summary.
+The map (what is free, occupied and seen, its colours, where the goal's colour is, and the way there) is read out of the state
+by rendering it; the vector holds the instruction, the believed way to the goal, and the model's own summary.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from scipy import ndimage
 
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.belief import SpatialBelief, ego_pose
+from liftwm_agents.birdseye import CHANNELS, Raster, make_raster
+from liftwm_agents.mapping import CostField, cost_to_go, frontier
 from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
 
-BELIEF_DIM = 4  # cosine, sine and distance of the believed goal, confidence
+BELIEF_DIM = 7  # cosine, sine and distance of the believed goal, confidence; cosine, sine and length of the way there
 DISTANCE_SCALE_M = 5.0
 Features = dict[str, np.ndarray]
 
@@ -31,9 +33,18 @@ class FeatureConfig:
     cells: int = 32  # cells a side of the bird's-eye map
     extent_m: float = 8.0  # edge of the map, metres; the agent stands in its middle and faces up
     views: int = 5  # pictures of a full turn
-    read_every: int = 4  # steps between readings of the state
+    read_every: int = 8  # steps between readings of the state
     survey_places: int = 6  # places of the tour that are read when an episode begins
     cell_m: float = 0.1  # edge of a cell of the world-frame map underneath
+    way: bool = True  # show the shortest way through the map to the place believed, or to the unknown
+
+
+class Belief(SpatialBelief):
+    """What one agent believes, with the points behind it."""
+
+    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Everything that was read: world positions [P, 3], colours [P, 3], `seen` [P]."""
+        return self._points()
 
 
 class FeatureReader:
@@ -41,69 +52,112 @@ class FeatureReader:
 
     def __init__(self, model: WorldModel, config: FeatureConfig) -> None:
         self._model, self._config = model, config
-        self._belief = self._new_belief()
+        self.belief = self._new_belief()
+        self._raster: Raster | None = None
         self._steps = 0
 
-    def begin(self, state: TensorTree, positions: np.ndarray) -> None:
-        """Start an episode: survey the state (batch of one) from where the agent has been, [P, 3] world, metres."""
-        self._belief, self._steps = self._new_belief(), 0
-        self._belief.survey(state, positions, self._config.survey_places)
+    def begin(self, state: TensorTree, positions: np.ndarray, goal: np.ndarray) -> None:
+        """Start an episode: survey the state (batch of one) from where the agent has been, and look for the goal.
+
+        Args:
+            state: batch of one.
+            positions: where the camera has been, world, metres. [P, 3]
+            goal: the instruction. [G]
+        """
+        self.belief, self._steps = self._new_belief(), 0
+        self.belief.survey(state, positions, self._config.survey_places)
+        self._draw(goal)
+
+    def copy(self) -> FeatureReader:
+        """A reader that goes on from here by itself; nothing that either does changes the other."""
+        twin = FeatureReader(self._model, self._config)
+        twin.belief = copy.deepcopy(self.belief, {id(self._model): self._model})
+        twin._raster, twin._steps = self._raster, self._steps
+        return twin
+
+    @property
+    def raster(self) -> Raster:
+        """The map as it was last read.
+
+        Raises:
+            ValueError: before `begin`.
+        """
+        if self._raster is None:
+            raise ValueError("FeatureReader: begin() comes first")
+        return self._raster
 
     def read(self, state: TensorTree, goal: np.ndarray) -> Features:
-        """Features of a state.
+        """Features of a state, which is read anew every few steps.
 
         Args:
             state: batch of one.
             goal: the instruction. [G]
 
         Returns:
-            birdseye [4, cells, cells] float32 in [0, 1]; vector [G + BELIEF_DIM + F] float32.
+            birdseye [8 * cells * cells] float32 in [0, 1], `CHANNELS` outermost, flat since stable-baselines3 takes three axes
+            for a picture of bytes; vector [G + BELIEF_DIM + F] float32.
         """
         position, heading = ego_pose(self._model, state)
-        self._belief.stand(position[None])
-        if self._steps % self._config.read_every == 0:
-            if self._steps:
-                self._belief.look(state)
-            self._belief.locate(goal)
+        self.belief.stand(position[None])
+        if self._steps and self._steps % self._config.read_every == 0:
+            self.belief.look(state)
+            self._draw(goal)
         self._steps += 1
-        summary = self._model.summarize(state)[0].detach().cpu().numpy()
-        vector = np.concatenate([goal, self._believed_way(position, heading), summary]).astype(np.float32)
-        return {"birdseye": self._birdseye(position, heading, goal), "vector": vector}
+        return self.features(position, heading, goal, self._model.summarize(state)[0].detach().cpu().numpy())
 
-    def _new_belief(self) -> SpatialBelief:
-        return SpatialBelief(self._model, self._config.views, self._config.cell_m)
+    def features(self, position: np.ndarray, heading: float, goal: np.ndarray, summary: np.ndarray) -> Features:
+        """Features of a pose on the map as it was last read.
 
-    def _believed_way(self, position: np.ndarray, heading: float) -> np.ndarray:
-        """Direction relative to the heading, distance, confidence; zeros while the goal is not found. [BELIEF_DIM]"""
-        goal = self._belief.goal_xyz
-        if goal is None:
-            return np.zeros(BELIEF_DIM)
-        east, north = goal[:2] - position[:2]
-        bearing = np.arctan2(north, east) - heading
-        distance = min(float(np.hypot(east, north)) / DISTANCE_SCALE_M, 2.0)
-        return np.array([np.cos(bearing), np.sin(bearing), distance, self._belief.confidence])
+        Args:
+            position: believed camera position, world, metres. [3]
+            heading: radians.
+            goal: the instruction. [G]
+            summary: what the model says of its state. [F]
+        """
+        way = self._place(position, heading), self._way(position, heading)
+        vector = np.concatenate([goal, *way, summary]).astype(np.float32)
+        birdseye = self.raster.around(position, heading, self._config.cells, self._config.extent_m)
+        return {"birdseye": birdseye.reshape(-1), "vector": vector}
 
-    def _birdseye(self, position: np.ndarray, heading: float, goal: np.ndarray) -> np.ndarray:
-        """Free, occupied, known, goal: [4, cells, cells] float32; row 0 is ahead, column 0 is left."""
-        config, grid = self._config, self._belief.grid()
-        edge = config.extent_m / config.cells
-        steps = (np.arange(config.cells) + 0.5) * edge - 0.5 * config.extent_m
-        ahead, left = np.meshgrid(-steps, -steps, indexing="ij")
-        cos, sin = np.cos(heading), np.sin(heading)
-        world = position[:2] + np.stack([cos * ahead - sin * left, sin * ahead + cos * left], axis=-1)
-        inside = np.all((world >= grid.origin) & (world < grid.origin + np.array(grid.free.shape) * grid.cell_m), axis=-1)
-        index = grid.nearest(world)
-        wide = max(1, round(edge / grid.cell_m))  # a thin wall must not fall between the coarser samples
-        free = grid.free[index] & inside
-        occupied = ndimage.maximum_filter(grid.occupied, size=wide)[index] & inside
-        similarity = np.zeros_like(ahead)
-        xyz, votes = self._belief.evidence(goal)
-        offset = xyz[:, :2] - position[:2]
-        row = np.floor((0.5 * config.extent_m - offset @ [cos, sin]) / edge).astype(int)
-        column = np.floor((0.5 * config.extent_m - offset @ [-sin, cos]) / edge).astype(int)
-        shown = (row >= 0) & (row < config.cells) & (column >= 0) & (column < config.cells)
-        np.maximum.at(similarity, (row[shown], column[shown]), votes[shown])
-        return np.stack([free & ~occupied, occupied, free | occupied, similarity]).astype(np.float32)
+    def _new_belief(self) -> Belief:
+        return Belief(self._model, self._config.views, self._config.cell_m)
+
+    def _draw(self, goal: np.ndarray) -> None:
+        """Look for the goal, and make the raster anew."""
+        self.belief.locate(goal)
+        grid = self.belief.grid()
+        edge_m = self._config.extent_m / self._config.cells
+        self._raster = make_raster(grid, self.belief.points(), self.belief.evidence(goal), self._price(), edge_m)
+
+    def _price(self) -> CostField | None:
+        """Metres to go to the goal; while it is not found, to the border of the unknown, as the planner goes."""
+        grid = self.belief.grid()
+        if not self._config.way:
+            return None
+        if self.belief.goal_xyz is not None:
+            return cost_to_go(grid, self.belief.goal_xyz[None, :2])
+        edge = frontier(grid)
+        return cost_to_go(grid, edge, reach_m=0.0) if len(edge) else None
+
+    def _place(self, position: np.ndarray, heading: float) -> np.ndarray:
+        """Direction relative to the heading, distance and confidence of the goal; zeros while it is not found. [4]"""
+        goal = self.belief.goal_xyz
+        return np.zeros(4) if goal is None else np.append(_towards(goal, position, heading), self.belief.confidence)
+
+    def _way(self, position: np.ndarray, heading: float) -> np.ndarray:
+        """Direction in which the way goes on, and its length; zeros without one. [3]"""
+        found = self.raster.next_place(position)
+        if found is None:
+            return np.zeros(3)
+        place, length = found
+        return np.append(_towards(place, position, heading)[:2], min(length / DISTANCE_SCALE_M, 4.0))
+
+
+def _towards(place: np.ndarray, position: np.ndarray, heading: float) -> np.ndarray:
+    """Cosine and sine of the bearing, 1 to the left, and the distance, at most 2 x 5 m. [3]"""
+    east, north = place[:2] - position[:2]
+    bearing = np.arctan2(north, east) - heading
+    return np.array([np.cos(bearing), np.sin(bearing), min(float(np.hypot(east, north)) / DISTANCE_SCALE_M, 2.0)])
 
 
 def feature_space(model: WorldModel, goal_dim: int, config: FeatureConfig) -> spaces.Dict:
@@ -111,10 +165,51 @@ def feature_space(model: WorldModel, goal_dim: int, config: FeatureConfig) -> sp
     summary = int(model.summarize(model.initial_state(1)).shape[1])
     return spaces.Dict(
         {
-            "birdseye": spaces.Box(0.0, 1.0, (4, config.cells, config.cells), np.float32),
+            "birdseye": spaces.Box(0.0, 1.0, (len(CHANNELS) * config.cells**2,), np.float32),
             "vector": spaces.Box(-np.inf, np.inf, (goal_dim + BELIEF_DIM + summary,), np.float32),
         }
     )
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A tour, watched to the call: what a start of the pool remembers. Use copies of the reader."""
+
+    state: TensorTree  # batch of one
+    reader: FeatureReader
+    goal: np.ndarray  # the instruction. [G]
+
+
+def watch_start(
+    model: WorldModel,
+    config: FeatureConfig,
+    obs: Mapping[str, np.ndarray],
+    info: Mapping[str, object],
+    action_dim: int,
+    device: str | torch.device = "cpu",
+) -> Watched:
+    """Watch the tour of an episode that begins, and survey the state; once only where the episode's start is of a pool.
+
+    Args:
+        model: the world model.
+        config: what is read.
+        obs: the observation that reset returned.
+        info: its info, with `tour` and `start` where there are any.
+        action_dim: A of the actions that the model is told.
+        device: where the model's tensors live.
+    """
+    start: object = info.get("start")
+    kept = getattr(start, "memory", None)
+    if isinstance(kept, Watched):
+        return Watched(kept.state, kept.reader.copy(), kept.goal)
+    tour = info.get("tour")
+    assert tour is None or isinstance(tour, Mapping)
+    state, positions = watch(model, tour, obs, action_dim, device)
+    reader, goal = FeatureReader(model, config), np.array(obs["goal"])
+    reader.begin(state, positions, goal)
+    if start is not None:
+        start.memory = Watched(state, reader.copy(), goal)  # type: ignore[attr-defined]
+    return Watched(state, reader, goal)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from embodied_liftwm.config import ReproduceConfig
 from embodied_liftwm.errors import UserError
 
-EXPERIMENTS = {name: f"embodied_liftwm.commands.reproduce_{name}" for name in ("gap", "liftwm", "memories", "priors")}
+EXPERIMENTS = {name: f"embodied_liftwm.commands.reproduce_{name}" for name in ("agents", "gap", "liftwm", "memories", "priors")}
 """Name -> the module whose `run(config)` runs it."""
 
 

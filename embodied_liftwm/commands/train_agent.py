@@ -12,6 +12,9 @@ import embodied_liftwm
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainAgentConfig
 
+MAY_CHANGE = ("steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel")
+"""Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
+
 
 def run(config: TrainAgentConfig) -> int:
     """Train or continue the policy of a run folder, with a progress bar, and say where it is.
@@ -19,11 +22,16 @@ def run(config: TrainAgentConfig) -> int:
     Raises:
         UserError: no such model or environment, or they do not fit each other or the run folder.
     """
-    from liftwm_agents.policy import ZIP_NAME, AgentProgress, saved_steps, train_ppo
+    from liftwm_agents.policy import ZIP_NAME
+    from liftwm_agents.training import AgentProgress, saved_steps, train_policy
 
     folder = Path(config.run)
+    if config.loop:
+        from embodied_liftwm.commands import agent_loop
+
+        return agent_loop.run(config)
     model = embodied_liftwm.load(config.model, config.device)
-    open_run(folder, config, may_change=("steps", "run", "device"), continued=(folder / ZIP_NAME).exists())
+    open_run(folder, config, may_change=MAY_CHANGE, continued=(folder / ZIP_NAME).exists())
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[row]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
@@ -32,9 +40,34 @@ def run(config: TrainAgentConfig) -> int:
         def show(row: AgentProgress) -> None:
             progress.update(task, completed=min(row.steps, row.total), row=_describe(row))
 
-        path = train_ppo(config, model, show)
-    console.print(f"policy: {path} (open it with stable_baselines3.PPO.load), log: tensorboard --logdir {folder}")
+        path = train_policy(config, model, show)
+    opener = "sb3_contrib.RecurrentPPO.load" if config.input == "recurrent" else "stable_baselines3.PPO.load"
+    console.print(f"policy: {path} (open it with {opener}), log: tensorboard --logdir {folder}")
+    for line in _held_out(folder):
+        console.print(line)
     return 0
+
+
+def _held_out(folder: Path) -> list[str]:
+    """The last row of the curve, in words; nothing where nothing was evaluated."""
+    from embodied_liftwm.evaluation.statistics import wilson_interval
+    from liftwm_agents.training import CURVE_NAME, read_curve
+
+    curve = read_curve(folder)
+    if not curve:
+        return []
+    row = curve[-1]
+    share = wilson_interval(round(row.success * row.episodes), row.episodes)
+    lines = [
+        f"held-out tours, after {row.steps} steps: success {100 * row.success:.0f} % of {row.episodes} "
+        f"[{100 * share.low:.0f}, {100 * share.high:.0f}], return {row.mean_return:.2f}; curve: {folder / CURVE_NAME}"
+    ]
+    if row.imagined_episodes:
+        lines.append(
+            f"the same {row.imagined_episodes} in imagination: success {100 * row.imagined_success:.0f} %, "
+            f"return {row.imagined_return:.2f}"
+        )
+    return lines
 
 
 def _describe(row: object) -> str:

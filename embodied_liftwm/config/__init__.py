@@ -26,6 +26,7 @@ from embodied_liftwm.config.episodes import (
     split_of,
 )
 from embodied_liftwm.config.experiments import (
+    AgentsConfig,
     BenchConfig,
     DemoConfig,
     DoseConfig,
@@ -70,6 +71,7 @@ __all__ = [
     "REPORT_SEED",
     "SUPPORT_POLICY",
     "TEACHER_SEED_OFFSET",
+    "AgentsConfig",
     "BenchConfig",
     "CollectConfig",
     "DemoConfig",

@@ -84,6 +84,26 @@ class DoseConfig:
 
 
 @dataclass(frozen=True)
+class AgentsConfig:
+    """What `liftwm reproduce agents` compares, beside planner, random floor and scripted oracle."""
+
+    tasks: tuple[str, ...] = ("Revisit-S", "Revisit-M", "Occlusion-M")  # where
+    inputs: tuple[Literal["state", "pixels", "frame_stack", "recurrent", "imagined"], ...] = (  # what policies see
+        "state", "pixels", "frame_stack", "recurrent", "imagined"
+    )  # fmt: skip
+    episodes: int = 100  # paired episodes of each task
+    train: TrainAgentConfig = field(default_factory=lambda: TrainAgentConfig(model="base"))  # of every policy: they differ in
+    # input, env and seed
+
+    def __post_init__(self) -> None:
+        at_least("agents.episodes", self.episodes, 1)
+        for name in ("tasks", "inputs"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise UserError(f"agents.{name}={list(given)}: expected distinct names")
+
+
+@dataclass(frozen=True)
 class ReproduceConfig:
     """`liftwm reproduce NAME`: an experiment, from nothing to its figures; what is finished is not done again."""
 
@@ -117,7 +137,8 @@ class ReproduceConfig:
     eval_episodes: int = 24  # held-out episodes of each evaluation dataset
     eval_seed: int = REPORT_SEED  # of the first of them, within split=eval; smaller ones are for development
     train: TrainConfig = field(default_factory=TrainConfig)  # of the model with all terms; others differ as their row says
-    seeds: int = 3  # training seeds, from train.seed on
+    agents: AgentsConfig = field(default_factory=AgentsConfig)  # agents: who is compared, and where
+    seeds: int = 3  # training seeds, from train.seed on; agents: from agents.train.seed on
     processes: int = 2  # models trained and judged side by side
     bootstrap: int = 1000  # resamples behind every interval
 

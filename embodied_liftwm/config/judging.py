@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from embodied_liftwm.config.checks import above_zero, at_least
-from embodied_liftwm.config.episodes import EnvOptions
+from embodied_liftwm.config.episodes import REPORT_SEED, EnvOptions
+from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
 
 
@@ -106,23 +107,58 @@ class PlannerConfig:
 
 @dataclass(frozen=True)
 class TrainAgentConfig:
-    """`liftwm train-agent`: stable-baselines3 PPO on what a world model remembers."""
+    """`liftwm train-agent`: a stable-baselines3 policy on what a world model remembers, or on pixels to compare with."""
 
-    model: str = "runs/train"  # run folder of a trained world model
+    input: Literal["state", "pixels", "frame_stack", "recurrent", "imagined"] = "state"  # what the policy sees: the world
+    # model's state, the frame, the last frames, the frame with an LSTM that watched the tour; imagined is state, trained
+    # inside the world model
+    model: str = "runs/train"  # run folder of a trained world model, or the name of a shipped one
     env: str = "Revisit-S"  # the task
     env_options: EnvOptions = field(default_factory=EnvOptions)
     run: str = "runs/agent"  # run folder: SB3 zip, TensorBoard log, metrics
-    steps: int = 100_000  # environment steps
+    steps: int = 100_000  # steps played, in the environment or imagined; tours are not counted
+    discrete: bool = True  # choose among a few actions where the environment's are continuous (docs/agents.md)
+    way: bool = True  # state: show the shortest way through the map to the place believed
+    frame_stack: int = 4  # frame_stack: frames seen at once
+    starts: int = 128  # tours of training scenes that each environment keeps; 0 tours a new scene in every episode
+    fresh: float = 0.1  # share of episodes in a new scene, whose tour takes the oldest one's place
     num_envs: int = 2  # environments in the VecEnv
+    imagined_envs: int = 16  # imagined: episodes at once
+    parallel: bool = False  # give each environment a process of its own, with a world model of its own
     rollout_steps: int = 128  # PPO n_steps
     batch_size: int = 64  # PPO batch_size
     learning_rate: float = 3e-4  # PPO learning_rate
+    gamma: float = 0.97  # PPO discount
+    entropy: float = 0.01  # PPO ent_coef
+    evaluate_every: int = 5_000  # steps between evaluations on held-out tours; 0 for none
+    eval_episodes: int = 20  # of these
+    eval_seed: int = 0  # first of them, within the development part of split=eval
+    loop: bool = False  # alternate, by rounds: collect with the present policy, train the world model on all that was
+    # collected, train the policy on it; beside the same without its own data (docs/agents.md)
+    rounds: int = 3  # loop: of them
+    round_episodes: int = 40  # loop: episodes collected in each
+    episode_steps: int = 128  # loop: actions per collected episode at most, its tour included
+    world: TrainConfig = field(default_factory=lambda: TrainConfig(steps=500))  # loop: the world model's training in each
+    # round, from the weights of the last; data and run are set
     seed: int = 0  # weights and environments
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:
-        for name in ("steps", "num_envs", "rollout_steps"):
+        for name in ("rounds", "round_episodes", "episode_steps"):
             at_least(name, getattr(self, name), 1)
+        if self.loop and self.input not in ("state", "imagined"):
+            raise UserError(f"input={self.input}: loop=true trains a world model, which input=state or imagined sees")
+        for name in ("steps", "num_envs", "imagined_envs", "rollout_steps", "frame_stack", "eval_episodes"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("starts", "fresh", "gamma", "entropy", "evaluate_every", "eval_seed"):
+            at_least(name, getattr(self, name), 0)
         at_least("batch_size", self.batch_size, 2)
         at_least("rollout_steps * num_envs", self.rollout_steps * self.num_envs, 2)
         above_zero("learning_rate", self.learning_rate)
+        for name in ("fresh", "gamma"):
+            if getattr(self, name) > 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be in [0, 1]")
+        if self.eval_seed + 2 * self.eval_episodes > REPORT_SEED:
+            raise UserError(f"eval_seed={self.eval_seed}: reported figures use seeds from {REPORT_SEED} on; stay below")
+        if self.input == "imagined" and not self.way:
+            raise UserError("way=False: input=imagined needs the way, which is its reward")

@@ -20,8 +20,10 @@ from embodied_liftwm.config import EVAL_SEED_OFFSET, PlannerConfig, TrainAgentCo
 from embodied_liftwm.errors import UserError
 from liftwm_agents.features import BirdsEyeExtractor, WorldModelVecEnv
 from liftwm_agents.planner import PlannerPolicy
-from liftwm_agents.policy import PPOPolicy, TrainingSeeds, train_ppo
+from liftwm_agents.policy import PPOPolicy
 from liftwm_agents.readout import FeatureConfig
+from liftwm_agents.start_pool import TrainingSeeds
+from liftwm_agents.training import read_curve, train_policy
 from tests.agents.oracle_model import DepthTap, OracleMemory
 from tests.agents.toy_env import TOUR_FRAMES, ToyRoom
 
@@ -68,6 +70,11 @@ def watched(num_envs: int = 2, max_steps: int = 40, discrete: bool = False) -> W
     return WorldModelVecEnv(venv, MODEL, FEATURES)
 
 
+def maps(obs: Any) -> np.ndarray:
+    """The bird's-eye maps of the first environment, [8, 16, 16]."""
+    return obs["birdseye"][0].reshape(8, 16, 16)
+
+
 def rows(obs: Any, i: int) -> dict[str, np.ndarray]:
     return {key: value[i] for key, value in obs.items()}
 
@@ -95,10 +102,10 @@ def test_tour_is_watched_and_the_goal_behind_is_known() -> None:
     assert confidence > 0.3 and abs(distance * 5.0 - np.hypot(east, north)) < 0.4
     ahead, left = np.hypot(east, north) * np.array([np.cos(bearing), np.sin(bearing)])
     row, column = int((3.0 - ahead) / 0.375), int((3.0 - left) / 0.375)
-    goal_channel = obs["birdseye"][0, 3]
+    goal_channel = maps(obs)[3]
     assert goal_channel[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].max() > 0.5
-    assert obs["birdseye"][0, 0, 8, 8] == 1.0  # where it stands is free
-    assert obs["birdseye"][0, 1].sum() > 10  # and there are walls
+    assert maps(obs)[0, 8, 8] == 1.0  # where it stands is free
+    assert maps(obs)[1].sum() > 10  # and there are walls
 
 
 def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
@@ -121,6 +128,27 @@ def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
     assert infos[0]["TimeLimit.truncated"] and "terminal_observation" not in infos[1]
 
 
+def test_the_way_on_the_map_leads_to_the_goal() -> None:
+    env = watched(num_envs=1)
+    obs = env.reset()
+    place, way = obs["vector"][0, 9:13], obs["vector"][0, 13:16]
+    assert way[:2] @ place[:2] > 0.8  # nothing stands between: the way is straight, but for the cells it is made of
+    assert 0.5 * place[2] < way[2] < 2.0 * place[2]
+    assert np.sign(maps(obs)[7, :8].mean() - maps(obs)[7, 8:].mean()) == -np.sign(place[0])
+    red, seen = maps(obs)[4], maps(obs)[2]
+    assert seen.max() == 1.0
+    goal = np.unravel_index(maps(obs)[3].argmax(), (16, 16))
+    assert red[goal] > maps(obs)[5][goal] + 0.2  # the ball is red
+
+
+def test_a_policy_that_sees_no_way_is_told_none() -> None:
+    venv = DummyVecEnv([toy])
+    venv.seed(0)
+    obs = WorldModelVecEnv(venv, MODEL, replace(FEATURES, way=False)).reset()
+    assert np.all(obs["vector"][0, 13:16] == 0) and np.all(maps(obs)[7] == 0.5)
+    assert np.any(obs["vector"][0, 9:13])
+
+
 def test_model_of_another_image_size_is_refused() -> None:
     with pytest.raises(UserError, match="64 x 64, the environment gives 24 x 24"):
         WorldModelVecEnv(DummyVecEnv([toy]), make_large_model(), FEATURES)
@@ -130,10 +158,10 @@ def test_model_of_another_image_size_is_refused() -> None:
 
 def test_extractor_reads_both_parts() -> None:
     space = spaces.Dict(
-        birdseye=spaces.Box(0, 1, (4, 16, 16), np.float32), vector=spaces.Box(-np.inf, np.inf, (15,), np.float32)
+        birdseye=spaces.Box(0, 1, (8 * 16 * 16,), np.float32), vector=spaces.Box(-np.inf, np.inf, (15,), np.float32)
     )
     extractor = BirdsEyeExtractor(space, features_dim=8)
-    birdseye, vector = torch.rand(3, 4, 16, 16), torch.randn(3, 15)
+    birdseye, vector = torch.rand(3, 8 * 16 * 16), torch.randn(3, 15)
     out = extractor({"birdseye": birdseye, "vector": vector})
     assert out.shape == (3, 8)
     assert not torch.equal(out, extractor({"birdseye": 1 - birdseye, "vector": vector}))
@@ -160,16 +188,17 @@ def test_training_scenes_never_come_from_the_evaluation_half() -> None:
 
 def config(run: Path, steps: int) -> TrainAgentConfig:
     return TrainAgentConfig(
-        env="tests.agents.test_policy:make_toy", run=str(run), steps=steps, num_envs=2, rollout_steps=16, batch_size=16
-    )
+        env="tests.agents.test_policy:make_toy", run=str(run), steps=steps, num_envs=2, rollout_steps=16, batch_size=16,
+        discrete=False, starts=4, fresh=0.5,
+    )  # fmt: skip
 
 
 def test_ppo_trains_saves_resumes_and_acts(tmp_path: Path) -> None:
     seen: list[int] = []
-    path = train_ppo(config(tmp_path, 64), MODEL, lambda row: seen.append(row.steps), FEATURES)
+    path = train_policy(config(tmp_path, 64), MODEL, lambda row: seen.append(row.steps), FEATURES)
     assert seen == [32, 64]
     first = PPO.load(path).policy.state_dict()
-    train_ppo(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
+    train_policy(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
     assert seen == [32, 64, 96]
     resumed = PPO.load(path)
     assert resumed.num_timesteps == 96
@@ -177,7 +206,7 @@ def test_ppo_trains_saves_resumes_and_acts(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 96
     assert list((tmp_path / "tensorboard").rglob("events*"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "policy.zip", "tensorboard"]
-    train_ppo(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
+    train_policy(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
     assert seen == [32, 64, 96]  # nothing remained to be done
 
     env, policy = toy(), PPOPolicy(MODEL, tmp_path, features=FEATURES)
@@ -189,8 +218,20 @@ def test_ppo_trains_saves_resumes_and_acts(tmp_path: Path) -> None:
         obs, _, _, _, info = env.step(action)
 
 
+def test_the_curve_has_real_and_imagined_returns(tmp_path: Path) -> None:
+    settings = replace(config(tmp_path, 64), evaluate_every=32, eval_episodes=2)
+    train_policy(settings, MODEL, None, FEATURES)
+    rows = read_curve(tmp_path)
+    assert [row.steps for row in rows] == [32, 64]
+    assert all(row.episodes == 2 and row.imagined_episodes == 2 for row in rows)
+    assert all(np.isfinite([row.success, row.mean_return, row.imagined_success, row.imagined_return]).all() for row in rows)
+    assert json.loads((tmp_path / "metrics.json").read_text())["held_out"]["steps"] == 64
+    train_policy(replace(settings, steps=96), MODEL, None, FEATURES)
+    assert [row.steps for row in read_curve(tmp_path)] == [32, 64, 96]
+
+
 def test_wrapper_and_policy_see_the_same_features(tmp_path: Path) -> None:
-    train_ppo(config(tmp_path, 32), MODEL, None, FEATURES)
+    train_policy(config(tmp_path, 32), MODEL, None, FEATURES)
     algorithm = PPO.load(tmp_path / "policy.zip")
     venv = WorldModelVecEnv(DummyVecEnv([toy]), MODEL, FEATURES)
     venv.seed(5)
@@ -213,14 +254,14 @@ def test_bad_zip_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a stable-baselines3 zip"):
         PPOPolicy(MODEL, tmp_path)
     with pytest.raises(UserError, match="not a stable-baselines3 zip"):
-        train_ppo(config(tmp_path, 32), MODEL, None, FEATURES)
+        train_policy(config(tmp_path, 32), MODEL, None, FEATURES)
 
 
 def test_zip_of_another_model_is_refused(tmp_path: Path) -> None:
-    train_ppo(config(tmp_path, 32), MODEL, None, FEATURES)
+    train_policy(config(tmp_path, 32), MODEL, None, FEATURES)
     wider = replace(FEATURES, cells=32)
     with pytest.raises(UserError, match="another model, task or number"):
-        train_ppo(config(tmp_path, 64), MODEL, None, wider)
+        train_policy(config(tmp_path, 64), MODEL, None, wider)
     env, policy = toy(), PPOPolicy(MODEL, tmp_path, features=wider)
     obs, info = env.reset(seed=1)
     policy.begin(info["tour"])
@@ -238,7 +279,7 @@ def test_ppo_learns_to_drive_to_the_ball(tmp_path: Path) -> None:
         rollout_steps=64,
         learning_rate=1e-3,
     )
-    train_ppo(settings, MODEL, lambda row: success.append(row.success_rate), FEATURES)
+    train_policy(settings, MODEL, lambda row: success.append(row.success_rate), FEATURES)
     assert success[1] < 0.35
     assert success[-1] > 0.5  # of the last 100 episodes; 0.65 when written
 
