@@ -122,7 +122,8 @@ class OccupancyMap:
         after = np.maximum(high + self._margin + 1 - top, 0)
         if before.any() or after.any():
             padding = list(zip(before, after, strict=True))
-            self._log_odds, self._wall, self._felt = (np.pad(a, padding) for a in (self._log_odds, self._wall, self._felt))
+            self._log_odds, self._wall = np.pad(self._log_odds, padding), np.pad(self._wall, padding)
+            self._felt = np.pad(self._felt, padding)
             self._corner = self._corner - before
 
 

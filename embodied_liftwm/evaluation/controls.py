@@ -24,7 +24,7 @@ from embodied_liftwm.evaluation.arena import Agent, Arena
 from embodied_liftwm.evaluation.bounds import KnownDepth, with_known_depth
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.progress import progress
-from embodied_liftwm.evaluation.suites import Row
+from embodied_liftwm.evaluation.suites import MakeAgent, Row
 
 OWN, ORACLE, SWAPPED, CLEARED, OTHER = "own_memory", "oracle_state", "swapped", "cleared", "other_place"
 ODOMETRY, DEPTH = "odometry_noise", "depth_noise"
@@ -32,10 +32,6 @@ DOSES: dict[str, tuple[float, ...]] = {ODOMETRY: (0.01, 0.03, 0.1), DEPTH: (0.05
 """Share by which believed motion is off, and deviation of log-depth; dose 0 is `OWN`."""
 EPISODES = 24
 """Of a task's manifest, the first so many: every control costs as much as the whole navigation of one agent."""
-
-MakeAgentOn = Callable[[Any, str, Any, int], Agent]
-"""(world model, torch device, environment, seed) -> an agent on that model. A function or a partial of one."""
-
 
 @dataclass(frozen=True)
 class ControlRow(Row):
@@ -101,7 +97,7 @@ def task_env(task: str, config: EvaluateConfig, known: KnownDepth, odometry_nois
 
 
 def measure_controls(
-    make_agent: MakeAgentOn, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig
+    make_agent: MakeAgent, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig
 ) -> list[Row]:
     """Rows of every control on the first `EPISODES` seeds, for each model that remembers.
 
@@ -116,14 +112,14 @@ def measure_controls(
     for model in models:
         if model.name != "last_frame":
             bench = Controls(model.name, task, make_agent, partial(task_env, task, config), config)
-            rows += bench.run(lambda source=model.source: embodied_liftwm.load(source, config.device), seeds[:EPISODES])
+            rows += bench.run(partial(embodied_liftwm.load, model.source, config.device), seeds[:EPISODES])
     return rows
 
 
 class Controls:
     """All controls of one model on one task."""
 
-    def __init__(self, name: str, task: str, make_agent: MakeAgentOn, make_env: MakeEnv, config: EvaluateConfig) -> None:
+    def __init__(self, name: str, task: str, make_agent: MakeAgent, make_env: MakeEnv, config: EvaluateConfig) -> None:
         self._name, self._task, self._config = name, task, config
         self._make_agent, self._make_env = make_agent, make_env
 

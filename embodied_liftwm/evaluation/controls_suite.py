@@ -16,11 +16,10 @@ from embodied_liftwm.evaluation.controls import (
     OWN,
     SWAPPED,
     ControlRow,
-    MakeAgentOn,
     measure_controls,
 )
 from embodied_liftwm.evaluation.statistics import bootstrap_mean, wilson_interval
-from embodied_liftwm.evaluation.suites import Chart, Suite, Table
+from embodied_liftwm.evaluation.suites import Chart, MakeAgent, Suite, Table
 from embodied_liftwm.evaluation.tables import Column
 
 TITLES = {
@@ -40,7 +39,7 @@ ABOUT = (
 )
 
 
-def controls_suite(make_agent: MakeAgentOn) -> Suite:
+def controls_suite(make_agent: MakeAgent) -> Suite:
     """The suite, for an agent that acts on a model."""
     return Suite("controls", "Controls", ABOUT, partial(measure_controls, make_agent), summarize_controls, show_controls)
 

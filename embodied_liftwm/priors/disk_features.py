@@ -80,7 +80,8 @@ def detect(model: nn.Module, rgb: Tensor, detector_px: int, number: int) -> list
     with torch.autocast(large.device.type, torch.bfloat16, enabled=has_bf16(large.device)):
         found = model(large.contiguous(memory_format=torch.channels_last), n=number, pad_if_not_divisible=True)
     # kornia counts pixels from 0 at the centre of the first
-    return [Keypoints((f.keypoints.float().cpu() + 0.5) * ratio, F.normalize(f.descriptors.float(), dim=-1).cpu()) for f in found]
+    pixels = [(f.keypoints.float().cpu() + 0.5) * ratio for f in found]
+    return [Keypoints(p, F.normalize(f.descriptors.float(), dim=-1).cpu()) for p, f in zip(pixels, found, strict=True)]
 
 
 def has_bf16(device: torch.device) -> bool:
