@@ -33,6 +33,7 @@ DOSES: dict[str, tuple[float, ...]] = {ODOMETRY: (0.01, 0.03, 0.1), DEPTH: (0.05
 EPISODES = 24
 """Of a task's manifest, the first so many: every control costs as much as the whole navigation of one agent."""
 
+
 @dataclass(frozen=True)
 class ControlRow(Row):
     """One control on one episode."""
