@@ -40,7 +40,6 @@ def test_a_short_training_lowers_the_loss_of_raw_context(data: Path, tmp_path: P
         assert found[term] > 0.02, term
 
 
-@pytest.mark.xfail(strict=True, reason="the depth that attention over raw frames reads explains other frames worse and worse")
 def test_raw_context_learns_depth(data: Path, tmp_path: Path) -> None:
     assert gains(data, tmp_path / "run", "context")["multi_view"] > 0.02
 
