@@ -146,7 +146,7 @@ def rows_of(model: str, errors: list[float], successes: list[float]) -> list:
             ProbeRow(*head, "probe", 1, 1, 60, 20, error, 2.0),
             ProbeRow(*head, "probe", 2, 0, 30, 3, 2 * error, 2.0),
             RenderRow(*head, "render", 1, 1, 66, 26, "return", 30, 0.5, 0.6, 0.7, error),
-            ActRow(*head, "act", success, success, success, 9, 2.0, 2.0, 1 - success, 0),
+            ActRow(*head, "act", success, success, success, success, 9, 2.0, 2.0, 1 - success, 0),
         ]
     return found
 
