@@ -16,7 +16,7 @@ import torch
 
 from embodied_liftwm.config import EnvOptions, EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.contestants import load_all, sources_of
+from embodied_liftwm.evaluation.contestants import LAST_FRAME, load_all, sources_of
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.expectation_videos import Quadruplet, quadruplets
 from embodied_liftwm.evaluation.hidden_worlds import KINDS, Stage, check_task, kinds_of
@@ -119,6 +119,8 @@ def after_beginning(
     )
     rows, state, t = list(range(len(videos))), model.initial_state(len(videos)), 0
     for quadruplet in left:
+        if model.name == LAST_FRAME:  # keeps nothing of what came before
+            t = max(t, quadruplet.entry - 1)
         while t < quadruplet.entry:
             state = model.at(episode, t).observe(state, videos.observation([(video, t) for video in rows]))
             t += 1
