@@ -172,19 +172,19 @@ def agents_of(config: EvaluateConfig) -> dict[str, Any]:
     """Who navigates: the planner on each model's state, a learned policy, the random floor and the scripted ceiling."""
     from embodied_liftwm.evaluation.arena import oracle_agent, random_agent
 
-    agents: dict[str, Any] = {"planner": partial(planner_agent, config.model, config.device)}
+    agents: dict[str, Any] = {"planner": partial(planner_agent, config.model, config.planner, config.device)}
     if config.baseline:
-        agents["planner_baseline"] = partial(planner_agent, config.baseline, config.device)
+        agents["planner_baseline"] = partial(planner_agent, config.baseline, config.planner, config.device)
     if config.policy:
         agents["policy"] = partial(policy_agent, config.model, config.policy, config.device)
     return agents | {"random": random_agent, "oracle": oracle_agent}
 
 
-def planner_agent(source: str, device: str, env: Any, seed: int) -> Any:
+def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, seed: int) -> Any:
     """A planner on a model loaded in this very process."""
     from liftwm_agents.planner import PlannerPolicy
 
-    return PlannerPolicy(embodied_liftwm.load(source, device), PlannerConfig(), env.action_space, device, seed)
+    return PlannerPolicy(embodied_liftwm.load(source, device), planner, env.action_space, device, seed)
 
 
 def policy_agent(source: str, path: str, device: str, env: Any, seed: int) -> Any:

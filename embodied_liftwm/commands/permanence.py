@@ -5,6 +5,7 @@
     OUT/report/index.html    tables, curves by gap, pictures and videos of failures
 
 Episodes come from the manifests that ship with the package: no data= is needed. The same command gives the same figures.
+An interrupted run keeps the suites that it has finished, task by task, in OUT/unfinished, and the same command goes on there.
 """
 
 from __future__ import annotations
@@ -21,30 +22,43 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from embodied_liftwm.commands.evaluate import command_line, csv_text, describe, labels_of, terminal_table, timed
+from embodied_liftwm.commands.evaluate import (
+    command_line,
+    csv_text,
+    describe,
+    labels_of,
+    policy_agent,
+    terminal_table,
+    timed,
+)
+from embodied_liftwm.commands.unfinished import Unfinished
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.suites import Suite, Table
+from embodied_liftwm.evaluation.suites import Row, Suite, Table
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.workers import find_engine
 
 
-def suites() -> dict[str, Suite]:
+def suites(config: EvaluateConfig) -> dict[str, Suite]:
     """Every suite of the benchmark by name, in the order of the report. A new suite is a line here."""
     from embodied_liftwm.evaluation import expectation, hidden_changes
     from embodied_liftwm.evaluation.controls_suite import controls_suite
     from embodied_liftwm.evaluation.reading_suite import readings_suite
 
-    acting: tuple[Suite, ...] = (readings_suite(planner_on), controls_suite(planner_on))
+    planner = partial(planner_on, config.planner)
+    learned = partial(policy_agent, _sources(config)[0], config.policy, config.device)
+    acting: tuple[Suite, ...] = (
+        readings_suite(planner, {"policy": learned} if config.policy else {}), controls_suite(planner),
+    )  # fmt: skip
     found = (*acting, expectation.SUITE, hidden_changes.SUITE)
     return {suite.name: suite for suite in found}
 
 
-def planner_on(model: Any, device: str, env: Any, seed: int) -> Any:
+def planner_on(planner: PlannerConfig, model: Any, device: str, env: Any, seed: int) -> Any:
     """The planner, on the state of a model."""
     from liftwm_agents.planner import PlannerPolicy
 
-    return PlannerPolicy(model, PlannerConfig(), env.action_space, device, seed)
+    return PlannerPolicy(model, planner, env.action_space, device, seed)
 
 
 def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, Any]:
@@ -55,11 +69,9 @@ def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, A
 
     Raises:
         UserError: no such model, suite, task or manifest; a manifest that was changed, an episode that is not as frozen;
-            sizes that differ; a model that returns nonsense.
+            sizes that differ; a model that returns nonsense; what is left of an interrupted run with other settings.
     """
     import torch
-
-    from embodied_liftwm.evaluation.permanence_page import write_page
 
     find_engine(config.engine, config.workers, config.ray_address)  # whether there is one, before any work
     chosen, manifests = choose_suites(config), load_manifests(config)
@@ -69,19 +81,68 @@ def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, A
     torch.manual_seed(config.seed)
     models = load_contestants(config)
     for task, manifest in manifests.items():
-        _check_fit(models, task, manifest)
-    rows, metrics, pictures = [], _provenance(config, models, manifests), {}
-    labels = permanence_labels(metrics["models"])
+        check_before(models, task, manifest, config)
+    kept = Unfinished(config, models, {task: manifest.text() for task, manifest in manifests.items()})
+    rows, metrics, pictures = list[dict[str, Any]](), _provenance(config, models, manifests), dict[tuple[str, str], Any]()
     for task, manifest in manifests.items():
-        seeds = _chosen_seeds(manifest, config)
-        for suite in (suite for suite in chosen if runs_on(suite, task)):
-            work = partial(suite.measure, models, task, seeds, config)
-            measured = timed(console, f"{task}, {suite.name}", work, lambda found: f"{len(found)} rows")
-            rows += [{"suite": suite.name} | dataclasses.asdict(row) for row in measured]
-            metrics["tasks"].setdefault(task, {})[suite.name] = suite.summarize(measured, config.bootstrap, config.seed)
+        asked = [suite for suite in chosen if runs_on(suite, task)]
+        measured = measure_task(asked, models, task, chosen_seeds(manifest, config), config, kept, console)
+        for suite in asked:
+            own = measured[suite.name]
+            rows += [{"suite": suite.name} | dataclasses.asdict(row) for row in own]
+            metrics["tasks"].setdefault(task, {})[suite.name] = suite.summarize(own, config.bootstrap, config.seed)
             if suite.illustrate is not None:
-                draw = partial(suite.illustrate, models, task, measured, config)
-                pictures[task, suite.name] = timed(console, "pictures", draw, lambda found: f"{len(found)} episodes")
+                draw = partial(suite.illustrate, models, task, own, config)
+                name = f"{task}, pictures of {suite.name}"
+                pictures[task, suite.name] = timed(console, name, draw, lambda found: f"{len(found)} episodes")
+    _write(out, metrics, rows, chosen, pictures, console)
+    kept.remove()
+    return metrics
+
+
+def measure_task(
+    asked: Sequence[Suite], models: Sequence[Any], task: str, seeds: Sequence[int], config: EvaluateConfig,
+    kept: Unfinished, console: Console,
+) -> dict[str, list[Row]]:  # fmt: skip
+    """Rows of each suite on one task: those that an interrupted run left, and what remains to be measured.
+
+    Suites with a `question` are measured together, on tours that are watched once.
+    """
+    from embodied_liftwm.evaluation.watched_worlds import watch
+
+    left = {suite.name: kept.read(task, suite) for suite in asked}
+    found = {name: rows for name, rows in left.items() if rows is not None}
+    if found:
+        console.print(f"{task}, {' and '.join(found)}: kept from an interrupted run")
+    todo = [suite for suite in asked if suite.name not in found]
+    together = [suite for suite in todo if suite.question is not None]
+    passes: list[list[Suite]] = [[suite] for suite in todo if suite.question is None] + ([together] if together else [])
+    for group in passes:
+        if group is together:
+            work = partial(watch, {suite.name: suite.question for suite in group}, models, task, seeds, config)
+        else:
+            work = partial(_alone, group[0], models, task, seeds, config)
+        name = f"{task}, {' and '.join(suite.name for suite in group)}"
+        measured = timed(console, name, work, lambda got: f"{sum(map(len, got.values()))} rows")
+        for suite in group:
+            kept.write(task, suite, measured[suite.name])
+        found |= measured
+    return found
+
+
+def _alone(
+    suite: Suite, models: Sequence[Any], task: str, seeds: Sequence[int], config: EvaluateConfig
+) -> dict[str, list[Row]]:
+    return {suite.name: suite.measure(models, task, seeds, config)}
+
+
+def _write(
+    out: Path, metrics: dict[str, Any], rows: list[dict[str, Any]], chosen: Sequence[Suite], pictures: Any, console: Console
+) -> None:
+    """rows.csv, metrics.json, the report and the tables of the terminal."""
+    from embodied_liftwm.evaluation.permanence_page import write_page
+
+    labels = permanence_labels(metrics["models"])
     write_text(out / "rows.csv", csv_text(rows))
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     config_yaml = yaml.safe_dump(json.loads(json.dumps(metrics["config"])), sort_keys=False)
@@ -89,16 +150,19 @@ def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, A
     for table in terminal_tables(metrics, chosen, labels):
         console.print(table)
     console.print(f"report: {page}")
-    return metrics
 
 
 def choose_suites(config: EvaluateConfig) -> list[Suite]:
-    """The suites of `parts=`, or all. Raises UserError for one that there is not."""
-    known = suites()
+    """The suites of `parts=`, or all. Raises UserError for one that there is not, and where none of them fits any task."""
+    known = suites(config)
     for name in config.parts:
         if name not in known:
             raise UserError(f"parts={name}: the permanence benchmark has no such suite, it has {', '.join(known)}")
-    return [suite for name, suite in known.items() if not config.parts or name in config.parts]
+    chosen = [suite for name, suite in known.items() if not config.parts or name in config.parts]
+    for suite in chosen:
+        if config.parts and not any(runs_on(suite, task) for task in config.tasks):
+            raise UserError(f"parts={suite.name} runs on tasks {', '.join(suite.tasks)}; none of them is in tasks=")
+    return chosen
 
 
 def runs_on(suite: Suite, task: str) -> bool:
@@ -119,7 +183,7 @@ def load_contestants(config: EvaluateConfig) -> list[Any]:
     from embodied_liftwm.evaluation.reading_figures import SEED_MARK
     from embodied_liftwm.world_model.base import BaseWorldModel
 
-    sources = [source.strip() for source in config.model.split(",") if source.strip()] or [""]
+    sources = _sources(config)
     names = ["model"] if len(sources) == 1 else [f"model{SEED_MARK}{i + 1}" for i in range(len(sources))]
     found = [contestant(name, source, config.device) for name, source in zip(names, sources, strict=True)]
     found += [contestant("baseline", config.baseline, config.device)] if config.baseline else []
@@ -128,21 +192,34 @@ def load_contestants(config: EvaluateConfig) -> list[Any]:
     return found
 
 
-def _check_fit(models: Sequence[Any], task: str, manifest: Any) -> None:
-    """Image, action and goal sizes of the task, before any work."""
+def _sources(config: EvaluateConfig) -> list[str]:
+    """Models are separated by commas."""
+    return [source.strip() for source in config.model.split(",") if source.strip()] or [""]
+
+
+def check_before(models: Sequence[Any], task: str, manifest: Any, config: EvaluateConfig) -> None:
+    """Sizes of the task, the first frames of its first tour, and the policy: what is wrong with them is said at once."""
     from gymnasium.spaces import flatdim
 
+    from embodied_liftwm.evaluation.checked import ALL, try_out
     from embodied_liftwm.evaluation.guided import Guide
 
     guide = Guide(task, manifest.options)
     observed: Any = guide.env.observation_space
     sizes = observed["rgb"].shape[:2], flatdim(guide.env.action_space), flatdim(observed["goal"])
-    guide.close()
+    recorded = guide.record(manifest.seeds[0], way=False)
+    manifest.verify(recorded)
     for model in models:
+        model.needs(ALL)
         model.fits(*sizes, f"the manifest of {task}")
+        try_out(model, recorded.episode, config.device)
+    if config.policy:
+        policy_agent(_sources(config)[0], config.policy, config.device, guide.env, config.seed)
+    guide.close()
 
 
-def _chosen_seeds(manifest: Any, config: EvaluateConfig) -> list[int]:
+def chosen_seeds(manifest: Any, config: EvaluateConfig) -> list[int]:
+    """Of the episodes that are judged."""
     return manifest.seeds[: config.permanence_episodes or len(manifest.seeds)]
 
 
@@ -153,7 +230,8 @@ def _provenance(config: EvaluateConfig, models: Sequence[Any], manifests: dict[s
     listed = {
         task: {
             "sha256": hashlib.sha256(manifest.text().encode()).hexdigest(),
-            "episodes": len(_chosen_seeds(manifest, config)),
+            "episodes": (count := len(chosen_seeds(manifest, config))),
+            "controls": min(count, config.control_episodes or count),
             "of": len(manifest.episodes),
             "removed": manifest.reasons,
         }
@@ -176,7 +254,7 @@ def permanence_labels(models: dict[str, dict[str, Any]]) -> dict[str, str]:
 
     own = {key: entry for key, entry in models.items() if key != LAST_FRAME}
     fixed = {LAST_FRAME: "last frame alone", "random": "random", "oracle": "scripted oracle", "mean place": "mean place"}
-    return labels_of(own) | fixed
+    return labels_of(own) | fixed | {"policy": "learned policy"}
 
 
 def terminal_tables(metrics: dict[str, Any], chosen: Sequence[Suite], labels: dict[str, str]) -> list[Any]:

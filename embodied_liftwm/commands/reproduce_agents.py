@@ -28,7 +28,7 @@ from embodied_liftwm.commands.evaluate import planner_agent, policy_agent
 from embodied_liftwm.commands.reproduce_runs import claim
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train_agent import MAY_CHANGE
-from embodied_liftwm.config import EvaluateConfig, ReproduceConfig, TrainAgentConfig
+from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceConfig, TrainAgentConfig
 from embodied_liftwm.evaluation.arena import NavigationRow, oracle_agent, random_agent
 from embodied_liftwm.evaluation.navigation import evaluate_navigation
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
@@ -119,7 +119,8 @@ def train_and_judge(config: ReproduceConfig, cell: Cell) -> None:
     if cell.input:
         agents: dict[str, Any] = {cell.input: partial(policy_agent, base.model, _train(settings(config, cell)), base.device)}
     else:
-        agents = {"planner": partial(planner_agent, base.model, base.device), "random": random_agent, "oracle": oracle_agent}
+        planner = partial(planner_agent, base.model, PlannerConfig(), base.device)
+        agents = {"planner": planner, "random": random_agent, "oracle": oracle_agent}
     judging = EvaluateConfig(
         model=base.model, env=cell.task, env_options=base.env_options, navigation_episodes=config.agents.episodes, workers=1,
         device=base.device,

@@ -12,12 +12,36 @@ from embodied_liftwm.errors import UserError
 
 
 @dataclass(frozen=True)
+class PlannerConfig:
+    """Model-predictive control on the state: MPPI or CEM over `imagine`."""
+
+    planner: Literal["mppi", "cem"] = "mppi"  # how the sampling distribution is refined
+    horizon: int = 12  # steps looked ahead
+    num_samples: int = 128  # action sequences tried per refinement
+    iterations: int = 2  # refinements of the sampling distribution per plan
+    temperature: float = 0.1  # mppi: of the softmax over returns, metres of cost
+    num_elites: int = 16  # cem: cheapest sequences, to which the distribution is refitted
+    noise: float = 0.6  # standard deviation of sampled actions
+    panorama_views: int = 6  # views rendered from the state to find the goal and free space
+    cell_m: float = 0.1  # edge of an occupancy cell
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "num_samples", "iterations", "num_elites", "panorama_views"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("temperature", "noise", "cell_m"):
+            above_zero(name, getattr(self, name))
+        if self.planner == "cem" and self.num_elites > self.num_samples:
+            raise UserError(f"num_elites={self.num_elites}: must be at most num_samples={self.num_samples}")
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """`liftwm evaluate`: score a world model on held-out episodes and tasks, and write a report."""
 
     model: str = "runs/train"  # run folder, or my_package:make_model
     baseline: str = ""  # a second model to compare with, scored by the same code
-    policy: str = ""  # navigation: run folder of `liftwm train-agent`, or its zip, to compare with the planner
+    policy: str = ""  # navigation, permanence: run folder of `liftwm train-agent`, or its zip, to compare with the planner
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # who acts on what the models remember
     data: str = "data/revisit-s-eval"  # held-out episodes with truth
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
     episodes: int = 0  # episodes of data to use; 0 for all
@@ -25,6 +49,7 @@ class EvaluateConfig:
     parts: tuple[str, ...] = ()  # permanence: its suites to run; all by default
     tasks: tuple[str, ...] = ("Revisit-S", "Occlusion-S")  # permanence: tasks that have a manifest
     permanence_episodes: int = 0  # permanence: the first so many episodes of each manifest, for a quick look; 0 for all
+    control_episodes: int = 24  # permanence: of these, so many for controls and for worlds that change while hidden; 0 for all
     probe_episodes: int = 96  # permanence: tours of training scenes that the probe learns from
     manifests: str = ""  # permanence: folder of manifests of your own; empty for those that ship
     suites: tuple[Literal["views", "persistence", "navigation"], ...] = ("views", "persistence", "navigation")  # what
@@ -35,7 +60,7 @@ class EvaluateConfig:
     navigation_episodes: int = 30  # navigation: paired episodes per agent
     bootstrap: int = 1000  # resamples behind every interval
     seed: int = 0  # of the bootstrap and of the navigation episodes
-    workers: int = 2  # navigation: processes
+    workers: int = 2  # navigation, permanence: processes
     engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
     ray_address: str = ""  # ray: a cluster to join, or auto; empty starts Ray on this machine
     device: str = "cpu"  # torch device
@@ -46,7 +71,8 @@ class EvaluateConfig:
         if self.suite not in ("", "permanence"):
             raise UserError(f"suite={self.suite}: the one named set is permanence; suites= lists single ones")
         at_least("probe_episodes", self.probe_episodes, 2)
-        at_least("permanence_episodes", self.permanence_episodes, 0)
+        for name in ("permanence_episodes", "control_episodes"):
+            at_least(name, getattr(self, name), 0)
         if not self.tasks:
             raise UserError("tasks= is empty: name one or more, such as Revisit-S")
 
@@ -80,29 +106,6 @@ class GenerateConfig:
         above_zero("metres_per_unit", self.metres_per_unit)
         if not 1 <= self.fov_deg <= 170:
             raise UserError(f"fov_deg={self.fov_deg}: must be in [1, 170]")
-
-
-@dataclass(frozen=True)
-class PlannerConfig:
-    """Model-predictive control on the state: MPPI or CEM over `imagine`."""
-
-    planner: Literal["mppi", "cem"] = "mppi"  # how the sampling distribution is refined
-    horizon: int = 12  # steps looked ahead
-    num_samples: int = 128  # action sequences tried per refinement
-    iterations: int = 2  # refinements of the sampling distribution per plan
-    temperature: float = 0.1  # mppi: of the softmax over returns, metres of cost
-    num_elites: int = 16  # cem: cheapest sequences, to which the distribution is refitted
-    noise: float = 0.6  # standard deviation of sampled actions
-    panorama_views: int = 6  # views rendered from the state to find the goal and free space
-    cell_m: float = 0.1  # edge of an occupancy cell
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "num_samples", "iterations", "num_elites", "panorama_views"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("temperature", "noise", "cell_m"):
-            above_zero(name, getattr(self, name))
-        if self.planner == "cem" and self.num_elites > self.num_samples:
-            raise UserError(f"num_elites={self.num_elites}: must be at most num_samples={self.num_samples}")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Trace:
     remembered_goal: list[float] | None  # where the agent last believed the goal to be, if it says so
     success: bool
     scene: dict[str, Any]
+    targets_reached: int = 0  # objects called one after another that were reached; more than one in Search alone
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Arena:
             agent=name, seed=seed, tour=tour["world_from_camera"].reshape(-1, 4, 4)[:, :2, 3].tolist(),
             path=np.stack(path).tolist(), goal_object=int(info.get("goal_object", 0)),
             remembered_goal=_remembered_goal(agent), success=success, scene=simulated.scene.describe(),
+            targets_reached=int(info.get("targets_reached", success)),
         )  # fmt: skip
         return row, trace, spent / (len(path) - 1)
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.episodes import Scorable
+from embodied_liftwm.evaluation.episodes import EpisodeBatch, Scorable
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.generation import render_then_observe
@@ -76,6 +77,14 @@ class CheckedModel:
             raise UserError(f"model {self.source}: surprise expected [{rows}], got {got}{self.where}")
         return self._finite("surprise", "its output", found)
 
+    def ego_camera(self, state: TensorTree) -> Camera:
+        """The camera that the state believes it looks through."""
+        found = self.model.ego_camera(state)
+        if not isinstance(found, Camera):
+            raise UserError(f"model {self.source}: ego_camera returned a {type(found).__name__}, expected a Camera{self.where}")
+        self._finite("ego_camera", "world_from_camera", found.world_from_camera)
+        return found
+
     def render(self, state: TensorTree, camera: Camera) -> View:
         """Read what the cameras would see; each output checked."""
         return self._view(self.model.render(state, camera), camera)
@@ -137,3 +146,20 @@ class CheckedModel:
             bad = f"{int((~torch.isfinite(value)).sum())} of {value.numel()} values"
             raise UserError(f"model {self.source}: {call}: {name} holds NaN or infinity at {bad}{self.where}")
         return value
+
+
+@torch.no_grad()
+def try_out(model: CheckedModel, episode: Episode, device: str) -> None:
+    """Ask a model everything about the first two frames of an episode: an hour's work should not end with what shows at once.
+
+    Raises:
+        UserError: it returns what it should not.
+    """
+    batch = EpisodeBatch([episode], [0], device)
+    state = model.at(0, 0).observe(model.initial_state(1), batch.observation([(0, 0)]))
+    now = batch.observation([(0, 1)])
+    model.at(0, 1).surprise(state, now)
+    state = model.observe(model.imagine(state, now.action), now)
+    model.render(state, now.camera)
+    model.summarize(state, 1)
+    model.ego_camera(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -55,3 +56,13 @@ def contestant(name: str, source: str, device: str) -> CheckedModel:
     """Load the model that rows call `name`, as every process that judges does for itself."""
     model = embodied_liftwm.load(source, device)
     return CheckedModel(LastFrameAlone(model) if name == LAST_FRAME else model, name, source)
+
+
+def sources_of(models: Sequence[CheckedModel]) -> tuple[tuple[str, str], ...]:
+    """What another process needs to load these models: names and sources."""
+    return tuple((model.name, model.source) for model in models)
+
+
+def load_all(sources: Sequence[tuple[str, str]], device: str) -> list[CheckedModel]:
+    """Load them there."""
+    return [contestant(name, source, device) for name, source in sources]

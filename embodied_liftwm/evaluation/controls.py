@@ -9,7 +9,7 @@ distance between where it believes the goal to be and where that is says why it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,15 +23,15 @@ from embodied_liftwm.evaluation.altered import ClearedMemory, OtherGoal, Swapped
 from embodied_liftwm.evaluation.arena import Agent, Arena
 from embodied_liftwm.evaluation.bounds import KnownDepth, with_known_depth
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.evaluation.contestants import LAST_FRAME
+from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
+from embodied_liftwm.evaluation.spread import judge_each
 from embodied_liftwm.evaluation.suites import MakeAgent, Row
 
 OWN, ORACLE, SWAPPED, CLEARED, OTHER = "own_memory", "oracle_state", "swapped", "cleared", "other_place"
 ODOMETRY, DEPTH = "odometry_noise", "depth_noise"
 DOSES: dict[str, tuple[float, ...]] = {ODOMETRY: (0.01, 0.03, 0.1), DEPTH: (0.05, 0.1, 0.2)}
 """Share by which believed motion is off, and deviation of log-depth; dose 0 is `OWN`."""
-EPISODES = 24
-"""Of a task's manifest, the first so many: every control costs as much as the whole navigation of one agent."""
 
 
 @dataclass(frozen=True)
@@ -100,62 +100,94 @@ def task_env(task: str, config: EvaluateConfig, known: KnownDepth, odometry_nois
 def measure_controls(
     make_agent: MakeAgent, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig
 ) -> list[Row]:
-    """Rows of every control on the first `EPISODES` seeds, for each model that remembers.
+    """Rows of every control on the first `config.control_episodes` seeds, for each model that remembers.
 
     Args:
         make_agent: who acts.
         models: one called "last_frame" has no memory to be tampered with, and is left out.
-        task: such as "Revisit-S".
+        task: that has a manifest, whose options of the environment hold here.
         seeds: of the episodes; the memory that is swapped in comes from the next one.
-        config: env_options, seed and device are read.
+        config: control_episodes, manifests, workers, seed and device are read.
     """
+    options = load_manifest(task, folder_of(config.manifests)).options
+    there, chosen = replace(config, env_options=options), seeds[: config.control_episodes or len(seeds)]
     rows: list[Row] = []
     for model in models:
-        if model.name != "last_frame":
-            bench = Controls(model.name, task, make_agent, partial(task_env, task, config), config)
-            rows += bench.run(partial(embodied_liftwm.load, model.source, config.device), seeds[:EPISODES])
+        if model.name != LAST_FRAME:
+            load = partial(embodied_liftwm.load, model.source, config.device)
+            makers = make_agent, partial(task_env, task, there), load
+            rows += run_controls(partial(Controls, model.name, task, *makers, there), chosen, there, f"controls, {task}")
     return rows
 
 
+def run_controls(
+    make: Callable[[], Controls],
+    seeds: Sequence[int],
+    config: EvaluateConfig,
+    title: str = "controls",
+    controls: Sequence[Control] = CONTROLS,
+) -> list[ControlRow]:
+    """Rows, control by control. Those that the model cannot have are left out: they need an `encode` that gives depth.
+
+    Args:
+        make: the controls of a model on a task, in each process.
+        seeds: of the episodes.
+        config: `workers` and `engine` are read.
+        title: of the progress bar.
+        controls: which.
+    """
+    follows = [*seeds[1:], seeds[0] if len(seeds) > 1 else seeds[0] + 1]
+    plays = [_Play(c, e, seed, other) for c in controls for e, (seed, other) in enumerate(zip(seeds, follows, strict=True))]
+    return [row for row in judge_each(plays, make, config, title) if row is not None]
+
+
+@dataclass(frozen=True)
+class _Play:
+    """One control on one episode."""
+
+    control: Control
+    episode: int
+    seed: int
+    other: int  # of the episode whose memory may be swapped in
+
+
 class Controls:
-    """All controls of one model on one task."""
+    """All controls of one model on one task, in one process. Each tampers with a model of its own."""
 
-    def __init__(self, name: str, task: str, make_agent: MakeAgent, make_env: MakeEnv, config: EvaluateConfig) -> None:
+    def __init__(
+        self, name: str, task: str, make_agent: MakeAgent, make_env: MakeEnv, load: Callable[[], Any], config: EvaluateConfig
+    ) -> None:
         self._name, self._task, self._config = name, task, config
-        self._make_agent, self._make_env = make_agent, make_env
+        self._make_agent, self._make_env, self._load = make_agent, make_env, load
+        self._control: Control | None = None
+        self._model: Any = None
+        self._env: Any = None
 
-    def run(self, load: Callable[[], Any], seeds: Sequence[int], controls: Sequence[Control] = CONTROLS) -> list[ControlRow]:
-        """Rows, control by control. Those that the model cannot have are left out: they need an `encode` that gives depth.
+    def judge(self, play: _Play) -> ControlRow | None:
+        """One episode; None where it tests no memory, or the model cannot have the control."""
+        if play.control != self._control:
+            self._prepare(play.control)
+        if self._model is None:
+            return None
+        return self._play(play.control, self._model, self._env, play.episode, play.seed, play.other)
 
-        Args:
-            load: makes the model; each control tampers with one of its own.
-            seeds: of the episodes.
-            controls: which.
-        """
-        rows: list[ControlRow] = []
-        with progress(f"controls, {self._task}", len(controls) * len(seeds)) as advance:
-            for control in controls:
-                model = load()
-                if control.name not in (ORACLE, DEPTH) or hasattr(model, "encode"):
-                    rows += self._run_one(control, model, seeds, advance)
-                else:
-                    advance(len(seeds))
-        return rows
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._env is not None:
+            self._env.close()
 
-    def _run_one(self, control: Control, model: Any, seeds: Sequence[int], advance: Callable[[int], None]) -> list[ControlRow]:
+    def _prepare(self, control: Control) -> None:
+        self.close()
+        self._control, self._model, self._env = control, self._load(), None
+        if control.name in (ORACLE, DEPTH) and not hasattr(self._model, "encode"):
+            self._model = None
+            return
         known = KnownDepth()
-        env = self._make_env(known, control.dose if control.name == ODOMETRY else 0.0)
+        self._env = self._make_env(known, control.dose if control.name == ODOMETRY else 0.0)
         if control.name == ORACLE:
-            model = with_known_depth(model, known)
+            self._model = with_known_depth(self._model, known)
         elif control.name == DEPTH:
-            model = with_noisy_depth(model, control.dose, self._config.seed)
-        rows = []
-        for episode, seed in enumerate(seeds):
-            other = seeds[(episode + 1) % len(seeds)] if len(seeds) > 1 else seed + 1
-            rows.append(self._play(control, model, env, episode, seed, other))
-            advance(1)
-        env.close()
-        return [row for row in rows if row is not None]
+            self._model = with_noisy_depth(self._model, control.dose, self._config.seed)
 
     def _play(self, control: Control, model: Any, env: gymnasium.Env, episode: int, seed: int, other: int) -> ControlRow | None:
         """One episode; None where it tests no memory."""

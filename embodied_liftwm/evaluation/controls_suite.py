@@ -41,7 +41,8 @@ ABOUT = (
 
 def controls_suite(make_agent: MakeAgent) -> Suite:
     """The suite, for an agent that acts on a model."""
-    return Suite("controls", "Controls", ABOUT, partial(measure_controls, make_agent), summarize_controls, show_controls)
+    measure = partial(measure_controls, make_agent)
+    return Suite("controls", "Controls", ABOUT, measure, summarize_controls, show_controls, rows=(ControlRow,))
 
 
 def summarize_controls(rows: Sequence[ControlRow], resamples: int, seed: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ against A-then-B.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,20 +22,19 @@ import numpy as np
 import torch
 
 from embodied_liftwm.config import EvaluateConfig
-from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
-from embodied_liftwm.evaluation.expectation_videos import WINDOW, Quadruplet, quadruplets
-from embodied_liftwm.evaluation.hidden_worlds import KINDS, Stage, check_task, kinds_of
-from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
+from embodied_liftwm.evaluation.expectation_videos import WINDOW, Quadruplet
+from embodied_liftwm.evaluation.hidden_worlds import KINDS
 from embodied_liftwm.evaluation.persistence import GAP_BINS
-from embodied_liftwm.evaluation.progress import progress
 from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean, wilson_interval
 from embodied_liftwm.evaluation.suites import Chart, Picture, Row, Suite, Table
 from embodied_liftwm.evaluation.summary import gap_label
 from embodied_liftwm.evaluation.tables import Column
+from embodied_liftwm.evaluation.watched_worlds import Question, after_beginning, measure_alone, scene_of
 from embodied_liftwm.tensor_tree import TensorTree
 
+NAME = "expectation"
 TIE = 1e-6
 """Sums of surprise that differ by a smaller share are equal: float32 rounds by as much."""
 
@@ -57,70 +56,21 @@ class ExpectationRow(Row):
     surprise_b_then_a: float
 
 
+def ask(model: CheckedModel, task: str, episode: int, quadruplet: Quadruplet, state: TensorTree, device: str) -> list[Row]:
+    """The row of a model for a quadruplet, whose beginning it has watched; see `watched_worlds.Ask`."""
+    return [_row(model, task, episode, quadruplet, surprises(model, quadruplet, state, device, episode))]
+
+
+QUESTION = Question(ask)
+
+
 def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[Row]:
-    """A row of every model for every quadruplet of the scenes: by scene, kind and model.
+    """A row of every model for every quadruplet of the scenes: by scene, model and kind.
 
     Raises:
-        UserError: a task without quadruplets, scenes of which none gives one, or a model that returns what it should not.
+        UserError: a task without quadruplets, or a model that returns what it should not.
     """
-    found: list[Row] = []
-    for episode, given in staged(task, seeds, config):
-        for model in models:
-            for quadruplet, state in after_beginning(model, given, config.device, episode):
-                by_frame = surprises(model, quadruplet, state, config.device, episode)
-                found.append(_row(model, task, episode, quadruplet, by_frame))
-    return found
-
-
-def staged(
-    task: str, seeds: Sequence[int], config: EvaluateConfig, kinds: Sequence[str] = KINDS
-) -> Iterator[tuple[int, list[Quadruplet]]]:
-    """The quadruplets of each scene that has any, with the position of its seed.
-
-    Args:
-        task: that has a manifest, whose options of the environment hold here.
-        seeds: of the scenes.
-        config: `manifests` is read.
-        kinds: those that are wanted, of those that the task has.
-
-    Raises:
-        UserError: a task without quadruplets, or scenes of which none gives one.
-    """
-    check_task(task)
-    options, count = load_manifest(task, folder_of(config.manifests)).options, 0
-    with progress(f"worlds that change while hidden, {task}", len(seeds)) as advance:
-        for episode, seed in enumerate(seeds):
-            stage = Stage(task, seed, options)
-            given = list(quadruplets(stage, [kind for kind in kinds_of(task) if kind in kinds]))
-            stage.close()
-            if given:
-                yield episode, given
-            count += len(given)
-            advance(1)
-    if not count:
-        raise UserError(f"task {task}: in none of {len(seeds)} scenes did anything hidden come back into view: use more seeds")
-
-
-@torch.no_grad()
-def after_beginning(
-    model: CheckedModel, given: Sequence[Quadruplet], device: str = "cpu", episode: int = 0
-) -> Iterator[tuple[Quadruplet, TensorTree]]:
-    """What a model holds when the hidden time of each quadruplet of a scene is over: the states of worlds A and B, two rows.
-
-    World A is the same for all of them, and a state is a value: each beginning is watched once.
-    """
-    left = sorted(given, key=lambda quadruplet: quadruplet.entry)
-    videos = EpisodeBatch(
-        [left[0].possible()[0], *(quadruplet.possible()[1] for quadruplet in left)], [0] * (len(left) + 1), device
-    )
-    rows, state, t = list(range(len(videos))), model.initial_state(len(videos)), 0
-    for quadruplet in left:
-        while t < quadruplet.entry:
-            state = model.at(episode, t).observe(state, videos.observation([(video, t) for video in rows]))
-            t += 1
-        yield quadruplet, state.index([0, 1])
-        if len(rows) > 2:
-            state, rows = state.index([0, *range(2, len(rows))]), [0, *rows[2:]]
+    return measure_alone(NAME, QUESTION, models, task, seeds, config)
 
 
 @torch.no_grad()
@@ -189,6 +139,8 @@ def _accuracy(rows: list[ExpectationRow], column: str, resamples: int, seed: int
 
 def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
     """A table by kind, and a chart by gap."""
+    if not summary:
+        return []
     kinds = list(dict.fromkeys(kind for figures in summary.values() for kind in figures["kinds"]))
     columns = [Column("all kinds", ("all",), 0, "higher", percent=True)]
     columns += [Column(kind, ("kinds", kind), 0, "higher", percent=True) for kind in kinds]
@@ -197,46 +149,49 @@ def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
     gaps = [gap_label(*ends) for ends in GAP_BINS if any(f["gaps"][gap_label(*ends)]["count"] for f in summary.values())]
     lines = {name: [figures["gaps"][gap] for gap in gaps] for name, figures in summary.items()}
     return [
-        Table("Violation of expectation: relative accuracy", tuple(columns), summary, text),
+        Table("Violation of expectation: relative accuracy", tuple(columns), summary, text, terminal_columns=1 + len(kinds)),
         Chart("Relative accuracy by hidden time", gaps, lines, "share of quadruplets that are right", 1.0, "Frames hidden."),
     ]
 
 
 @torch.no_grad()
 def illustrate(models: Sequence[CheckedModel], task: str, rows: Sequence[Any], config: EvaluateConfig) -> list[Picture]:
-    """The first quadruplet of each kind: its videos around the splice, and what the first model expected of two of them."""
-    firsts = {row.kind: (row.episode, row.seed) for row in reversed(list(rows))}
-    options, found = load_manifest(task, folder_of(config.manifests)).options, []
-    for kind in (kind for kind in KINDS if kind in firsts):
-        episode, seed = firsts[kind]
-        stage = Stage(task, seed, options)
-        (quadruplet,) = quadruplets(stage, [kind])
-        stage.close()
-        found.append(_picture(models[0], quadruplet, episode, config.device))
-    return found
+    """A quadruplet of each kind, one that the first model got wrong if there is any: its videos around the splice."""
+    own = [row for row in rows if row.model == models[0].name]
+    chosen = {row.kind: row for row in sorted(own, key=lambda row: (-row.right, -row.episode))}
+    return [
+        _picture(models[0], task, scene_of(kind, task, chosen[kind].seed, config), chosen[kind], config.device)
+        for kind in KINDS
+        if kind in chosen
+    ]
 
 
-def _picture(model: CheckedModel, quadruplet: Quadruplet, episode: int, device: str) -> Picture:
+def _picture(model: CheckedModel, task: str, quadruplet: Quadruplet, row: ExpectationRow, device: str) -> Picture:
     before = int(quadruplet.a.mask[: quadruplet.hidden].sum((1, 2)).argmax())
     frames = [before, quadruplet.entry - 1, *range(quadruplet.entry, quadruplet.entry + WINDOW)]
     names = ("A: possible", "B: possible", "A then B: impossible", "B then A: impossible")
-    videos = EpisodeBatch([*quadruplet.possible(), *quadruplet.impossible()], [episode] * 4, device)
+    videos = EpisodeBatch([*quadruplet.possible(), *quadruplet.impossible()], [row.episode] * 4, device)
     lines = {name: video.rgb[frames] for name, video in zip(names, videos.episodes, strict=True)}
-    ((_, state),) = after_beginning(model, [quadruplet], device, episode)
-    for row, world in enumerate("AB"):
-        expected = [model.render(state.index([row]), videos.camera([(row, t)])).rgb[0] for t in frames]
+    ((_, state),) = after_beginning(model, [quadruplet], device, row.episode)
+    for which, world in enumerate("AB"):
+        expected = [model.render(state.index([which]), videos.camera([(which, t)])).rgb[0] for t in frames]
         drawn = torch.stack(expected).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
         lines[f"expected after {world}"] = drawn.cpu().numpy()
     heads = ["seen before", "hidden", *(f"frame {t}" for t in frames[2:])]
+    sums = row.surprise_a_then_b + row.surprise_b_then_a, row.surprise_a + row.surprise_b
     text = (
-        f"Seed {quadruplet.seed}, object {quadruplet.object_id}, hidden for {quadruplet.gap} frames; the last two lines are "
-        "what the model shows of these views when the hidden time is over."
+        f"Hidden for {quadruplet.gap} frames. Surprise at the impossible videos {sums[0]:.3g}, at the possible ones "
+        f"{sums[1]:.3g}, in the model's own unit, over {WINDOW} frames of two videos each."
     )
-    return Picture(f"expectation-{quadruplet.kind}", f"Expectation: {quadruplet.kind}", text, lines, heads)
+    title = f"{quadruplet.kind}, {VERDICTS[row.right]}: episode {row.episode}, seed {row.seed}, object {row.object_id}"
+    return Picture(f"{task}-expectation-{quadruplet.kind}", title, text, lines, heads)
+
+
+VERDICTS = {1.0: "right", 0.5: "undecided", 0.0: "wrong"}
 
 
 SUITE = Suite(
-    name="expectation",
+    name=NAME,
     title="Violation of expectation",
     about=(
         "Videos in which an object changes while nobody sees it (it vanishes, is elsewhere, has another colour, is behind a "
@@ -248,4 +203,11 @@ SUITE = Suite(
     show=show,
     illustrate=illustrate,
     tasks=("Revisit", "MovingOcclusion"),
+    question=QUESTION,
+    rows=(ExpectationRow,),
+    pictures=(
+        "Quadruplets",
+        "One of each kind, one that the model got wrong if there is any: its four videos around the end of the hidden time, "
+        "and what the model shows of the same views when the hidden time of A, or of B, is over.",
+    ),
 )

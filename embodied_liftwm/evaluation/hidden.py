@@ -87,7 +87,7 @@ def shown_frames(guided: Guided) -> list[Shown]:
     """From where each object hidden at the call can be looked for: when it comes back on the oracle's way, if it does.
 
     The called object that never does, as behind a screen, is looked for in the earlier view that showed most of it, unless it
-    has moved since, or what hides it was seen: then there is no picture in which it must appear.
+    has moved since, or what hides it was seen, or it is under a cup: then there is no picture in which it must appear.
     """
     truth, call = truth_of(guided.episode, 0), guided.call
     hidden = {q.object_id: q for q in _at(guided, truth, call)}
@@ -108,9 +108,16 @@ def _earlier_view(guided: Guided, truth: Truth, question: Question) -> Shown | N
     pixels = truth.visible_pixels[: guided.call, column]
     frame = int(pixels.argmax())
     moved = np.linalg.norm(truth.object_pose[guided.call, column, :3] - truth.object_pose[frame, column, :3])
+    if question.object_id in _under_cups(truth):
+        return None
     if pixels[frame] < IN_VIEW_PX or moved > MOVED_M or _cover_was_seen(guided, truth, frame, question.object_id):
         return None
     return Shown(question.object_id, True, frame, question.gap, int(pixels[frame]), "earlier view")
+
+
+def _under_cups(truth: Truth) -> set[int]:
+    """Ids of what a cup hides at the call (ShellGame): its place under the cup is right, and a picture of it is wrong."""
+    return {int(object_id) for show in truth.scene.get("shows", ()) for object_id in show["objects"]}
 
 
 COVERED_SHARE, COVER_M = 0.25, 0.1

@@ -25,19 +25,26 @@ import torch
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
-from embodied_liftwm.evaluation.expectation import after_beginning, staged
 from embodied_liftwm.evaluation.expectation_videos import Quadruplet
 from embodied_liftwm.evaluation.hidden_worlds import Film, seen_pixels
 from embodied_liftwm.evaluation.metrics import persistent_pixels
 from embodied_liftwm.evaluation.statistics import bootstrap_mean
 from embodied_liftwm.evaluation.suites import Chart, Row, Suite, Table
 from embodied_liftwm.evaluation.tables import Column
+from embodied_liftwm.evaluation.watched_worlds import Question, measure_alone
 from embodied_liftwm.protocols import View
 from embodied_liftwm.tensor_tree import TensorTree
 
+NAME = "hidden_changes"
 AFTER = (0, 1, 2, 4, 8)
 """Frames observed since the place is in view again."""
 CASES = {"removed": "where it was removed", "moved_from": "where it no longer is", "moved_to": "where it is now"}
+SHOWN = (
+    ("removed", "old_share", "lower", "removed: still there"),
+    ("moved_from", "old_share", "lower", "moved: still at the old place"),
+    ("moved_to", "new_share", "higher", "moved: at the new place"),
+)
+"""Columns of the table: case, figure, which way is better, heading."""
 FIGURES = ("old_share", "new_share", "floor")
 
 
@@ -70,14 +77,9 @@ def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], con
     """Rows of every model for every place that comes into view again: by scene, model and change.
 
     Raises:
-        UserError: a task without such changes, scenes of which none gives one, or a model that returns what it should not.
+        UserError: a task without such changes, or a model that returns what it should not.
     """
-    found: list[Row] = []
-    for episode, given in staged(task, seeds, config, ("vanish", "teleport", "wall")):
-        for model in models:
-            for quadruplet, state in after_beginning(model, given, config.device, episode):
-                found += _rows(model, task, episode, quadruplet, state, config.device)
-    return found
+    return measure_alone(NAME, QUESTION, models, task, seeds, config)
 
 
 def _places(quadruplet: Quadruplet) -> list[_Place]:
@@ -94,9 +96,7 @@ def _places(quadruplet: Quadruplet) -> list[_Place]:
 
 
 @torch.no_grad()
-def _rows(
-    model: CheckedModel, task: str, episode: int, quadruplet: Quadruplet, state: TensorTree, device: str
-) -> list[HiddenChangeRow]:
+def ask(model: CheckedModel, task: str, episode: int, quadruplet: Quadruplet, state: TensorTree, device: str) -> list[Row]:
     """Let a model that holds A, and one that holds B, watch B go on, and look at the places in between."""
     a_then_b, b = quadruplet.impossible()[0], quadruplet.possible()[1]
     videos = EpisodeBatch([a_then_b, b], [0, 0], device)
@@ -116,6 +116,9 @@ def _rows(
         if t < last:
             state = model.at(episode, t).observe(state, videos.observation([(0, t), (1, t)]))
     return [found[place.case, after] for place, after in asked]
+
+
+QUESTION = Question(ask, ("vanish", "teleport", "wall"))
 
 
 def _shares(view: View, world: Film, place: _Place) -> list[float]:
@@ -146,14 +149,15 @@ def summarize(rows: Sequence[HiddenChangeRow], resamples: int, seed: int) -> dic
 
 
 def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
-    """One table of what is believed after no and after four frames, and a chart for each case."""
-    columns = []
-    for case, where in CASES.items():
-        figure, better = ("new_share", "higher") if case == "moved_to" else ("old_share", "lower")
-        columns += [Column(f"{where}, {k} frames on", (case, figure, str(k)), 2, "" if k == 0 else better) for k in (0, 4)]
+    """One table of what is believed after four frames and, for comparison, after none; and a chart for each case."""
+    if not summary:
+        return []
+    columns = [Column(f"{title}, 4 frames on", (case, figure, "4"), 2, better) for case, figure, better, title in SHOWN]
+    columns += [Column(f"{title}, before", (case, figure, "0"), 2) for case, figure, _, title in SHOWN if case != "moved_to"]
     text = (
-        "Share of the object's pixels that are rendered as before the change (where it was removed, where it no longer is) "
-        "or as after it (where it is now), before the place was seen again and once four frames have shown it."
+        "Share of the object's pixels that are rendered as before the change (removed: still there; moved: still at the old "
+        "place) or as after it (moved: at the new place), once four frames have shown the place; and before any has, where the "
+        "old is all that the model can know: a low figure there means that it had forgotten the object anyway."
     )
     charts = [_chart(summary, case) for case in CASES]
     return [Table("Objects removed or moved while hidden", tuple(columns), summary, text), *charts]
@@ -173,7 +177,7 @@ def _chart(summary: Mapping[str, Any], case: str) -> Chart:
 
 
 SUITE = Suite(
-    name="hidden_changes",
+    name=NAME,
     title="Objects removed or moved while hidden",
     about=(
         "An object is taken away, or put elsewhere, while nobody sees it. When the agent has looked at the place again, a "
@@ -183,4 +187,6 @@ SUITE = Suite(
     summarize=summarize,
     show=show,
     tasks=("Revisit",),
+    question=QUESTION,
+    rows=(HiddenChangeRow,),
 )

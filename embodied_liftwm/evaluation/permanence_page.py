@@ -75,7 +75,7 @@ def _part(folder: Path, suite: Suite, tasks: Mapping[str, Any], labels: dict[str
         items = [_item(item, labels) for item in suite.show(tasks[task][suite.name])]
         films = [_film(folder, picture) for picture in drawn.get((task, suite.name), ())]
         shown.append({"task": task, "items": [item for item in items if item], "films": films})
-    return {"title": suite.title, "about": suite.about, "tasks": shown}
+    return {"title": suite.title, "about": suite.about, "tasks": shown, "pictures": suite.pictures}
 
 
 def _item(item: Table | Chart, labels: dict[str, str]) -> dict[str, Any]:

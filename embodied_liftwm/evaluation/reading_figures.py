@@ -83,7 +83,8 @@ def _render(rows: Sequence[RenderRow], draw: Draw) -> dict[str, Any]:
 
 def _act(rows: Sequence[ActRow], draw: Draw) -> dict[str, Any]:
     success = wilson_interval(sum(row.success > 0 for row in rows), len(rows)).as_dict()
-    return {"success": success} | {name: _mean(rows, name, draw) for name in ACT_FIGURES}
+    first = wilson_interval(sum(row.called_reached > 0 for row in rows), len(rows)).as_dict()
+    return {"success": success, "called_reached": first} | {name: _mean(rows, name, draw) for name in ACT_FIGURES}
 
 
 def _fails(rows: Sequence[VerdictRow]) -> dict[str, Any]:
@@ -161,6 +162,7 @@ ACT_COLUMNS = (
     Column("steps", ("steps",), 1),
     Column("left to go (m)", ("final_distance_m",), 2, "lower"),
 )
+FIRST_COLUMN = Column("reached what was called first", ("called_reached",), 0, "higher", percent=True)
 IQM_COLUMNS = (
     Column("success", ("success",), 0, "higher", percent=True),
     Column("probe error (m)", ("probe_error_m",), 2, "lower"),
@@ -178,7 +180,7 @@ def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
     shown: list[Table | Chart] = []
     if summary["fails"]:
         shown.append(Table("Where it fails", FAILS_COLUMNS, summary["fails"], WHERE, terminal_columns=len(OUTCOMES)))
-    shown.append(Table("Act: the planner goes there", ACT_COLUMNS, summary["act"], "Same tours, same order, for every agent."))
+    shown.append(_acting(summary["act"]))
     shown.append(Table("Probe: where is it now?", PROBE_COLUMNS, summary["probe"], PROBE_TEXT))
     shown += _curve("Probe error by steps since last seen", summary["probe"], "error_m", "error (m)", "baseline_m")
     shown.append(Table("Render: does it come back?", RENDER_COLUMNS, summary["render"], RENDER_TEXT))
@@ -187,6 +189,16 @@ def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
         text = "Interquartile mean over training seeds; the interval draws seeds and episodes."
         shown.append(Table("Over training seeds", IQM_COLUMNS, summary["kinds"], text))
     return shown
+
+
+def _acting(figures: Mapping[str, Any]) -> Table:
+    """Success; where more than one object is called, how often the first was reached, too."""
+    several = any(own["called_reached"]["mean"] != own["success"]["mean"] for own in figures.values())
+    columns = (ACT_COLUMNS[0], FIRST_COLUMN, *ACT_COLUMNS[1:]) if several else ACT_COLUMNS
+    text = "Same tours, same order, for every agent." + (
+        " Success: all that were called, in turn, were reached." if several else ""
+    )
+    return Table("Act: the planner goes there", columns, figures, text)
 
 
 PROBE_TEXT = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,13 +12,23 @@ import torch
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation import plans
-from embodied_liftwm.evaluation.arena import Arena, Trace
+from embodied_liftwm.evaluation.arena import AgentFactory, Arena, Trace
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.guided import Guide, Guided
 from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
 from embodied_liftwm.evaluation.reading_figures import show, summarize
-from embodied_liftwm.evaluation.readings import NOT_READABLE, NOT_STORED, NOT_USED, VerdictRow, acting, measure
+from embodied_liftwm.evaluation.readings import (
+    NOT_READABLE,
+    NOT_STORED,
+    NOT_USED,
+    ActRow,
+    ProbeRow,
+    RenderRow,
+    VerdictRow,
+    acting,
+    measure,
+)
 from embodied_liftwm.evaluation.suites import MakeAgent, Picture, Row, Suite
 
 FAILURES = 3
@@ -28,20 +38,27 @@ ABOUT = (
     "frozen state, the model's own picture of the way there is looked at, and a planner goes there. "
     "Together they say whether the place is not stored, stored but not readable, readable but not used, or used."
 )
+PICTURES = (
+    "Where it failed",
+    "The oracle's way, in steps from the call on: what is there, and what the model shows without looking. Plan: the tour "
+    "faint, the oracle's way green, the planner's blue; the ring is the called object, the cross where the planner believed it "
+    "to be.",
+)
 
 
-def readings_suite(make_agent: MakeAgent) -> Suite:
-    """The suite, for an agent that acts on a model."""
+def readings_suite(make_agent: MakeAgent, others: Mapping[str, AgentFactory]) -> Suite:
+    """The suite, for an agent that acts on a model, and for others that act beside it."""
     return Suite(
-        "readings", "Stored, readable, used", ABOUT, partial(_measure, make_agent), summarize, show,
-        partial(draw_failures, make_agent),
+        "readings", "Stored, readable, used", ABOUT, partial(_measure, make_agent, others), summarize, show,
+        partial(draw_failures, make_agent), rows=(ProbeRow, RenderRow, ActRow, VerdictRow), pictures=PICTURES,
     )  # fmt: skip
 
 
 def _measure(
-    make_agent: MakeAgent, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig
-) -> list[Row]:
-    return measure(models, task, seeds, config, make_agent)
+    make_agent: MakeAgent, others: Mapping[str, AgentFactory],
+    models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig,
+) -> list[Row]:  # fmt: skip
+    return measure(models, task, seeds, config, make_agent, others)
 
 
 def choose_failures(rows: Sequence[Row], model: str, count: int = FAILURES) -> list[VerdictRow]:

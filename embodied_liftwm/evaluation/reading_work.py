@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.contestants import FLOOR, contestant, floor_of
+from embodied_liftwm.evaluation.contestants import FLOOR, floor_of, load_all, sources_of
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.guided import Guide
 from embodied_liftwm.evaluation.hidden import Question, Shown, questions, shown_frames
 from embodied_liftwm.evaluation.manifest import Manifest, folder_of, load_manifest
-from embodied_liftwm.evaluation.progress import progress
 from embodied_liftwm.evaluation.read_state import Looked, look, summaries
-from embodied_liftwm.workers import find_engine, run_tasks
+from embodied_liftwm.evaluation.spread import judge_each
 
 PROBE_SEED = 2**29
 """First seed of the tours that probes learn from: training scenes, far from those that models are trained on by default."""
@@ -51,7 +50,7 @@ class Reader:
         self.models, self.manifest, self.device = models, manifest, device
         self.guide = Guide(manifest.task, manifest.options)
 
-    def read(self, tour: Tour) -> Reading:
+    def judge(self, tour: Tour) -> Reading:
         """Drive the tour and read every model's state.
 
         Raises:
@@ -70,6 +69,10 @@ class Reader:
             looked[FLOOR] = tuple(_look_of_floor(floor_of(guided.episode, self.device), batch, shown, guided.call))
         return Reading(tour, asked, features, shown, looked)
 
+    def close(self) -> None:
+        """Free the renderer."""
+        self.guide.close()
+
 
 def _look_of_floor(floor: CheckedModel, batch: EpisodeBatch, shown: Sequence[Shown], call: int) -> list[Looked]:
     state = floor.initial_state(1)
@@ -84,49 +87,12 @@ def read_all(
     """Read all tours, spread over `config.workers` processes; in the order of `tours`.
 
     Raises:
-        UserError: as `Reader.read`, or workers that keep dying.
+        UserError: as `Reader.judge`, or workers that keep dying.
     """
-    engine = find_engine(config.engine, min(config.workers, len(tours)), config.ray_address)
-    with progress(f"tours of {manifest.task}", len(tours)) as advance:
-        if engine.workers == 1 and config.engine == "local":
-            reader, found = Reader(models, manifest, config.device), []
-            for tour in tours:
-                found.append(reader.read(tour))
-                advance(1)
-            reader.guide.close()
-            return found
-        sources = tuple((model.name, model.source) for model in models)
-        folder = str(folder_of(config.manifests))
-        work = _Read(sources, manifest.task, folder, config.device, config.workers)
-        by_place: dict[tuple[bool, int], Reading] = {}
-        for reading in run_tasks(work, list(tours), engine):
-            key = reading.tour.judged, reading.tour.episode
-            advance(key not in by_place)
-            by_place[key] = reading
-        return [by_place[tour.judged, tour.episode] for tour in tours]
+    folder = str(folder_of(config.manifests))
+    make = partial(_make_reader, sources_of(models), manifest.task, folder, config.device)
+    return judge_each(tours, make, config, f"tours of {manifest.task}", lambda: Reader(models, manifest, config.device))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """The work of a worker: a task is a tour, the one message of it what was read."""
-
-    sources: tuple[tuple[str, str], ...]
-    task: str
-    folder: str
-    device: str
-    workers: int
-    name: str = "reading"
-
-    def start(self, report: Callable[[Reading], None]) -> Callable[[Tour], None]:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
-        models = [contestant(name, source, self.device) for name, source in self.sources]
-        reader = Reader(models, load_manifest(self.task, Path(self.folder)), self.device)
-        return lambda tour: report(reader.read(tour))
-
-    def left(self, task: Tour, message: Reading) -> Tour:
-        return task
-
-    def place(self, task: Tour) -> str:
-        return f"seed {task.seed}"
+def _make_reader(sources: Sequence[tuple[str, str]], task: str, folder: str, device: str) -> Reader:
+    return Reader(load_all(sources, device), load_manifest(task, Path(folder)), device)

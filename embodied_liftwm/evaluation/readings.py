@@ -4,8 +4,9 @@ After the guided tour of each episode of a manifest, three readers are asked whe
 
     probe    a small network that reads the frozen state's summary (`probe`); it finds the object if it errs by 1 m at most
     render   the model's own picture, from where the object comes into view (`read_state`); it finds the object if what it shows
-             in the object's colour lies 1 m from it at most, in the median. It is not asked where no picture must show it
-    act      the planner on the model's state goes there
+             in the object's colour lies 1 m from it at most, in the median. It is not asked where no picture must show it,
+             as under a cup (ShellGame)
+    act      the planner on the model's state goes there; where others are called after it (Search), it is the first that counts
 
 and where the model fails is said in one word:
 
@@ -21,7 +22,7 @@ Probe and render are asked about every other hidden object, too: those rows fill
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from embodied_liftwm.config import EvaluateConfig
-from embodied_liftwm.evaluation.arena import Agent, AgentFactory, NavigationRow, oracle_agent, random_agent
+from embodied_liftwm.evaluation.arena import Agent, AgentFactory, NavigationRow, Trace, oracle_agent, random_agent
 from embodied_liftwm.evaluation.checked import ALL, CheckedModel
 from embodied_liftwm.evaluation.contestants import contestant
 from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
@@ -80,6 +81,9 @@ class ActRow(Row):
 
     reading: str  # "act"
     success: float
+    called_reached: (
+        float  # 1 or 0: the object called first was reached; Search calls others after it, and success is all of them
+    )
     spl: float
     soft_spl: float
     steps: int
@@ -97,14 +101,19 @@ class VerdictRow(Row):
     gap: int
     probe_found: float  # 1 or 0
     render_found: float  # 1 or 0, NaN where it was not asked
-    success: float
+    success: float  # `ActRow.called_reached`
     outcome: str  # one of OUTCOMES
 
 
 def measure(
-    models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig, make_agent: MakeAgent
+    models: Sequence[CheckedModel],
+    task: str,
+    seeds: Sequence[int],
+    config: EvaluateConfig,
+    make_agent: MakeAgent,
+    others: Mapping[str, AgentFactory],
 ) -> list[Row]:
-    """All three readings of every model; see `suites.Measure`. `make_agent` makes the planner."""
+    """All three readings of every model; see `suites.Measure`. `make_agent` makes the planner, `others` act beside it."""
     for model in models:
         model.needs(ALL)
     manifest = load_manifest(task, folder_of(config.manifests))
@@ -114,13 +123,13 @@ def measure(
     probes = {model.name: fit(_asked(model.name, taught), config.seed) for model in models}
     agents: dict[str, AgentFactory] = {m.name: acting(m, make_agent, config) for m in models}
     there = replace(config, env=task, env_options=manifest.options)
-    acted = evaluate_navigation(agents | {"random": random_agent, "oracle": oracle_agent}, there, seeds).rows
+    acted = evaluate_navigation({**agents, **others, "random": random_agent, "oracle": oracle_agent}, there, seeds)
     rows: list[Row] = []
     for model in models:
         rows += probe_rows(model.name, task, judged, probes[model.name])
     for name in judged[0].looked or {}:
         rows += render_rows(name, task, judged)
-    rows += [act_row(task, row) for row in acted]
+    rows += [act_row(task, row, trace) for row, trace in zip(acted.rows, acted.traces, strict=True)]
     return rows + verdict_rows(rows)
 
 
@@ -170,11 +179,11 @@ def render_rows(name: str, task: str, readings: Sequence[Reading]) -> list[Rende
     ]  # fmt: skip
 
 
-def act_row(task: str, row: NavigationRow) -> ActRow:
+def act_row(task: str, row: NavigationRow, trace: Trace) -> ActRow:
     """A row of navigation as one of this suite."""
     return ActRow(
-        row.agent, task, row.episode, row.seed, "act", row.success, row.spl, row.soft_spl, row.steps, row.path_m,
-        row.shortest_m, row.final_distance_m, row.bumps,
+        row.agent, task, row.episode, row.seed, "act", row.success, float(trace.targets_reached > 0), row.spl, row.soft_spl,
+        row.steps, row.path_m, row.shortest_m, row.final_distance_m, row.bumps,
     )  # fmt: skip
 
 
@@ -187,7 +196,7 @@ def verdict_rows(rows: Sequence[Row]) -> list[VerdictRow]:
         key = row.model, row.episode
         place = rendered[key].place_error_m if key in rendered else math.nan
         probe, render = float(row.probe_error_m <= FOUND_M), math.nan if math.isnan(place) else float(place <= FOUND_M)
-        success = acted[key].success if key in acted else math.nan
+        success = acted[key].called_reached if key in acted else math.nan
         outcome = outcome_of(bool(probe), None if math.isnan(render) else bool(render), bool(success))
         found.append(
             VerdictRow(row.model, row.task, row.episode, row.seed, "verdict", row.gap, probe, render, success, outcome)

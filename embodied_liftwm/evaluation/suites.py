@@ -13,7 +13,7 @@ therefore hold no timings.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -132,4 +132,7 @@ class Suite:
     summarize: Summarize
     show: Show
     illustrate: Illustrate | None = None
-    tasks: tuple[str, ...] = field(default=())  # tasks that it can be run on, without size ("Revisit"); empty for all
+    tasks: tuple[str, ...] = ()  # tasks that it can be run on, without size ("Revisit"); empty for all
+    rows: tuple[type[Row], ...] = ()  # classes of the rows that `measure` returns
+    pictures: tuple[str, str] = ("Pictures", "")  # heading and text above them
+    question: Any = None  # `watched_worlds.Question`: suites that have one are measured together, on tours watched once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from embodied_liftwm.evaluation.controls import (
     ControlRow,
     Controls,
     place_error,
+    run_controls,
 )
 from embodied_liftwm.evaluation.controls_suite import show_controls, summarize_controls
 from embodied_liftwm.evaluation.suites import Chart, Table
@@ -36,7 +38,7 @@ from tests.agents.oracle_model import OracleMemory
 from tests.agents.toy_env import BALL, ToyRoom
 
 SIZE, STEPS = 24, 15
-CONFIG = EvaluateConfig()
+CONFIG = EvaluateConfig(workers=1)
 
 
 class JudgedRoom(ToyRoom):
@@ -75,20 +77,22 @@ def planner(model: Any, device: str, env: gym.Env, seed: int) -> PlannerPolicy:
     return PlannerPolicy(model, PlannerConfig(num_samples=64, panorama_views=4), env.action_space, device, seed)
 
 
-def controls(model: OracleMemory, noises: list[float] | None = None) -> Controls:
+def rows_of(
+    model: OracleMemory, seeds: Sequence[int], chosen: Sequence[Control], noises: list[float] | None = None
+) -> list[ControlRow]:
     def make_env(known: KnownDepth, noise: float) -> gym.Env:
         if noises is not None:
             noises.append(noise)
         return JudgedRoom(model)
 
-    return Controls("model", "Toy-S", planner, make_env, CONFIG)
+    return run_controls(lambda: Controls("model", "Toy-S", planner, make_env, lambda: model, CONFIG), seeds, CONFIG, "", chosen)
 
 
 def test_without_its_own_memory_the_planner_falls_to_the_floor() -> None:
     model = OracleMemory(image_size=SIZE, capacity=20_000, stride=1)
     chosen = [Control(name) for name in (OWN, SWAPPED, CLEARED, OTHER)]
     seeds = range(5, 10)  # of two neighbours, the ball lies in two corners
-    rows = controls(model).run(lambda: model, seeds, chosen)
+    rows = rows_of(model, seeds, chosen)
     success = {name: sum(row.success for row in rows if row.control == name) for name in (OWN, SWAPPED, CLEARED, OTHER)}
     assert success[OWN] >= 4
     assert max(success[SWAPPED], success[CLEARED], success[OTHER]) <= 1, success
@@ -101,7 +105,7 @@ def test_without_its_own_memory_the_planner_falls_to_the_floor() -> None:
 def test_doses_reach_the_environment_and_what_needs_an_encoder_is_left_out() -> None:
     model, noises = OracleMemory(image_size=SIZE, capacity=20_000, stride=1), []
     chosen = [Control(ORACLE), Control(DEPTH, 0.1), Control(ODOMETRY, 0.03), Control(OWN)]
-    rows = controls(model, noises).run(lambda: model, range(1), chosen)
+    rows = rows_of(model, range(1), chosen, noises)
     assert [(row.control, row.dose) for row in rows] == [(ODOMETRY, 0.03), (OWN, 0.0)]
     assert noises == [0.03, 0.0]
 

@@ -11,6 +11,7 @@ from embodied_liftwm.evaluation import expectation, hidden_changes, hidden_world
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.expectation_videos import WINDOW, differing, hidden_times, quadruplets
 from embodied_liftwm.evaluation.hidden_worlds import KINDS, Film, Stage, changes, kinds_of
+from embodied_liftwm.evaluation.watched_worlds import after_beginning, watch
 from embodied_liftwm.protocols import View
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -107,7 +108,7 @@ class Stubborn(Omniscient):
 
 def row_of(model, quadruplet):
     checked = CheckedModel(model(quadruplet), "m")
-    ((_, state),) = expectation.after_beginning(checked, [quadruplet])
+    ((_, state),) = after_beginning(checked, [quadruplet])
     by_frame = expectation.surprises(checked, quadruplet, state)
     return expectation._row(checked, "Revisit-S", 0, quadruplet, by_frame)
 
@@ -217,9 +218,9 @@ def test_scores_foreseen(found, kind):
 def test_a_scene_is_watched_once_for_all_its_kinds(found):
     given = [found[kind] for kind in KINDS if kind != "tunnel"]
     model = CheckedModel(FrameSum(), "sum")
-    together = {q.kind: state for q, state in expectation.after_beginning(model, given)}
+    together = {q.kind: state for q, state in after_beginning(model, given)}
     for q in given:
-        ((_, alone),) = expectation.after_beginning(model, [q])
+        ((_, alone),) = after_beginning(model, [q])
         assert torch.equal(alone.frames, together[q.kind].frames)
         sums = [f.rgb[: q.entry].astype(np.float64).mean((1, 2, 3)).sum() / 255 for f in (q.a, q.b)]
         assert alone.frames.numpy() == pytest.approx(sums, rel=1e-4)
@@ -253,8 +254,8 @@ def test_ties_count_half():
 
 def changes_of(model, quadruplet):
     checked = CheckedModel(model(quadruplet), "m")
-    ((_, state),) = expectation.after_beginning(checked, [quadruplet])
-    return hidden_changes._rows(checked, "Revisit-S", 0, quadruplet, state, "cpu")
+    ((_, state),) = after_beginning(checked, [quadruplet])
+    return hidden_changes.ask(checked, "Revisit-S", 0, quadruplet, state, "cpu")
 
 
 @pytest.mark.parametrize("kind", ["vanish", "teleport", "wall"])
@@ -286,7 +287,10 @@ def test_what_is_measured_of_a_task(monkeypatch):
     models = [CheckedModel(Plain(), name) for name in ("one", "two")]
     rows = expectation.measure(models, "Revisit-S", [2**30 + 3], config)
     assert rows and {row.model for row in rows} == {"one", "two"} and all(row.right == 0.5 for row in rows)
-    assert rows == expectation.measure(models, "Revisit-S", [2**30 + 3], config)
+    questions = {"expectation": expectation.QUESTION, "hidden_changes": hidden_changes.QUESTION}
+    together = watch(questions, models, "Revisit-S", [2**30 + 3], config)  # a tour watched once gives what it gives alone
+    assert together["expectation"] == rows
+    assert {row.kind for row in together["hidden_changes"]} <= {"vanish", "teleport", "wall"}
 
 
 @pytest.mark.parametrize("task", ["Occlusion-S", "Nowhere-S"])

@@ -57,6 +57,7 @@ def test_what_ships_is_whole(task):
 
 def test_the_tasks_of_the_issue_ship():
     assert {"Revisit-S", "Revisit-M", "Occlusion-S", "Occlusion-M", "MovingOcclusion-S"} <= set(known_tasks())
+    assert {"ShellGame-S", "Search-S"} <= set(known_tasks())
 
 
 def test_a_recorded_tour_is_the_one_that_agents_are_given(guided):

@@ -3,19 +3,25 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
+from embodied_liftwm import cli
+from embodied_liftwm.commands import permanence
 from embodied_liftwm.commands.evaluate import evaluate
+from embodied_liftwm.commands.unfinished import Unfinished
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions, EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.manifest_make import make_manifest, write_manifest
-from embodied_liftwm.evaluation.readings import OUTCOMES
+from embodied_liftwm.evaluation.readings import OUTCOMES, RenderRow, VerdictRow
+from embodied_liftwm.evaluation.suites import Suite
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/evaluate_your_model.md"
 SEED = EVAL_SEED_OFFSET + 4321
@@ -123,9 +129,99 @@ def test_mistakes_are_named_before_any_work(prepared, changed, message):
         evaluate(dataclasses.replace(prepared, **changed), Console(quiet=True))
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("suite=permanenc",), "suite=permanenc: the one named set is permanence"),
+        (("parts=reading",), "parts=reading: the permanence benchmark has no such suite, it has readings, controls,"),
+        (("parts=expectation", "tasks=Occlusion-S"), "parts=expectation runs on tasks Revisit, MovingOcclusion; none of them"),
+        (("tasks=Revist-S",), "task Revist-S has no manifest in "),
+        (("model=nowhere",), "no model at nowhere"),
+        (("model=nowhere:make_model",), "nowhere"),
+        (("planner.planner=cme",), "planner.planner=cme"),
+        (("policy=nowhere",), "no policy at nowhere"),
+        (
+            ("model=broken_frame:Shape",),
+            "render: depth expected [1, 64, 64], got [1, 64, 63] at episode 0, frame 1",
+        ),
+        (
+            ("model=broken_frame:NotANumber",),
+            "summarize: its output holds NaN or infinity at ",
+        ),
+        (("manifests=changed",), "was changed in entry 1 of 'episodes'"),
+    ],
+)
+@pytest.mark.usefixtures("metrics")
+def test_one_line_and_2_on_the_command_line(prepared, words, line, capsys):
+    changed = shutil.copytree(prepared.manifests, Path("changed"), dirs_exist_ok=True) / "permanence-Revisit-S.json"
+    changed.write_text(changed.read_text().replace(str(SEED + 1), str(SEED + 7), 1))
+    given = {"model": prepared.model, "suite": "permanence", "tasks": "Revisit-S", "manifests": prepared.manifests}
+    given |= {"out": "refused", "permanence_episodes": 1} | dict(word.split("=", 1) for word in words)
+    capsys.readouterr()
+    try:
+        code = cli.main(["evaluate", *(f"{name}={value}" for name, value in given.items())])
+    except SystemExit as left:
+        code = left.code
+    error = capsys.readouterr().err
+    assert code == 2 and line in error and error.count("\n") == 1, error
+
+
 def test_an_unknown_suite_is_named():
     with pytest.raises(UserError, match="suite=permanenc: the one named set is permanence"):
         EvaluateConfig(suite="permanenc")
+
+
+SUITE = Suite("toy", "Toy", "", None, None, None, rows=(VerdictRow, RenderRow))
+ROWS = [
+    VerdictRow("model", "Revisit-S", 0, 7, "verdict", 9, 1.0, math.nan, 0.0, "not used"),
+    RenderRow("model", "Revisit-S", 0, 7, "render", 1, 1, 3, 9, "return", 20, 0.1 + 0.2, 1 / 3, 0.5, math.inf),
+]
+
+
+def test_what_an_interrupted_run_finished_is_kept_for_the_same_command_alone(prepared, tmp_path):
+    config = dataclasses.replace(prepared, out=str(tmp_path))
+    models = [SimpleNamespace(model=torch.nn.Linear(2, 2))]
+    kept = Unfinished(config, models, {"Revisit-S": "text"})
+    assert kept.read("Revisit-S", SUITE) is None
+    kept.write("Revisit-S", SUITE, ROWS)
+    again = Unfinished(dataclasses.replace(config, workers=7, bootstrap=3), models, {"Revisit-S": "text"})
+    assert repr(again.read("Revisit-S", SUITE)) == repr(ROWS)  # to the last bit, with NaN and infinity
+    assert Unfinished(config, models, {"Revisit-S": "other"}).read("Revisit-S", SUITE) is None
+    with torch.no_grad():
+        models[0].model.weight += 1
+    assert Unfinished(config, models, {"Revisit-S": "text"}).read("Revisit-S", SUITE) is None
+    with pytest.raises(UserError, match=r"unfinished holds a run with probe_episodes=3, asked for probe_episodes=4: .*remove"):
+        Unfinished(dataclasses.replace(config, probe_episodes=4), models, {"Revisit-S": "text"})
+    again.remove()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("metrics")
+def test_an_interrupted_run_goes_on_where_it_was(prepared, metrics, tmp_path, monkeypatch):
+    """The second suite is broken off; the first is not measured again, and the figures are those of a run in one go."""
+    config = dataclasses.replace(prepared, out=str(tmp_path), parts=("readings", "hidden_changes"), probe_episodes=3)
+    monkeypatch.setattr(permanence, "choose_suites", lambda c: [permanence.suites(c)["readings"], broken_off()])
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, Console(quiet=True))
+    assert [path.name for path in (tmp_path / "unfinished").glob("*.json")] == ["Revisit-S-readings.json"]
+    monkeypatch.setattr(permanence, "choose_suites", lambda c: [not_again(permanence.suites(c)["readings"])])
+    resumed = evaluate(config, Console(quiet=True))
+    assert resumed["tasks"]["Revisit-S"]["readings"] == metrics["tasks"]["Revisit-S"]["readings"]
+    assert not (tmp_path / "unfinished").exists()
+
+
+def broken_off() -> Suite:
+    def measure(*given):
+        raise KeyboardInterrupt
+
+    return Suite("controls", "", "", measure, None, None)
+
+
+def not_again(suite: Suite) -> Suite:
+    def measure(*given):
+        raise AssertionError("measured again")
+
+    return dataclasses.replace(suite, measure=measure)
 
 
 def test_a_changed_byte_ends_the_run(prepared, tmp_path):

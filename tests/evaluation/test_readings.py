@@ -106,6 +106,39 @@ def test_a_picture_is_judged_by_hand(guided):
     assert blank.place_error_m == math.inf and blank.score == 0.0
 
 
+def test_what_a_cup_hides_is_asked_of_the_probe_where_its_cup_took_it_and_of_no_picture():
+    guide = Guide("ShellGame-S", EnvOptions(image_size=32))
+    recorded = guide.record(SEED)
+    guide.close()
+    truth, column = recorded.episode.truth, recorded.goal_object - 1
+    (called,) = [q for q in questions(recorded) if q.called]
+    pose, best = truth.world_from_camera[recorded.call], int(truth.visible_pixels[: recorded.call, column].argmax())
+    here = truth.object_pose[recorded.call, column, :2]
+    assert np.linalg.norm(called.place) == pytest.approx(np.linalg.norm(here - pose[:2, 3]), abs=1e-4)
+    assert not [shown for shown in shown_frames(recorded) if shown.called]
+    still = dataclasses.replace(truth, object_pose=truth.object_pose.copy(), depth=truth.depth.copy())
+    still.object_pose[:, column] = truth.object_pose[best, column]  # as if it had come back to where it was seen,
+    still.depth[best + 1 :] = 0  # and its cup had never been looked at: a picture of it would still be wrong
+    back = dataclasses.replace(recorded, episode=dataclasses.replace(recorded.episode, truth=still))
+    assert not [shown for shown in shown_frames(back) if shown.called]
+    bare = dataclasses.replace(still, scene={**truth.scene, "shows": []})
+    uncovered = dataclasses.replace(back, episode=dataclasses.replace(back.episode, truth=bare))
+    assert [shown.kind for shown in shown_frames(uncovered) if shown.called] == ["earlier view"]
+
+
+def test_of_several_targets_the_one_that_was_asked_about_counts():
+    rows = [
+        dataclasses.replace(row, success=0.0, called_reached=1.0) if isinstance(row, ActRow) else row
+        for row in rows_of("model", [0.5, 1.5], [1, 1])
+    ]
+    verdicts = verdict_rows(rows)
+    assert [row.outcome for row in verdicts] == [USED, REACHED]
+    found = summarize(rows + verdicts, 20, 0)
+    acted = next(item for item in show(found) if item.title.startswith("Act"))
+    assert [found["act"]["model"][name]["mean"] for name in ("success", "called_reached")] == [0.0, 1.0]
+    assert acted.columns[1].path == ("called_reached",)
+
+
 def questions_of(rng: np.random.Generator, episodes: int, told: bool) -> Asked:
     """Features that hold the place, mixed, or noise alone."""
     place = rng.uniform(-3, 3, (8 * episodes, 2)).astype(np.float32)
@@ -146,7 +179,7 @@ def rows_of(model: str, errors: list[float], successes: list[float]) -> list:
             ProbeRow(*head, "probe", 1, 1, 60, 20, error, 2.0),
             ProbeRow(*head, "probe", 2, 0, 30, 3, 2 * error, 2.0),
             RenderRow(*head, "render", 1, 1, 66, 26, "return", 30, 0.5, 0.6, 0.7, error),
-            ActRow(*head, "act", success, success, success, 9, 2.0, 2.0, 1 - success, 0),
+            ActRow(*head, "act", success, success, success, success, 9, 2.0, 2.0, 1 - success, 0),
         ]
     return found
 

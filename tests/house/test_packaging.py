@@ -50,6 +50,13 @@ def test_weights_are_exactly_the_shipped_ones(wheel_names: list[str], root: Path
     assert found == here
 
 
+def test_manifests_are_exactly_the_frozen_ones(wheel_names: list[str], root: Path) -> None:
+    folder = "embodied_liftwm/evaluation/manifests/"
+    here = {str(path.relative_to(root)) for path in (root / folder).iterdir()}
+    assert f"{folder}SHA256SUMS" in here and f"{folder}permanence-Search-S.json" in here
+    assert {name for name in wheel_names if name.startswith(folder)} == here
+
+
 def test_the_program_and_the_licence_are_in_it(wheel_names: list[str]) -> None:
     assert any(name.endswith(".dist-info/entry_points.txt") for name in wheel_names)
     assert any(name.endswith("licenses/LICENSE") for name in wheel_names)
