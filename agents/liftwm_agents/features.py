@@ -28,8 +28,8 @@ from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, featur
 class WorldModelVecEnv(VecEnvWrapper):
     """Watches every step of a VecEnv through a world model and shows the policy what the model remembers.
 
-    One state per environment, each a batch of one. A guided tour in `reset_infos[i]["tour"]` is watched whole before the episode begins, once
-    where the episode starts from a pool (`start_pool`).
+    One state per environment, each a batch of one. A guided tour in `reset_infos[i]["tour"]` is watched whole before the
+    episode begins, once where the episode starts from a pool (`start_pool`).
     """
 
     def __init__(

@@ -2,8 +2,9 @@
 
 What an episode costs at its start is not the tour (1 ms a frame) but watching it through a world model (10 ms a frame) and
 reading the state from where the tour has been. Both depend on the scene's seed alone, so whoever watches keeps what came out in
-`Start.memory`. Scenes do not run out: a share of all draws is a new one, which takes the oldest one's place. Each draw is played
-a few times in a row, where the environment can go back to a moment (`save`): that spares building the scene and touring it.
+`Start.memory`. Scenes do not run out: a share of all draws is a new one, which takes the oldest one's place. Each draw is
+played a few times in a row; where the environment can go back to a moment (`save`), that spares building the scene and touring
+it.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class _Recorder(BaseCallback):
     def _evaluate(self, now: AgentProgress) -> None:
         spent, begun = self._clocks(), _clocks()
         score: HeldOutScore = self._held_out.score(self.model)  # type: ignore[arg-type]
-        row = CurveRow(now.steps, *spent.tolist(), now.success_rate, now.mean_return, **asdict(score))
+        row = CurveRow(now.steps, float(spent[0]), float(spent[1]), now.success_rate, now.mean_return, **asdict(score))
         self._curve = [*self._curve, row]
         for name, value in asdict(score).items():
             self.logger.record(f"held_out/{name}", value)
