@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.tensor_tree import TensorTree, concatenate
+from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.birdseye import CHANNELS
-from liftwm_agents.observations import KEYS, encode_action, to_observation
-from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, feature_space, watch_start
+from liftwm_agents.observations import KEYS, encode_action
+from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, feature_space, follow, watch_start
 
 
 class WorldModelVecEnv(VecEnvWrapper):
     """Watches every step of a VecEnv through a world model and shows the policy what the model remembers.
 
-    One state row per environment. A guided tour in `reset_infos[i]["tour"]` is watched whole before the episode begins, once
-    where the episode starts from a pool (`start_pool`).
+    One state per environment, each a batch of one. A guided tour in `reset_infos[i]["tour"]` is watched whole before the
+    episode begins, once where the episode starts from a pool (`start_pool`).
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WorldModelVecEnv(VecEnvWrapper):
         assert goal_shape is not None
         super().__init__(venv, observation_space=feature_space(model, goal_shape[0], self._config))
         self._readers = [FeatureReader(model, self._config) for _ in range(venv.num_envs)]
-        self._states: TensorTree = model.initial_state(venv.num_envs)
+        self._states: list[TensorTree] = [model.initial_state(1)] * venv.num_envs
         self._table = table
         width = spaces.flatdim(venv.action_space) if table is None else table.shape[1]
         self._actions = np.zeros((venv.num_envs, width), dtype=np.float32)
@@ -69,8 +69,7 @@ class WorldModelVecEnv(VecEnvWrapper):
         """Reset every environment and watch the tours."""
         obs = self._raw(self.venv.reset())
         self.reset_infos = self.venv.reset_infos
-        fresh = [self._begin(i, obs) for i in range(self.num_envs)]
-        self._states = concatenate(fresh)
+        self._states = [self._begin(i, obs) for i in range(self.num_envs)]
         return self._stack([self._read(i, obs) for i in range(self.num_envs)])
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -88,12 +87,12 @@ class WorldModelVecEnv(VecEnvWrapper):
         for i in ended:
             for key in KEYS:
                 seen[key][i] = infos[i]["terminal_observation"][key]
-        self._states = self._model.observe(self._states, to_observation(seen, self._actions, False, self._device))
+        self._states = follow(self._model, self._states, self._readers, seen, self._actions, self._device)
         features = [self._read(i, seen) for i in range(self.num_envs)]
         self.reset_infos = self.venv.reset_infos
         for i in ended:
             infos[i]["terminal_observation"] = features[i]
-            self._replace_row(i, self._begin(i, obs))
+            self._states[i] = self._begin(i, obs)
             features[i] = self._read(i, obs)
         return self._stack(features), rewards, dones, infos
 
@@ -102,12 +101,7 @@ class WorldModelVecEnv(VecEnvWrapper):
         return {key: obs[key] for key in KEYS}
 
     def _read(self, i: int, obs: Mapping[str, np.ndarray]) -> Features:
-        return self._readers[i].read(self._states.index(slice(i, i + 1)), obs["goal"][i])
-
-    def _replace_row(self, i: int, row: TensorTree) -> None:
-        chosen = torch.zeros(self.num_envs, dtype=torch.bool, device=self._device)
-        chosen[i] = True
-        self._states = row.expand(self.num_envs).where(chosen, self._states)
+        return self._readers[i].read(self._states[i], {key: value[i] for key, value in obs.items()})
 
     def _begin(self, i: int, obs: Mapping[str, np.ndarray]) -> TensorTree:
         """Watch the tour and the first frame of environment i; returns its state, batch of one."""
@@ -134,12 +128,16 @@ def check_spaces(space: spaces.Space, model: WorldModel) -> None:
 
 
 class BirdsEyeExtractor(BaseFeaturesExtractor):
-    """A small convolutional network over the map, joined with the vector."""
+    """A small convolutional network over the map and what the model says of its state, beside the vector as it is.
 
-    def __init__(self, observation_space: spaces.Dict, features_dim: int = 128) -> None:
-        super().__init__(observation_space, features_dim)
-        birdseye, vector = observation_space["birdseye"].shape, observation_space["vector"].shape
-        assert birdseye is not None and vector is not None
+    The vector's few numbers, all about one in size, say where to go: among hundreds of others they would count for little, and
+    summaries are of any size, so these are squashed first (sign(x) log(1 + |x|), symlog of Hafner et al. 2023).
+    """
+
+    def __init__(self, observation_space: spaces.Dict, map_dim: int = 64) -> None:
+        birdseye, vector, summary = (observation_space[key].shape for key in ("birdseye", "vector", "summary"))
+        assert birdseye is not None and vector is not None and summary is not None
+        super().__init__(observation_space, map_dim + vector[0])
         self._map = (len(CHANNELS), *[math.isqrt(birdseye[0] // len(CHANNELS))] * 2)
         self.convolutions = nn.Sequential(
             nn.Conv2d(len(CHANNELS), 16, 4, stride=2, padding=1), nn.ReLU(),
@@ -148,10 +146,12 @@ class BirdsEyeExtractor(BaseFeaturesExtractor):
         )  # fmt: skip
         with torch.no_grad():
             width = self.convolutions(torch.zeros(1, *self._map)).shape[1]
-        self.join = nn.Sequential(nn.Linear(width + vector[0], features_dim), nn.LayerNorm(features_dim), nn.ReLU())
+        self.join = nn.Sequential(nn.Linear(width + summary[0], map_dim), nn.LayerNorm(map_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """birdseye [B, C * cells * cells] and vector [B, n] -> [B, features_dim]."""
-        vector = observations["vector"].clamp(-10.0, 10.0)
+        """birdseye [B, C * cells * cells], summary [B, F] and vector [B, n] -> [B, map_dim + n]."""
+        summary = observations["summary"]
+        squashed = summary.sign() * summary.abs().log1p()
         birdseye = observations["birdseye"].unflatten(1, self._map)
-        return self.join(torch.cat([self.convolutions(birdseye), vector], dim=1))
+        joined = self.join(torch.cat([self.convolutions(birdseye), squashed], dim=1))
+        return torch.cat([joined, observations["vector"]], dim=1)

@@ -180,11 +180,7 @@ class ImaginedVecEnv(VecEnv):
         self._states = self._rows[i].start.state.expand(self.num_envs).where(chosen, self._states)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        summaries = self._model.summarize(self._states).detach().cpu().numpy()
-        found: list[Features] = [
-            row.start.reader.features(row.position, row.heading, row.start.goal, summary)
-            for row, summary in zip(self._rows, summaries, strict=True)
-        ]
+        found: list[Features] = [row.start.reader.features(row.position, row.heading, row.start.goal) for row in self._rows]
         return {key: np.stack([features[key] for features in found]) for key in found[0]}
 
     # -- what stable-baselines3 asks of any VecEnv -----------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.action_table import table_for
 from liftwm_agents.baselines import PixelObservation, TouredRecurrentPPO, episode_frames
-from liftwm_agents.observations import KEYS, encode_action, single, to_observation
-from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, watch_start
+from liftwm_agents.observations import KEYS, encode_action, single
+from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, follow, watch_start
 from liftwm_agents.start_pool import Start
 
 ZIP_NAME = "policy.zip"
@@ -178,12 +178,11 @@ class _StateSight:
     ) -> list[Features]:
         watched = watch_start(self._model, self._config, first, {"tour": tour, "start": start}, action_dim, self._device)
         self._state, self._reader = watched.state, watched.reader
-        return [self._reader.read(self._state, np.asarray(first["goal"]))]
+        return [self._reader.read(self._state, first)]
 
     def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> Features:
-        observation = to_observation(single(obs), action[None], False, self._device)
-        self._state = self._model.observe(self._state, observation)
-        return self._reader.read(self._state, np.asarray(obs["goal"]))
+        (self._state,) = follow(self._model, [self._state], [self._reader], single(obs), action[None], self._device)
+        return self._reader.read(self._state, obs)
 
 
 class _PixelSight:

@@ -15,11 +15,12 @@ import torch
 from gymnasium import spaces
 
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.tensor_tree import TensorTree, concatenate
 from liftwm_agents.belief import SpatialBelief, ego_pose
 from liftwm_agents.birdseye import CHANNELS, Raster, make_raster
 from liftwm_agents.mapping import CostField, cost_to_go, frontier
-from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
+from liftwm_agents.observations import KEYS, is_last_frame, single, to_observation, tour_observations
+from liftwm_agents.perception import heading_of
 
 BELIEF_DIM = 7  # cosine, sine and distance of the believed goal, confidence; cosine, sine and length of the way there
 DISTANCE_SCALE_M = 5.0
@@ -33,6 +34,7 @@ class FeatureConfig:
     cells: int = 32  # cells a side of the bird's-eye map
     extent_m: float = 8.0  # edge of the map, metres; the agent stands in its middle and faces up
     views: int = 5  # pictures of a full turn
+    watch_every: int = 1  # steps between frames that the model observes; in between `imagine` carries its state on
     read_every: int = 8  # steps between readings of the state
     survey_places: int = 6  # places of the tour that are read when an episode begins
     cell_m: float = 0.1  # edge of a cell of the world-frame map underneath
@@ -54,6 +56,7 @@ class FeatureReader:
         self._model, self._config = model, config
         self.belief = self._new_belief()
         self._raster: Raster | None = None
+        self._summary = np.zeros(0)
         self._steps = 0
 
     def begin(self, state: TensorTree, positions: np.ndarray, goal: np.ndarray) -> None:
@@ -67,12 +70,13 @@ class FeatureReader:
         self.belief, self._steps = self._new_belief(), 0
         self.belief.survey(state, positions, self._config.survey_places)
         self._draw(goal)
+        self._summarize(state)
 
     def copy(self) -> FeatureReader:
         """A reader that goes on from here by itself; nothing that either does changes the other."""
         twin = FeatureReader(self._model, self._config)
         twin.belief = copy.deepcopy(self.belief, {id(self._model): self._model})
-        twin._raster, twin._steps = self._raster, self._steps
+        twin._raster, twin._steps, twin._summary = self._raster, self._steps, self._summary
         return twin
 
     @property
@@ -86,38 +90,49 @@ class FeatureReader:
             raise ValueError("FeatureReader: begin() comes first")
         return self._raster
 
-    def read(self, state: TensorTree, goal: np.ndarray) -> Features:
+    @property
+    def watches(self) -> bool:
+        """Whether the model is to observe the next frame."""
+        return self._steps % self._config.watch_every == 0
+
+    def read(self, state: TensorTree, frame: Mapping[str, np.ndarray]) -> Features:
         """Features of a state, which is read anew every few steps.
 
         Args:
             state: batch of one.
-            goal: the instruction. [G]
+            frame: what the environment gave, with `goal` [G] and the pose that the agent is told, `world_from_camera` [16].
 
         Returns:
             birdseye [8 * cells * cells] float32 in [0, 1], `CHANNELS` outermost, flat since stable-baselines3 takes three axes
-            for a picture of bytes; vector [G + BELIEF_DIM + F] float32.
+            for a picture of bytes; vector [G + BELIEF_DIM] and summary [F] float32.
         """
-        position, heading = ego_pose(self._model, state)
+        goal, told = np.asarray(frame["goal"]), np.asarray(frame["world_from_camera"], np.float64).reshape(4, 4)
+        position, heading = ego_pose(self._model, state) if self.watches else (told[:3, 3], float(heading_of(told)))
         self.belief.stand(position[None])
+        if self._steps and self.watches:
+            self._summarize(state)
         if self._steps and self._steps % self._config.read_every == 0:
             self.belief.look(state)
             self._draw(goal)
         self._steps += 1
-        return self.features(position, heading, goal, self._model.summarize(state)[0].detach().cpu().numpy())
+        return self.features(position, heading, goal)
 
-    def features(self, position: np.ndarray, heading: float, goal: np.ndarray, summary: np.ndarray) -> Features:
+    def features(self, position: np.ndarray, heading: float, goal: np.ndarray) -> Features:
         """Features of a pose on the map as it was last read.
 
         Args:
             position: believed camera position, world, metres. [3]
             heading: radians.
             goal: the instruction. [G]
-            summary: what the model says of its state. [F]
         """
         way = self._place(position, heading), self._way(position, heading)
-        vector = np.concatenate([goal, *way, summary]).astype(np.float32)
+        vector = np.concatenate([goal, *way]).astype(np.float32)
         birdseye = self.raster.around(position, heading, self._config.cells, self._config.extent_m)
-        return {"birdseye": birdseye.reshape(-1), "vector": vector}
+        return {"birdseye": birdseye.reshape(-1), "vector": vector, "summary": self._summary}
+
+    def _summarize(self, state: TensorTree) -> None:
+        """Ask the model what it says of a state; it is shown until the next frame is watched."""
+        self._summary = self._model.summarize(state)[0].detach().cpu().numpy().astype(np.float32)
 
     def _new_belief(self) -> Belief:
         return Belief(self._model, self._config.views, self._config.cell_m)
@@ -166,7 +181,8 @@ def feature_space(model: WorldModel, goal_dim: int, config: FeatureConfig) -> sp
     return spaces.Dict(
         {
             "birdseye": spaces.Box(0.0, 1.0, (len(CHANNELS) * config.cells**2,), np.float32),
-            "vector": spaces.Box(-np.inf, np.inf, (goal_dim + BELIEF_DIM + summary,), np.float32),
+            "vector": spaces.Box(-np.inf, np.inf, (goal_dim + BELIEF_DIM,), np.float32),
+            "summary": spaces.Box(-np.inf, np.inf, (summary,), np.float32),
         }
     )
 
@@ -242,3 +258,34 @@ def watch(
         state = model.observe(state, observation)
         positions.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
     return state, np.stack(positions)
+
+
+@torch.no_grad()
+def follow(
+    model: WorldModel,
+    states: list[TensorTree],
+    readers: list[FeatureReader],
+    frames: Mapping[str, np.ndarray],
+    actions: np.ndarray,
+    device: str | torch.device = "cpu",
+) -> list[TensorTree]:
+    """States after one more step: frames that are to be watched are observed, all at once; over others `imagine` carries.
+
+    Args:
+        model: the world model.
+        states: of B agents, each a batch of one.
+        readers: theirs, which say what is watched.
+        frames: what the environments gave. [B, ...]
+        actions: that led there, as the model is told them. [B, A]
+        device: where the model's tensors live.
+    """
+    after = list(states)
+    watched = [i for i, reader in enumerate(readers) if reader.watches]
+    if watched:
+        seen = to_observation({key: np.asarray(frames[key])[watched] for key in KEYS}, actions[watched], False, device)
+        observed = model.observe(concatenate([states[i] for i in watched]), seen)
+        for k, i in enumerate(watched):
+            after[i] = observed.index(slice(k, k + 1))
+    for i in set(range(len(states))) - set(watched):
+        after[i] = model.imagine(states[i], torch.as_tensor(actions[i : i + 1], dtype=torch.float32, device=device))
+    return after

@@ -56,6 +56,7 @@ class CurveRow:
 
     steps: int
     seconds: float  # of training since this start, evaluations left out
+    cpu_seconds: float  # the same of this process's cores: what a machine that others use too would show
     train_success: float
     train_return: float
     episodes: int
@@ -81,7 +82,7 @@ def train_policy(
         config: see `TrainAgentConfig`.
         model: the world model whose state is read; never changed.
         on_progress: called after every rollout.
-        features: what is read of the state; None for the default with `config.way`.
+        features: what is read of the state; None for the default with what `config` says of it.
 
     Returns:
         The path of the zip.
@@ -93,7 +94,7 @@ def train_policy(
     run.mkdir(parents=True, exist_ok=True)
     path = run / ZIP_NAME
     done = saved_steps(run) if path.exists() else 0
-    read = features or FeatureConfig(way=config.way)
+    read = features or FeatureConfig(watch_every=config.watch_every, read_every=config.read_every, way=config.way)
     venv = make_venv(config, model, read, done)
     held_out = HeldOutTours(config, model)
     try:
@@ -157,7 +158,7 @@ class _Recorder(BaseCallback):
     ) -> None:
         super().__init__()
         self._path, self._config, self._held_out, self._on_progress = path, config, held_out, on_progress
-        self._started, self._paused = time.perf_counter(), 0.0
+        self._started, self._paused = _clocks(), np.zeros(2)
         self._played = self._episodes = 0
         self._successes: list[float] = []
         self._curve = read_curve(path.parent)
@@ -203,17 +204,21 @@ class _Recorder(BaseCallback):
         )
 
     def _seconds(self) -> float:
-        return time.perf_counter() - self._started - self._paused
+        return float(self._clocks()[0])
+
+    def _clocks(self) -> np.ndarray:
+        """Seconds of the wall and of this process, evaluations left out. [2]"""
+        return _clocks() - self._started - self._paused
 
     def _evaluate(self, now: AgentProgress) -> None:
-        seconds, begun = self._seconds(), time.perf_counter()
+        spent, begun = self._clocks(), _clocks()
         score: HeldOutScore = self._held_out.score(self.model)  # type: ignore[arg-type]
-        row = CurveRow(now.steps, seconds, now.success_rate, now.mean_return, **asdict(score))
+        row = CurveRow(now.steps, float(spent[0]), float(spent[1]), now.success_rate, now.mean_return, **asdict(score))
         self._curve = [*self._curve, row]
         for name, value in asdict(score).items():
             self.logger.record(f"held_out/{name}", value)
         write_curve(self._path.parent, self._curve)
-        self._paused += time.perf_counter() - begun
+        self._paused += _clocks() - begun
 
     def _save(self, progress: AgentProgress) -> None:
         """Write zip and metrics, each whole or not at all."""
@@ -223,6 +228,10 @@ class _Recorder(BaseCallback):
         if self._curve:
             metrics["held_out"] = asdict(self._curve[-1])
         write_text(self._path.with_name(METRICS_NAME), json.dumps(_without_nan(metrics), indent=2) + "\n")
+
+
+def _clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def _without_nan(value: Any) -> Any:

@@ -50,7 +50,7 @@ def make_env(config: TrainAgentConfig, seed: int) -> gym.Env:
     Raises:
         UserError: as `make_task`.
     """
-    made: gym.Env = TrainingSeeds(make_task(config), seed, config.starts, config.fresh)
+    made: gym.Env = TrainingSeeds(make_task(config), seed, config.starts, config.fresh, config.repeats)
     if has_table(config, made):
         made = TableActions(made)
     if config.input in ("pixels", "frame_stack", "recurrent"):
@@ -164,6 +164,6 @@ def _imagined(config: TrainAgentConfig, model: WorldModel, features: FeatureConf
     env = make_task(config)
     table = table_for(spaces.flatdim(env.action_space)) if has_table(config, env) else None
     space = env.action_space if table is None else spaces.Discrete(len(table))
-    pool = StartPool(max(config.starts, 1), config.fresh, seed)
+    pool = StartPool(max(config.starts, 1), config.fresh, seed, config.repeats)
     tours = WatchedTours(env, model, features, pool, config.device)
     return ImaginedVecEnv(model, tours, space, config.imagined_envs, features, table, config.device)

@@ -122,9 +122,12 @@ class TrainAgentConfig:
     steps: int = 100_000  # steps played, in the environment or imagined; tours are not counted
     discrete: bool = True  # choose among a few actions where the environment's are continuous (docs/agents.md)
     way: bool = True  # state: show the shortest way through the map to the place believed
+    watch_every: int = 4  # state: steps between frames that the world model observes; in between it imagines
+    read_every: int = 16  # state: steps between readings of the map
     frame_stack: int = 4  # frame_stack: frames seen at once
     starts: int = 128  # tours of training scenes that each environment keeps; 0 tours a new scene in every episode
-    fresh: float = 0.1  # share of episodes in a new scene, whose tour takes the oldest one's place
+    fresh: float = 0.1  # share of draws that are a new scene, whose tour takes the oldest one's place
+    repeats: int = 4  # episodes in a row from each draw
     num_envs: int = 2  # environments in the VecEnv
     imagined_envs: int = 16  # imagined: episodes at once
     parallel: bool = False  # give each environment a process of its own, with a world model of its own
@@ -147,7 +150,7 @@ class TrainAgentConfig:
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "round_episodes", "episode_steps"):
+        for name in ("rounds", "round_episodes", "episode_steps", "repeats", "watch_every", "read_every"):
             at_least(name, getattr(self, name), 1)
         if self.loop and self.input not in ("state", "imagined"):
             raise UserError(f"input={self.input}: loop=true trains a world model, which input=state or imagined sees")

@@ -92,7 +92,7 @@ def test_observations_are_in_the_space(discrete: bool) -> None:
 def test_tour_is_watched_and_the_goal_behind_is_known() -> None:
     env = watched(num_envs=1)
     obs = env.reset()
-    points = int(env._states.valid.sum())
+    points = int(env._states[0].valid.sum())
     assert points == TOUR_FRAMES * SIZE * SIZE
     room: ToyRoom = env.venv.envs[0].unwrapped
     east, north = room._ball[:2] - room._xy
@@ -116,9 +116,9 @@ def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
     for _ in range(4):
         _, _, dones, _ = env.step(still)
         assert not dones.any()
-    before = env._states.valid.sum(dim=1)
+    before = [int(state.valid.sum()) for state in env._states]
     obs, _, dones, infos = env.step(still)
-    after = env._states.valid.sum(dim=1)
+    after = [int(state.valid.sum()) for state in env._states]
     assert dones.tolist() == [True, False]
     assert after[0] == TOUR_FRAMES * SIZE * SIZE < before[0]
     assert after[1] == before[1] + SIZE * SIZE
@@ -126,6 +126,21 @@ def test_only_the_ended_row_starts_anew_and_keeps_its_last_features() -> None:
     assert env.observation_space.contains(terminal)
     assert not np.array_equal(terminal["vector"], obs["vector"][0])
     assert infos[0]["TimeLimit.truncated"] and "terminal_observation" not in infos[1]
+
+
+def test_frames_that_are_not_watched_move_the_agent_on_its_map_all_the_same() -> None:
+    seen, points = {}, {}
+    for every in (1, 3):
+        venv = DummyVecEnv([lambda: toy(False, 40)])
+        venv.seed(0)
+        env = WorldModelVecEnv(venv, MODEL, replace(FEATURES, watch_every=every, read_every=100))
+        env.reset()
+        driven = np.array([[[0.4, 0.7]]] * 5, np.float32)
+        seen[every] = [env.step(action)[0]["vector"][0] for action in driven]
+        points[every] = int(env._states[0].valid.sum()) // SIZE**2 - TOUR_FRAMES
+    assert points == {1: 5, 3: 1}  # of frames 1 to 5, the third
+    np.testing.assert_allclose(seen[3], seen[1], atol=1e-5)
+    assert np.abs(seen[1][0] - seen[1][4]).max() > 0.1
 
 
 def test_the_way_on_the_map_leads_to_the_goal() -> None:
@@ -158,14 +173,17 @@ def test_model_of_another_image_size_is_refused() -> None:
 
 def test_extractor_reads_both_parts() -> None:
     space = spaces.Dict(
-        birdseye=spaces.Box(0, 1, (8 * 16 * 16,), np.float32), vector=spaces.Box(-np.inf, np.inf, (15,), np.float32)
+        birdseye=spaces.Box(0, 1, (8 * 16 * 16,), np.float32),
+        vector=spaces.Box(-np.inf, np.inf, (15,), np.float32),
+        summary=spaces.Box(-np.inf, np.inf, (5,), np.float32),
     )
-    extractor = BirdsEyeExtractor(space, features_dim=8)
-    birdseye, vector = torch.rand(3, 8 * 16 * 16), torch.randn(3, 15)
-    out = extractor({"birdseye": birdseye, "vector": vector})
-    assert out.shape == (3, 8)
-    assert not torch.equal(out, extractor({"birdseye": 1 - birdseye, "vector": vector}))
-    assert not torch.equal(out, extractor({"birdseye": birdseye, "vector": -vector}))
+    extractor = BirdsEyeExtractor(space, map_dim=8)
+    seen = {"birdseye": torch.rand(3, 8 * 16 * 16), "vector": torch.randn(3, 15), "summary": 100 * torch.randn(3, 5)}
+    out = extractor(seen)
+    assert out.shape == (3, 8 + 15) and extractor.features_dim == 8 + 15
+    assert torch.equal(out[:, 8:], seen["vector"]) and float(out[:, :8].detach().abs().max()) < 8.0
+    for key in ("birdseye", "summary"):
+        assert not torch.equal(out[:, :8], extractor(seen | {key: 1 - seen[key]})[:, :8])
 
 
 def test_training_scenes_never_come_from_the_evaluation_half() -> None:

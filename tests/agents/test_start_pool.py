@@ -49,6 +49,33 @@ def test_no_pool_is_a_new_scene_every_time() -> None:
     assert len({pool.draw().seed for _ in range(50)}) == 50
 
 
+def test_each_draw_is_played_a_few_times_in_a_row() -> None:
+    one, many = StartPool(8, 0.5, seed=1), StartPool(8, 0.5, seed=1, repeats=3)
+    once, thrice = ([start.seed for start in (pool.draw() for _ in range(n))] for pool, n in ((one, 20), (many, 60)))
+    assert thrice == [seed for seed in once for _ in range(3)]
+
+
+def test_going_back_to_the_call_is_as_good_as_a_new_tour() -> None:
+    from liftwm_envs.wrappers import GuidedTour
+
+    def make(repeats: int) -> TrainingSeeds:
+        made = gym.make("liftwm_envs:liftwm/Revisit-S-v0", disable_env_checker=True, image_size=16, reward="progress")
+        return TrainingSeeds(GuidedTour(made), 5, starts=1, fresh=0.0, repeats=repeats)
+
+    def play(env: TrainingSeeds) -> list[np.ndarray]:
+        obs, info = env.reset()
+        frames = [*obs.values(), info["tour"]["rgb"]]
+        for action in np.array([[1.0, 0.3]] * 4, np.float32):
+            obs, reward, _, _, info = env.step(action)
+            frames += [*obs.values(), np.array(reward), info["position"]]
+        return frames
+
+    gone_back, toured = make(repeats=3), make(repeats=1)
+    for _ in range(3):
+        for ours, theirs in zip(play(gone_back), play(toured), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_tour_is_watched_once_and_gives_the_same_features_again() -> None:
     model = Counting(SIZE, capacity=20_000, stride=1)
     venv = DummyVecEnv([lambda: TrainingSeeds(TourTap(ToyRoom(SIZE, max_steps=3), model), 5, starts=1, fresh=0.0)])
