@@ -308,5 +308,6 @@ def terminal_table(title: str, body: Any) -> Table:
     for heading in ("", *body.titles):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for _, label, cells in body.rows:
-        table.add_row(label, *[f"{cell.value}\n[dim]{escape(cell.interval)}[/dim]" for cell in cells])
+        intervals = [escape(cell.interval.replace(" %", "")) for cell in cells]  # the unit stands with the value above
+        table.add_row(label, *[f"{cell.value}\n[dim]{low_high}[/dim]" for cell, low_high in zip(cells, intervals, strict=True)])
     return table
