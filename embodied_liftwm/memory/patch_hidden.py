@@ -18,8 +18,8 @@ from embodied_liftwm.memory.patch_map import HIDDEN, Patches, PatchMap, along, p
 
 OTHER_COLOUR = 0.15
 """Mean difference over channels from which on a texel and a pixel are taken for different surfaces."""
-LEAST_HIDDEN = 6
-"""Texels of a patch that must be so together: single ones lie on borders."""
+LEAST_HIDDEN, LEAST_SHARE = 6, 0.5
+"""Texels of a patch that must be so together, and share of those that are met at all: a few lie on borders."""
 BEHIND = 0.03
 """How far behind a surface, as a share of its depth, what it hides lies at least."""
 

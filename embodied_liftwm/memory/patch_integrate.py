@@ -18,7 +18,7 @@ from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_frame import Frame, cell_of
-from embodied_liftwm.memory.patch_hidden import LEAST_HIDDEN, is_behind, of_another_colour
+from embodied_liftwm.memory.patch_hidden import LEAST_HIDDEN, LEAST_SHARE, is_behind, of_another_colour
 from embodied_liftwm.memory.patch_map import Patches, PatchMap, along, side_of, texel_m, texel_points
 
 GATE_SIGMAS = 2.0
@@ -159,7 +159,8 @@ def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Fra
     gone = there & known & ~same & (look.z < (1.0 - doubt) * frame.nearest[look.pixel])
     meets = ~there & known & (difference < FILL_GATE) & (footprint < COARSE * size) & _belongs(old, points, look, frame)
     behind, other = is_behind(old.faces)[:, None], same & of_another_colour(old, look, frame)
-    hidden = other & ~behind & (other.sum(1, keepdim=True) >= LEAST_HIDDEN)
+    enough = (LEAST_SHARE * same.sum(1, keepdim=True)).clamp_min(LEAST_HIDDEN)
+    hidden = other & ~behind & (other.sum(1, keepdim=True) >= enough)
     same = same & ~(other & behind)
     return same & ~coarse & ~hidden, hidden, gone | (same & coarse), (meets & ~behind) | (hidden & ~coarse)
 

@@ -38,6 +38,7 @@ def _rules(dtype: np.dtype) -> Rules:
         least_evidence=fusion.LEAST_EVIDENCE,
         other_colour=patch_hidden.OTHER_COLOUR,
         least_hidden=patch_hidden.LEAST_HIDDEN,
+        least_share=patch_hidden.LEAST_SHARE,
         behind=patch_map.HIDDEN,
     )
     return as_scalars(rules, dtype)

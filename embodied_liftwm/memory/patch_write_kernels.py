@@ -44,6 +44,7 @@ class Rules(NamedTuple):
     least_evidence: Any
     other_colour: Any
     least_hidden: int
+    least_share: Any
     behind: int  # least face of patches of what is hidden
 
 
@@ -151,6 +152,7 @@ def find(texels, meeting, r, frame, rules, found, out):
     low = np.float32(texels.cells[n, axis]) * edge
     start, along, across, up = _column(texels, n, frame.matrices[row], meeting.sizes)
     behind, hidden = texels.faces[n] >= rules.behind, 0
+    met = 0
     for line in range(side):
         b = np.float32(line) + _HALF
         first = (start[0] + up[0] * b, start[1] + up[1] * b, start[2] + up[2] * b)
@@ -179,15 +181,17 @@ def find(texels, meeting, r, frame, rules, found, out):
             depth, certainty = frame.depth[k], frame.certainty[k]
             if certainty > _ZERO and evidence > _ZERO:
                 fate = _known(evidence, size, z, depth, certainty, frame.finest[k], frame.nearest[k], rules)
-                if (fate == MATCHED or fate == COARSE_MATCHED) and _is_other(texels.rgb, n, m, frame.rgb, k, rules):
-                    fate = 0 if behind else (HIDDEN if fate == MATCHED else COARSE_HIDDEN)
-                    hidden += 1
+                if fate == MATCHED or fate == COARSE_MATCHED:
+                    met += 1
+                    if _is_other(texels.rgb, n, m, frame.rgb, k, rules):
+                        fate = 0 if behind else (HIDDEN if fate == MATCHED else COARSE_HIDDEN)
+                        hidden += 1
                 found.fate[out, m] = GONE if fate == COARSE_MATCHED else fate
             elif not behind and certainty > _ZERO and abs(z - depth) / depth < rules.fill_gate:
                 towards = -frame.normals[k, axis] if down else frame.normals[k, axis]
                 if _holds(height - low, edge, size, frame.footprint[k], towards, rules):
                     found.fate[out, m] = FILLED
-    if hidden < rules.least_hidden and not behind:
+    if not behind and np.float32(hidden) < max(np.float32(rules.least_hidden), rules.least_share * np.float32(met)):
         hidden = 0
         for m in range(side * side):
             if found.fate[out, _index(m)] == HIDDEN:
