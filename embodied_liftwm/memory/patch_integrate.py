@@ -1,9 +1,9 @@
 """Texels of a patch map meet a frame: which are what their pixel sees, which are gone, and which empty ones can be filled.
 
 A texel that falls onto a pixel at the depth the pixel shows, as far as both can tell, *is* what the pixel sees; the two are
-averaged, weighted by evidence (`fusion`), unless something else is in front of it now (`patch_hidden`). One that hangs in front of the surface which the pixels around see
-through it is gone; so is one that is now seen from much closer, for finer patches take its place. Empty texels are filled where
-the frame shows a surface in their column of space.
+averaged, weighted by evidence (`fusion`), unless something else is in front of it now (`patch_hidden`). One that hangs in
+front of the surface which the pixels around see through it is gone; so is one that is now seen from much closer, for finer
+patches take its place. Empty texels are filled where the frame shows a surface in their column of space.
 """
 
 from __future__ import annotations

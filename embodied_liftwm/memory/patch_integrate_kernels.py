@@ -146,9 +146,9 @@ def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained
     matched = 0
     for m in range(texels.heights.shape[1]):
         fate, pixel = found.fate[0, m], _index(found.pixel[0, m])
-        if fate == GONE or fate == COARSE_HIDDEN:
+        if fate in (GONE, COARSE_HIDDEN):
             texels.evidence[n, m] = _ZERO
-        if fate != MATCHED and fate != FILLED and fate != HIDDEN:
+        if fate not in (MATCHED, FILLED, HIDDEN):
             continue
         seen, kept = frame.certainty[pixel], _ZERO
         if fate == MATCHED:

@@ -104,7 +104,7 @@ def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchM
 
 
 def _set_aside(world: PatchMap, aside: Patches, batch: Tensor) -> PatchMap:
-    """Put what is hidden now, patches of the rows `batch` [K], ascending, behind what hides it, in a map of the caller's own."""
+    """Put what is hidden now, patches of rows `batch` [K], ascending, behind what hides it, in a map of the caller's own."""
     if not len(batch):
         return world
     known, rows = places_behind(world, aside, batch)

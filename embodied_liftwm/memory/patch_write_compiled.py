@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory import fusion, patch_hidden, patch_integrate, patch_integrate_kernels, patch_map, patch_write_kernels
+from embodied_liftwm.memory import (
+    fusion,
+    patch_hidden,
+    patch_integrate,
+    patch_integrate_kernels,
+    patch_map,
+    patch_write_kernels,
+)
 from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.fusion import KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.patch_allocate_compiled import blank, in_view_from, insert
@@ -19,7 +26,18 @@ from embodied_liftwm.memory.patch_frame import Frame
 from embodied_liftwm.memory.patch_frame_compiled import texel_sizes
 from embodied_liftwm.memory.patch_integrate_kernels import Weighing
 from embodied_liftwm.memory.patch_map import NOWHERE, Patches, PatchMap
-from embodied_liftwm.memory.patch_write_kernels import COARSE_HIDDEN, FILLED, GONE, HIDDEN, MATCHED, Meeting, Pixels, Rules, Sights, Texels
+from embodied_liftwm.memory.patch_write_kernels import (
+    COARSE_HIDDEN,
+    FILLED,
+    GONE,
+    HIDDEN,
+    MATCHED,
+    Meeting,
+    Pixels,
+    Rules,
+    Sights,
+    Texels,
+)
 from embodied_liftwm.threads import for_each
 
 

@@ -152,7 +152,7 @@ def find(texels, meeting, r, frame, rules, found, out):
     low = np.float32(texels.cells[n, axis]) * edge
     start, along, across, up = _column(texels, n, frame.matrices[row], meeting.sizes)
     behind, hidden = texels.faces[n] >= rules.behind, 0
-    met = 0
+    met = 0  # texels at the depth of their pixels
     for line in range(side):
         b = np.float32(line) + _HALF
         first = (start[0] + up[0] * b, start[1] + up[1] * b, start[2] + up[2] * b)
@@ -181,7 +181,7 @@ def find(texels, meeting, r, frame, rules, found, out):
             depth, certainty = frame.depth[k], frame.certainty[k]
             if certainty > _ZERO and evidence > _ZERO:
                 fate = _known(evidence, size, z, depth, certainty, frame.finest[k], frame.nearest[k], rules)
-                if fate == MATCHED or fate == COARSE_MATCHED:
+                if fate in (MATCHED, COARSE_MATCHED):
                     met += 1
                     if _is_other(texels.rgb, n, m, frame.rgb, k, rules):
                         fate = 0 if behind else (HIDDEN if fate == MATCHED else COARSE_HIDDEN)
@@ -193,11 +193,11 @@ def find(texels, meeting, r, frame, rules, found, out):
                     found.fate[out, m] = FILLED
     if not behind and np.float32(hidden) < max(np.float32(rules.least_hidden), rules.least_share * np.float32(met)):
         hidden = 0
-        for m in range(side * side):
-            if found.fate[out, _index(m)] == HIDDEN:
-                found.fate[out, _index(m)] = MATCHED
-            elif found.fate[out, _index(m)] == COARSE_HIDDEN:
-                found.fate[out, _index(m)] = GONE
+        for texel in range(texels.heights.shape[1]):
+            if found.fate[out, texel] == HIDDEN:
+                found.fate[out, texel] = MATCHED
+            elif found.fate[out, texel] == COARSE_HIDDEN:
+                found.fate[out, texel] = GONE
     return 0 if behind else hidden
 
 
