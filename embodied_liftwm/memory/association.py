@@ -22,5 +22,6 @@ class Association(NamedTuple):
     heights: Tensor  # [R, M] metres: theirs, or where empty ones meet the surface
     look: Look
     matched: Tensor  # [R, M] bool: what its pixel sees
+    hidden: Tensor  # [R, M] bool: something of another colour is in front of them now
     gone: Tensor  # [R, M] bool
     filled: Tensor  # [R, M] bool: empty ones that meet a surface

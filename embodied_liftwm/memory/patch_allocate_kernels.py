@@ -105,7 +105,7 @@ def _key(x, y, z, face, level, offset):
         min(max(y, -offset), offset - 1) + offset,
         min(max(z, -offset), offset - 1) + offset,
     )
-    return (((x * 2 * offset + y) * 2 * offset + z) * 8 + face) * 32 + level
+    return (((x * 2 * offset + y) * 2 * offset + z) * 16 + face) * 32 + level
 
 
 @compiled

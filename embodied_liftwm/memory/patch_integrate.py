@@ -1,9 +1,9 @@
 """Texels of a patch map meet a frame: which are what their pixel sees, which are gone, and which empty ones can be filled.
 
 A texel that falls onto a pixel at the depth the pixel shows, as far as both can tell, *is* what the pixel sees; the two are
-averaged, weighted by evidence (`fusion`). One that hangs in front of the surface which the pixels around see
-through it is gone; so is one that is now seen from much closer, for finer patches take its place. Empty texels are filled where
-the frame shows a surface in their column of space.
+averaged, weighted by evidence (`fusion`), unless something else is in front of it now (`patch_hidden`). One that hangs in
+front of the surface which the pixels around see through it is gone; so is one that is now seen from much closer, for finer
+patches take its place. Empty texels are filled where the frame shows a surface in their column of space.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.patch_backend import compilable
 from embodied_liftwm.memory.patch_frame import Frame, cell_of
+from embodied_liftwm.memory.patch_hidden import LEAST_HIDDEN, LEAST_SHARE, is_behind, of_another_colour
 from embodied_liftwm.memory.patch_map import Patches, PatchMap, along, side_of, texel_m, texel_points
 
 GATE_SIGMAS = 2.0
@@ -61,7 +62,11 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: 
         from embodied_liftwm.memory import patch_write_compiled
 
         return patch_write_compiled.integrate(old, batch, guess, frame, fusion)
-    found = associate(old, batch, guess, frame)
+    return take_in(old, batch, associate(old, batch, guess, frame), frame, fusion)
+
+
+def take_in(old: Patches, batch: Tensor, found: Association, frame: Frame, fusion: KalmanFusion) -> tuple[Patches, Tensor]:
+    """`integrate` what `associate` has found, in torch."""
     update = _update(old, found, frame, fusion)
     return reference_blend(old, batch, found, update, frame), found.look.pixel[found.matched | found.filled]
 
@@ -139,8 +144,8 @@ def _look(points: Tensor, batch: Tensor, frame: Frame) -> Look:
     return Look(torch.where(inside, pixel, 0), uv, z, inside)
 
 
-def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
-    """Which texels [R, M] are what their pixel sees, which are gone, and which empty ones meet a surface."""
+def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Frame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Which texels [R, M] are what their pixel sees, which are hidden, which are gone, and which can be filled."""
     depth, certainty = frame.depth[look.pixel], frame.certainty[look.pixel]
     known = look.inside & (certainty > 0)
     variance = 1.0 / old.evidence.clamp_min(LEAST_EVIDENCE) + 1.0 / certainty.clamp_min(LEAST_EVIDENCE)
@@ -153,7 +158,11 @@ def _compare(old: Patches, there: Tensor, points: Tensor, look: Look, frame: Fra
     doubt = (GATE_SIGMAS / (certainty.clamp_min(LEAST_EVIDENCE).sqrt() * depth)).clamp(*GATE_RANGE)
     gone = there & known & ~same & (look.z < (1.0 - doubt) * frame.nearest[look.pixel])
     meets = ~there & known & (difference < FILL_GATE) & (footprint < COARSE * size) & _belongs(old, points, look, frame)
-    return same & ~coarse, gone | (same & coarse), meets
+    behind, other = is_behind(old.faces)[:, None], same & of_another_colour(old, look, frame)
+    enough = (LEAST_SHARE * same.sum(1, keepdim=True)).clamp_min(LEAST_HIDDEN)
+    hidden = other & ~behind & (other.sum(1, keepdim=True) >= enough)
+    same = same & ~(other & behind)
+    return same & ~coarse & ~hidden, hidden, gone | (same & coarse), (meets & ~behind) | (hidden & ~coarse)
 
 
 def _belongs(old: Patches, points: Tensor, look: Look, frame: Frame) -> Tensor:

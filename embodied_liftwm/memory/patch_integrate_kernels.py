@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embodied_liftwm.geometry.matching_kernels import exp
-from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Sights, compiled, find
+from embodied_liftwm.memory.patch_write_kernels import COARSE_HIDDEN, FILLED, GONE, HIDDEN, MATCHED, Sights, compiled, find
 
 _ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0), np.float32(3.0)
 _index = np.uint64  # numba checks signed indices for being negative
@@ -39,11 +39,12 @@ class Scratch(NamedTuple):
 
 
 @compiled
-def integrate(texels, meeting, frame, weighing, rules, first, end, explained):
+def integrate(texels, meeting, frame, weighing, rules, first, end, explained, hidden):
     """Integrate a frame into patches first..end of a meeting, in place.
 
     Args:
         explained: [B * H * W] uint8, set to one where a texel is what the pixel sees.
+        hidden: [R] int64 texels that are hidden now, written.
     """
     count = texels.heights.shape[1]
     real = texels.heights.dtype
@@ -59,7 +60,7 @@ def integrate(texels, meeting, frame, weighing, rules, first, end, explained):
         np.empty(count, np.int64), np.empty((_FEATURES, count), real), np.empty(count, real), np.empty((2, count), real)
     )
     for r in range(first, end):
-        find(texels, meeting, r, frame, rules, found, 0)
+        hidden[r] = find(texels, meeting, r, frame, rules, found, 0)
         matched = _matched(found, scratch)
         if len(weighing.first_bias) and matched:
             _compare(texels, meeting, r, frame, rules, found, matched, scratch)
@@ -141,13 +142,13 @@ def _weigh(weighing, matched, scratch):
 def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained):
     """Let the texels of a patch become what they are and see, by shares of their evidence."""
     n, start = meeting.rows[r], meeting.batch[r] * frame.height * frame.width
-    eye = frame.eyes[meeting.batch[r], texels.faces[n] // 2]
+    eye = frame.eyes[meeting.batch[r], texels.faces[n] // 2 % 3]
     matched = 0
     for m in range(texels.heights.shape[1]):
         fate, pixel = found.fate[0, m], _index(found.pixel[0, m])
-        if fate == GONE:
+        if fate in (GONE, COARSE_HIDDEN):
             texels.evidence[n, m] = _ZERO
-        if fate != MATCHED and fate != FILLED:
+        if fate not in (MATCHED, FILLED, HIDDEN):
             continue
         seen, kept = frame.certainty[pixel], _ZERO
         if fate == MATCHED:

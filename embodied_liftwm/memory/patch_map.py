@@ -4,7 +4,9 @@ Space is cut into cubes, of a size for each level. A *patch* is what stands in o
 texels on that side of the cube, each with a height along the direction (its relief), a colour, a latent and its evidence. It is
 a primitive whose position, orientation and extent are the lattice's and need not be stored, as in voxel hashing (Niessner et
 al. 2013, "Real-time 3D reconstruction at scale using voxel hashing"), and whose surface is a relief texture (Oliveira et al.
-2000); that one cube may hold several faces is the directional field of Splietker and Behnke (2019, arXiv:1906.03891).
+2000); that one cube may hold several faces is the directional field of Splietker and Behnke (2019, arXiv:1906.03891). A second
+patch of the same cube and face holds what something has come to stand in front of since, as depth layers do (Shade et al.
+1998, "Layered depth images").
 
 A texel with zero evidence is empty, and a patch without texels is free. Evidence is the inverse variance of where a texel is:
 of the size of the pixel it was seen through, and of how unsure its depth was.
@@ -28,6 +30,8 @@ OFFSET = 2**15
 """Cells of the lattice lie in [-OFFSET, OFFSET) on each axis."""
 NOWHERE = torch.iinfo(torch.int64).max
 """Key of what is no patch."""
+HIDDEN = 6
+"""Added to the face of a patch that holds what another surface, of the same cube and face, has come to hide."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class PatchMap(TensorTree):
     """N relief patches of M = P * P texels per batch row."""
 
     cells: Tensor  # [B, N, 3] int64 the cube, on the lattice of its level
-    faces: Tensor  # [B, N] int64: 2 * axis, one more where the surface faces down that axis
+    faces: Tensor  # [B, N] int64: 2 * axis, one more where the surface faces down that axis; `HIDDEN` more behind another
     levels: Tensor  # [B, N] int64
     heights: Tensor  # [B, N, M] metres: the world coordinate along the face's axis
     rgb: Tensor  # [B, N, M, 3] in [0, 1]
@@ -114,13 +118,13 @@ def level_of(size_m: Tensor) -> Tensor:
 def patch_keys(cells: Tensor, faces: Tensor, levels: Tensor) -> Tensor:
     """Distinct integers below `NOWHERE` for distinct patches: cells [..., 3], faces [...], levels [...] -> [...] int64"""
     x, y, z = (cells.clamp(-OFFSET, OFFSET - 1) + OFFSET).unbind(-1)
-    return ((((x * 2 * OFFSET + y) * 2 * OFFSET + z) * 8 + faces) * 32) + levels
+    return ((((x * 2 * OFFSET + y) * 2 * OFFSET + z) * 16 + faces) * 32) + levels
 
 
 def unpack_keys(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What `patch_keys` packed: cells [..., 3], faces [...], levels [...]."""
     levels, rest = keys % 32, keys // 32
-    faces, rest = rest % 8, rest // 8
+    faces, rest = rest % 16, rest // 16
     z, rest = rest % (2 * OFFSET), rest // (2 * OFFSET)
     return torch.stack([rest // (2 * OFFSET), rest % (2 * OFFSET), z], dim=-1) - OFFSET, faces, levels
 

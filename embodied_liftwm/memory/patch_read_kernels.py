@@ -87,7 +87,7 @@ def _project(matrix, point):
 @compiled
 def _texel(relief, n, m, side, point):
     """World point of a texel into point [3]."""
-    axis, size = relief.faces[n] // 2, relief.sizes[n]
+    axis, size = relief.faces[n] // 2 % 3, relief.sizes[n]
     second, third = (axis + 1) % 3, (axis + 2) % 3
     edge = np.float32(side) * size
     point[axis] = relief.heights[n, m]
@@ -164,7 +164,7 @@ def place_points(relief, view, rules, first, end):
     points = Points(whole[0], whole[1], whole[2], real[0], real[1], real[2], np.empty(total, np.bool_))
     point, moved, k = np.empty(3, relief.heights.dtype), np.empty(3, relief.heights.dtype), 0
     for n in range(first, end):
-        size, axis = relief.sizes[n], relief.faces[n] // 2
+        size, axis = relief.sizes[n], relief.faces[n] // 2 % 3
         second, third, limit = (axis + 1) % 3, (axis + 2) % 3, rules.steepest * size
         heights, evidence = relief.heights[n], relief.evidence[n]
         for m in range(texels):

@@ -19,7 +19,8 @@ from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.fusion import KalmanFusion
 from embodied_liftwm.memory.patch_coarsen import add_coarsened
 from embodied_liftwm.memory.patch_frame import Frame, frame_of
-from embodied_liftwm.memory.patch_integrate import FILL_REACH, integrable, integrate
+from embodied_liftwm.memory.patch_hidden import hidden_patches, joined, places_behind
+from embodied_liftwm.memory.patch_integrate import FILL_REACH, associate, integrable, integrate, take_in
 from embodied_liftwm.memory.patch_map import (
     NOWHERE,
     Patches,
@@ -78,7 +79,12 @@ def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> Patc
     from embodied_liftwm.memory import patch_write_compiled
 
     given = patch_write_compiled.given(frame, fusion)
-    world, explained = patch_write_compiled.update(world, frame, given, REACH)
+    before = world.patches()
+    world, explained, some = patch_write_compiled.update(world, frame, given, REACH)
+    if len(some):
+        old, batch = before.take(some), some // world.faces.shape[1]
+        found = associate(old, batch, old.mean_heights(), frame)
+        world = _set_aside(world, *hidden_patches(old, batch, found, frame))
     crowded = patch_write_compiled.allocate(world, *_wanted(world, frame, explained), given, MIN_TEXELS)
     return _insert(world, *crowded) if crowded else world
 
@@ -87,11 +93,24 @@ def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchM
     """Take the frame into the patches in view. Also returns which pixels are explained. [B, H, W] bool"""
     rows = _in_view(world, frame.camera)
     old = world.patches().take(rows)
-    new, pixels = integrate(old, rows // world.faces.shape[1], old.mean_heights().detach(), frame, fusion)
+    batch = rows // world.faces.shape[1]
+    found = associate(old, batch, old.mean_heights().detach(), frame)
+    new, pixels = take_in(old, batch, found, frame, fusion)
     explained = torch.zeros_like(frame.footprint).index_fill(0, pixels, 1.0)
     camera = frame.camera
     explained = explained.view(-1, 1, camera.height, camera.width)
-    return put(world, rows, new), F.max_pool2d(explained, 3, stride=1, padding=1).squeeze(1) > 0
+    world = _set_aside(put(world, rows, new), *hidden_patches(old, batch, found, frame))
+    return world, F.max_pool2d(explained, 3, stride=1, padding=1).squeeze(1) > 0
+
+
+def _set_aside(world: PatchMap, aside: Patches, batch: Tensor) -> PatchMap:
+    """Put what is hidden now, patches of rows `batch` [K], ascending, behind what hides it, in a map of the caller's own."""
+    if not len(batch):
+        return world
+    known, rows = places_behind(world, aside, batch)
+    rows, rest = rows[known], (~known).nonzero().squeeze(1)
+    world = put(world, rows, joined(world.patches().take(rows), aside.take(known)), into=True)
+    return _insert(world, aside.take(rest), batch[rest])
 
 
 def put(world: PatchMap, rows: Tensor, new: Patches, into: bool = False) -> PatchMap:

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory import fusion, patch_integrate, patch_integrate_kernels, patch_write_kernels
+from embodied_liftwm.memory import (
+    fusion,
+    patch_hidden,
+    patch_integrate,
+    patch_integrate_kernels,
+    patch_map,
+    patch_write_kernels,
+)
 from embodied_liftwm.memory.association import Association, Look
 from embodied_liftwm.memory.fusion import KalmanFusion, LearnedFusion
 from embodied_liftwm.memory.patch_allocate_compiled import blank, in_view_from, insert
@@ -19,7 +26,18 @@ from embodied_liftwm.memory.patch_frame import Frame
 from embodied_liftwm.memory.patch_frame_compiled import texel_sizes
 from embodied_liftwm.memory.patch_integrate_kernels import Weighing
 from embodied_liftwm.memory.patch_map import NOWHERE, Patches, PatchMap
-from embodied_liftwm.memory.patch_write_kernels import FILLED, GONE, MATCHED, Meeting, Pixels, Rules, Sights, Texels
+from embodied_liftwm.memory.patch_write_kernels import (
+    COARSE_HIDDEN,
+    FILLED,
+    GONE,
+    HIDDEN,
+    MATCHED,
+    Meeting,
+    Pixels,
+    Rules,
+    Sights,
+    Texels,
+)
 from embodied_liftwm.threads import for_each
 
 
@@ -36,6 +54,10 @@ def _rules(dtype: np.dtype) -> Rules:
         fill_reach=patch_integrate.FILL_REACH,
         facing_cosine=patch_integrate.FACING_COSINE,
         least_evidence=fusion.LEAST_EVIDENCE,
+        other_colour=patch_hidden.OTHER_COLOUR,
+        least_hidden=patch_hidden.LEAST_HIDDEN,
+        least_share=patch_hidden.LEAST_SHARE,
+        behind=patch_map.HIDDEN,
     )
     return as_scalars(rules, dtype)
 
@@ -77,7 +99,10 @@ def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Assoc
 
     for_each(find, ranges(shape[0]))
     heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
-    return Association(heights, Look(pixel, uv, z, inside), fate == MATCHED, fate == GONE, fate == FILLED)
+    coarse = fate == COARSE_HIDDEN
+    hidden = (fate == HIDDEN) | coarse
+    gone, filled = (fate == GONE) | coarse, (fate == FILLED) | (fate == HIDDEN)
+    return Association(heights, Look(pixel, uv, z, inside), fate == MATCHED, hidden, gone, filled)
 
 
 def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanFusion) -> tuple[Patches, Tensor]:
@@ -89,32 +114,38 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher:
     return new, torch.from_numpy(explained.nonzero()[0])
 
 
-def change(patches: Patches, meeting: Meeting, what: Given, explained: np.ndarray) -> None:
+def change(patches: Patches, meeting: Meeting, what: Given, explained: np.ndarray) -> np.ndarray:
     """Integrate a frame into some of the `patches`, in place: what changes of them must be contiguous.
 
     Marks the pixels that they explain. [B * H * W] uint8
+
+    Returns how many texels of each patch are hidden now. [R] int64
     """
     texels = Texels(*arrays(*patches))
-    rules = _rules(texels.heights.dtype)
+    rules, hidden = _rules(texels.heights.dtype), np.zeros(len(meeting.rows), np.int64)
 
     def meet(first: int, end: int) -> None:
-        patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained)
+        patch_integrate_kernels.integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained, hidden)
 
     for_each(meet, ranges(len(meeting.rows), LEAST_PATCHES))
+    return hidden
 
 
-def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[PatchMap, Tensor]:
-    """`patch_write._update` without gradients; the map is a copy of its own."""
+def update(world: PatchMap, frame: Frame, what: Given, margin: float) -> tuple[PatchMap, Tensor, Tensor]:
+    """`patch_write._update` without gradients; the map is a copy of its own.
+
+    Also returns which of the B * N patches have something to hide. [K] int64
+    """
     rows, guess = in_view_from(world, frame.camera, margin)
     # Torch would copy with its own threads, whose barriers wait for a core on a busy machine.
     copied = {name: torch.from_numpy(getattr(world, name).detach().numpy().copy()) for name in Patches._fields}
     world = replace(world, **copied)
     camera = frame.camera
     explained = np.zeros(len(frame.depth), np.uint8)
-    change(world.patches(), Meeting(rows, rows // world.faces.shape[1], guess, texel_sizes()), what, explained)
+    hidden = change(world.patches(), Meeting(rows, rows // world.faces.shape[1], guess, texel_sizes()), what, explained)
     dilated = np.empty((len(camera.intrinsics), camera.height, camera.width), np.bool_)
     patch_integrate_kernels.dilate(explained.reshape(dilated.shape), dilated)
-    return world, torch.from_numpy(dilated)
+    return world, torch.from_numpy(dilated), torch.from_numpy(rows[hidden > 0])
 
 
 def allocate(world: PatchMap, keys: Tensor, guess: Tensor, what: Given, least: int) -> tuple[Patches, Tensor] | None:

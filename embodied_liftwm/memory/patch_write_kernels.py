@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+_ZERO, _HALF, _ONE, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(3.0)
 _index = np.uint64  # numba checks signed indices for being negative
-MATCHED, GONE, FILLED = 1, 2, 3
-"""What becomes of a texel; 0 where it stays as it is."""
+MATCHED, GONE, FILLED, HIDDEN, COARSE_HIDDEN = 1, 2, 3, 4, 5
+"""What becomes of a texel; 0 where it stays as it is. Of those that are hidden now, large ones leave an empty place."""
+COARSE_MATCHED = 6  # gone, unless it is hidden
 
 
 def compiled(function: Callable) -> Callable:
@@ -29,7 +30,7 @@ def compiled(function: Callable) -> Callable:
 
 
 class Rules(NamedTuple):
-    """The constants of `patch_integrate`, as scalars of the tensors' dtype but for the first."""
+    """The constants of `patch_integrate`, as scalars of the tensors' dtype but for whole numbers."""
 
     settle: int
     near_m: Any
@@ -41,6 +42,10 @@ class Rules(NamedTuple):
     fill_reach: Any
     facing_cosine: Any
     least_evidence: Any
+    other_colour: Any
+    least_hidden: int
+    least_share: Any
+    behind: int  # least face of patches of what is hidden
 
 
 class Texels(NamedTuple):
@@ -114,7 +119,7 @@ def _pixel(u, v, z, row, height, width, near):
 @compiled
 def _column(texels, n, matrix, sizes):
     """The column of space over the texels of patch n: where its corner projects to at height 0, and what the axes add."""
-    axis = texels.faces[n] // 2
+    axis = texels.faces[n] // 2 % 3
     second, third = (axis + 1) % 3, (axis + 2) % 3
     size = sizes[texels.levels[n]]
     edge = np.float32(math.sqrt(np.float32(texels.heights.shape[1]))) * size
@@ -139,13 +144,15 @@ def associate(texels, meeting, frame, rules, first, end, found):
 
 @compiled
 def find(texels, meeting, r, frame, rules, found, out):
-    """`associate` for patch r, into row `out` of `found`."""
+    """`associate` for patch r, into row `out` of `found`. Returns how many of its texels are hidden now."""
     side = _index(math.sqrt(texels.heights.shape[1]))
     n, row = meeting.rows[r], meeting.batch[r]
-    axis, down, size = texels.faces[n] // 2, texels.faces[n] % 2, meeting.sizes[texels.levels[n]]
+    axis, down, size = texels.faces[n] // 2 % 3, texels.faces[n] % 2, meeting.sizes[texels.levels[n]]
     edge = np.float32(side) * size
     low = np.float32(texels.cells[n, axis]) * edge
     start, along, across, up = _column(texels, n, frame.matrices[row], meeting.sizes)
+    behind, hidden = texels.faces[n] >= rules.behind, 0
+    met = 0  # texels at the depth of their pixels
     for line in range(side):
         b = np.float32(line) + _HALF
         first = (start[0] + up[0] * b, start[1] + up[1] * b, start[2] + up[2] * b)
@@ -173,11 +180,32 @@ def find(texels, meeting, r, frame, rules, found, out):
             k = _index(pixel)
             depth, certainty = frame.depth[k], frame.certainty[k]
             if certainty > _ZERO and evidence > _ZERO:
-                found.fate[out, m] = _known(evidence, size, z, depth, certainty, frame.finest[k], frame.nearest[k], rules)
-            elif certainty > _ZERO and abs(z - depth) / depth < rules.fill_gate:
+                fate = _known(evidence, size, z, depth, certainty, frame.finest[k], frame.nearest[k], rules)
+                if fate in (MATCHED, COARSE_MATCHED):
+                    met += 1
+                    if _is_other(texels.rgb, n, m, frame.rgb, k, rules):
+                        fate = 0 if behind else (HIDDEN if fate == MATCHED else COARSE_HIDDEN)
+                        hidden += 1
+                found.fate[out, m] = GONE if fate == COARSE_MATCHED else fate
+            elif not behind and certainty > _ZERO and abs(z - depth) / depth < rules.fill_gate:
                 towards = -frame.normals[k, axis] if down else frame.normals[k, axis]
                 if _holds(height - low, edge, size, frame.footprint[k], towards, rules):
                     found.fate[out, m] = FILLED
+    if not behind and np.float32(hidden) < max(np.float32(rules.least_hidden), rules.least_share * np.float32(met)):
+        hidden = 0
+        for texel in range(texels.heights.shape[1]):
+            if found.fate[out, texel] == HIDDEN:
+                found.fate[out, texel] = MATCHED
+            elif found.fate[out, texel] == COARSE_HIDDEN:
+                found.fate[out, texel] = GONE
+    return 0 if behind else hidden
+
+
+@compiled
+def _is_other(mine, n, m, theirs, k, rules):
+    """Whether texel m of patch n and pixel k differ in colour."""
+    difference = abs(mine[n, m, 0] - theirs[k, 0]) + abs(mine[n, m, 1] - theirs[k, 1]) + abs(mine[n, m, 2] - theirs[k, 2])
+    return difference > _THREE * rules.other_colour
 
 
 @compiled
@@ -187,7 +215,7 @@ def _known(evidence, size, z, depth, certainty, finest, nearest, rules):
     variance = _ONE / max(evidence, floor) + _ONE / max(certainty, floor)
     gate = min(max(rules.gate_sigmas * math.sqrt(variance) / depth, rules.gate_low), rules.gate_high)
     if abs(z - depth) / depth < gate:
-        return GONE if size > rules.coarse * finest else MATCHED
+        return COARSE_MATCHED if size > rules.coarse * finest else MATCHED
     doubt = rules.gate_sigmas / (math.sqrt(max(certainty, floor)) * depth)
     doubt = min(max(doubt, rules.gate_low), rules.gate_high)
     return GONE if z < (_ONE - doubt) * nearest else 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from embodied_liftwm.memory.patch_map import (
+    HIDDEN,
     MAX_LEVEL,
     NOWHERE,
     OFFSET,
@@ -28,7 +29,7 @@ from tests.memory.rooms import camera, nothing, write
 def test_keys_are_distinct_and_unpack_to_what_was_packed():
     edges = torch.tensor([-OFFSET, -1, 0, 1, OFFSET - 1])
     levels = torch.tensor([0, 1, MAX_LEVEL])
-    x, y, z, faces, levels = torch.cartesian_prod(edges, edges, edges, torch.arange(6), levels).unbind(1)
+    x, y, z, faces, levels = torch.cartesian_prod(edges, edges, edges, torch.arange(2 * HIDDEN), levels).unbind(1)
     cells = torch.stack([x, y, z], dim=1)
     keys = patch_keys(cells, faces, levels)
     assert len(keys.unique()) == len(keys)
@@ -44,14 +45,14 @@ def test_free_patches_have_no_key():
     assert 0 < len(found) == len(found.unique())
 
 
-@pytest.mark.parametrize("face", range(6))
+@pytest.mark.parametrize("face", range(2 * HIDDEN))
 @pytest.mark.parametrize("level", [0, 1, 5])
 def test_texels_lie_where_their_cube_and_face_say(face: int, level: int):
-    """Faces 0 and 1 stand on the yz plane, 2 and 3 on zx, 4 and 5 on xy: columns first, rows second."""
+    """Faces 0 and 1 stand on the yz plane, 2 and 3 on zx, 4 and 5 on xy: columns first, rows second; 6 more behind."""
     side, cell = 3, [2, -5, 7]
     heights = torch.linspace(-1.0, 2.0, side * side, dtype=torch.float64)[None]
     found = texel_points(torch.tensor([cell]), torch.tensor([face]), torch.tensor([level]), heights)[0].numpy()
-    height, column, row = {0: "xyz", 1: "yzx", 2: "zxy"}[face // 2]
+    height, column, row = {0: "xyz", 1: "yzx", 2: "zxy"}[face % HIDDEN // 2]
     size = 0.02 * np.sqrt(2.0) ** level
     expected = np.zeros((side * side, 3))
     for m in range(side * side):

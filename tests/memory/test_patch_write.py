@@ -105,13 +105,13 @@ def test_what_is_seen_twice_is_averaged_by_evidence():
     """A wall at 2.0 m of evidence 300, then at 2.02 m of evidence 100: it is at 2.005 m, a quarter of the way."""
     depth, latents, rgb = torch.full((1, SIZE, SIZE), 2.0), torch.zeros(1, 2, 24, 24), torch.zeros(1, 3, SIZE, SIZE)
     first = write_patches(nothing(), depth, torch.full_like(depth, 300.0), latents, rgb, HOME)
-    second = write_patches(first, depth + 0.02, torch.full_like(depth, 100.0), latents + 1.0, rgb + 0.4, HOME)
+    second = write_patches(first, depth + 0.02, torch.full_like(depth, 100.0), latents + 1.0, rgb + 0.1, HOME)
     u, v = np.moveaxis(pixels(first, HOME)[0], -1, 0)
     inner = torch.from_numpy((u > 2) & (u < SIZE - 2) & (v > 2) & (v < SIZE - 2)) & (first.evidence > 0)
     assert int(inner.sum()) > 500
     for found, expected in (
         (second.heights, -1.0 + 2.005),
-        (second.rgb, 0.1),
+        (second.rgb, 0.025),
         (second.latents, 0.25),
         (second.evidence, 400.0),
     ):
@@ -122,9 +122,9 @@ def test_old_evidence_does_not_outweigh_a_new_frame_for_ever():
     depth, latents, rgb = torch.full((1, SIZE, SIZE), 2.0), torch.zeros(1, 2, 24, 24), torch.zeros(1, 3, SIZE, SIZE)
     certainty = torch.full_like(depth, 100.0)
     world = write_patches(nothing(), depth, 1e6 * certainty, latents, rgb, HOME)
-    after = write_patches(world, depth, certainty, latents, rgb + 0.9, HOME)
+    after = write_patches(world, depth, certainty, latents, rgb + 0.09, HOME)
     inner = world.evidence > 0
-    torch.testing.assert_close(after.rgb[inner].median(), torch.tensor(0.1))  # 1 against 8
+    torch.testing.assert_close(after.rgb[inner].median(), torch.tensor(0.01))  # 1 against 8
 
 
 def test_what_is_seen_through_goes():
