@@ -283,6 +283,10 @@ def test_what_is_measured_of_a_task(monkeypatch):
         def observe(self, state, observation):
             return state
 
+        def render(self, state, camera):
+            shape = len(camera.world_from_camera), camera.height, camera.width
+            return View(torch.full((shape[0], 3, *shape[1:]), 0.5), torch.ones(shape), torch.zeros(shape))
+
     config = EvaluateConfig()
     models = [CheckedModel(Plain(), name) for name in ("one", "two")]
     rows = expectation.measure(models, "Revisit-S", [2**30 + 3], config)

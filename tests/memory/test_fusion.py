@@ -75,10 +75,10 @@ def test_features_tell_what_disagrees() -> None:
         old, found, frame = second_look(world, change)
         return compare(old, found, frame, *found.matched.nonzero(as_tuple=True))
 
-    alike, different = features(0.0), features(0.5)
+    alike, different = features(0.0), features(0.1)  # more would be another surface (`patch_hidden`)
     assert alike.shape[1] == FEATURES and bool(alike.isfinite().all())
-    assert float(alike[:, 4].max()) == 0 and torch.allclose(different[:, 4], torch.tensor(0.5))  # latents
-    assert float((different[:, 5] - alike[:, 5]).mean()) > 1.5  # colours
+    assert float(alike[:, 4].max()) == 0 and torch.allclose(different[:, 4], torch.tensor(0.1))  # latents
+    assert float((different[:, 5] - alike[:, 5]).mean()) == pytest.approx(0.5, rel=0.2)  # colours, less what differs already
     assert float(alike[:, 0].median()) == pytest.approx(-20 * 0.01 / 1.01, abs=0.02)  # 1 % before what is seen
     unmoved = [0, 1, 2, 3, 6, 7]
     assert torch.equal(alike[:, unmoved], different[:, unmoved])
@@ -115,7 +115,7 @@ def test_it_learns_whom_to_distrust() -> None:
     torch.manual_seed(1)
     world = write(nothing(), HERE)
     rgb, depth = render(THERE)
-    wrong = torch.rand(1, 1, SIZE // 2, SIZE // 2) < 0.5
+    wrong = torch.rand(1, 1, SIZE // 2, SIZE // 2) < 0.25  # were most of a patch, it would be another surface
     latents = wrong.float().expand(-1, 2, -1, -1)
     spoilt = torch.where(wrong.repeat_interleave(2, 2).repeat_interleave(2, 3), 0.0, rgb)
     certainty = (0.01 * depth) ** -2
