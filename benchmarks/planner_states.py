@@ -59,7 +59,7 @@ class States(Arena):
             "true depth": with_known_depth(embodied_liftwm.load(source), known),
             "last frame": OfLastFrame(embodied_liftwm.load(source)),
         }
-        self.agents = {name: planner_on(model, "cpu", self.env, config.seed) for name, model in models.items()}
+        self.agents = {name: planner_on(config.planner, model, "cpu", self.env, config.seed) for name, model in models.items()}
         self.agents |= {"random": random_agent(self.env, config.seed), "scripted oracle": oracle_agent(self.env, config.seed)}
 
 
