@@ -66,9 +66,9 @@ def wanted(world: PatchMap, frame: Frame, explained: Tensor, least: int) -> tupl
     """
     batch = len(explained)
     rows, lattice = _rows(world), _lattice(side_of(world.evidence))
-    flat = explained.flatten(), frame.certainty, frame.points, frame.normals, frame.footprint
+    flat = explained.flatten(), frame.certainty, frame.points, frame.normals, frame.finest
     by_row = (array.reshape(batch, -1, *array.shape[1:]) for array in arrays(*flat))
-    images = zip(*by_row, world.finest.tolist(), strict=True)
+    images = zip(*by_row, strict=True)
     pixels = [Shown._make(image) for image in images]
     shape = (batch, explained[0].numel())
     keys, counts, guess = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape, np.float32)

@@ -41,8 +41,7 @@ class Shown(NamedTuple):
     certainty: np.ndarray  # [K]
     points: np.ndarray  # [K, 3]
     normals: np.ndarray  # [K, 3]
-    footprint: np.ndarray  # [K]
-    finest: int  # least level of what is allocated
+    finest: np.ndarray  # [K]
 
 
 @compiled
@@ -115,7 +114,7 @@ def unexplained(shown, lattice, keys, heights):
     Returns how many there are.
     """
     count, top = 0, len(lattice.sizes) - 1
-    for k in range(len(shown.footprint)):
+    for k in range(len(shown.finest)):
         if shown.explained[k] or not shown.certainty[k] > _ZERO:
             continue
         face, largest = 0, abs(shown.normals[k, 0])
@@ -124,8 +123,8 @@ def unexplained(shown, lattice, keys, heights):
                 face, largest = axis, abs(shown.normals[k, axis])
         heights[count] = shown.points[k, face]
         face = 2 * face + (1 if shown.normals[k, face] < _ZERO else 0)
-        octaves: float = math.log2(shown.footprint[k] / lattice.sizes[0])
-        level = max(min(max(int(np.rint(octaves + octaves)), 0), top), shown.finest)
+        octaves: float = math.log2(shown.finest[k] / lattice.sizes[0])
+        level = min(max(int(np.rint(octaves + octaves)), 0), top)
         edge = np.float32(lattice.side) * lattice.sizes[level]
         keys[count] = _key(
             int(math.floor(shown.points[k, 0] / edge)),

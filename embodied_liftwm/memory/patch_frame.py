@@ -10,7 +10,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.memory.patch_backend import compilable
-from embodied_liftwm.memory.patch_map import texel_m
+from embodied_liftwm.memory.patch_map import DETAIL_LEVELS, texel_m
 from embodied_liftwm.protocols import Camera
 
 EDGE = 0.1
@@ -19,6 +19,11 @@ EDGE_TRUST = 0.1
 """Evidence of such pixels, relative to others."""
 SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
 """Normals are of the depth averaged over windows of this radius, among depths whose logarithms differ by about the second."""
+
+DETAIL_CHROMA = 0.18
+"""A texel of the usual size would not do where, within it, chroma ranges over so much."""
+WINDOWS = (3, 5, 9, 17)
+"""Pixels a side of the windows in which that is looked for: the least that such a texel fits into."""
 
 
 class Surfaces(NamedTuple):
@@ -45,12 +50,14 @@ class Frame(NamedTuple):
     edge: Tensor  # bool: among them are two surfaces
     footprint: Tensor  # metres a pixel's width covers there
     finest: Tensor  # and edge of the finest texels that it may allocate: the footprint, or more where the budget was full
+    # and nothing small is to be seen
 
 
 def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera, finest: Tensor) -> Frame:
-    """Prepare a frame a row for writing; `finest` [B] is the least level of new patches, the rest as of `write_patches`."""
+    """Prepare a frame a row for writing; `finest` [B] as in `PatchMap`, the rest as of `write_patches`."""
     shown = surfaces(depth, camera)
-    footprint, allocated, trusted = measures(depth, certainty, shown.edge, camera, finest)
+    least = least_levels(rgb, depth, camera, finest)
+    footprint, allocated, trusted = measures(depth, certainty, shown.edge, camera, least)
     return Frame(
         camera=camera,
         depth=depth.flatten(),
@@ -67,15 +74,41 @@ def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, cam
     )
 
 
-def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, finest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`footprint`, `finest` and `certainty` of a `Frame`; `edge` is of its surfaces. [B, H, W] each"""
+@torch.no_grad()
+def least_levels(rgb: Tensor, depth: Tensor, camera: Camera, finest: Tensor) -> Tensor:
+    """Least level of what each pixel allocates: `finest` [B], less by `DETAIL_LEVELS` where a texel so large would mix colours.
+
+    Returns:
+        Levels. [B, H, W] int64
+    """
+    coarse = finest[:, None, None].expand_as(depth)
+    if not bool(finest.any()):
+        return coarse
+    across = texel_m(coarse, depth) * camera.intrinsics[:, None, None, 0, 0] / depth  # pixels
+    tints = chroma(rgb, 1)
+    detail = torch.zeros_like(depth, dtype=torch.bool)
+    for less, window in zip((0, *WINDOWS), WINDOWS, strict=False):
+        here = (across > less) & ((across <= window) | (window == WINDOWS[-1]))
+        if bool(here.any()):
+            reach = {"kernel_size": window, "stride": 1, "padding": window // 2}
+            span = F.max_pool2d(tints, **reach) + F.max_pool2d(-tints, **reach)
+            detail |= here & (span.amax(1) > DETAIL_CHROMA)
+    return torch.where(detail, (coarse - DETAIL_LEVELS).clamp_min(0), coarse)
+
+
+def chroma(rgb: Tensor, dim: int) -> Tensor:
+    """What is left of colours without their brightness, which texture and shading change most. As `rgb`."""
+    return rgb - rgb.mean(dim, keepdim=True)
+
+
+def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`footprint`, `finest` and `certainty` of a `Frame`; `edge` is of its surfaces, `least` of `least_levels`. [B, H, W] each"""
     if compilable(depth, certainty, camera):
         from embodied_liftwm.memory import patch_frame_compiled
 
-        return patch_frame_compiled.measures(depth, certainty, edge, camera, finest)
+        return patch_frame_compiled.measures(depth, certainty, edge, camera, least)
     footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
-    allocated = torch.maximum(footprint, texel_m(finest, footprint)[:, None, None])
-    return footprint, allocated, certainty * torch.where(edge, EDGE_TRUST, 1.0)
+    return footprint, torch.maximum(footprint, texel_m(least, footprint)), certainty * torch.where(edge, EDGE_TRUST, 1.0)
 
 
 @torch.no_grad()

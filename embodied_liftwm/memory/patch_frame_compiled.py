@@ -51,13 +51,13 @@ def surfaces(depth: Tensor, camera: Camera) -> patch_frame.Surfaces:
     return found
 
 
-def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, finest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`patch_frame.measures`."""
-    depths, certainties, edges, intrinsics, levels = arrays(depth, certainty, edge, camera.intrinsics, finest)
+    depths, certainties, edges, intrinsics, levels = arrays(depth, certainty, edge, camera.intrinsics, least)
     footprint, allocated, trusted = (np.empty_like(depths) for _ in range(3))
-    least, trust = texel_sizes()[levels], np.float32(patch_frame.EDGE_TRUST)
+    sizes, trust = texel_sizes()[levels], np.float32(patch_frame.EDGE_TRUST)
     for b in range(len(depths)):
-        given = depths[b], certainties[b], edges[b], trust, intrinsics[b, 0, 0], least[b]
+        given = depths[b], certainties[b], edges[b], trust, intrinsics[b, 0, 0], sizes[b]
         patch_frame_kernels.measure(*given, footprint[b], allocated[b], trusted[b])
     return torch.from_numpy(footprint), torch.from_numpy(allocated), torch.from_numpy(trusted)
 

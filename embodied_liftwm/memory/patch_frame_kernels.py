@@ -138,11 +138,11 @@ def measure(depth, certainty, edge, trust, focal, least, footprint, finest, trus
         depth, certainty, edge: [H, W] metres, 1/m^2, bool.
         trust: share of their certainty that pixels at an edge keep.
         focal: pixels.
-        least: edge of the finest texels, metres.
+        least: edge of the finest texels, metres. [H, W]
         footprint, finest, trusted: [H, W] metres, metres, 1/m^2; written.
     """
     for y in range(depth.shape[0]):
         for x in range(depth.shape[1]):
             footprint[y, x] = depth[y, x] / focal
-            finest[y, x] = max(footprint[y, x], least)
+            finest[y, x] = max(footprint[y, x], least[y, x])
             trusted[y, x] = certainty[y, x] * trust if edge[y, x] else certainty[y, x]

@@ -28,6 +28,8 @@ TEXEL_M = 0.02
 MAX_LEVEL = 24
 OFFSET = 2**15
 """Cells of the lattice lie in [-OFFSET, OFFSET) on each axis."""
+DETAIL_LEVELS = 4
+"""Where a texel would mix colours or surfaces it is finer by so many levels than elsewhere, once the budget is full."""
 NOWHERE = torch.iinfo(torch.int64).max
 """Key of what is no patch."""
 HIDDEN = 6
@@ -45,7 +47,7 @@ class PatchMap(TensorTree):
     rgb: Tensor  # [B, N, M, 3] in [0, 1]
     latents: Tensor  # [B, N, M, D]
     evidence: Tensor  # [B, N, M] 1/m^2, 0 in empty texels
-    finest: Tensor  # [B] int64 level that new patches must have at least; it rises when the budget is full
+    finest: Tensor  # [B] int64 least level of new patches, but for `DETAIL_LEVELS`; it rises when the budget is full
 
     @classmethod
     def empty(cls, batch_size: int, budget: int, texels: int, latent_dim: int, like: Tensor) -> Self:

@@ -208,7 +208,7 @@ def _unexplained(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tens
     rows, inner = new.nonzero(as_tuple=True)
     pixels = rows * new.shape[1] + inner
     points, faces = frame.points[pixels], _faces(frame.normals[pixels])
-    levels = torch.maximum(level_of(frame.footprint[pixels]), world.finest[rows])
+    levels = level_of(frame.finest[pixels])
     edge = side_of(world.evidence) * texel_m(levels, points)
     cells = (points / edge[:, None]).floor().long()
     count = new.sum(1)
