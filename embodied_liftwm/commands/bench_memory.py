@@ -1,4 +1,7 @@
-"""`liftwm bench memory`: what a generated frame costs with an RGB cloud and with caches of latents, in one run on one tour.
+"""`liftwm bench memory`: what a generated frame costs with every memory that has a store of its own, in one run on one tour.
+
+An RGB cloud, caches of latents, relief patches and raw frames. Plain Gaussians are not among them, and a recurrent network has
+no store.
 
 A camera tours a textured room (`bench_memory_room`). Every memory takes in every frame of it, at the room's own depth and with
 latents of the same encoder; weights are random, since no cost depends on them. When a memory is as old as `memory_frames` says,
@@ -6,14 +9,17 @@ it makes the frames that would follow: read, decode, write, none of which is kep
 turn, so that what else the machine does falls on all of them. Reading of ages is timed in turn too: what the memory was in the
 first tenth of its steps beside what it is in the last, read by the same cameras.
 
-What grows stops at `memory_growing_frames`, and so do all sizes but the smallest. `bench_memory.csv` has the stages, the bytes
-and the ratios to the cloud, `bench_memory_age.csv` the reads by age. A cache's bytes are those of all its tensors: a bounded
-one is charged with its whole budget, what grows with the slots that are occupied; its room to grow is told, and not counted.
-Frames that stereo keeps beside every memory are no part of any.
+What grows stops at `memory_growing_frames`, and so do all sizes but the smallest; there raw frames go on, since they are only
+put away, and reads are timed at the asked ages alone. `bench_memory.csv` has the stages, the bytes and the ratios to the cloud,
+`bench_memory_age.csv` the reads by age. A store's bytes are those of all its tensors: a bounded one is charged with its whole
+budget, what grows with the slots that are occupied; its room to grow is told, and not counted. Frames that stereo keeps beside
+every memory are no part of any. Cells count as empty where nothing is there to be read; what raw frames show of a cell is for
+trained attention to say, so that they have no such figure.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +31,18 @@ from rich.status import Status
 from rich.table import Table
 
 from embodied_liftwm.commands.bench_memory_aims import READ_SPEED, SIZE, SIZE_ALL, SPEED, aims
-from embodied_liftwm.commands.bench_memory_parts import ENCODE, READ, RENDER, Memory, Told, build, encoded, new_watch, stride_of
+from embodied_liftwm.commands.bench_memory_build import build, stride_of
+from embodied_liftwm.commands.bench_memory_parts import (
+    ENCODE,
+    ENCODE_MADE,
+    READ,
+    RENDER,
+    WRITE,
+    Memory,
+    Told,
+    encoded,
+    new_watch,
+)
 from embodied_liftwm.commands.bench_memory_room import Frame, film
 from embodied_liftwm.commands.bench_table import Row, machine, report, seconds_in_turn, using_threads, write
 from embodied_liftwm.config import BenchConfig
@@ -39,7 +56,9 @@ AGES = 5
 """Moments of the first tenth, and of the last, at which a memory is kept to be read later."""
 PIXEL_BYTES = 16
 """Of a point of the cloud: what each pixel of every frame costs where voxels are not thinned out."""
-TIMES = (*(f"{name}, ms" for name in (RENDER, ENCODE, READ, "decode", "write", "frame")), SPEED, READ_SPEED)
+TIMES = (*(f"{name}, ms" for name in (RENDER, ENCODE, READ, "decode", ENCODE_MADE, "write", "frame")), SPEED, READ_SPEED)
+NAMES_WIDTH, MEMORY_WIDTH = 29, 13
+"""Characters of a table's first column, and of each memory's."""
 
 
 def run(config: BenchConfig) -> int:
@@ -76,6 +95,7 @@ class Walk:
         self._worlds = {memory: memory.empty() for memory in self._memories}
         self._kept: dict[tuple[Memory, int], Any] = {}
         self._watch = new_watch(config.device)
+        self._begun = time.monotonic()
 
     def go(self, rows: list[Row], ages: list[Row]) -> None:
         """Walk as far as any memory is to, and add the rows of every stop."""
@@ -83,21 +103,29 @@ class Walk:
         moments = {n: _moments(n) for n in stops}
         for age in range(1, max(stops, default=0) + 1):
             if age % 20 == 1:
-                self._status.update(f"{self._size} x {self._size} pixels: frame {age} of {max(stops)}")
+                self._tell(f"frame {age} of {max(stops)}")
             self._worlds = {memory: self._worlds[memory] for memory in self._walkers(min(n for n in stops if n >= age))}
             self._observe(self._film(age - 1))
             for memory in self._worlds:
                 if any(age in early + late for early, late in moments.values()):
                     self._kept[memory, age] = self._worlds[memory]
             if age in stops:
+                self._tell(f"timing after {age} frames", line=True)
                 rows.extend(self._generate(age))
                 ages.extend(self._read_by_age(memory, age, *moments[age]) for memory in self._worlds)
+
+    def _tell(self, what: str, line: bool = False) -> None:
+        """Progress: a status that moves on, or a `line` that stays, which is all that shows where there is no terminal."""
+        text = f"{self._size} x {self._size} pixels, {(time.monotonic() - self._begun) / 60:.1f} minutes: {what}"
+        if line:
+            self._status.console.print(text, soft_wrap=True, highlight=False)
+        self._status.update(text)
 
     def _walkers(self, frames: int) -> list[Memory]:
         """Memories that walk so far at this size."""
         few = frames <= self._config.memory_growing_frames
         smallest = self._size == min(self._config.memory_sizes)
-        return [memory for memory in self._memories if few or (memory.budget and smallest)]
+        return [memory for memory in self._memories if few or (memory.walks_far and smallest)]
 
     def _film(self, step: int) -> Frame:
         return film(step, self._size, self._stride, self._config.device)
@@ -120,7 +148,7 @@ class Walk:
                 for memory, world in self._worlds.items():
                     self._watch.lap()
                     told = memory.generate(world, frame, self._watch)
-                    laps[memory].append(_milliseconds(self._watch.lap()) | _shares(told))
+                    laps[memory].append(_milliseconds(self._watch.lap()) | _shares(memory, told))
             for memory, found in laps.items():
                 for name in found[0]:
                     measures[memory].setdefault(name, []).append(median(lap[name] for lap in found))
@@ -178,24 +206,29 @@ def _reader(memory: Memory, worlds: list[Any], cameras: list, device: str) -> An
 
 
 def _milliseconds(lap: dict[str, float]) -> dict[str, float]:
-    """Of the stages; a read of pixels is both rendering and encoding."""
+    """Of the stages; a read is rendering and encoding too, a write the encoding of what is written."""
     ms = {name: 1e3 * value for name, value in lap.items()}
-    found = {f"{name}, ms": ms[name] for name in (RENDER, ENCODE) if ms[name]}
-    read = ms[RENDER] + ms[ENCODE] + ms[READ]
-    return found | {"read, ms": read, "decode, ms": ms["decode"], "write, ms": ms["write"], "frame, ms": sum(ms.values())}
+    found = {f"{name}, ms": ms[name] for name in (RENDER, ENCODE, ENCODE_MADE) if ms[name]}
+    read, write = ms[RENDER] + ms[ENCODE] + ms[READ], ms[WRITE] + ms[ENCODE_MADE]
+    return found | {"read, ms": read, "decode, ms": ms["decode"], "write, ms": write, "frame, ms": sum(ms.values())}
 
 
-def _shares(told: Told) -> dict[str, float]:
+def _shares(memory: Memory, told: Told) -> dict[str, float]:
     """Cells of which nothing was read, and cells that the decoder fills, in part at least."""
-    empty, holes = (told.visible <= 0).float().mean(), (told.visible < KNOWN_FROM).float().mean()
-    return {"empty cells": float(empty), "holes": float(holes)}
+    shown = memory.coverage(told)
+    if shown is None:
+        return {}
+    return {"empty cells": float((shown <= 0).float().mean()), "holes": float((shown < KNOWN_FROM).float().mean())}
 
 
 def _show(console: Console, rows: list[Row], about: dict[str, str]) -> None:
     """A table for each size and age, a column a memory: the one for the CSV is too wide for most."""
     for size, age in dict.fromkeys((row.case["image_size"], row.case["frames"]) for row in rows):
         own = [row for row in rows if (row.case["image_size"], row.case["frames"]) == (size, age)]
-        console.print(_table(f"a generated frame of {size} x {size}, after {age} frames: medians", own))
+        fit = max(1, (console.width - NAMES_WIDTH) // MEMORY_WIDTH)
+        for first in range(0, len(own), fit):
+            title = f"a generated frame of {size} x {size}, after {age} frames: medians"
+            console.print(_table(title, own[first : first + fit]))
     console.print(", ".join(f"{name} {value}" for name, value in about.items()), soft_wrap=True)
 
 
@@ -206,7 +239,7 @@ def _table(title: str, rows: list[Row]) -> Table:
     for row in rows:
         budget = int(str(row.case["budget"] or 0))
         name = str(row.case["memory"]).replace("_", " ")
-        table.add_column(f"{name} {budget / 1024:g} KiB" if budget else name, justify="right", max_width=11)
+        table.add_column(f"{name} {budget / 1024:,.0f} KiB" if budget else name, justify="right", max_width=11)
     names = dict.fromkeys(name for row in rows for name in row.measures)
     for name in sorted(names, key=lambda name: name not in TIMES):  # times first
         table.add_row(name, *(_median(row.measures.get(name, [])) for row in rows))
@@ -229,4 +262,4 @@ def left_out(config: BenchConfig) -> list[str]:
     frames, sizes = ", ".join(map(str, long)), sorted(config.memory_sizes)[1:]
     more = f", and of all at {', '.join(map(str, sizes))} px" if sizes else ""
     limit = f"memory_growing_frames={config.memory_growing_frames}"
-    return [f"left out ({limit}): {frames} frames of memories that grow{more}"]
+    return [f"left out ({limit}): {frames} frames of memories that grow, raw frames apart{more}"]

@@ -1,7 +1,8 @@
-"""The memories that `liftwm bench memory` compares: how each takes in a frame, makes one, and what its cache costs.
+"""What `liftwm bench memory` asks of a memory: take in a frame, make one, say what its store costs; and those of latents.
 
-All have the same encoder and the same decoder, weights included. A generated frame is a read of what is remembered from the
-next camera of the tour, a decoding of that, and a write of what was decoded, all of it, at the same depth for every memory.
+A generated frame is a read of what is remembered from the next camera of the tour, a decoding of that, and a write of what was
+decoded, all of it, at the same depth for every memory that keeps one. The cloud and the caches are here, patches and raw frames
+in `bench_memory_more`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -17,37 +17,43 @@ from torch import Tensor
 
 from embodied_liftwm.commands.bench_memory_room import Frame
 from embodied_liftwm.commands.stopwatch import Stopwatch
-from embodied_liftwm.config import BenchConfig, ModelConfig
 from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, CellFrame, LatentCache, cell_evidence
 from embodied_liftwm.memory.latent_cache_append import AppendCache
 from embodied_liftwm.memory.latent_cache_bounded import BoundedCache
 from embodied_liftwm.memory.rgb_cloud import RgbCloud
 from embodied_liftwm.memory.rgb_cloud_render import render_cloud
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.world_model.base import ModelShapes
-from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.latent_decoder import Completed, LatentDecoder
+from embodied_liftwm.world_model.decoder import SplatDecoder
+from embodied_liftwm.world_model.latent_decoder import LatentDecoder
 from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM, cells_of, filled
 from embodied_liftwm.world_model.liftwm_latent import LatentLiftWM
 
-RENDER, ENCODE, READ, DECODE, WRITE = STAGES = ["render", "encode again", "read", "decode", "write"]
-"""The first two are a read of pixels, the third is one of latents."""
+RENDER, ENCODE, READ, DECODE, WRITE, ENCODE_MADE = STAGES = [
+    "render", "encode again", "read", "decode", "write", "encode to write",
+]  # fmt: skip
+"""The first three are a read: of pixels the first two, of raw frames the second and third, of all else the third. The last is a
+part of a write."""
 DEPTH_SPREAD = 0.02
 """How sure all are of depth: standard deviation of its logarithm."""
-CELLS_A_SIDE = 32
-"""Of the grid of latents: stride 8 at 256 pixels, 4 at 128, 2 at 64."""
 
 
 class Told(NamedTuple):
-    """What a read tells the decoder."""
+    """What a read tells the decoder, on the grid of latents; of patches, which have their own decoder, on that of pixels."""
 
     latents: Tensor  # [1, D, h, w] times visibility
     visible: Tensor  # [1, h, w] in [0, 1]
     depths: Tensor  # [1, h, w] metres, times visibility
 
 
+class Made(NamedTuple):
+    """A generated frame."""
+
+    rgb: Tensor  # [1, 3, H, W] in [0, 1]
+    latents: Tensor | None  # [1, D, h, w] without holes, where the decoder has them
+
+
 class Bytes(NamedTuple):
-    """What a cache costs, all of its tensors and nothing else of the model's state."""
+    """What a store costs, all of its tensors and nothing else of the model's state."""
 
     occupied: int  # of slots that hold something, and of what there is once a row
     allocated: int  # of all slots
@@ -56,9 +62,16 @@ class Bytes(NamedTuple):
 class Memory(ABC):
     """One of the memories, and how it is used. A world is never changed: each call returns another."""
 
-    def __init__(self, name: str, stride: int, decoder: LatentDecoder, budget: int = 0) -> None:
+    decoder: LatentDecoder | SplatDecoder
+
+    def __init__(self, name: str, stride: int, budget: int = 0) -> None:
         """`budget` is in bytes, 0 for a memory that grows."""
-        self.name, self.budget, self.stride, self.decoder = name, budget, stride, decoder
+        self.name, self.budget, self.stride = name, budget, stride
+
+    @property
+    def walks_far(self) -> bool:
+        """Whether it can be walked to the oldest age: to write into it costs the same at every one."""
+        return bool(self.budget)
 
     @abstractmethod
     def empty(self) -> Any:
@@ -70,15 +83,25 @@ class Memory(ABC):
 
     @abstractmethod
     def read(self, world: Any, camera: Camera, watch: Stopwatch) -> Told:
-        """What the camera sees, on the grid of latents."""
+        """What the camera sees."""
 
     @abstractmethod
-    def write(self, world: Any, grid: Completed, rgb: Tensor, frame: Frame) -> Any:
+    def write(self, world: Any, made: Made, frame: Frame, watch: Stopwatch) -> Any:
         """With what was decoded, at the depth of `frame`."""
 
     @abstractmethod
     def bytes(self, world: Any) -> Bytes:
-        """What the cache costs."""
+        """What the store costs."""
+
+    def decode(self, told: Told, camera: Camera) -> Made:
+        """What a read shows."""
+        decoder = cast(LatentDecoder, self.decoder)
+        grid = decoder.complete(*told, camera)
+        return Made(decoder.paint(grid).rgb.clamp(0, 1), grid.latents)
+
+    def coverage(self, told: Told) -> Tensor | None:
+        """How much of each cell is shown, in [0, 1]; None of a memory that only training can tell to show nothing. [1, h, w]"""
+        return told.visible
 
     def charged(self, world: Any) -> int:
         """The bytes that count: all of a budget, which is taken from the start; of what grows, what is occupied."""
@@ -89,10 +112,9 @@ class Memory(ABC):
         """Make the frame that follows; returns what was read of it."""
         told = self.read(world, frame.camera, watch)
         with stage(watch, DECODE):
-            grid = self.decoder.complete(*told, frame.camera)
-            rgb = self.decoder.paint(grid).rgb.clamp(0, 1)
+            made = self.decode(told, frame.camera)
         with stage(watch, WRITE):
-            self.write(world, grid, rgb, frame)
+            self.write(world, made, frame, watch)
         return told
 
 
@@ -100,8 +122,8 @@ class LatentMemory(Memory):
     """Tokens; nothing but latents from one write to the next read."""
 
     def __init__(self, name: str, model: LatentLiftWM, budget: int) -> None:
-        super().__init__(name, model.config.stride, model.painter, budget)
-        self._model = model
+        super().__init__(name, model.config.stride, budget)
+        self._model, self.decoder = model, model.painter
 
     def empty(self) -> LatentCache:
         return self._model.empty_cache(1)
@@ -117,8 +139,9 @@ class LatentMemory(Memory):
             read = world.read(camera, self.stride)
             return Told(read.latents * read.visible.unsqueeze(1), read.visible, read.depths * read.visible)
 
-    def write(self, world: LatentCache, grid: Completed, rgb: Tensor, frame: Frame) -> LatentCache:
-        return self.observe(world, frame, grid.latents)
+    def write(self, world: LatentCache, made: Made, frame: Frame, watch: Stopwatch) -> LatentCache:
+        assert made.latents is not None
+        return self.observe(world, frame, made.latents)
 
     def bytes(self, world: LatentCache) -> Bytes:
         tokens = world.tokens.named_tensors() if isinstance(world, BoundedCache) else _slots_of(cast(AppendCache, world))
@@ -131,8 +154,8 @@ class CloudMemory(Memory):
     """Pixels: what is read of them is rendered, and encoded again."""
 
     def __init__(self, model: CloudLiftWM) -> None:
-        super().__init__("rgb_cloud", model.config.stride, cast(LatentDecoder, model.decoder))
-        self._model = model
+        super().__init__("rgb_cloud", model.config.stride)
+        self._model, self.decoder = model, cast(LatentDecoder, model.decoder)
 
     def empty(self) -> RgbCloud:
         return RgbCloud.empty(1, self._model.config.voxel_m, next(self._model.parameters()).device)
@@ -148,8 +171,8 @@ class CloudMemory(Memory):
             latents = encoded(self._model, filled(view), camera)
             return Told(latents * visible.unsqueeze(1), visible, depth * visible)
 
-    def write(self, world: RgbCloud, grid: Completed, rgb: Tensor, frame: Frame) -> RgbCloud:
-        return world.add(frame.depth, rgb, frame.camera)
+    def write(self, world: RgbCloud, made: Made, frame: Frame, watch: Stopwatch) -> RgbCloud:
+        return world.add(frame.depth, made.rgb, frame.camera)
 
     def bytes(self, world: RgbCloud) -> Bytes:
         return Bytes(world.bytes, world.nbytes())
@@ -159,34 +182,6 @@ def encoded(model: CloudLiftWM, rgb: Tensor, camera: Camera) -> Tensor:
     """The latents of a frame, by the encoder that all memories have. [1, D, h, w]"""
     latents = model.encoder(rgb, camera, None).latents + model.cells(rgb)
     return latents.clamp(-LARGEST_LATENT, LARGEST_LATENT)
-
-
-def build(config: BenchConfig, image_size: int) -> tuple[CloudLiftWM, list[Memory]]:
-    """The model whose encoder all use, and the memories: the cloud, the cache that grows, and a bounded one for each budget.
-
-    Raises:
-        UserError: models of that size cannot be built, or a budget is less than one frame.
-    """
-    settings = replace(config.model, memory="rgb_cloud", stride=stride_of(image_size), movers=0, frame_moves_depth=False)
-    torch.manual_seed(0)
-    cloud = cast(CloudLiftWM, _built(config, settings, image_size))
-    memories: list[Memory] = [CloudMemory(cloud)]
-    for budget in (0, *config.memory_budgets):
-        name = "latent_bounded" if budget else "latent_append"
-        alike = replace(settings, memory=cast(Any, name), memory_bytes=budget or settings.memory_bytes)
-        model = cast(LatentLiftWM, _built(config, alike, image_size))
-        model.painter.load_state_dict(cloud.decoder.state_dict())
-        memories.append(LatentMemory(name, model, budget))
-    return cloud, memories
-
-
-def stride_of(image_size: int) -> int:
-    """Pixels a side of a cell: as many cells at every size, as far as strides allow."""
-    return min(8, max(1, image_size // CELLS_A_SIDE))
-
-
-def _built(config: BenchConfig, settings: ModelConfig, image_size: int) -> Any:
-    return build_model(settings, ModelShapes(image_size, 2, 3)).to(config.device).eval()
 
 
 def _slots_of(world: AppendCache) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from embodied_liftwm.commands import collect
 from embodied_liftwm.commands.run_folder import open_run
-from embodied_liftwm.commands.train import MAY_CHANGE, watch
+from embodied_liftwm.commands.train import MAY_CHANGE, TRAINED, watch
 from embodied_liftwm.config import ReproduceConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.trainer import Trainer
@@ -31,7 +31,7 @@ GAUSSIANS_A_PATCH = 32
 (docs/experiments.md, section 14): alpha compositing lets more of a picture's error reach depth than the first surface does."""
 
 Tell = Callable[[dict[str, float]], None]
-"""Takes a step's row with its `progress`, for the bar."""
+"""Takes a step's row with its `progress`, for the bar; `train.TRAINED` once there are no more."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def train(
 
     Args:
         settings: of the run.
-        tell: takes every step's row, with its progress.
+        tell: takes every step's row, with its progress, and the word that the training is over.
         after_step: called after every step, before it is told.
         begin: called before the first step, and again before the first of every resumption.
     """
@@ -112,6 +112,7 @@ def train(
         tell(row | {"progress": trainer.progress})
 
     trainer.fit(step)
+    tell(TRAINED)
 
 
 def side_by_side(tasks: Sequence[Task], processes: int, console: Console) -> None:

@@ -35,7 +35,7 @@ class BenchConfig:
     steps: int = 1000  # state: observes
     memory_sizes: tuple[int, ...] = (64, 128, 256)  # memory: pixels a side
     memory_frames: tuple[int, ...] = (100, 1000, 10_000)  # memory: ages, in frames, at which memories are compared
-    memory_growing_frames: int = 1000  # memory: the oldest that what grows gets, and every memory at all but the least size
+    memory_growing_frames: int = 1000  # memory: oldest of what grows but raw frames, and of all at all but the least size
     memory_budgets: tuple[int, ...] = (2**20, 2**17)  # memory: bytes of bounded caches
     repeats: int = 3  # timings, of which the median is reported
     threads: int = 0  # torch threads; 0 for all cores

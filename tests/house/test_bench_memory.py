@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import bench_memory
-from embodied_liftwm.commands.bench_memory_parts import build, encoded, new_watch
+from embodied_liftwm.commands.bench_memory_build import build
+from embodied_liftwm.commands.bench_memory_more import ContextMemory, PatchMemory
+from embodied_liftwm.commands.bench_memory_parts import Made, encoded, new_watch
 from embodied_liftwm.commands.bench_memory_room import CORNERS_M, camera_of, film, render
 from embodied_liftwm.config import BenchConfig, ModelConfig
 from embodied_liftwm.geometry.cameras import back_project
@@ -40,14 +43,14 @@ def test_memories_share_an_encoder_and_a_decoder_and_read_what_they_were_shown()
         for memory in memories:
             world = memory.observe(memory.empty(), frame, latents)
             told[memory.name] = memory.read(world, frame.camera, new_watch("cpu"))
-    assert set(told) == {"rgb_cloud", "latent_append", "latent_bounded"}
+    assert set(told) == {"rgb_cloud", "latent_append", "latent_bounded", "patches", "context"}
     for name in ("latent_append", "latent_bounded"):
         # Read from where it was seen, a frame comes back: latents as they were, but for the rounding of what is kept.
         assert float((told[name].latents / told[name].visible.unsqueeze(1) - latents).abs().median()) < 0.02
         assert torch.allclose(told[name].depths / told[name].visible, frame.cell_depth, rtol=0.02)
     # The cloud's way round by pixels ends at the same latents: its encoder is theirs.
     assert float((told["rgb_cloud"].latents - latents).abs().median()) < 0.05
-    weights = [memory.decoder.state_dict() for memory in memories]
+    weights = [memory.decoder.state_dict() for memory in memories if memory.name != "patches"]
     assert all(torch.equal(values, other[name]) for other in weights[1:] for name, values in weights[0].items())
 
 
@@ -70,6 +73,53 @@ def test_bytes_are_those_of_all_tensors() -> None:
     memory, world = worlds["rgb_cloud"]
     assert memory.bytes(world).occupied == memory.charged(world) == 16 * int(world.count[0]) + 8
     assert 64 * 64 < int(world.count[0]) <= 2 * 64 * 64
+    memory, world = worlds["context"]
+    assert memory.bytes(world).occupied == memory.charged(world) == 2 * (3 * 64 * 64 + 4 * 16) + 8 + 8
+    assert memory.bytes(world).allocated > memory.charged(world)  # room to grow is told, and not counted
+    memory, world = worlds["patches"]
+    texel = 4 * (1 + 3 + channels + 1)
+    patch = 8 * (3 + 1 + 1) + config.model.texels**2 * texel
+    assert memory.budget == memory.charged(world) == memory.bytes(world).allocated == config.model.budget * patch + 8
+    assert memory.bytes(world).occupied == int(world.occupied.sum()) * patch + 8 < memory.budget
+
+
+def test_patches_and_raw_frames_are_read_as_their_models_read_them() -> None:
+    config = BenchConfig(model=SMALL)
+    watch = new_watch("cpu")
+    with torch.no_grad():
+        cloud, memories = build(config, 64)
+        after = film(6, 64, 2, "cpu")
+        for memory in memories:
+            if not isinstance(memory, PatchMemory | ContextMemory):
+                continue
+            world = memory.empty()
+            for step in range(6):
+                frame = film(step, 64, 2, "cpu")
+                world = memory.observe(world, frame, encoded(cloud, frame.rgb, frame.camera))
+            made = memory.decode(memory.read(world, after.camera, watch), after.camera)
+            model = memory.model
+            view = model.render(replace(model.initial_state(1), world=world), after.camera)
+            assert torch.allclose(made.rgb, view.rgb, atol=1e-5)
+            assert float(made.rgb.std()) > 0.02  # of what is remembered, not of nothing
+            if isinstance(memory, PatchMemory):  # what was splatted is already near the truth, untrained
+                assert float((made.rgb - after.rgb).square().mean()) < 0.25 * float((0.5 - after.rgb).square().mean())
+
+
+def test_generated_frames_leave_raw_frames_as_they_were() -> None:
+    config = BenchConfig(model=SMALL)
+    with torch.no_grad():
+        memory = next(memory for memory in build(config, 64)[1] if isinstance(memory, ContextMemory))
+        frames = [film(step, 64, 2, "cpu") for step in range(4)]
+        world = memory.empty()
+        for frame in frames[:2]:
+            world = memory.observe(world, frame, frame.rgb)
+        for shade in (0.0, 1.0):
+            grown = memory.write(world, Made(torch.full_like(frames[2].rgb, shade), None), frames[2], new_watch("cpu"))
+            assert int(grown.count) == 3 and grown.rgb.data_ptr() == world.rgb.data_ptr()  # nothing older was copied
+        assert int(world.count) == 2
+        went_on = memory.observe(world, frames[3], frames[3].rgb)
+    for k, shown in enumerate((frames[0], frames[1], frames[3])):
+        assert torch.allclose(went_on.rgb[0, k] / 255.0, shown.rgb[0], atol=1 / 255)
 
 
 def test_every_memory_size_and_age_has_its_rows(
@@ -80,14 +130,21 @@ def test_every_memory_size_and_age_has_its_rows(
     words = [*WORDS, "model.width=8", "model.widest=1", "threads=1", f"out={tmp_path}"]
     assert cli.main(["bench", "memory", *words]) == 0
     rows, ages = (list(csv.DictReader((tmp_path / f"{name}.csv").open())) for name in ("bench_memory", "bench_memory_age"))
-    walked = [("4", "rgb_cloud"), ("4", "latent_append"), ("4", "latent_bounded"), ("8", "latent_bounded")]
+    walked = [("4", memory) for memory in ("rgb_cloud", "latent_append", "latent_bounded", "patches", "context")]
+    walked += [("8", memory) for memory in ("latent_bounded", "patches", "context")]
     for table in (rows, ages):
         assert [(row["frames"], row["memory"]) for row in table if row["repeat"] == "0"] == walked
-        assert len(table) == 8 and all(row["image_size"] == "32" and row["cpu"] and row["threads"] == "1" for row in table)
+        assert len(table) == 16 and all(row["image_size"] == "32" and row["cpu"] and row["threads"] == "1" for row in table)
+    own = {"rgb_cloud": ["render", "encode again"], "context": ["encode again"], "patches": ["encode to write"]}
     for row in rows:
-        stages = [row["render, ms"], row["encode again, ms"]] if row["memory"] == "rgb_cloud" else []
-        assert all(float(row[f"{name}, ms"]) > 0 for name in ("read", "decode", "write", "frame")) and all(map(float, stages))
-        assert 0.0 <= float(row["empty cells"]) <= float(row["holes"]) <= 1.0
+        times = {name: float(row[f"{name}, ms"]) for name in ("read", "decode", "write", "frame", *own.get(row["memory"], []))}
+        assert min(times.values()) > 0
+        parts = {"read": times.get("render", 0) + times.get("encode again", 0), "write": times.get("encode to write", 0)}
+        assert all(part <= 1.001 * times[name] for name, part in parts.items())  # but for rounding
+        if row["memory"] == "context":
+            assert row["empty cells"] == row["holes"] == ""
+        else:
+            assert 0.0 <= float(row["empty cells"]) <= float(row["holes"]) <= 1.0
     cloud, append = rows[0], rows[2]
     assert float(append["times smaller"]) == pytest.approx(int(cloud["bytes"]) / int(append["bytes"]), rel=1e-3)
     assert float(append["times faster"]) == pytest.approx(float(cloud["frame, ms"]) / float(append["frame, ms"]), rel=1e-3)
@@ -98,6 +155,7 @@ def test_every_memory_size_and_age_has_its_rows(
         assert float(row["last / first"]) == pytest.approx(ratio, rel=1e-3)
     shown = capsys.readouterr().out
     assert "left out (memory_growing_frames=4): 8 frames of memories that grow" in shown and "aim" in shown
+    assert "32 x 32 pixels" in shown and "timing after 8 frames" in shown
 
 
 def test_a_budget_of_less_than_a_frame_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
