@@ -70,8 +70,8 @@ class LaterFaulty(PlainModel):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda v: dataclasses.replace(v, depth=v.depth * torch.nan), "render: depth holds NaN or infinity at .* while acting"),
-        (lambda v: dataclasses.replace(v, depth=v.depth[:, :, 1:]), r"render: depth expected .* got \[\d+, 32, 31\] while acting"),
+        (lambda v: dataclasses.replace(v, depth=v.depth * torch.nan), "depth holds NaN or infinity at .* while acting"),
+        (lambda v: dataclasses.replace(v, depth=v.depth[:, :, 1:]), r"depth expected .* got \[6, 32, 31\] while acting"),
     ],
 )
 def test_a_fault_that_shows_only_when_an_agent_acts_is_named(spoil, message):
@@ -80,7 +80,7 @@ def test_a_fault_that_shows_only_when_an_agent_acts_is_named(spoil, message):
     planner = planner_on(PlannerConfig(), model, "cpu", env, 0)
     obs, info = env.reset(seed=5)
     planner.begin(info["tour"])
-    with pytest.raises(UserError, match=f"model LaterFaulty: {message}"):
+    with pytest.raises(UserError, match=f"model LaterFaulty: render: {message}"):
         for _ in range(40):
             obs, *_, info = env.step(planner.act(obs, info))
     env.close()
