@@ -17,7 +17,7 @@ import torch
 
 import embodied_liftwm
 from embodied_liftwm.commands.permanence import planner_on
-from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
+from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig
 from embodied_liftwm.evaluation.arena import Arena, oracle_agent, random_agent
 from embodied_liftwm.evaluation.bounds import KnownDepth, LastFrame, with_known_depth
 from embodied_liftwm.evaluation.controls import task_env
@@ -59,7 +59,7 @@ class States(Arena):
             "true depth": with_known_depth(embodied_liftwm.load(source), known),
             "last frame": OfLastFrame(embodied_liftwm.load(source)),
         }
-        self.agents = {name: planner_on(config.planner, model, "cpu", self.env, config.seed) for name, model in models.items()}
+        self.agents = {name: planner_on(PlannerConfig(), model, "cpu", self.env, config.seed) for name, model in models.items()}
         self.agents |= {"random": random_agent(self.env, config.seed), "scripted oracle": oracle_agent(self.env, config.seed)}
 
 

@@ -23,7 +23,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.buffers import RecurrentDictRolloutBuffer
-from sb3_contrib.common.recurrent.type_aliases import RecurrentDictRolloutBufferSamples
+from sb3_contrib.common.recurrent.type_aliases import RecurrentDictRolloutBufferSamples, RNNStates
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
@@ -32,6 +32,7 @@ from liftwm_agents.perception import heading_of
 
 PLAYING = 0  # place in the vector of 1 from the call on, 0 during the tour
 POSITION_SCALE_M = 5.0
+COLOURS = 3
 
 
 class PixelObservation:
@@ -160,12 +161,26 @@ class PixelExtractor(BaseFeaturesExtractor):
         self.join = nn.Sequential(nn.Linear(width + vector[0], features_dim), nn.LayerNorm(features_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """image [B, C, H, W], which stable-baselines3 has divided by 255, and vector [B, n] -> [B, features_dim]."""
-        return self.join(torch.cat([self.convolutions(observations["image"]), observations["vector"]], dim=1))
+        """image [B, C, H, W], which stable-baselines3 has divided by 255, and vector [B, n] -> [B, features_dim].
+
+        Rows whose vector is zero are padding of sequences: turns have a cosine and a sine. No network sees them; they are zero.
+        """
+        image, vector = observations["image"], observations["vector"]
+        real = vector.any(1)
+        if not bool(real.all()):
+            features = self({"image": image[real], "vector": vector[real]})
+            return features.new_zeros(len(real), self.features_dim).index_put((real,), features)
+        if torch.is_grad_enabled() and image.shape[1] > COLOURS:  # on a CPU, gradients of many channels come faster
+            image = image.contiguous(memory_format=torch.channels_last)
+        return self.join(torch.cat([self.convolutions(image), vector], dim=1))
 
 
 class PlayedSteps(RecurrentDictRolloutBuffer):
-    """Counts a tour's frames as padding, which no loss sees; the LSTM runs over them all the same."""
+    """Counts a tour's frames as padding, which no loss sees; the LSTM runs over them all the same.
+
+    Every episode that starts begins a sequence. So what the LSTM forgets there is forgotten here, and no start is left to be
+    found in a sequence, which lets the LSTM run over it in one call instead of step by step.
+    """
 
     def get(self, batch_size: int | None = None) -> Iterator[RecurrentDictRolloutBufferSamples]:  # type: ignore[override]
         """Batches with at least two played steps: means and deviations over fewer are not defined."""
@@ -176,7 +191,13 @@ class PlayedSteps(RecurrentDictRolloutBuffer):
     ) -> RecurrentDictRolloutBufferSamples:
         samples = super()._get_samples(batch_inds, env_change, env)
         playing = self.pad_and_flatten(self.observations["vector"][batch_inds][:, PLAYING])
-        return samples._replace(mask=samples.mask * playing)
+        begins = self.to_torch(self.episode_starts[batch_inds][self.seq_start_indices].reshape(1, -1, 1))
+        remembered = [tuple(state * (1 - begins) for state in states) for states in samples.lstm_states]
+        return samples._replace(
+            mask=samples.mask * playing,
+            lstm_states=RNNStates(*remembered),
+            episode_starts=torch.zeros_like(samples.episode_starts),
+        )
 
 
 class TouredRecurrentPPO(RecurrentPPO):

@@ -182,16 +182,18 @@ def agents_of(config: EvaluateConfig) -> dict[str, Any]:
 
 def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, seed: int) -> Any:
     """A planner on a model loaded in this very process."""
+    from embodied_liftwm.evaluation.checked import ActingModel
     from liftwm_agents.planner import PlannerPolicy
 
-    return PlannerPolicy(embodied_liftwm.load(source, device), planner, env.action_space, device, seed)
+    return PlannerPolicy(ActingModel(embodied_liftwm.load(source, device), source), planner, env.action_space, device, seed)
 
 
 def policy_agent(source: str, path: str, device: str, env: Any, seed: int) -> Any:
     """A policy of `liftwm train-agent` on a model loaded in this very process."""
+    from embodied_liftwm.evaluation.checked import ActingModel
     from liftwm_agents.policy import PPOPolicy
 
-    return PPOPolicy(embodied_liftwm.load(source, device), path, device)
+    return PPOPolicy(ActingModel(embodied_liftwm.load(source, device), source), path, device)
 
 
 def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) -> dict[str, Any]:

@@ -56,9 +56,10 @@ def suites(config: EvaluateConfig) -> dict[str, Suite]:
 
 def planner_on(planner: PlannerConfig, model: Any, device: str, env: Any, seed: int) -> Any:
     """The planner, on the state of a model."""
+    from embodied_liftwm.evaluation.checked import ActingModel
     from liftwm_agents.planner import PlannerPolicy
 
-    return PlannerPolicy(model, planner, env.action_space, device, seed)
+    return PlannerPolicy(ActingModel(model), planner, env.action_space, device, seed)
 
 
 def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """`liftwm reproduce agents`: what a persistent state is worth to a policy, against pixels and learned memories.
 
     OUT/agents/Revisit-M/state-seed0/        run folder of one policy
-    OUT/agents/Revisit-M/state-seed0.csv     its episodes, judged; scripted.csv holds planner, random and oracle
-    RESULTS/agents.csv                       success with Wilson's 95 % intervals, SPL and SoftSPL, by task, agent and seed
+    OUT/agents/Revisit-M/state-seed0.csv     its episodes, judged; scripted.csv holds planner, random and
+                                             oracle, planner_on_oracle_state.csv the planner on it
+    RESULTS/agents.csv                       success with Wilson's 95 % intervals, SPL and SoftSPL, by task, agent, seed and gap
 
 Every policy has the same steps, scenes, tours, rewards, actions and seeds, and is judged on the same paired episodes by the
 code of `liftwm evaluate`. Whatever is there is not done again, so an interrupted run goes on where it was.
@@ -24,40 +25,27 @@ from rich.console import Console
 from rich.table import Table
 
 import embodied_liftwm
+from embodied_liftwm.commands.agents_aims import ALL, GAPS, ORACLE_STATE, POOLED, AgentFigure, aim_lines
 from embodied_liftwm.commands.evaluate import planner_agent, policy_agent
+from embodied_liftwm.commands.permanence import planner_on
 from embodied_liftwm.commands.reproduce_runs import claim
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train_agent import MAY_CHANGE
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceConfig, TrainAgentConfig
-from embodied_liftwm.evaluation.arena import NavigationRow, oracle_agent, random_agent
-from embodied_liftwm.evaluation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.arena import Arena, NavigationRow, oracle_agent, random_agent
+from embodied_liftwm.evaluation.bounds import KnownDepth, NoDepthError, with_known_depth
+from embodied_liftwm.evaluation.controls import task_env
+from embodied_liftwm.evaluation.navigation import SEED_OFFSET, evaluate_navigation
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.workers.local_engine import die_with_parent
 
-POOLED = "pooled"
 SCRIPTED = "scripted"
 
 
 @dataclass(frozen=True)
-class AgentFigure:
-    """One agent in one task."""
-
-    task: str
-    agent: str
-    seed: str  # of the training, or pooled; empty where nothing is trained
-    steps: int  # trained; 0 where nothing is
-    episodes: int  # judged
-    success: float
-    low: float
-    high: float
-    spl: float
-    soft_spl: float
-
-
-@dataclass(frozen=True)
 class Cell:
-    """A policy to train and judge; without an input, the agents that need no training."""
+    """A policy to train and judge; without an input, or on the oracle's state, agents that need no training."""
 
     task: str
     input: str
@@ -65,7 +53,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.input}-seed{self.seed}" if self.input else SCRIPTED
+        return f"{self.input}-seed{self.seed}" if self.trained else self.input or SCRIPTED
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a policy to train."""
+        return self.input not in ("", ORACLE_STATE)
 
     def rows(self, folder: Path) -> Path:
         """Where its episodes go; there once it is judged."""
@@ -73,7 +66,7 @@ class Cell:
 
 
 def run(config: ReproduceConfig) -> int:
-    """Train, judge, and show the table.
+    """Train, judge, and show the table and what became of the aims.
 
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
@@ -91,6 +84,8 @@ def run(config: ReproduceConfig) -> int:
     path = Path(config.results) / "agents.csv"
     write_rows(path, figures, AgentFigure)
     console.print(_table(figures))
+    for line in aim_lines(figures):
+        console.print(line, soft_wrap=True)
     console.print(f"rows: {path}")
     return 0
 
@@ -99,7 +94,7 @@ def cells(config: ReproduceConfig) -> list[Cell]:
     """Everything that is judged, seed by seed."""
     agents = config.agents
     seeds = range(agents.train.seed, agents.train.seed + config.seeds)
-    scripted = [Cell(task, "", 0) for task in agents.tasks]
+    scripted = [Cell(task, kind, 0) for task in agents.tasks for kind in ("", ORACLE_STATE)]
     return scripted + [Cell(task, kind, seed) for seed in seeds for task in agents.tasks for kind in agents.inputs]
 
 
@@ -116,7 +111,7 @@ def train_and_judge(config: ReproduceConfig, cell: Cell) -> None:
 
     torch.set_num_threads(1)
     base = config.agents.train
-    if cell.input:
+    if cell.trained:
         agents: dict[str, Any] = {cell.input: partial(policy_agent, base.model, _train(settings(config, cell)), base.device)}
     else:
         planner = partial(planner_agent, base.model, PlannerConfig(), base.device)
@@ -125,8 +120,33 @@ def train_and_judge(config: ReproduceConfig, cell: Cell) -> None:
         model=base.model, env=cell.task, env_options=base.env_options, navigation_episodes=config.agents.episodes, workers=1,
         device=base.device,
     )  # fmt: skip
-    found = evaluate_navigation(agents, judging)
-    write_rows(cell.rows(Path(config.out) / "agents"), found.rows, NavigationRow)
+    on_truth = cell.input == ORACLE_STATE
+    rows = on_oracle_state(judging) if on_truth else evaluate_navigation(agents, judging).rows
+    write_rows(cell.rows(Path(config.out) / "agents"), rows, NavigationRow)
+
+
+class TrueState(Arena):
+    """The planner on a state that is told the true depth of every frame: what better depth can bring to this model."""
+
+    def __init__(self, judging: EvaluateConfig) -> None:
+        known = KnownDepth()
+        task = judging.env.removeprefix("liftwm/").removesuffix("-v0")
+        self.env = task_env(task, judging, known, 0.0)
+        model = with_known_depth(embodied_liftwm.load(judging.model, judging.device), known)
+        self.agents = {ORACLE_STATE: planner_on(PlannerConfig(), model, judging.device, self.env, judging.seed)}
+
+
+def on_oracle_state(judging: EvaluateConfig) -> list[NavigationRow]:
+    """Rows of `TrueState` on the episodes of navigation; none where the model keeps no depth that it could be told."""
+    if not hasattr(embodied_liftwm.load(judging.model, judging.device), "encode"):
+        return []
+    arena = TrueState(judging)
+    try:
+        return [row for i in range(judging.navigation_episodes) for row in arena.play(i, SEED_OFFSET + judging.seed + i).rows]
+    except NoDepthError:
+        return []
+    finally:
+        arena.env.close()
 
 
 def _train(settings: TrainAgentConfig) -> str:
@@ -146,30 +166,46 @@ def all_figures(config: ReproduceConfig) -> list[AgentFigure]:
     judged = {cell: read_rows(cell.rows(folder), NavigationRow) for cell in cells(config)}
     figures = []
     for task in config.agents.tasks:
-        for agent in ("oracle", "planner", "random"):
-            rows = [row for row in judged[Cell(task, "", 0)] if row.agent == agent]
-            figures.append(figure(task, agent, "", 0, rows))
+        for agent in ("oracle", ORACLE_STATE, "planner", "random"):
+            rows = [row for row in judged[Cell(task, agent if agent == ORACLE_STATE else "", 0)] if row.agent == agent]
+            figures += by_gap(task, agent, "", 0, rows) if rows else []
         for kind in config.agents.inputs:
             by_seed = {cell.seed: rows for cell, rows in judged.items() if (cell.task, cell.input) == (task, kind)}
-            figures += [figure(task, kind, str(seed), steps, rows) for seed, rows in by_seed.items()]
-            figures.append(figure(task, kind, POOLED, steps, [row for rows in by_seed.values() for row in rows]))
+            for seed, rows in by_seed.items():
+                figures += by_gap(task, kind, str(seed), steps, rows)
+            figures += by_gap(task, kind, POOLED, steps, [row for rows in by_seed.values() for row in rows])
     return figures
 
 
-def figure(task: str, agent: str, seed: str, steps: int, rows: Sequence[NavigationRow]) -> AgentFigure:
-    """Means of an agent's episodes, and Wilson's interval of its success."""
+def by_gap(task: str, agent: str, seed: str, steps: int, rows: Sequence[NavigationRow]) -> list[AgentFigure]:
+    """Figures of all of an agent's episodes, and of those whose goal was hidden for long; these may be none."""
+    return [
+        figure(task, agent, seed, gap, steps, [row for row in rows if gap == ALL or row.gap_steps >= shortest])
+        for gap, shortest in GAPS.items()
+    ]
+
+
+def figure(task: str, agent: str, seed: str, gap: str, steps: int, rows: Sequence[NavigationRow]) -> AgentFigure:
+    """Means of an agent's episodes, and Wilson's interval of its success; NaN without any."""
     share = wilson_interval(round(sum(row.success for row in rows)), len(rows))
     means = [float(np.mean([getattr(row, name) for row in rows])) if rows else float("nan") for name in ("spl", "soft_spl")]
-    return AgentFigure(task, agent, seed, steps, len(rows), share.mean, share.low, share.high, *means)
+    return AgentFigure(task, agent, seed, gap, steps, len(rows), share.mean, share.low, share.high, *means)
 
 
 def _table(figures: Sequence[AgentFigure]) -> Table:
     table = Table(title="success, seeds pooled", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     tasks = list(dict.fromkeys(found.task for found in figures))
-    for heading in ("", *tasks):
-        table.add_column(heading, justify="right" if heading else "left")
-    shown = {(found.agent, found.task): found for found in figures if found.seed in ("", POOLED)}
+    for heading in ("", "gap", *tasks):
+        table.add_column(heading, justify="right" if heading in tasks else "left")
+    shown = {(found.agent, found.gap, found.task): found for found in figures if found.seed in ("", POOLED)}
     for agent in dict.fromkeys(found.agent for found in figures):
-        cells = [shown[agent, task] for task in tasks]
-        table.add_row(agent, *[f"{100 * c.success:.0f} % [{100 * c.low:.0f}, {100 * c.high:.0f}]" for c in cells])
+        for gap in GAPS:
+            cells = [shown.get((agent, gap, task)) for task in tasks]
+            table.add_row(agent.replace("_", " "), gap, *map(_cell, cells))
     return table
+
+
+def _cell(found: AgentFigure | None) -> str:
+    if found is None or not found.episodes:
+        return "-"
+    return f"{100 * found.success:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"

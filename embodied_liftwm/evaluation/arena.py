@@ -49,6 +49,7 @@ class NavigationRow:
     shortest_m: float  # geodesic at the call
     final_distance_m: float  # geodesic at the end
     bumps: int
+    gap_steps: int = -1  # at the call, since what is called was last in view; -1 where it never was, or nothing says
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Arena:
         self, name: str, agent: Agent, obs: dict[str, Any], info: dict[str, Any], episode: int, seed: int
     ) -> tuple[NavigationRow, Trace, float]:
         """One agent from the call to the end."""
-        tour = info["tour"]
+        tour, gap = info["tour"], int(info.get("gap_steps", -1))
         agent.begin(tour)
         path, bumps, spent, done = [np.asarray(info["position"], np.float64)], 0, 0.0, False
         while not done:
@@ -118,7 +119,7 @@ class Arena:
         row = NavigationRow(
             agent=name, episode=episode, seed=seed, success=float(success), spl=spl(success, shortest, length),
             soft_spl=soft_spl(0.0 if success else final, shortest, length), steps=len(path) - 1, path_m=length,
-            shortest_m=shortest, final_distance_m=final, bumps=bumps,
+            shortest_m=shortest, final_distance_m=final, bumps=bumps, gap_steps=gap,
         )  # fmt: skip
         simulated: Any = self.env.unwrapped
         trace = Trace(

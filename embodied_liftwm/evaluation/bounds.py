@@ -25,6 +25,10 @@ ONE_SURFACE = 1.1
 """Middle depths of a cell that differ by less than this ratio belong to one surface."""
 
 
+class NoDepthError(UserError):
+    """A model keeps no depth that it could be told."""
+
+
 class LastFrame:
     """The world model `none`: a trained model whose state is emptied before each frame that it observes."""
 
@@ -53,7 +57,7 @@ def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:
         episodes: with truth.
 
     Returns:
-        A copy of the model; observing a frame that is not of these episodes raises KeyError, and UserError where the model
+        A copy of the model; observing a frame that is not of these episodes raises KeyError, and NoDepthError where the model
         keeps no depth, as `recurrent` and `context` do not.
     """
     known = KnownDepth()
@@ -97,7 +101,7 @@ def with_known_depth(model: Any, true_depth: Callable[[Tensor, Camera], Tensor])
     def encode_with_truth(rgb: Tensor, camera: Camera, *sources: Any) -> Any:
         encoding = encode(rgb, camera, *sources)
         if not hasattr(encoding, "depth"):
-            raise UserError(f"oracle: {type(model).__name__} keeps no depth that it could be told")
+            raise NoDepthError(f"oracle: {type(model).__name__} keeps no depth that it could be told")
         depth = cell_depth(true_depth(rgb, camera), rgb.shape[-1] // encoding.depth.shape[-1])
         valid = depth > 0
         return encoding._replace(

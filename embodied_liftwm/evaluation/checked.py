@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,9 +61,10 @@ class CheckedModel:
         """Advance one step without looking."""
         return self._state(self.model.imagine(state, action), "imagine", len(action))
 
-    def summarize(self, state: TensorTree, rows: int) -> Tensor:
-        """What probes may read of a state of `rows` rows. [B, F]"""
+    def summarize(self, state: TensorTree, rows: int | None = None) -> Tensor:
+        """What probes may read of a state of `rows` rows, or of as many as its tensors have. [B, F]"""
         found = self.model.summarize(state)
+        rows = len(next(iter(state.named_tensors().values()))) if rows is None else rows
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise UserError(f"model {self.source}: summarize expected [{rows}, F], got {got}{self.where}")
@@ -146,6 +148,25 @@ class CheckedModel:
             bad = f"{int((~torch.isfinite(value)).sum())} of {value.numel()} values"
             raise UserError(f"model {self.source}: {call}: {name} holds NaN or infinity at {bad}{self.where}")
         return value
+
+
+class ActingModel(CheckedModel):
+    """A checked model as whoever acts on it has it: what is not of the protocol is the model's own.
+
+    Views are not held against their ranges: decoders need not clamp, and a colour a little out of range ends no episode.
+    """
+
+    def __init__(self, model: Any, source: str = "") -> None:
+        super().__init__(model, "acting", source or type(model).__name__)
+        self.where = " while acting"
+
+    def _tensor(self, view: View, call_name: str, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
+        super()._tensor(view, call_name, name, shape, (-math.inf, math.inf))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,11 +38,21 @@ def write_rows(path: Path, rows: Sequence[Any], schema: type | None = None) -> N
 
 
 def read_rows(path: Path, schema: type[Row]) -> list[Row]:
-    """What `write_rows` wrote. Raises UserError for a file that is damaged, or of another schema."""
+    """What `write_rows` wrote. A column that is not there gets its default.
+
+    Raises:
+        UserError: the file is damaged, or of another schema.
+    """
     named: Any = schema
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
-            return [schema(**{f.name: KINDS[str(f.type)](row[f.name]) for f in fields(named)}) for row in reader]
+            return [schema(**{f.name: _value(f, row) for f in fields(named)}) for row in reader]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): remove it, and its model is judged again") from None
+
+
+def _value(field: Field[Any], row: dict[str, str]) -> Any:
+    if field.name not in row and field.default is not MISSING:
+        return field.default
+    return KINDS[str(field.type)](row[field.name])

@@ -210,9 +210,9 @@ def _load_foreign(name: str) -> WorldModel[Any]:
         model = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
         raise UserError(f"model={name}: {error}; expected an importable my_package:make_model") from None
-    if not isinstance(model, WorldModel):
-        needed = ("initial_state", "observe", "imagine", "render", "predict", "surprise", "summarize", "ego_camera")
-        lacking = [method for method in needed if not hasattr(model, method)]
+    needed = ("initial_state", "observe", "imagine", "render", "predict", "surprise", "summarize", "ego_camera")
+    lacking = [method for method in needed if not callable(getattr(model, method, None))]
+    if lacking:
         raise UserError(f"model={name} lacks {', '.join(lacking)}: see embodied_liftwm.protocols.WorldModel")
     return model
 

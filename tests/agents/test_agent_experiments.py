@@ -2,41 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from torch import Tensor
 
 from embodied_liftwm import cli
+from embodied_liftwm.commands import reproduce_agents
 from embodied_liftwm.commands.agent_loop import TABLE, LoopRow, collect_settings
-from embodied_liftwm.commands.reproduce_agents import AgentFigure, cells, figure, settings
-from embodied_liftwm.config import AgentsConfig, ReproduceConfig, TrainAgentConfig
+from embodied_liftwm.commands.agents_aims import ALL, LONG, ORACLE_STATE, POOLED, AgentFigure, aim_lines, aims
+from embodied_liftwm.commands.reproduce_agents import by_gap, cells, figure, on_oracle_state, settings
+from embodied_liftwm.config import AgentsConfig, EnvOptions, EvaluateConfig, ReproduceConfig, TrainAgentConfig
 from embodied_liftwm.data.storage import scan
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.arena import NavigationRow
-from embodied_liftwm.evaluation.rows import read_rows
+from embodied_liftwm.evaluation.arena import NavigationRow, oracle_agent, random_agent
+from embodied_liftwm.evaluation.bounds import TRUE_SPREAD
+from embodied_liftwm.evaluation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.protocols import Camera
 from liftwm_agents.collecting_policy import TourThenPolicy
+from liftwm_agents.observations import tour_observations
+from tests.plain_model import PlainModel
 
 CONFIG = ReproduceConfig(out="out", seeds=2, agents=AgentsConfig(tasks=("Revisit-S", "Occlusion-M")))
 
 
 def test_every_input_has_the_same_settings_but_what_its_name_says() -> None:
-    found = [settings(CONFIG, cell) for cell in cells(CONFIG) if cell.input]
+    found = [settings(CONFIG, cell) for cell in cells(CONFIG) if cell.trained]
     assert len(found) == 2 * 2 * 5 and len({config.run for config in found}) == len(found)
     common = [{k: v for k, v in asdict(c).items() if k not in ("input", "env", "seed", "run")} for c in found]
     assert all(other == common[0] for other in common)
     assert {config.seed for config in found} == {0, 1} and {config.env for config in found} == {"Revisit-S", "Occlusion-M"}
-    assert [cell.name for cell in cells(CONFIG)][:2] == ["scripted", "scripted"]
+    assert [cell.name for cell in cells(CONFIG)][:4] == ["scripted", ORACLE_STATE] * 2
 
 
 def test_a_figure_has_wilsons_interval() -> None:
     row = NavigationRow("state", 0, 0, 1.0, 0.8, 0.9, 10, 2.0, 1.6, 0.0, 0)
-    found = figure("Revisit-S", "state", "0", 100, [row, replace(row, success=0.0, spl=0.0, soft_spl=0.3)])
-    assert found == AgentFigure("Revisit-S", "state", "0", 100, 2, 0.5, found.low, found.high, 0.4, 0.6)
+    found = figure("Revisit-S", "state", "0", ALL, 100, [row, replace(row, success=0.0, spl=0.0, soft_spl=0.3)])
+    assert found == AgentFigure("Revisit-S", "state", "0", ALL, 100, 2, 0.5, found.low, found.high, 0.4, 0.6)
     z2 = 1.959963984540054**2
     half = np.sqrt(z2) / (1 + z2 / 2) * np.sqrt(0.25 / 2 + z2 / 16)
     np.testing.assert_allclose([found.low, found.high], [0.5 - half, 0.5 + half], rtol=1e-9)
+
+
+def test_long_gaps_have_figures_of_their_own() -> None:
+    row = NavigationRow("state", 0, 0, 1.0, 0.8, 0.9, 10, 2.0, 1.6, 0.0, 0, gap_steps=50)
+    rows = [row, replace(row, success=0.0, gap_steps=49), replace(row, success=0.0, gap_steps=-1)]
+    found = by_gap("Revisit-M", "state", "0", 100, rows)
+    assert [(f.gap, f.episodes, f.success) for f in found] == [(ALL, 3, pytest.approx(1 / 3)), (LONG, 1, 1.0)]
+    none = by_gap("Revisit-M", "state", "0", 100, rows[1:])[1]
+    assert none.episodes == 0 and np.isnan(none.success)
+
+
+def test_rows_without_a_gap_are_still_read(tmp_path: Path) -> None:
+    row = NavigationRow("state", 0, 0, 1.0, 0.8, 0.9, 10, 2.0, 1.6, 0.0, 0, gap_steps=70)
+    write_rows(tmp_path / "new.csv", [row])
+    assert read_rows(tmp_path / "new.csv", NavigationRow) == [row]
+    lines = [line.rpartition(",")[0] for line in (tmp_path / "new.csv").read_text().splitlines()]
+    (tmp_path / "old.csv").write_text("\n".join(lines) + "\n")
+    assert read_rows(tmp_path / "old.csv", NavigationRow) == [replace(row, gap_steps=-1)]
+    (tmp_path / "older.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
+    with pytest.raises(UserError, match="bumps"):
+        read_rows(tmp_path / "older.csv", NavigationRow)
+
+
+def told(success: dict[str, float], gap: str = LONG, task: str = "Revisit-M") -> list[AgentFigure]:
+    return [
+        AgentFigure(task, agent, "" if agent.startswith("planner") else POOLED, gap, 100, 10, share, 0.0, 1.0, 0.0, 0.0)
+        for agent, share in success.items()
+    ]
+
+
+def test_aims_are_held_against_long_gaps_and_the_best_memoryless_agent() -> None:
+    long = {"state": 0.6, "pixels": 0.1, "frame_stack": 0.3, "recurrent": 0.45, "planner": 0.7, ORACLE_STATE: 0.8}
+    figures = told(long) + told({name: 0.0 for name in long}, ALL)
+    found = {aim.compared: (pytest.approx(aim.value), aim.reached) for aim in aims(figures)}
+    assert found == {
+        "state, frame_stack": (2.0, True), "state, recurrent": (15.0, False), f"planner, {ORACLE_STATE}": (-10.0, True)
+    }  # fmt: skip
+    nothing = aims(told({"state": 0.0, "pixels": 0.0}))
+    assert [(aim.value, aim.reached) for aim in nothing] == [(0.0, False)]
+    assert [aim.value for aim in aims(told({"state": 0.1, "pixels": 0.0}))] == [float("inf")]
+    lines = aim_lines(figures)
+    assert lines[1] == "  Revisit-M: state 60 %, best memory-less, frame stack 30 %: x 2.00, aim x 2, reached (10 episodes)"
+    assert "-10.0 points, aim -10, reached" in lines[3] and "+15.0 points, aim +20, missed" in lines[2]
+
+
+def test_aims_of_agents_that_were_not_judged_on_long_gaps_are_left_out() -> None:
+    unseen = [replace(f, episodes=0, success=float("nan")) for f in told({"state": 0.0, "recurrent": 0.0})]
+    assert aims(unseen) == [] and aims(told({"state": 0.5})) == []
+    assert "nothing to compare" in aim_lines(unseen)[0]
+
+
+class Lifts:
+    """Lifts every frame of the tour and acts at random."""
+
+    def __init__(self, planner: object, model: Any, device: str, env: gymnasium.Env, seed: int) -> None:
+        self.model, self.acts, self.spreads = model, random_agent(env, seed), list[float]()
+
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        for seen in tour_observations(tour):
+            self.spreads.append(float(self.model.encode(seen.rgb, seen.camera).spread.median()))
+        self.acts.begin(tour)
+
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
+        return self.acts.act(obs, info)
+
+
+def test_on_the_oracles_state_every_frame_has_its_true_depth_and_the_episodes_are_the_same(monkeypatch: Any) -> None:
+    agents = list[Lifts]()
+
+    def make(*given: Any) -> Lifts:
+        agents.append(Lifts(*given))
+        return agents[-1]
+
+    monkeypatch.setattr(reproduce_agents, "planner_on", make)
+    judging = EvaluateConfig(model="base", env="Revisit-S", navigation_episodes=1)
+    (row,) = on_oracle_state(judging)
+    (other,) = evaluate_navigation({"oracle": oracle_agent}, judging).rows
+    assert (row.agent, row.episode, row.seed) == (ORACLE_STATE, 0, other.seed)
+    assert (row.shortest_m, row.gap_steps) == (other.shortest_m, other.gap_steps) and row.gap_steps > 0
+    np.testing.assert_allclose(agents[0].spreads, TRUE_SPREAD, rtol=1e-6)
+    assert len(agents[0].spreads) > row.gap_steps
+
+
+@pytest.mark.parametrize("model", ["tests.plain_model:make_model", "tests.agents.test_agent_experiments:make_depthless"])
+def test_a_model_without_depth_has_no_oracle_state(model: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(reproduce_agents, "planner_on", Lifts)
+    small = EnvOptions(image_size=32)
+    assert on_oracle_state(EvaluateConfig(model=model, env="Revisit-S", env_options=small)) == []
+
+
+class Depthless(PlainModel):
+    """Encodes to something, as the recurrent baseline does."""
+
+    def encode(self, rgb: Tensor, camera: Camera) -> Tensor:
+        return rgb
+
+
+def make_depthless() -> Depthless:
+    return Depthless(2.0)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +221,11 @@ def test_agents_are_compared_and_not_trained_twice(tmp_path: Path) -> None:
     assert cli.main(words) == 0
     table = tmp_path / "results/agents.csv"
     rows = read_rows(table, AgentFigure)
-    assert [row.agent for row in rows] == ["oracle", "planner", "random", "state", "state", "recurrent", "recurrent"]
-    assert {row.episodes for row in rows} == {1}
+    whole = [row for row in rows if row.gap == ALL]
+    assert [row.agent for row in whole] == [
+        "oracle", ORACLE_STATE, "planner", "random", "state", "state", "recurrent", "recurrent"
+    ]  # fmt: skip
+    assert {row.episodes for row in whole} == {1} and len(rows) == 2 * len(whole)
     written = (tmp_path / "out/agents/Revisit-S/state-seed0/policy.zip").stat().st_mtime_ns
     assert cli.main(words) == 0
     assert (tmp_path / "out/agents/Revisit-S/state-seed0/policy.zip").stat().st_mtime_ns == written

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.buffers import RecurrentDictRolloutBuffer
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -125,6 +126,44 @@ def test_gradients_reach_into_the_tour() -> None:
     (log_prob * samples.mask).sum().backward()
     touring = samples.observations["vector"][:, PLAYING] == 0
     assert image.grad is not None and float(image.grad[touring].abs().sum()) > 0
+
+
+def test_starts_forgotten_ahead_of_the_lstm_are_as_starts_found_step_by_step() -> None:
+    algorithm = recurrent()
+    algorithm.learn(1)
+    buffer = algorithm.rollout_buffer
+    given = np.arange(5, 64), np.zeros((64, 1), np.float32)  # an episode in flight, then others from their start
+    ours = buffer._get_samples(*given)
+    assert not bool(ours.episode_starts.any())
+    whole = RecurrentDictRolloutBuffer._get_samples(buffer, *given)
+    assert int(whole.episode_starts.sum()) >= 2 and len(whole.mask) == len(ours.mask)
+    found = [
+        algorithm.policy.evaluate_actions(s.observations, s.actions.long().flatten(), s.lstm_states, s.episode_starts)
+        for s in (ours, whole)
+    ]
+    real = whole.mask > 0
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.flatten()[real], other.flatten()[real], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_an_extractor_computes_its_network_whatever_the_memory_format_and_skips_padding(frames: int) -> None:
+    torch.manual_seed(0)
+    env = PixelEnv(toy(), stack=frames)
+    extractor = PixelExtractor(env.observation_space)  # type: ignore[arg-type]
+    image, vector = torch.rand(6, 3 * frames, SIZE, SIZE), torch.randn(6, env.observation_space["vector"].shape[0])  # type: ignore[index]
+    image[4:], vector[4:] = 0, 0  # padding
+    expected = extractor.join(torch.cat([extractor.convolutions(image), vector], dim=1))
+    found = extractor({"image": image, "vector": vector})
+    torch.testing.assert_close(found[:4], expected[:4], rtol=1e-5, atol=1e-5)
+    assert not bool(found[4:].any()) and found.is_contiguous()
+    weights = list(extractor.parameters())
+    for one, other in zip(
+        torch.autograd.grad(found[:4].square().sum(), weights),
+        torch.autograd.grad(expected[:4].square().sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["pixels", "frame_stack", "recurrent", "imagined"])

@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 import torch
 
+from embodied_liftwm.commands.permanence import planner_on
+from embodied_liftwm.config import EnvOptions, EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.arena import make_env
+from embodied_liftwm.evaluation.checked import ActingModel, CheckedModel
 from embodied_liftwm.evaluation.cost import measure_cost
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, batches, rollout
 from embodied_liftwm.evaluation.floors import MeanColour
 from embodied_liftwm.evaluation.views import evaluate_views
+from tests.plain_model import PlainModel
 
 
 class Faulty(MeanColour):
@@ -46,6 +50,51 @@ def test_a_state_must_keep_its_batch_axis(episodes):
 
     with pytest.raises(UserError, match=r"observe: state.colour expected a batch axis of 2, got \[1, 3\]"):
         evaluate_views([CheckedModel(Shrinks(1.0), "mine")], episodes, 20, 1)
+
+
+class LaterFaulty(PlainModel):
+    """Nothing is wrong with the first views."""
+
+    views = 0
+
+    def __init__(self, spoil):
+        super().__init__(2.0)
+        self.spoil = spoil
+
+    def render(self, state, camera):
+        self.views += 1
+        view = super().render(state, camera)
+        return self.spoil(view) if self.views > 2 else view
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v: dataclasses.replace(v, depth=v.depth * torch.nan), "depth holds NaN or infinity at .* while acting"),
+        (lambda v: dataclasses.replace(v, depth=v.depth[:, :, 1:]), r"depth expected .* got \[6, 32, 31\] while acting"),
+    ],
+)
+def test_a_fault_that_shows_only_when_an_agent_acts_is_named(spoil, message):
+    env = make_env(EvaluateConfig(env="Revisit-S", env_options=EnvOptions(image_size=32)))
+    model = LaterFaulty(spoil)
+    planner = planner_on(PlannerConfig(), model, "cpu", env, 0)
+    obs, info = env.reset(seed=5)
+    planner.begin(info["tour"])
+    with pytest.raises(UserError, match=f"model LaterFaulty: render: {message}"):
+        for _ in range(40):
+            obs, *_, info = env.step(planner.act(obs, info))
+    env.close()
+    assert model.views > 2
+
+
+def test_whoever_acts_has_all_of_a_model_and_its_colours_as_they_are():
+    bright = LaterFaulty(lambda v: dataclasses.replace(v, rgb=v.rgb + 2.0))
+    bright.views = 9
+    acting = ActingModel(bright)
+    assert acting.image_size == 32 and acting.predict is not None and not hasattr(acting, "encode")
+    state = acting.initial_state(1)
+    assert float(acting.render(state, acting.ego_camera(state)).rgb.min()) >= 2.0
+    assert acting.summarize(state).shape == (1, 3)
 
 
 def test_a_missing_method_is_named():

@@ -54,6 +54,8 @@ class NotANumber(NearestFrame):
     def summarize(self, state):
         return super().summarize(state) / torch.zeros(1)
 Blind = type("Blind", (), {name: value for name, value in vars(NearestFrame).items() if name != "render"})
+class Mute(NearestFrame):
+    render = surprise = None
 """
 
 
@@ -108,6 +110,7 @@ def test_processes_and_a_second_run_change_nothing(prepared, metrics, tmp_path):
         ("Shape", r"broken_frame:Shape: render: depth expected \[1, 64, 64\], got \[1, 64, 63\] at episode 0, frame \d+"),
         ("NotANumber", r"broken_frame:NotANumber: summarize: its output holds NaN .* at episode 0, frame \d+"),
         ("Blind", "model=broken_frame:Blind lacks render: see embodied_liftwm.protocols.WorldModel"),
+        ("Mute", "model=broken_frame:Mute lacks render, surprise: see embodied_liftwm.protocols.WorldModel"),
     ],
 )
 def test_nonsense_is_named_with_its_place(prepared, name, message):
@@ -164,6 +167,25 @@ def test_one_line_and_2_on_the_command_line(prepared, words, line, capsys):
         code = left.code
     error = capsys.readouterr().err
     assert code == 2 and line in error and error.count("\n") == 1, error
+
+
+@pytest.mark.usefixtures("metrics")
+@pytest.mark.parametrize("seen", ["state", "recurrent"])
+def test_a_learned_policy_acts_beside_the_planner(prepared, seen, tmp_path):
+    run = tmp_path / "policy"
+    words = f"input={seen} model={prepared.model} env=Revisit-S steps=32 num_envs=1 rollout_steps=32 batch_size=32 starts=1"
+    assert cli.main(["train-agent", *words.split(), "evaluate_every=0", f"run={run}"]) == 0
+    assert (run / "policy.zip").is_file()
+    given = {"model": prepared.model, "suite": "permanence", "tasks": "Revisit-S", "manifests": prepared.manifests}
+    given |= {"parts": "readings", "permanence_episodes": 1, "probe_episodes": 3, "bootstrap": 20, "workers": 1}
+    assert cli.main(["evaluate", *(f"{k}={v}" for k, v in given.items()), f"policy={run}", f"out={tmp_path}/out"]) == 0
+    rows = [row for row in csv.DictReader((tmp_path / "out/rows.csv").open()) if row["reading"] == "act"]
+    assert [row["model"] for row in rows] == ["model", "policy", "random", "oracle"]
+    (learned,) = (row for row in rows if row["model"] == "policy")
+    assert int(learned["steps"]) > 0 and learned["seed"] == str(SEED)
+    found = json.loads((tmp_path / "out/metrics.json").read_text())["tasks"]["Revisit-S"]["readings"]["act"]
+    assert set(found) == {"model", "policy", "random", "oracle"}
+    assert "learned policy" in (tmp_path / "out/report/index.html").read_text()
 
 
 def test_an_unknown_suite_is_named():
