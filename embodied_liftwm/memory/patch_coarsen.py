@@ -27,10 +27,9 @@ from embodied_liftwm.memory.patch_map import (
     unpack_keys,
 )
 
-
 MIXED_CHROMA, MIXED_SHARE = 0.07, 0.03
-"""A texel would mix what is in it when chroma deviates by the first from its mean; a patch is detail when more than such a share
-of its texels would go into one that does."""
+"""A texel would mix what is in it when chroma deviates by the first from its mean; a patch is detail when more than the second,
+a share, of its texels would go into one that does."""
 
 
 def add_coarsened(world: PatchMap, row: int, new: Patches) -> PatchMap:

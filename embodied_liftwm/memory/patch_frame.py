@@ -90,10 +90,15 @@ def least_levels(rgb: Tensor, depth: Tensor, camera: Camera, finest: Tensor) -> 
     for less, window in zip((0, *WINDOWS), WINDOWS, strict=False):
         here = (across > less) & ((across <= window) | (window == WINDOWS[-1]))
         if bool(here.any()):
-            reach = {"kernel_size": window, "stride": 1, "padding": window // 2}
-            span = F.max_pool2d(tints, **reach) + F.max_pool2d(-tints, **reach)
+            span = _largest(tints, window) + _largest(-tints, window)
             detail |= here & (span.amax(1) > DETAIL_CHROMA)
     return torch.where(detail, (coarse - DETAIL_LEVELS).clamp_min(0), coarse)
+
+
+def _largest(x: Tensor, window: int) -> Tensor:
+    """Maxima of x [B, C, H, W] over square windows, along one axis after the other: windows are large."""
+    along_rows = F.max_pool2d(x, (1, window), stride=1, padding=(0, window // 2))
+    return F.max_pool2d(along_rows, (window, 1), stride=1, padding=(window // 2, 0))
 
 
 def chroma(rgb: Tensor, dim: int) -> Tensor:
@@ -102,7 +107,7 @@ def chroma(rgb: Tensor, dim: int) -> Tensor:
 
 
 def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`footprint`, `finest` and `certainty` of a `Frame`; `edge` is of its surfaces, `least` of `least_levels`. [B, H, W] each"""
+    """`footprint`, `finest` and `certainty` of a `Frame`; `edge` is of its surfaces, `least` as found above. [B, H, W] each"""
     if compilable(depth, certainty, camera):
         from embodied_liftwm.memory import patch_frame_compiled
 

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.memory.patch_coarsen import add_coarsened
-from embodied_liftwm.memory.patch_map import MAX_LEVEL, Patches, PatchMap
+from embodied_liftwm.memory.patch_frame import least_levels
+from embodied_liftwm.memory.patch_map import DETAIL_LEVELS, MAX_LEVEL, Patches, PatchMap
 from embodied_liftwm.memory.patch_read import read_patches
+from embodied_liftwm.protocols import Camera
 from tests.memory.rooms import SMOOTHNESS, camera, nothing, render, write
 
+EXACT = "donot_use_mm_for_euclid_dist"
 TOUR = [camera((0.2, 0.1, 1.2), yaw) for yaw in np.arange(0.0, 6.2, 0.5)]
 
 
@@ -76,7 +79,7 @@ def test_a_coarse_texel_is_the_mean_of_those_whose_centres_lie_in_it():
     places = (corners + 0.02 * (np.stack([u, v], axis=-1) + 0.5)).reshape(-1, 2)
     assert sorted(map(tuple, places.round(4))) == sorted(map(tuple, centres[:, 1:].round(4)))
     world = add_coarsened(nothing(40), 0, patches)
-    assert int(world.finest) == 1
+    assert set(world.levels[world.occupied].tolist()) == {1}
     points, edges = texels(world)
     members = (np.abs(points[:, None, 1:] - places) < 0.5 * edges[:, None, None]).all(-1).astype(float)
     assert set(members.sum(1)) == {1.0, 2.0, 4.0}
@@ -98,7 +101,41 @@ def test_means_are_weighted_by_evidence_and_evidence_is_the_largest():
     assert set(world.evidence[merged].tolist()) == {3.0}
     found = world.rgb[merged]
     weighted = 0.75 * patches.rgb[:, 0] + 0.25 * patches.rgb[:, 1]
-    assert float(torch.cdist(found, weighted).amin(1).max()) < 1e-5
+    assert float(torch.cdist(found, weighted, compute_mode=EXACT).amin(1).max()) < 1e-5
+
+
+def test_what_differs_in_hue_keeps_finer_texels_than_a_pattern_of_greys():
+    """48 patches in 20: the pattern pays for it, and the red thing in it is as red as before and no larger."""
+    patches = wall(6, 8)
+    grey = patches.rgb.mean(-1, keepdim=True).expand_as(patches.rgb).clone()
+    red = torch.zeros(48, 64, dtype=torch.bool)
+    red[20, 8:32], red[26, 8:32] = True, True  # three rows of texels of two neighbours: larger ones would mix them
+    red_rgb = torch.tensor([0.9, 0.1, 0.1])
+    world = add_coarsened(nothing(20), 0, patches._replace(rgb=torch.where(red[..., None], red_rgb, grey)))
+    there, levels = world.evidence > 0, world.levels[..., None].expand_as(world.evidence)
+    assert int(world.occupied.sum()) <= 20
+    is_red = there & ((world.rgb - red_rgb).abs().amax(-1) < 0.05)
+    area = (0.02 * 2.0 ** (0.5 * levels[is_red].float())).square().sum()
+    assert float(area) == pytest.approx(48 * 0.02**2, rel=0.15)
+    assert int(levels[is_red].max()) < int(levels[there & ~is_red].max()) == int(world.finest)
+    plain = add_coarsened(nothing(20), 0, patches._replace(rgb=grey))
+    assert set(plain.levels[plain.occupied].tolist()) == {int(plain.finest)}
+
+
+def test_new_texels_are_finer_where_the_usual_ones_would_mix_hues():
+    """Level 6 is 16 cm: 8 pixels here. A red square in a pattern of greys has finer texels up to half of that around it."""
+    size, focal, depth, finest = 64, 100.0, 2.0, 6
+    seen_by = Camera(torch.tensor([[[focal, 0, 32], [0, focal, 32], [0, 0, 1.0]]]), torch.eye(4)[None], size, size)
+    rgb = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1, 1)
+    depths = torch.full((1, size, size), depth)
+    given = depths, seen_by
+    assert set(least_levels(rgb, *given, torch.tensor([finest])).flatten().tolist()) == {finest}
+    rgb[0, :, 20:24, 40:44] = torch.tensor([0.9, 0.1, 0.1])[:, None, None]
+    levels = least_levels(rgb, *given, torch.tensor([finest]))[0]
+    fine = (levels == finest - DETAIL_LEVELS).nonzero()
+    assert set(levels.flatten().tolist()) == {finest, finest - DETAIL_LEVELS}
+    assert fine.amin(0).tolist() == [16, 36] and fine.amax(0).tolist() == [27, 47] and len(fine) == 12 * 12
+    assert not bool(least_levels(rgb, *given, torch.tensor([0])).any())
 
 
 def test_patches_that_fit_are_left_alone():

@@ -165,7 +165,7 @@ def test_the_goal_is_found_by_its_colour(memory: Literal["patches", "gaussians"]
     for colour in (red, blue):
         observation = replace(first, rgb=rgb, goal=torch.cat([colour, torch.ones(6)])[None])
         summary = model.summarize(model.write(model.initial_state(1), encoding, observation))
-        ahead, left, distance, _, present = summary[0, -GOAL_FEATURES :].tolist()
+        ahead, left, distance, _, present = summary[0, -GOAL_FEATURES:].tolist()
         assert ahead > 0.8 and 1.5 < 5.0 * distance < 2.5 and present == 1.0
         lefts.append(left)
     assert lefts[0] > 0.1 and lefts[1] < -0.1
