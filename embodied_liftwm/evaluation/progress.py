@@ -1,23 +1,49 @@
-"""A progress bar with an estimate, gone when the work is done."""
+"""A progress bar with an estimate, gone when the work is done; now and then a line where there is no terminal."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+LINE_SECONDS = 60.0
+"""Between two lines."""
+
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while the block runs; nothing where stderr is no terminal.
+    """Show a bar on stderr while the block runs, or, where stderr is no terminal, a line a minute.
 
     Yields:
         A function to call with the number of units just done.
     """
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _Lines(console, description, total)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+class _Lines:
+    """Prints how much is done, at most once in `LINE_SECONDS`."""
+
+    def __init__(self, console: Console, description: str, total: int) -> None:
+        self._console, self._description, self._total = console, description, total
+        self._done, self._begun = 0, time.monotonic()
+        self._told = self._begun
+
+    def __call__(self, done: int) -> None:
+        self._done += done
+        now = time.monotonic()
+        if now - self._told < LINE_SECONDS or not self._done:
+            return
+        self._told = now
+        left = (now - self._begun) * max(self._total - self._done, 0) / self._done
+        minutes, seconds = divmod(round(left), 60)
+        self._console.print(f"{self._description} {self._done}/{self._total}, left {minutes}:{seconds:02d}", soft_wrap=True)
