@@ -23,7 +23,7 @@ SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
 DETAIL_CHROMA = 0.18
 """A texel of the usual size would not do where, within it, chroma ranges over so much."""
 WINDOWS = (3, 5, 9, 17)
-"""Pixels a side of the windows in which that is looked for: the least that such a texel fits into."""
+"""Pixels a side of the windows in which that is looked for: the least that such a texel fits into, each made of the one before."""
 
 
 class Surfaces(NamedTuple):
@@ -86,12 +86,15 @@ def least_levels(rgb: Tensor, depth: Tensor, camera: Camera, finest: Tensor) -> 
         return coarse
     across = texel_m(coarse, depth) * camera.intrinsics[:, None, None, 0, 0] / depth  # pixels
     tints = chroma(rgb, 1)
+    extremes = torch.cat([tints, -tints], dim=1)
     detail = torch.zeros_like(depth, dtype=torch.bool)
-    for less, window in zip((0, *WINDOWS), WINDOWS, strict=False):
-        here = (across > less) & ((across <= window) | (window == WINDOWS[-1]))
-        if bool(here.any()):
-            span = _largest(tints, window) + _largest(-tints, window)
-            detail |= here & (span.amax(1) > DETAIL_CHROMA)
+    for less, window in zip((1, *WINDOWS), WINDOWS, strict=False):
+        extremes = _largest(extremes, window - less + 1)
+        highest, negated_lowest = extremes.chunk(2, dim=1)
+        wide = (highest + negated_lowest).amax(1) > DETAIL_CHROMA
+        detail |= wide & (across > less) & ((across <= window) | (window == WINDOWS[-1]))
+        if not bool((across > window).any()):
+            break
     return torch.where(detail, (coarse - DETAIL_LEVELS).clamp_min(0), coarse)
 
 
