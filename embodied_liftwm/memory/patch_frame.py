@@ -23,7 +23,7 @@ SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
 DETAIL_CHROMA = 0.18
 """A texel of the usual size would not do where, within it, chroma ranges over so much."""
 WINDOWS = (3, 5, 9, 17)
-"""Pixels a side of the windows in which that is looked for: the least that such a texel fits into, each made of the one before."""
+"""Pixels a side of the windows in which that is looked for, the least that such a texel fits into; each is made of the last."""
 
 
 class Surfaces(NamedTuple):
