@@ -34,6 +34,9 @@ RENDER_BATCH = 32
 MIN_SEEN_SHARE = 0.01
 """Targets with fewer seen pixels than this get no figures on seen pixels: a handful of pixels is noise."""
 
+HELD = 0.5
+"""`View.seen` from which on a pixel counts as one that memory holds."""
+
 
 @dataclass(frozen=True)
 class ViewRow:
@@ -65,6 +68,8 @@ class ViewRow:
     bin_pixels: tuple[float, ...]  # pixels by their `View.seen`, in ten bins: see calibration.py
     bin_predicted: tuple[float, ...]  # sum of `View.seen` in each bin
     bin_seen: tuple[float, ...]  # of the pixels in each bin, how many some context frame saw
+    empty_loss_db: float = float("nan")  # of the pixels that were seen: by how much the PSNR of those that the model takes
+    # for unseen (`View.seen` below `HELD`), which it makes up, falls short of that of the others, dB
 
 
 def target_frames(frames: int, context: int, count: int) -> list[int]:
@@ -155,6 +160,7 @@ def _rows(name: str, batch: EpisodeBatch, targets: list[Target], view: View) -> 
     columns["seen_share"] = seen.float().mean(dim=(1, 2))
     columns["depth_share"] = (depth > 0).float().mean(dim=(1, 2))
     columns |= _seen_columns(view.seen, seen, true.depth > 0)
+    columns["empty_loss_db"] = _empty_loss(rgb, true.rgb, seen, view.seen >= HELD)
     values: dict[str, list[Any]] = {key: value.double().cpu().tolist() for key, value in columns.items()}
     values["epipolar_px"] = [_epipolar(batch, target, picture) for target, picture in zip(targets, rgb.cpu(), strict=True)]
     values["epipolar_floor_px"] = [t.reference.floor_px if t.reference else float("nan") for t in targets]
@@ -162,6 +168,14 @@ def _rows(name: str, batch: EpisodeBatch, targets: list[Target], view: View) -> 
         ViewRow(model=name, episode=batch.indices[e], frame=t, **{key: _fixed(value[i]) for key, value in values.items()})
         for i, (e, t) in enumerate(frames)
     ]
+
+
+def _empty_loss(rgb: Tensor, true: Tensor, seen: Tensor, held: Tensor) -> Tensor:
+    """`ViewRow.empty_loss_db`; NaN where either kind of pixels is too few. [B]"""
+    kinds = seen & held, seen & ~held
+    enough = torch.stack([kind.float().mean(dim=(1, 2)) >= MIN_SEEN_SHARE for kind in kinds]).all(0)
+    full, empty = (metrics.psnr(rgb, true, kind & enough[:, None, None]) for kind in kinds)
+    return full - empty
 
 
 def _seen_columns(predicted: Tensor, seen: Tensor, valid: Tensor) -> dict[str, Tensor]:

@@ -1,5 +1,8 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
@@ -51,6 +54,25 @@ def test_models_rank_as_they_remember(episodes, clairvoyant, cloud, last_frame):
     assert mean(rows, "floor", "depth_share") == 1.0
     relative = [r.depth_rmse_m / r.depth_rmse_rel for r in rows if r.episode == 1]
     assert np.ptp(relative) < 1e-3  # one median depth per episode
+
+
+def test_what_is_made_up_of_what_was_seen_is_told_from_what_is_held(episodes, clairvoyant):
+    """A model that shows every second column 0.1 too bright and says that it does not hold it: 20 dB against the rest."""
+
+    class Forgetful:
+        initial_state, observe = staticmethod(clairvoyant.initial_state), staticmethod(clairvoyant.observe)
+
+        def render(self, state, camera):
+            view = clairvoyant.render(state, camera)
+            gone = torch.arange(view.rgb.shape[-1]).remainder(2).bool().expand_as(view.seen)
+            off = torch.where(view.rgb > 0.5, -0.1, 0.1)
+            return dataclasses.replace(view, rgb=torch.where(gone[:, None], view.rgb + off, view.rgb), seen=(~gone).float())
+
+    named = CheckedModel(Forgetful(), "forgetful"), CheckedModel(clairvoyant, "all")
+    rows = evaluate_views(named, episodes, context=20, views_per_episode=5)
+    lost = [row.empty_loss_db for row in rows if row.model == "forgetful" and row.seen_share > 0.1]
+    assert lost and min(lost) > 25  # 8-bit colour alone is 59 dB
+    assert all(np.isnan(row.empty_loss_db) for row in rows if row.model == "all")
 
 
 def test_batching_changes_nothing(episodes, cloud):
