@@ -16,6 +16,7 @@ from liftwm_agents.mapping import Grid, OccupancyMap, low_obstacles
 from liftwm_agents.perception import goal_evidence, heading_of, locate_goal, panorama
 
 RECENT_READINGS = 3
+SURE, PEEK_PLACES = 0.3, 24  # below this confidence the state is read from so many places behind what stands about, too
 PEEK_HEIGHT_M = 0.5  # of a camera among what stands on the floor
 PEEK_APART_M = 0.4
 
@@ -95,6 +96,13 @@ class SpatialBelief:
         if not np.array_equal(goal, self._goal):
             self._goal, self.rejected = np.array(goal), np.zeros((0, 2))
         self.goal_xyz, self.confidence = locate_goal(*self._points(), goal, self.rejected)
+
+    def search(self, state: TensorTree, goal: np.ndarray) -> None:
+        """Search all readings for a goal [G] that was just called, and where it is not found for sure, behind what stands about."""
+        self.locate(goal)
+        if self.confidence < SURE:
+            self.look_behind(state, PEEK_PLACES)
+            self.locate(goal)
 
     def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Votes for the goal's place: positions [M, 3], weights [M]."""

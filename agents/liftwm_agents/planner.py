@@ -32,7 +32,6 @@ from liftwm_agents.search import improve_plan
 
 READ_EVERY = 4  # steps between readings of the state
 SURVEY_PLACES = 8  # places of the tour from which the state is read when the goal is called
-SURE, PEEK_PLACES = 0.3, 24  # below this confidence the state is read from so many places behind what stands about, too
 LEAST_CONFIDENCE = 0.01  # below, the goal counts as not found and the agent explores
 ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the call stands: it was not the goal
 HALTED_M = 1.2  # or, this near, as many steps without getting on: something is in the way that will not go away
@@ -187,11 +186,9 @@ class PlannerPolicy:
         if called:
             self._goal, self._arrived = np.array(goal), 0
             self._belief.survey(self._state, np.stack(self._visited), SURVEY_PLACES)
+            self._belief.search(self._state, goal)
         else:
             self._belief.look(self._state)
-        self._belief.locate(goal)
-        if called and self._belief.confidence < SURE:
-            self._belief.look_behind(self._state, PEEK_PLACES)
             self._belief.locate(goal)
         grid = self._belief.grid()
         if self._belief.confidence >= LEAST_CONFIDENCE and self._belief.goal_xyz is not None:

@@ -69,6 +69,7 @@ class FeatureReader:
         """
         self.belief, self._steps = self._new_belief(), 0
         self.belief.survey(state, positions, self._config.survey_places)
+        self.belief.search(state, goal)
         self._draw(goal)
         self._summarize(state)
 
