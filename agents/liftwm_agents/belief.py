@@ -98,7 +98,7 @@ class SpatialBelief:
         self.goal_xyz, self.confidence = locate_goal(*self._points(), goal, self.rejected)
 
     def search(self, state: TensorTree, goal: np.ndarray) -> None:
-        """Search all readings for a goal [G] that was just called; where it is not found for sure, behind what stands about too."""
+        """Search all readings for a goal [G] that was just called; where it is not found for sure, look behind things too."""
         self.locate(goal)
         if self.confidence < SURE:
             self.look_behind(state, PEEK_PLACES)
