@@ -5,8 +5,9 @@ A action, G goal.
 Units: metres, radians, seconds, pixels. Cameras are OpenCV (x right, y down, z forward); a pose is `world_from_camera`.
 Pixel centres lie at half-integers. Depth is z-depth in metres, 0 where invalid. RGB is float32 [B, 3, H, W] in [0, 1].
 
-A model is anything that satisfies `WorldModel`. Planners, policies and the benchmark call these eight methods and nothing
-else, so a model that is not ours is scored by the same code as ours.
+A model is anything that satisfies `WorldModel`. Planners, policies and the benchmark need these eight methods and nothing
+else, so a model that is not ours is scored by the same code as ours. One that keeps points may say where they are
+(`ExplicitModel`), ours or not.
 """
 
 from __future__ import annotations
@@ -100,4 +101,12 @@ class WorldModel(Protocol[S]):
 
     def ego_camera(self, state: S) -> Camera:
         """The camera the state believes it looks through now; `imagine` moves it. Requires one `observe` before."""
+        ...
+
+
+class ExplicitModel(Protocol[S]):
+    """What a world model may offer beside `WorldModel`, if its state is made of points, Gaussians or surface elements."""
+
+    def primitives(self, state: S) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first row of a state keeps: places [K, 3] world, metres, now; colours [K, 3] and opacities [K] in [0, 1]."""
         ...

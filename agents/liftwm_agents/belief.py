@@ -2,6 +2,9 @@
 
 Reading is expensive (pictures are rendered), so it happens when the goal is called, from several places of the tour, for
 the goal may be in a room that cannot be seen from here; and every few steps afterwards, from where the agent stands.
+
+The map comes from pictures, for only they show what is free. The goal is looked for in the primitives of the state where its
+model has any (`protocols.ExplicitModel`): no screen stands before them. Otherwise pictures have to do for that too.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import numpy as np
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.mapping import Grid, OccupancyMap, low_obstacles
-from liftwm_agents.perception import goal_evidence, heading_of, locate_goal, panorama
+from liftwm_agents.perception import Points, goal_evidence, heading_of, held_points, locate_goal, panorama
 
 RECENT_READINGS = 3
 SURE, PEEK_PLACES = 0.3, 24  # below this confidence the state is read from so many places behind what stands about, too
@@ -38,8 +41,9 @@ class SpatialBelief:
         self.confidence = 0.0  # in [0, 1]
         self.rejected = np.zeros((0, 2))  # places that turned out not to be the goal, world xy
         self._goal = np.zeros(0)  # the last one that was looked for
-        self._survey: list[tuple[np.ndarray, ...]] = []
-        self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=RECENT_READINGS)
+        self._survey: list[Points] = []
+        self._recent: deque[Points] = deque(maxlen=RECENT_READINGS)
+        self._held: Points | None = None  # primitives, as last read
 
     def survey(self, state: TensorTree, positions: np.ndarray, places: int) -> None:
         """Read the state from several places at once and keep what was found, instead of what an earlier survey found.
@@ -52,7 +56,7 @@ class SpatialBelief:
         found = panorama(self._model, state, self._views, spread(positions, places), self._stride)
         self.map.update(found)
         self.stand(positions)
-        self._survey = [found.points()]
+        self._survey, self._held = [found.points()], held_points(self._model, state)
 
     def look_behind(self, state: TensorTree, places: int) -> None:
         """Read the state from within what stands in the rooms: what a screen hides from all sides may still be remembered.
@@ -74,6 +78,7 @@ class SpatialBelief:
         found = panorama(self._model, state, self._views, None, self._stride)
         self.map.update(found)
         self._recent.append(found.points())
+        self._held = held_points(self._model, state)
 
     def stand(self, positions: np.ndarray) -> None:
         """Where the agent is, or has been, is free. [P, 3] world, metres."""
@@ -92,27 +97,31 @@ class SpatialBelief:
         self.goal_xyz, self.confidence = None, 0.0
 
     def locate(self, goal: np.ndarray) -> None:
-        """Search all readings for the goal [G]. What was rejected of another goal may be this one."""
+        """Search what was read for the goal [G]. What was rejected of another goal may be this one."""
         if not np.array_equal(goal, self._goal):
             self._goal, self.rejected = np.array(goal), np.zeros((0, 2))
-        self.goal_xyz, self.confidence = locate_goal(*self._points(), goal, self.rejected)
+        self.goal_xyz, self.confidence = locate_goal(*self._clues(), goal, self.rejected)
 
     def search(self, state: TensorTree, goal: np.ndarray) -> None:
-        """Search all readings for a goal [G] that was just called; where it is not found for sure, look behind things too."""
+        """Search what was read for a goal [G] that was just called; where pictures do not show it for sure, look behind things."""
         self.locate(goal)
-        if self.confidence < SURE:
+        if self._held is None and self.confidence < SURE:
             self.look_behind(state, PEEK_PLACES)
             self.locate(goal)
 
     def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Votes for the goal's place: positions [M, 3], weights [M]."""
-        return goal_evidence(*self._points(), goal)
+        return goal_evidence(*self._clues(), goal)
 
     def grid(self) -> Grid:
         """The present map."""
         return self.map.grid()
 
-    def _points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _clues(self) -> Points:
+        """Where the goal is looked for."""
+        return self._points() if self._held is None else self._held
+
+    def _points(self) -> Points:
         readings = [*self._survey, *self._recent]
         if not readings:
             return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)

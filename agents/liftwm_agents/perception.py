@@ -1,8 +1,8 @@
 """What an agent can find out by looking around inside a world model's state.
 
 Cameras are placed at believed positions, the model renders them, and the depth it believes in becomes coloured points in
-the world frame. Everything here goes through `WorldModel.render` and `ego_camera`, so it works on any memory. World z is
-up and the floor lies at z = 0.
+the world frame: `WorldModel.render` and `ego_camera` are all that this takes, so it works on any memory. What a model keeps as
+primitives is read as it is. World z is up and the floor lies at z = 0.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MAX_OBJECT_HEIGHT_M = 1.5
 CHROMA_SIGMA = 0.06  # of chromaticity r/(r+g+b), g/(r+g+b): 10-20 % errors of a channel stay within two sigma
 BRIGHTNESS_SIGMA = 0.6  # of log brightness: shading and lamps change it more than the hue
 
+Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""World positions [P, 3] in metres, colours [P, 3] and how much each was observed [P], both in [0, 1]."""
+
 
 @dataclass(frozen=True)
 class Panorama:
@@ -38,8 +41,8 @@ class Panorama:
         """Some of the pictures. [V] bool"""
         return Panorama(self.xyz[views], self.rgb[views], self.seen[views], self.origin[views])
 
-    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All points with any evidence: xyz [P, 3], rgb [P, 3], seen [P]."""
+    def points(self) -> Points:
+        """All points with any evidence."""
         keep = self.seen > 0.05
         return self.xyz[keep], self.rgb[keep], self.seen[keep]
 
@@ -111,6 +114,16 @@ def _points_of_view(model: WorldModel, state: TensorTree, camera: Camera, stride
     rgb = view.rgb.permute(0, 2, 3, 1)[pixels].clamp(0, 1)
     seen = torch.where(view.depth > 0, view.seen, torch.zeros_like(view.seen))[pixels]
     return xyz.cpu().numpy(), rgb.cpu().numpy(), seen.cpu().numpy()
+
+
+@torch.no_grad()
+def held_points(model: WorldModel, state: TensorTree) -> Points | None:
+    """The primitives of a state, batch of one, where its model has any (`protocols.ExplicitModel`); None for others."""
+    primitives = getattr(model, "primitives", None)
+    if not callable(primitives):
+        return None
+    xyz, rgb, opacity = (tensor.float().cpu().numpy() for tensor in primitives(state))
+    return xyz, rgb.clip(0, 1), opacity.clip(0, 1)
 
 
 def colour_match(rgb: np.ndarray, colour: np.ndarray) -> np.ndarray:

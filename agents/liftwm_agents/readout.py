@@ -57,6 +57,7 @@ class FeatureReader:
         self.belief = self._new_belief()
         self._raster: Raster | None = None
         self._summary = np.zeros(0)
+        self._goal = np.zeros(0)  # the last one that was looked for
         self._steps = 0
 
     def begin(self, state: TensorTree, positions: np.ndarray, goal: np.ndarray) -> None:
@@ -67,17 +68,16 @@ class FeatureReader:
             positions: where the camera has been, world, metres. [P, 3]
             goal: the instruction. [G]
         """
-        self.belief, self._steps = self._new_belief(), 0
+        self.belief, self._steps, self._goal = self._new_belief(), 0, np.zeros(0)
         self.belief.survey(state, positions, self._config.survey_places)
-        self.belief.search(state, goal)
-        self._draw(goal)
+        self._find(state, goal)
         self._summarize(state)
 
     def copy(self) -> FeatureReader:
         """A reader that goes on from here by itself; nothing that either does changes the other."""
         twin = FeatureReader(self._model, self._config)
         twin.belief = copy.deepcopy(self.belief, {id(self._model): self._model})
-        twin._raster, twin._steps, twin._summary = self._raster, self._steps, self._summary
+        twin._raster, twin._steps, twin._summary, twin._goal = self._raster, self._steps, self._summary, self._goal
         return twin
 
     @property
@@ -112,9 +112,10 @@ class FeatureReader:
         self.belief.stand(position[None])
         if self._steps and self.watches:
             self._summarize(state)
-        if self._steps and self._steps % self._config.read_every == 0:
+        called = not np.array_equal(goal, self._goal)
+        if self._steps and (called or self._steps % self._config.read_every == 0):
             self.belief.look(state)
-            self._draw(goal)
+            self._find(state, goal)
         self._steps += 1
         return self.features(position, heading, goal)
 
@@ -138,9 +139,13 @@ class FeatureReader:
     def _new_belief(self) -> Belief:
         return Belief(self._model, self._config.views, self._config.cell_m)
 
-    def _draw(self, goal: np.ndarray) -> None:
-        """Look for the goal, and make the raster anew."""
-        self.belief.locate(goal)
+    def _find(self, state: TensorTree, goal: np.ndarray) -> None:
+        """Look for the goal in what was read, harder when it is a new one, and make the raster anew."""
+        if np.array_equal(goal, self._goal):
+            self.belief.locate(goal)
+        else:
+            self._goal = np.array(goal)
+            self.belief.search(state, goal)
         grid = self.belief.grid()
         edge_m = self._config.extent_m / self._config.cells
         self._raster = make_raster(grid, self.belief.points(), self.belief.evidence(goal), self._price(), edge_m)

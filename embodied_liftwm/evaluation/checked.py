@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -166,7 +167,19 @@ class ActingModel(CheckedModel):
     def __getattr__(self, name: str) -> Any:
         if name == "model" or name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.model, name)
+        found = getattr(self.model, name)
+        return partial(self._primitives, found) if name == "primitives" else found
+
+    def _primitives(self, read: Callable[[TensorTree], Any], state: TensorTree) -> tuple[Tensor, Tensor, Tensor]:
+        """`ExplicitModel.primitives`, which a model may have."""
+        found = read(state)
+        for part, width, name in zip(found, ((3,), (3,), ()), ("places", "colours", "opacities"), strict=True):
+            wanted = (len(found[0]), *width)
+            if not isinstance(part, Tensor) or tuple(part.shape) != wanted:
+                got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise UserError(f"model {self.source}: primitives: {name} expected {list(wanted)}, got {got}{self.where}")
+            self._finite("primitives", name, part)
+        return found
 
 
 @torch.no_grad()

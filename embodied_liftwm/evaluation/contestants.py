@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -38,6 +38,11 @@ class LastFrameAlone(LastFrame):
 
     def ego_camera(self, state: TensorTree) -> Camera:
         return self.model.ego_camera(state)
+
+    @property
+    def primitives(self) -> Callable[[TensorTree], tuple[Tensor, Tensor, Tensor]]:
+        """The model's, where it has any: what is left is read as the whole is."""
+        return self.model.primitives
 
 
 class Unmoved(MeanColour):

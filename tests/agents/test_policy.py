@@ -143,6 +143,19 @@ def test_frames_that_are_not_watched_move_the_agent_on_its_map_all_the_same() ->
     assert np.abs(seen[1][0] - seen[1][4]).max() > 0.1
 
 
+def test_a_goal_that_is_called_on_the_way_is_looked_for_at_once_and_behind_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = watched(num_envs=1)
+    first = env.reset()["vector"][0]
+    reader, state = env._readers[0], env._states[0]
+    pose = {"world_from_camera": state.world_from_camera[0].numpy().reshape(-1)}
+    ball, nothing = {**pose, "goal": first[:9]}, {**pose, "goal": np.eye(9, dtype=np.float32)[2]}
+    searched: list[int] = []
+    monkeypatch.setattr(reader.belief, "look_behind", lambda state, places: searched.append(places))
+    assert reader.read(state, ball)["vector"][12] == first[12] > 0.3 and not searched  # it was found when it was called
+    assert reader.read(state, nothing)["vector"][12] < 0.05 and len(searched) == 1  # though no reading was due, and nothing is blue
+    assert reader.read(state, ball)["vector"][12] > 0.3
+
+
 def test_the_way_on_the_map_leads_to_the_goal() -> None:
     env = watched(num_envs=1)
     obs = env.reset()

@@ -97,6 +97,27 @@ def test_whoever_acts_has_all_of_a_model_and_its_colours_as_they_are():
     assert acting.summarize(state).shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda xyz, rgb, alpha: (xyz * torch.nan, rgb, alpha), "places holds NaN or infinity at 12 of 12 values while acting"),
+        (lambda xyz, rgb, alpha: (xyz, rgb[:1], alpha), r"colours expected \[4, 3\], got \[1, 3\] while acting"),
+        (lambda xyz, rgb, alpha: (xyz, rgb, None), r"opacities expected \[4\], got NoneType while acting"),
+    ],
+)
+def test_faulty_primitives_are_named_and_good_ones_handed_on(spoil, message):
+    class Explicit(PlainModel):
+        def primitives(self, state):
+            kept = torch.ones(4, 3), torch.zeros(4, 3), torch.ones(4)
+            return spoil(*kept) if state is None else kept
+
+    acting = ActingModel(Explicit(2.0))
+    assert float(acting.primitives(acting.initial_state(1))[0].sum()) == 12.0
+    with pytest.raises(UserError, match=f"model Explicit: primitives: {message}"):
+        acting.primitives(None)
+    assert not hasattr(ActingModel(PlainModel(2.0)), "primitives")
+
+
 def test_a_missing_method_is_named():
     with pytest.raises(UserError, match=r"model mine: a object without initial_state"):
         CheckedModel(object(), "mine")
