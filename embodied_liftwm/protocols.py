@@ -13,7 +13,7 @@ else, so a model that is not ours is scored by the same code as ours. One that k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -104,9 +104,9 @@ class WorldModel(Protocol[S]):
         ...
 
 
-class ExplicitModel(Protocol[S]):
+class ExplicitModel(Protocol):
     """What a world model may offer beside `WorldModel`, if its state is made of points, Gaussians or surface elements."""
 
-    def primitives(self, state: S) -> tuple[Tensor, Tensor, Tensor]:
+    def primitives(self, state: Any) -> tuple[Tensor, Tensor, Tensor]:
         """What the first row of a state keeps: places [K, 3] world, metres, now; colours [K, 3] and opacities [K] in [0, 1]."""
         ...

@@ -152,7 +152,9 @@ def test_a_goal_that_is_called_on_the_way_is_looked_for_at_once_and_behind_thing
     searched: list[int] = []
     monkeypatch.setattr(reader.belief, "look_behind", lambda state, places: searched.append(places))
     assert reader.read(state, ball)["vector"][12] == first[12] > 0.3 and not searched  # it was found when it was called
-    assert reader.read(state, nothing)["vector"][12] < 0.05 and len(searched) == 1  # though no reading was due, and nothing is blue
+    assert (
+        reader.read(state, nothing)["vector"][12] < 0.05 and len(searched) == 1
+    )  # though no reading was due, and nothing is blue
     assert reader.read(state, ball)["vector"][12] > 0.3
 
 
