@@ -103,7 +103,7 @@ class SpatialBelief:
         self.goal_xyz, self.confidence = locate_goal(*self._clues(), goal, self.rejected)
 
     def search(self, state: TensorTree, goal: np.ndarray) -> None:
-        """Search what was read for a goal [G] that was just called; where pictures alone leave it unsure, look behind things."""
+        """Search what was read for a goal [G] that was just called; where pictures leave it unsure, look behind things."""
         self.locate(goal)
         if self._held is None and self.confidence < SURE:
             self.look_behind(state, PEEK_PLACES)
