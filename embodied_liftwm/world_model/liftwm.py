@@ -37,10 +37,12 @@ from embodied_liftwm.world_model.summary import (
     GRID_CELLS,
     GRID_CHANNELS,
     Landmarks,
+    Surface,
     birds_eye,
     egocentric,
     goal_features,
     goal_likeness,
+    goal_place,
 )
 
 
@@ -227,15 +229,23 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         means = (world.points() * there[..., None]).sum(2) / there.sum(-1, keepdim=True).clamp_min(1.0)
         return Landmarks(means, mass, (area * goal_likeness(world.rgb, goal)).sum(-1))
 
+    def surface(self, world: Any) -> Surface:
+        """All texels or primitives of a map."""
+        area = (world.evidence > 0) * (texel_m(world.levels, world.heights).square() / AREA_M2)[..., None]
+        return Surface(world.points().flatten(1, 2), world.rgb.flatten(1, 2), area.flatten(1))
+
     def summarize(self, state: LiftWMState) -> Tensor:
-        """An egocentric bird's-eye code of the map, and where the goal's colour lies. [B, F]"""
-        found = self.landmarks(state.world.detach(), state.ego.goal)
+        """An egocentric bird's-eye code of the map, and where the goal is. [B, F]"""
+        world, goal, pose = state.world.detach(), state.ego.goal, state.ego.world_from_camera
+        found, surface = self.landmarks(world, goal), self.surface(world)
         if state.movers is not None:
-            moving = _moving(state.movers, state.ego.goal)
+            moving, moving_surface = _moving(state.movers, goal)
             found = Landmarks(*(torch.cat(both, dim=1) for both in zip(found, moving, strict=True)))
-        ahead, left, up = egocentric(found.means, state.ego.world_from_camera).unbind(-1)
-        grid = birds_eye(found, ahead, left, up)
-        return torch.cat([self.summary(grid), goal_features(found.goal_mass, ahead, left)], dim=-1)
+            surface = Surface(*(torch.cat(both, dim=1) for both in zip(surface, moving_surface, strict=True)))
+        grid = birds_eye(found, *egocentric(found.means, pose).unbind(-1))
+        place, mass = goal_place(surface, goal)
+        ahead, left, _ = egocentric(place[:, None], pose).unbind(-1)
+        return torch.cat([self.summary(grid), goal_features(mass[:, None], ahead, left)], dim=-1)
 
 
 def _certainty(depth: Tensor, spread: Tensor, camera: Camera) -> Tensor:
@@ -254,11 +264,11 @@ def _with_motion(encoding: Encoding, motion: Motion) -> Encoding:
     return encoding._replace(velocity=motion.velocity.detach(), moving=motion.moving.detach())
 
 
-def _moving(movers: Movers, goal: Tensor) -> Landmarks:
+def _moving(movers: Movers, goal: Tensor) -> tuple[Landmarks, Surface]:
     """Moving points, weighed by surface."""
     movers = movers.detach()
-    mass = (movers.evidence > 0) * movers.sizes.square() / AREA_M2
-    return Landmarks(movers.means, mass, mass * goal_likeness(movers.rgb, goal))
+    area = (movers.evidence > 0) * movers.sizes.square() / AREA_M2
+    return Landmarks(movers.means, area, area * goal_likeness(movers.rgb, goal)), Surface(movers.means, movers.rgb, area)
 
 
 def values_of(world: Any) -> Tensor:

@@ -26,7 +26,7 @@ from embodied_liftwm.world_model.encoder import Encoding
 from embodied_liftwm.world_model.generation import shown
 from embodied_liftwm.world_model.latent_decoder import LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
-from embodied_liftwm.world_model.summary import AREA_M2, Landmarks, goal_likeness
+from embodied_liftwm.world_model.summary import AREA_M2, Landmarks, Surface, goal_likeness
 
 FILLED_PX = (3, 9)
 """Sides of the boxes whose mean colour holes are given before a picture is encoded, the least that reaches something first."""
@@ -107,6 +107,9 @@ class CloudLiftWM(LiftWM):
         rgb = world.rgb
         area = world.occupied * world.sizes.square() / AREA_M2
         return Landmarks(world.points, area, area * goal_likeness(rgb, goal))
+
+    def surface(self, world: Any) -> Surface:
+        return Surface(world.points, world.rgb, world.occupied * world.sizes.square() / AREA_M2)
 
 
 def _cloud(state: LiftWMState) -> RgbCloud:

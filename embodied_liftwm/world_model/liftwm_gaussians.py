@@ -17,7 +17,7 @@ from embodied_liftwm.memory.lift import lift
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.encoder import Encoding
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState, Splatted, values_of
-from embodied_liftwm.world_model.summary import Landmarks, goal_likeness
+from embodied_liftwm.world_model.summary import Landmarks, Surface, goal_likeness
 
 
 class GaussianLiftWM(LiftWM):
@@ -63,3 +63,6 @@ class GaussianLiftWM(LiftWM):
 
     def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
         return Landmarks(world.means, world.opacities, world.opacities * goal_likeness(world.rgb, goal))
+
+    def surface(self, world: Any) -> Surface:
+        return Surface(world.means, world.rgb, world.opacities)

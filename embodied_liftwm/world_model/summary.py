@@ -19,6 +19,20 @@ AREA_M2 = 0.02
 GRID_CHANNELS, GOAL_FEATURES = 5, 5
 
 
+VOTERS, VOTE, CLUSTER_M = 256, 0.125, 0.35
+"""Pieces of surface among which the goal is looked for; how much surface, in AREA_M2, has a whole vote; an object's radius."""
+CENTRING = 3
+"""Steps of mean shift from the best piece."""
+
+
+class Surface(NamedTuple):
+    """All that a map keeps, in its smallest pieces."""
+
+    points: Tensor  # [B, K, 3] metres, world frame
+    rgb: Tensor  # [B, K, 3] in [0, 1]
+    area: Tensor  # [B, K] in AREA_M2, 0 for free ones
+
+
 class Landmarks(NamedTuple):
     """The map's primitives, for a summary."""
 
@@ -44,6 +58,40 @@ def goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
     distance = (rgb - goal[:, :3].view(-1, *ones, 3)).square().sum(-1)
     given = (goal.abs().sum(-1) > 0).to(rgb).view(-1, *ones)
     return torch.exp(-GOAL_SHARPNESS * distance) * given
+
+
+def goal_place(found: Surface, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the best compact cluster of what looks like the goal is; other things of its hue do not pull it away.
+
+    Of the VOTERS pieces of surface that look most like it, those within CLUSTER_M of one vote for its place, and those up to 2.5
+    times as far vote against, so that a small object wins over a large wall. The best match wins, not the largest.
+
+    Args:
+        found: what is kept.
+        goal: the instruction, colour first. [B, G]
+
+    Returns:
+        World position [B, 3] in metres, and the surface of the cluster, weighed by likeness, in AREA_M2 [B]; 0 where nothing is
+        alike or no goal is given.
+    """
+    likeness = goal_likeness(found.rgb, goal) * (found.area > 0)
+    votes = likeness * (found.area / VOTE).clamp_max(1.0)
+    best = votes.topk(min(VOTERS, votes.shape[1]), dim=1).indices
+    points = found.points.gather(1, best[..., None].expand(-1, -1, 3))
+    votes, alike, area = (values.gather(1, best) for values in (votes, likeness, found.area))
+    apart = torch.cdist(points, points)
+    inside = (apart < CLUSTER_M).to(votes)
+    ring = (apart < 2.5 * CLUSTER_M).to(votes) - inside
+    number = (inside - 0.5 * ring) @ votes[..., None]
+    total = inside @ votes[..., None]
+    quality = (inside @ (votes * alike)[..., None]) / total.clamp_min(1e-6)
+    score = (quality * (1.0 - torch.exp(-number.clamp_min(0.0) / 4.0))).squeeze(-1)
+    place = points.gather(1, score.argmax(1)[:, None, None].expand(-1, 1, 3))
+    for _ in range(CENTRING):
+        chosen = (torch.cdist(place, points).squeeze(1) < CLUSTER_M).to(votes)
+        weight = chosen * votes * alike
+        place = ((weight[..., None] * points).sum(1) / weight.sum(1, keepdim=True).clamp_min(1e-6))[:, None]
+    return place.squeeze(1), (chosen * area * alike).sum(1)
 
 
 def birds_eye(found: Landmarks, ahead: Tensor, left: Tensor, up: Tensor) -> Tensor:

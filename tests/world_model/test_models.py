@@ -17,7 +17,7 @@ from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from embodied_liftwm.world_model.liftwm import LiftWM
-from embodied_liftwm.world_model.summary import GOAL_FEATURES
+from embodied_liftwm.world_model.summary import GOAL_FEATURES, Surface, goal_place
 from tests.toy_room import episode, intrinsics
 
 SIZE = 32
@@ -169,6 +169,32 @@ def test_the_goal_is_found_by_its_colour(memory: Literal["patches", "gaussians"]
         assert ahead > 0.8 and 1.5 < 5.0 * distance < 2.5 and present == 1.0
         lefts.append(left)
     assert lefts[0] > 0.1 and lefts[1] < -0.1
+
+
+def a_ball_and_a_wall(ball: list[float]) -> Surface:
+    """A ball of 120 small pieces about `ball`, (0.9, 0.1, 0.1), and a wall of 1,000 large ones of nearly its hue at x = 4."""
+    generator = torch.Generator().manual_seed(3)
+    near = torch.tensor(ball) + 0.08 * torch.randn(120, 3, generator=generator)
+    wall = torch.stack([torch.full((1000,), 4.0), *(4.0 * torch.rand(2, 1000, generator=generator) - 2.0)], dim=-1)
+    rgb = torch.cat([torch.tensor([[0.9, 0.1, 0.1]]).expand(120, 3), torch.tensor([[0.8, 0.2, 0.2]]).expand(1000, 3)])
+    area = torch.cat([torch.full((120,), 0.1), torch.full((1000,), 2.0)])
+    return Surface(torch.cat([near, wall])[None], rgb[None], area[None])
+
+
+def test_the_place_of_the_goal_is_that_of_one_thing_and_not_pulled_to_others_of_its_hue():
+    red, blue = (torch.tensor([[*colour, 1, 0, 0, 0, 0, 0]]) for colour in ([0.9, 0.1, 0.1], [0.1, 0.1, 0.9]))
+    found = a_ball_and_a_wall([1.0, -2.0, 0.3])
+    place, mass = goal_place(found, red)
+    assert (place[0] - torch.tensor([1.0, -2.0, 0.3])).norm() < 0.05
+    assert mass[0] == pytest.approx(12.0, rel=0.05)  # the ball's surface
+    assert goal_place(found, blue)[1] == 0 and goal_place(found, torch.zeros(1, 9))[1] == 0
+    other = a_ball_and_a_wall([-1.0, 1.0, 0.3])
+    both = Surface(*(torch.cat(parts) for parts in zip(found, other, strict=True)))
+    places, masses = goal_place(both, red.expand(2, 9))
+    torch.testing.assert_close(places[0], place[0])  # rows do not meet
+    assert (places[1] - torch.tensor([-1.0, 1.0, 0.3])).norm() < 0.05
+    free = Surface(both.points, both.rgb, both.area * torch.tensor([[0.0], [1.0]]))
+    assert goal_place(free, red.expand(2, 9))[1].tolist() == [0.0, pytest.approx(float(masses[1]))]
 
 
 def test_an_image_size_that_has_no_cells_is_refused():
