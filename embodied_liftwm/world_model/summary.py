@@ -63,8 +63,8 @@ def goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
 def goal_place(found: Surface, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Where the best compact cluster of what looks like the goal is; other things of its hue do not pull it away.
 
-    Of the VOTERS pieces of surface that look most like it, those within CLUSTER_M of one vote for its place, and those within 2.5
-    times that vote against it: a small object wins over a large wall. The best match wins, not the largest.
+    Of the VOTERS pieces of surface that look most like it, those within CLUSTER_M of one vote for its place, and those within
+    2.5 times that vote against it: a small object wins over a large wall. The best match wins, not the largest.
 
     Args:
         found: what is kept.
