@@ -272,3 +272,5 @@ def test_the_last_frame_alone_forgets(episodes):
             state = alone.observe(state, batch.observation([(0, t)]))
         fresh = alone.observe(alone.initial_state(1), batch.observation([(0, 3)]))
     assert all(torch.equal(a, b) for a, b in zip(state.named_tensors().values(), fresh.named_tensors().values(), strict=True))
+    assert torch.equal(alone.primitives(state)[0], model.primitives(fresh)[0])  # it is read as the whole is
+    assert not hasattr(LastFrameAlone(object()), "primitives")
