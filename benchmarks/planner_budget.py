@@ -150,6 +150,7 @@ def draw(rows: list[BudgetRow], path: Path) -> None:
     for ax, figure, label in zip(
         axes, ("success", "spl", "plans_per_second"), ("success", "SPL", "plans a second, one core"), strict=True
     ):
+        named = set[tuple[int, ...]]()
         for planner, mark in (("mppi", "o"), ("cem", "^")):
             points = sorted({(r.imagined_steps, r.num_samples, r.horizon, r.iterations) for r in rows if r.planner == planner})
             means = [
@@ -162,10 +163,13 @@ def draw(rows: list[BudgetRow], path: Path) -> None:
             ]  # fmt: skip
             ax.plot([point[0] for point in points], means, mark, label=planner.upper())
             for point, mean in zip(points, means, strict=True):
-                ax.annotate(f"{point[1]}x{point[2]}x{point[3]}", (point[0], float(mean)), fontsize=6, rotation=30)
-        ax.set(xscale="log", xlabel="imagined steps a plan (samples x horizon x iterations)", ylabel=label, ylim=(0, None))
+                if point not in named:  # both planners at the same budget lie close together
+                    ax.annotate(f"{point[1]}x{point[2]}x{point[3]}", (point[0], float(mean)), fontsize=6, rotation=40)
+            named |= set(points)
+        ax.set(xscale="log", xlabel="imagined steps a plan (samples x horizon x iterations)", ylabel=label)
+        ax.set_ylim(0, 1.2 * ax.get_ylim()[1])
         ax.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0].legend(loc="lower right")
     sheet.tight_layout()
     with matplotlib.rc_context({"svg.hashsalt": "planner"}), whole_file(path) as partial:
         sheet.savefig(partial, format="svg", metadata={"Date": None})
