@@ -173,11 +173,14 @@ class ActingModel(CheckedModel):
     def _primitives(self, read: Callable[[TensorTree], Any], state: TensorTree) -> tuple[Tensor, Tensor, Tensor]:
         """`ExplicitModel.primitives`, which a model may have."""
         found = read(state)
+        if not isinstance(found, tuple) or len(found) != 3 or not isinstance(found[0], Tensor):
+            wanted = "expected (places, colours, opacities)"
+            raise UserError(f"model {self.source}: primitives returned a {type(found).__name__}, {wanted}{self.where}")
         for part, width, name in zip(found, ((3,), (3,), ()), ("places", "colours", "opacities"), strict=True):
-            wanted = (len(found[0]), *width)
-            if not isinstance(part, Tensor) or tuple(part.shape) != wanted:
+            shape = [len(found[0]), *width]
+            if not isinstance(part, Tensor) or list(part.shape) != shape:
                 got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise UserError(f"model {self.source}: primitives: {name} expected {list(wanted)}, got {got}{self.where}")
+                raise UserError(f"model {self.source}: primitives: {name} expected {shape}, got {got}{self.where}")
             self._finite("primitives", name, part)
         return found
 

@@ -43,6 +43,7 @@ from embodied_liftwm.world_model.summary import (
     goal_features,
     goal_likeness,
     goal_place,
+    landmarks,
 )
 
 
@@ -221,29 +222,22 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         points, rgb = (torch.cat(parts) for parts in zip(*found, strict=True))
         return points, rgb, torch.ones_like(points[:, 0])
 
-    def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
-        """The primitives of a map, weighed by surface."""
-        there = (world.evidence > 0).to(world.heights)
-        area = there * (texel_m(world.levels, world.heights).square() / AREA_M2)[..., None]
-        mass = area.sum(-1)
-        means = (world.points() * there[..., None]).sum(2) / there.sum(-1, keepdim=True).clamp_min(1.0)
-        return Landmarks(means, mass, (area * goal_likeness(world.rgb, goal)).sum(-1))
-
     def surface(self, world: Any) -> Surface:
-        """All texels or primitives of a map."""
+        """All texels of a map, patch by patch."""
         area = (world.evidence > 0) * (texel_m(world.levels, world.heights).square() / AREA_M2)[..., None]
-        return Surface(world.points().flatten(1, 2), world.rgb.flatten(1, 2), area.flatten(1))
+        return Surface(world.points(), world.rgb, area)
 
     def summarize(self, state: LiftWMState) -> Tensor:
         """An egocentric bird's-eye code of the map, and where the goal is. [B, F]"""
-        world, goal, pose = state.world.detach(), state.ego.goal, state.ego.world_from_camera
-        found, surface = self.landmarks(world, goal), self.surface(world)
+        pose, surfaces = state.ego.world_from_camera, [self.surface(state.world.detach())]
         if state.movers is not None:
-            moving, moving_surface = _moving(state.movers, goal)
-            found = Landmarks(*(torch.cat(both, dim=1) for both in zip(found, moving, strict=True)))
-            surface = Surface(*(torch.cat(both, dim=1) for both in zip(surface, moving_surface, strict=True)))
+            surfaces.append(_moving(state.movers.detach()))
+        likeness = [goal_likeness(surface.rgb, state.ego.goal) for surface in surfaces]
+        of_each = map(landmarks, surfaces, likeness)
+        found = Landmarks(*(torch.cat(parts, dim=1) for parts in zip(*of_each, strict=True)))
+        pieces = [(s.points.flatten(1, 2), s.area.flatten(1), a.flatten(1)) for s, a in zip(surfaces, likeness, strict=True)]
+        place, mass = goal_place(*(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True)))
         grid = birds_eye(found, *egocentric(found.means, pose).unbind(-1))
-        place, mass = goal_place(surface, goal)
         ahead, left, _ = egocentric(place[:, None], pose).unbind(-1)
         return torch.cat([self.summary(grid), goal_features(mass[:, None], ahead, left)], dim=-1)
 
@@ -264,11 +258,10 @@ def _with_motion(encoding: Encoding, motion: Motion) -> Encoding:
     return encoding._replace(velocity=motion.velocity.detach(), moving=motion.moving.detach())
 
 
-def _moving(movers: Movers, goal: Tensor) -> tuple[Landmarks, Surface]:
-    """Moving points, weighed by surface."""
-    movers = movers.detach()
+def _moving(movers: Movers) -> Surface:
+    """Moving points, each a primitive of one piece."""
     area = (movers.evidence > 0) * movers.sizes.square() / AREA_M2
-    return Landmarks(movers.means, area, area * goal_likeness(movers.rgb, goal)), Surface(movers.means, movers.rgb, area)
+    return Surface(*(values.unsqueeze(2) for values in (movers.means, movers.rgb, area)))
 
 
 def values_of(world: Any) -> Tensor:

@@ -26,7 +26,7 @@ from embodied_liftwm.world_model.encoder import Encoding
 from embodied_liftwm.world_model.generation import shown
 from embodied_liftwm.world_model.latent_decoder import LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
-from embodied_liftwm.world_model.summary import AREA_M2, Landmarks, Surface, goal_likeness
+from embodied_liftwm.world_model.summary import AREA_M2, Surface
 
 FILLED_PX = (3, 9)
 """Sides of the boxes whose mean colour holes are given before a picture is encoded, the least that reaches something first."""
@@ -103,13 +103,9 @@ class CloudLiftWM(LiftWM):
         points = cloud.points[0, kept]
         return points, cloud.rgb[0, kept], torch.ones_like(points[:, 0])
 
-    def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
-        rgb = world.rgb
-        area = world.occupied * world.sizes.square() / AREA_M2
-        return Landmarks(world.points, area, area * goal_likeness(rgb, goal))
-
     def surface(self, world: Any) -> Surface:
-        return Surface(world.points, world.rgb, world.occupied * world.sizes.square() / AREA_M2)
+        area = world.occupied * world.sizes.square() / AREA_M2
+        return Surface(*(values.unsqueeze(2) for values in (world.points, world.rgb, area)))
 
 
 def _cloud(state: LiftWMState) -> RgbCloud:

@@ -17,7 +17,7 @@ from embodied_liftwm.memory.lift import lift
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.encoder import Encoding
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState, Splatted, values_of
-from embodied_liftwm.world_model.summary import Landmarks, Surface, goal_likeness
+from embodied_liftwm.world_model.summary import Surface
 
 
 class GaussianLiftWM(LiftWM):
@@ -61,8 +61,5 @@ class GaussianLiftWM(LiftWM):
         kept = world.occupied[0]
         return world.means[0, kept], world.rgb[0, kept], world.opacities[0, kept]
 
-    def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
-        return Landmarks(world.means, world.opacities, world.opacities * goal_likeness(world.rgb, goal))
-
     def surface(self, world: Any) -> Surface:
-        return Surface(world.means, world.rgb, world.opacities)
+        return Surface(*(values.unsqueeze(2) for values in (world.means, world.rgb, world.opacities)))

@@ -28,7 +28,7 @@ from embodied_liftwm.world_model.encoder import Encoder, Encoding, Sources
 from embodied_liftwm.world_model.generation import shown
 from embodied_liftwm.world_model.latent_decoder import KNOWN_FROM, Completed, LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
-from embodied_liftwm.world_model.summary import Landmarks, Surface, goal_likeness
+from embodied_liftwm.world_model.summary import Surface
 
 IMAGINED_SPREAD = 0.25
 """Spread of a log-depth that was imagined: what is seen later soon outweighs it."""
@@ -139,12 +139,9 @@ class LatentLiftWM(LiftWM):
         kept = weights > 0
         return world.points()[0, kept], self._colours(world.values()[0, kept]), weights[kept]
 
-    def landmarks(self, world: Any, goal: Tensor) -> Landmarks:
-        weights = world.weights()
-        return Landmarks(world.points(), weights, weights * goal_likeness(self._colours(world.values()), goal))
-
     def surface(self, world: Any) -> Surface:
-        return Surface(world.points(), self._colours(world.values()), world.weights())
+        colours = self._colours(world.values())
+        return Surface(*(values.unsqueeze(2) for values in (world.points(), colours, world.weights())))
 
     def _colours(self, latents: Tensor) -> Tensor:
         """Mean colours of what latents [..., D] stand for, in [0, 1]. [..., 3]"""

@@ -26,11 +26,11 @@ CENTRING = 3
 
 
 class Surface(NamedTuple):
-    """All that a map keeps, in its smallest pieces."""
+    """All that a map keeps, in its smallest pieces: M of each of N primitives."""
 
-    points: Tensor  # [B, K, 3] metres, world frame
-    rgb: Tensor  # [B, K, 3] in [0, 1]
-    area: Tensor  # [B, K] in AREA_M2, 0 for free ones
+    points: Tensor  # [B, N, M, 3] metres, world frame
+    rgb: Tensor  # [B, N, M, 3] in [0, 1]
+    area: Tensor  # [B, N, M] in AREA_M2, 0 for free ones
 
 
 class Landmarks(NamedTuple):
@@ -60,25 +60,32 @@ def goal_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
     return torch.exp(-GOAL_SHARPNESS * distance) * given
 
 
-def goal_place(found: Surface, goal: Tensor) -> tuple[Tensor, Tensor]:
+def landmarks(found: Surface, likeness: Tensor) -> Landmarks:
+    """Primitives of pieces, of which `likeness` [B, N, M] says how much they look like the goal."""
+    there = (found.area > 0).to(found.points)
+    means = (found.points * there[..., None]).sum(2) / there.sum(-1, keepdim=True).clamp_min(1.0)
+    return Landmarks(means, found.area.sum(-1), (found.area * likeness).sum(-1))
+
+
+def goal_place(points: Tensor, area: Tensor, likeness: Tensor) -> tuple[Tensor, Tensor]:
     """Where the best compact cluster of what looks like the goal is; other things of its hue do not pull it away.
 
     Of the VOTERS pieces of surface that look most like it, those within CLUSTER_M of one vote for its place, and those within
     2.5 times that vote against it: a small object wins over a large wall. The best match wins, not the largest.
 
     Args:
-        found: what is kept.
-        goal: the instruction, colour first. [B, G]
+        points: pieces of surface, world, metres. [B, K, 3]
+        area: of each, in AREA_M2, 0 for free ones. [B, K]
+        likeness: how much they look like the goal, in [0, 1]. [B, K]
 
     Returns:
         World position [B, 3] in metres, and the surface of the cluster, weighed by likeness, in AREA_M2 [B]; 0 where nothing is
-        alike or no goal is given.
+        alike.
     """
-    likeness = goal_likeness(found.rgb, goal) * (found.area > 0)
-    votes = likeness * (found.area / VOTE).clamp_max(1.0)
+    votes = likeness * (area / VOTE).clamp_max(1.0)
     best = votes.topk(min(VOTERS, votes.shape[1]), dim=1).indices
-    points = found.points.gather(1, best[..., None].expand(-1, -1, 3))
-    votes, alike, area = (values.gather(1, best) for values in (votes, likeness, found.area))
+    points = points.gather(1, best[..., None].expand(-1, -1, 3))
+    votes, alike, area = (values.gather(1, best) for values in (votes, likeness, area))
     apart = torch.cdist(points, points)
     inside = (apart < CLUSTER_M).to(votes)
     ring = (apart < 2.5 * CLUSTER_M).to(votes) - inside

@@ -102,6 +102,7 @@ def test_whoever_acts_has_all_of_a_model_and_its_colours_as_they_are():
     [
         (lambda xyz, rgb, alpha: (xyz * torch.nan, rgb, alpha), "places holds NaN or infinity at 12 of 12 values while acting"),
         (lambda xyz, rgb, alpha: (xyz, rgb[:1], alpha), r"colours expected \[4, 3\], got \[1, 3\] while acting"),
+        (lambda xyz, rgb, alpha: (xyz, rgb), None),
         (lambda xyz, rgb, alpha: (xyz, rgb, None), r"opacities expected \[4\], got NoneType while acting"),
     ],
 )
@@ -113,7 +114,8 @@ def test_faulty_primitives_are_named_and_good_ones_handed_on(spoil, message):
 
     acting = ActingModel(Explicit(2.0))
     assert float(acting.primitives(acting.initial_state(1))[0].sum()) == 12.0
-    with pytest.raises(UserError, match=f"model Explicit: primitives: {message}"):
+    pattern = f": {message}" if message else r" returned a tuple, expected \(places, colours, opacities\) while acting"
+    with pytest.raises(UserError, match=f"model Explicit: primitives{pattern}"):
         acting.primitives(None)
     assert not hasattr(ActingModel(PlainModel(2.0)), "primitives")
 

@@ -17,7 +17,7 @@ from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from embodied_liftwm.world_model.liftwm import LiftWM
-from embodied_liftwm.world_model.summary import GOAL_FEATURES, Surface, goal_place
+from embodied_liftwm.world_model.summary import GOAL_FEATURES, Surface, goal_likeness, goal_place
 from tests.toy_room import episode, intrinsics
 
 SIZE = 32
@@ -178,23 +178,28 @@ def a_ball_and_a_wall(ball: list[float]) -> Surface:
     wall = torch.stack([torch.full((1000,), 4.0), *(4.0 * torch.rand(2, 1000, generator=generator) - 2.0)], dim=-1)
     rgb = torch.cat([torch.tensor([[0.9, 0.1, 0.1]]).expand(120, 3), torch.tensor([[0.8, 0.2, 0.2]]).expand(1000, 3)])
     area = torch.cat([torch.full((120,), 0.1), torch.full((1000,), 2.0)])
-    return Surface(torch.cat([near, wall])[None], rgb[None], area[None])
+    return Surface(torch.cat([near, wall])[None, :, None], rgb[None, :, None], area[None, :, None])
+
+
+def placed(found: Surface, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    pieces = found.points.flatten(1, 2), found.area.flatten(1), goal_likeness(found.rgb, goal).flatten(1)
+    return goal_place(*pieces)
 
 
 def test_the_place_of_the_goal_is_that_of_one_thing_and_not_pulled_to_others_of_its_hue():
     red, blue = (torch.tensor([[*colour, 1, 0, 0, 0, 0, 0]]) for colour in ([0.9, 0.1, 0.1], [0.1, 0.1, 0.9]))
     found = a_ball_and_a_wall([1.0, -2.0, 0.3])
-    place, mass = goal_place(found, red)
+    place, mass = placed(found, red)
     assert (place[0] - torch.tensor([1.0, -2.0, 0.3])).norm() < 0.05
     assert mass[0] == pytest.approx(12.0, rel=0.05)  # the ball's surface
-    assert goal_place(found, blue)[1] == 0 and goal_place(found, torch.zeros(1, 9))[1] == 0
+    assert placed(found, blue)[1] == 0 and placed(found, torch.zeros(1, 9))[1] == 0
     other = a_ball_and_a_wall([-1.0, 1.0, 0.3])
     both = Surface(*(torch.cat(parts) for parts in zip(found, other, strict=True)))
-    places, masses = goal_place(both, red.expand(2, 9))
+    places, masses = placed(both, red.expand(2, 9))
     torch.testing.assert_close(places[0], place[0])  # rows do not meet
     assert (places[1] - torch.tensor([-1.0, 1.0, 0.3])).norm() < 0.05
-    free = Surface(both.points, both.rgb, both.area * torch.tensor([[0.0], [1.0]]))
-    assert goal_place(free, red.expand(2, 9))[1].tolist() == [0.0, pytest.approx(float(masses[1]))]
+    free = Surface(both.points, both.rgb, both.area * torch.tensor([0.0, 1.0])[:, None, None])
+    assert placed(free, red.expand(2, 9))[1].tolist() == [0.0, pytest.approx(float(masses[1]))]
 
 
 def test_an_image_size_that_has_no_cells_is_refused():
