@@ -1,4 +1,5 @@
-"""Files and folders that are written whole or not at all, and the one line that says why a disk would not take them.
+"""Files and folders that are written whole or not at all, the one line that says why a disk would not take them, and JSON that
+anyone may have written.
 
 Everything is written under a temporary name beside its place, flushed to the disk and renamed, so that a kill, a full disk or
 a folder that cannot be written leaves what was there before. Temporary names begin with `.partial-`; those of killed
@@ -8,12 +9,14 @@ processes go at the next `remove_partials`.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from embodied_liftwm.errors import UserError
 
@@ -95,6 +98,45 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Write a binary file whole or not at all. Raises UserError as `whole_file` does."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: the file cannot be read, or is not JSON in UTF-8.
+        FileNotFoundError, NotADirectoryError: there is none.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return parse_json(content, path)
+
+
+def parse_json(content: str | bytes, where: str | Path) -> Any:
+    """What JSON text says.
+
+    Args:
+        content: text, or UTF-8.
+        where: it comes from, for the message.
+
+    Raises:
+        UserError: it is not UTF-8, not JSON, or nested too deep; says where in it.
+    """
+    try:
+        return json.loads(content.decode() if isinstance(content, bytes) else content)
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is no UTF-8"
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}, column {error.colno} is no JSON ({error.msg})"
+    except RecursionError:
+        reason = "it is nested too deep"
+    except ValueError:
+        reason = "it is no JSON (a number of thousands of digits)"
+    raise UserError(f"{where} cannot be read: {reason}; restore it")
 
 
 @contextmanager

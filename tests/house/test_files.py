@@ -11,6 +11,8 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import (
     disk_errors,
     errno_of,
+    parse_json,
+    read_json,
     remove_folder,
     remove_partials,
     whole_file,
@@ -81,3 +83,31 @@ def test_other_errors_pass() -> None:
     assert errno_of(ValueError("shape [28]")) is None
     with pytest.raises(ValueError, match="ours"), disk_errors("here"):
         raise ValueError("ours")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"[" * 250_000, "nested too deep"),
+        (b'{"a":' * 150_000 + b"1" + b"}" * 150_000, "nested too deep"),
+        (b'{"a": "\xe9"}', "byte 7 is no UTF-8"),
+        (b'{"a": 1,\n "b" 2}', "line 2, column 6 is no JSON"),
+        (b"", "line 1, column 1 is no JSON"),
+        (b"9" * 5000, "it is no JSON"),
+        ("\ufeff{}".encode("utf-16"), "is no UTF-8"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, line: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=line) as caught:
+        read_json(tmp_path / "a.json")
+    assert str(tmp_path / "a.json") in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+def test_json_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": [1, "\u00e9"]}')
+    assert read_json(tmp_path / "a.json") == parse_json('{"a": [1, "\u00e9"]}', "here") == {"a": [1, "\u00e9"]}
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path)
