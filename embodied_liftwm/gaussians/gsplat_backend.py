@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+
+from embodied_liftwm.errors import UserError
 
 
 def render(
@@ -18,13 +23,32 @@ def render(
     near: float,
     eps2d: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Project and composite; arguments and results as in `rasterize`. Gives no gradient to Ks."""
+    """Project and composite; arguments and results as in `rasterize`. Gives no gradient to Ks.
+
+    Raises:
+        UserError: in a backward pass with `create_graph=True`.
+    """
     from gsplat import rasterization
 
+    inputs = _Once.apply(means, quats, scales, opacities, features, viewmats)
     image, alphas, _ = rasterization(
-        means, quats, scales, opacities, features, viewmats, Ks, width, height,
+        *inputs, Ks, width, height,
         near_plane=near, eps2d=eps2d, packed=False, render_mode="RGB+D",
     )  # fmt: skip
     # One concatenation backwards, where two slices would take five kernels.
     painted, depths = image.split([features.shape[-1], 1], dim=-1)
     return painted, alphas, depths
+
+
+class _Once(torch.autograd.Function):
+    """The identity, which every gradient passes: the nodes of gsplat would leave their part out of a second one."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value.view_as(value) for value in inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            raise UserError("backend='gsplat' has no second derivatives: use backend='torch', or no create_graph=True")
+        return gradients

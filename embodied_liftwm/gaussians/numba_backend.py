@@ -4,6 +4,9 @@ Each call allocates: its images, one transmittance and one rank a pixel for the 
 `LANES` channels unless they are one, and backward one row of gradients per primitive, view and band, summed at the end. The
 kernels add one byte a pixel forward and one float a pixel backward. No buffer outlives its call: calls from several threads
 share nothing.
+
+Under `create_graph=True` the backward pass is the torch reference's, many times slower, whose gradients can be differentiated
+again.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from embodied_liftwm.gaussians.numba_kernels import paint_band, paint_band_backward
 from embodied_liftwm.gaussians.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Projection, front_to_back
 from embodied_liftwm.gaussians.simd import LANES
+from embodied_liftwm.gaussians.torch_backend import paint as paint_reference
 from embodied_liftwm.threads import for_each
 
 _TASKS = 8
@@ -56,10 +59,13 @@ class _Paint(torch.autograd.Function):
         return image, 1.0 - transmittance, out_depth
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_image, grad_alphas, grad_depths):
         means2d, conics, depths, opacities, features, radii, order, counts, transmittance, last = ctx.saved_tensors
         batch, views, height = grad_image.shape[:3]
+        if torch.is_grad_enabled():
+            gradients = (grad_image, grad_alphas, grad_depths)
+            projection = Projection(means2d, conics, depths, radii)
+            return *_twice_differentiable(projection, opacities, features, gradients, ctx.needs_input_grad), *[None] * 5
         bands = _bands(batch * views, height)
         count = depths.shape[-1]
         geometry = features.new_zeros(batch, views, bands, 7, count)
@@ -82,6 +88,21 @@ class _Paint(torch.autograd.Function):
             d_means2d, d_conics, d_depths[:, :, 0], d_opacities[:, :, 0].sum(1), grad_features.sum((1, 2)),
             None, None, None, None, None,
         )  # fmt: skip
+
+
+def _twice_differentiable(
+    projection: Projection, opacities: Tensor, features: Tensor, gradients: tuple[Tensor, ...], needed: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """What `_Paint.backward` gives to its first five arguments, where `needed`, as a function of them and of `gradients`."""
+    # Aliases: conics come from the same means as depths do, and a gradient to depths themselves would take that way too.
+    projection = Projection(*(value.view_as(value) for value in projection))
+    opacities, features = opacities.view_as(opacities), features.view_as(features)
+    height, width = gradients[0].shape[2:4]
+    images = paint_reference(projection, opacities, features, width, height)
+    inputs = (*projection[:3], opacities, features)
+    wanted = [value for value, needs in zip(inputs, needed, strict=False) if needs]
+    found = iter(torch.autograd.grad(images, wanted, gradients, create_graph=True, materialize_grads=True))
+    return [next(found) if needs else None for needs in needed[: len(inputs)]]
 
 
 def _numpy(*tensors: Tensor) -> tuple[np.ndarray, ...]:

@@ -46,7 +46,8 @@ def rasterize(
     gsplat's conventions and cut-offs: perspective EWA projection, `eps2d` added to the projected covariance, pixel centres at
     half-integers, front-to-back compositing by depth of the means, alpha capped at 0.999, contributions under 1/255 skipped,
     a pixel finished before its transmittance falls to 1e-4. Gradients reach every tensor, cameras included (on `gsplat` not
-    Ks). Primitives of opacity 0 cost nearly nothing and may hold anything finite.
+    Ks), and can be differentiated again: on `numba` that costs what `torch` does, on `gsplat` it is refused. Primitives of
+    opacity 0 cost nearly nothing and may hold anything finite.
 
     Args:
         means: world, metres. [B, N, 3]
@@ -65,7 +66,7 @@ def rasterize(
 
     Raises:
         UserError: a wrong shape, dtype or device, values that are not finite, quaternions that are not unit, opacities or
-            scales out of range, or a backend that this machine lacks.
+            scales out of range, a backend that this machine lacks, or second derivatives of one that has none.
     """
     if validate:
         check_inputs(means, quats, scales, opacities, features, viewmats, Ks, width, height)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -18,7 +19,9 @@ _DTYPES = (torch.float32, torch.int64, torch.bool)
 
 
 def compilable(*values: Tensor | TensorTree) -> bool:
-    """Whether kernels can take these: float32 or integers in the memory of the CPU, none of which needs a gradient."""
+    """Whether kernels can take these: float32 or integers in the memory of the CPU, none of which needs a derivative."""
+    if forward_ad._current_level >= 0:  # tangents, which no tensor tells of as cheaply
+        return False
     recording = torch.is_grad_enabled()
     return all(t.is_cpu and t.dtype in _DTYPES and not (recording and t.requires_grad) for t in _tensors(values))
 

@@ -203,7 +203,7 @@ def test_empty_slots_change_nothing(backend: str) -> None:
     images, gradients = render_and_differentiate(padded, 32, backend)
     expected_images, expected_gradients = render_and_differentiate(scene, 32, backend)
     for image, expected in zip(images, expected_images):
-        torch.testing.assert_close(image, expected, atol=0, rtol=0)
+        torch.testing.assert_close(image, expected, atol=1e-6, rtol=1e-5)  # sums of other lengths round otherwise
     for name, gradient in gradients.items():
         expected = expected_gradients[name]
         if name in slots:
