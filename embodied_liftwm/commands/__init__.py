@@ -9,17 +9,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from embodied_liftwm.commands.schema import Key, current_keys, own_keys
 from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.config.checks import check_field, shown
 from embodied_liftwm.errors import UserError
 
 Schema = TypeVar("Schema")
+
+TRUTHS = {text: value for value, words in ((True, "true yes on"), (False, "false no off"))
+          for word in words.split() for text in (word, word.capitalize(), word.upper())}  # fmt: skip
+"""What may be written for true and false."""
 
 
 def load_config(schema: type[Schema], preset: str | None = None, words: Sequence[str] = ()) -> Schema:
@@ -28,29 +32,27 @@ def load_config(schema: type[Schema], preset: str | None = None, words: Sequence
     Args:
         schema: one of the dataclasses in `embodied_liftwm.config.COMMANDS`.
         preset: name of a file in `configs/`, or None for the defaults alone.
-        words: `key=value` overrides; keys are dotted, values are YAML, lists may be written `a,b`.
+        words: `key=value` overrides; keys are dotted, lists are written `a,b` or `[a,b]`, and the last of several wins.
 
     Returns:
         A frozen `schema` object that has passed its `__post_init__` checks.
 
     Raises:
-        UserError: unknown preset or key (the nearest real one is named), a value of the wrong type, a word without `=`.
+        UserError: unknown preset or key (the nearest real one is named), a value of the wrong type or out of bounds, a word
+            without `=`.
     """
     keys = {key.name: key for key in own_keys(schema)}
     config: DictConfig = OmegaConf.structured(schema)
     _make_writable(config)
     if preset is not None:
         for name, value in _preset_values(preset, schema):
-            _assign(config, keys, name, value, _shown(value), where=f"preset '{preset}': ")
+            _assign(config, keys, name, value, where=f"preset '{preset}': ")
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise UserError(f"'{word}' is not of the form key=value")
-        _assign(config, keys, name, _parse(text, name, keys), text)
-    try:
-        return OmegaConf.to_object(config)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:  # an interpolation that resolves to nothing, or a missing value
-        raise UserError(f"{getattr(error, 'full_key', None) or 'config'}: {_first_line(error)}") from error
+            raise UserError(f"'{shown(word)}' is not of the form key=value")
+        _assign(config, keys, name, text)
+    return OmegaConf.to_object(config)  # type: ignore[return-value]
 
 
 def check_devices(config: Any) -> None:
@@ -91,14 +93,19 @@ def _preset_values(preset: str, schema: type) -> list[tuple[str, Any]]:
     if preset not in preset_names():
         raise UserError(f"unknown preset '{preset}': there are {', '.join(preset_names())} in {preset_folder()}")
     try:
-        sections = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        sections = yaml.load(path.read_text(), yaml.BaseLoader) or {}  # every value as text, as on the command line
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"preset {path} is not valid YAML: {_first_line(error)}") from error
+    if not isinstance(sections, dict):
+        raise UserError(f"preset {path}: expected sections, one a command, such as train:")
     unknown = sorted(set(sections) - set(COMMANDS))
     if unknown:
         raise UserError(f"preset {path}: unknown section '{unknown[0]}'{_nearest(unknown[0], COMMANDS)}")
-    command = next((name for name, known in COMMANDS.items() if known is schema), None)
-    return list(_flatten(sections.get(command) or {}))
+    command = next((name for name, known in COMMANDS.items() if known is schema), "")
+    section = sections.get(command) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"preset {path}: section '{command}' holds no key: value lines")
+    return _flatten(section)
 
 
 def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -108,30 +115,52 @@ def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return found
 
 
-def _parse(text: str, name: str, keys: dict[str, Key]) -> Any:
-    """Turn the text after `=` into a value: as it stands for text, a list from `a,b`, YAML otherwise."""
-    kind = keys[name].type if name in keys else None
-    if kind is str:
-        return text
-    if get_origin(kind) is tuple and not text.startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}={text}: not a valid value ({_first_line(error)})") from error
-
-
-def _assign(config: DictConfig, keys: dict[str, Key], name: str, value: Any, shown: str, where: str = "") -> None:
-    """Set one key, or say what is wrong with it; `shown` is the value as the user wrote it."""
+def _assign(config: DictConfig, keys: dict[str, Key], name: str, given: str | list[Any], where: str = "") -> None:
+    """Set one key to what was written for it, or say what is wrong."""
     if name not in keys:
         members = [key for key in keys if key.startswith(f"{name}.")]
         if members:
             raise UserError(f"{where}'{name}' is a group of keys: set one of them, such as {members[0]}=VALUE")
-        raise UserError(f"{where}unknown key '{name}'{_nearest(name, keys)}")
+        raise UserError(f"{where}unknown key '{shown(name)}'{_nearest(name, keys)}")
+    key = keys[name]
     try:
-        OmegaConf.update(config, name, value)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}{name}={shown}: expected {keys[name].type_text}") from error
+        value = _parse(given, key.type)
+    except ValueError:
+        raise UserError(f"{where}{name}={shown(given)}: expected {key.type_text}") from None
+    texts = [item for item in (value if isinstance(value, tuple) else [value]) if isinstance(item, str)]
+    if any("${" in text or text == "???" for text in texts):
+        raise UserError(f"{where}{name}={shown(given)}: is taken as it stands, nothing is filled in: write the value itself")
+    check_field(key.field, where + name, value)
+    OmegaConf.update(config, name, value)
+
+
+def _parse(given: str | list[Any], kind: Any) -> Any:
+    """What was written, as a value of an annotation.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if get_origin(kind) is tuple:
+        return tuple(_parse(item, get_args(kind)[0]) for item in (_items(given) if isinstance(given, str) else given))
+    if not isinstance(given, str):
+        raise ValueError
+    if kind is str:
+        return given
+    choices = TRUTHS if kind is bool else {str(choice): choice for choice in get_args(kind)}  # of a Literal
+    text = given.strip()
+    if not choices:
+        return kind(text)
+    if text not in choices:
+        raise ValueError
+    return choices[text]
+
+
+def _items(text: str) -> list[str]:
+    """The items of `a,b` or `[a, b]`; quotes around one are dropped."""
+    if text.startswith("[") != text.endswith("]"):
+        raise ValueError
+    items = (item.strip() for item in text.removeprefix("[").removesuffix("]").split(","))
+    return [item[1:-1] if item[0] == item[-1] and item[0] in "'\"" else item for item in items if item]
 
 
 def _nearest(name: str, known: Any) -> str:
@@ -143,10 +172,6 @@ def _nearest(name: str, known: Any) -> str:
     if close:
         return f": did you mean '{close[0]}'?"
     return f": known are {', '.join(known)}" if len(known) <= 16 else "; --help lists the keys"
-
-
-def _shown(value: Any) -> str:
-    return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
 
 
 def _make_writable(config: DictConfig) -> None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import textwrap
+import tokenize
 import types
 import typing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
+
+from embodied_liftwm.config.checks import Bounds
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,17 @@ class Key:
     type: Any  # the annotation, resolved
     default: Any
     meaning: str  # the comment after the field
+    field: Field[Any]  # of the schema, which holds the bounds
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """What a number may be; None for what is no number."""
+        return self.field.metadata.get("bounds")
 
     @property
     def type_text(self) -> str:
-        """The type in words a user reads, e.g. `int` or `base | drone`."""
-        return describe_type(self.type)
+        """The type in words a user reads, e.g. `integer, 1 to 64` or `base | drone`."""
+        return describe_type(self.type) + (f", {self.bounds}" if self.bounds else "")
 
     @property
     def default_text(self) -> str:
@@ -52,19 +62,19 @@ def describe_type(annotation: Any) -> str:
 
 
 def field_comments(schema: type) -> dict[str, str]:
-    """Comment after each field of a module-level dataclass, by field name; comment lines right below continue it."""
-    lines = inspect.getsource(schema).splitlines()
-    tree = ast.parse("\n".join(lines))
+    """Comments on the lines of each field of a module-level dataclass, by field name; lines of comment below continue them."""
+    source = inspect.getsource(schema)
+    lines = source.splitlines()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     found = {}
-    for node in tree.body[0].body:  # type: ignore[attr-defined]
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             end = node.end_lineno or node.lineno
-            rest = lines[end - 1][node.end_col_offset :].strip()
-            comment = [rest.removeprefix("#").strip()] if rest.startswith("#") else []
             while end < len(lines) and lines[end].lstrip().startswith("#"):
-                comment.append(lines[end].strip().removeprefix("#").strip())
                 end += 1
-            found[node.target.id] = " ".join(comment)
+            own = [comments[line] for line in range(node.lineno, end + 1) if line in comments]
+            found[node.target.id] = " ".join(comment for comment in own if comment != "fmt: skip")
     return found
 
 
@@ -82,7 +92,7 @@ def current_keys(config: Any, prefix: str = "") -> list[Key]:
         if is_dataclass(value):
             found += current_keys(value, f"{prefix}{field.name}.")
         else:
-            found.append(Key(prefix + field.name, hints[field.name], value, comments.get(field.name, "")))
+            found.append(Key(prefix + field.name, hints[field.name], value, comments.get(field.name, ""), field))
     return found
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import at_least
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields
 from embodied_liftwm.errors import UserError
 
 EVAL_SEED_OFFSET = 2**30
@@ -33,13 +33,12 @@ class EnvOptions:
 
     embodiment: Literal["base", "drone"] = "base"  # wheeled base with odometry, or 6-DoF drone
     action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
-    image_size: int = 64  # height and width of frames, pixels
+    image_size: int = bounded(64, 16, 2048)  # height and width of frames, pixels
     texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
-    odometry_noise: float = 0.0  # standard deviation of the believed motion, as a share of the true motion
+    odometry_noise: float = bounded(0.0, 0, 1)  # standard deviation of the believed motion, as a share of the true motion
 
     def __post_init__(self) -> None:
-        at_least("env_options.image_size", self.image_size, 16)
-        at_least("env_options.odometry_noise", self.odometry_noise, 0.0)
+        check_fields(self, "env_options.")
 
 
 @dataclass(frozen=True)
@@ -49,26 +48,23 @@ class CollectConfig:
     env: str = "Revisit-S"  # Task-size, a gymnasium id, or my_package:make_env
     env_options: EnvOptions = field(default_factory=EnvOptions)
     out: str = "data/revisit-s"  # dataset folder; an interrupted one is continued
-    episodes: int = 100  # how many
-    steps: int = 96  # actions per episode at most; the environment may end it earlier
+    episodes: int = bounded(100, 1, 1_000_000)  # how many
+    steps: int = bounded(96, 1, 100_000)  # actions per episode at most; the environment may end it earlier
     policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle;
     # support-METRES stays within so far of its start
     split: Literal["train", "eval", "teacher"] = "train"  # whose seeds: training, evaluation and the embedded teachers
     # never share a scene
-    seed: int = 0  # episode i uses seed + i within its split
-    workers: int = 2  # processes, one shard each at a time
+    seed: int = bounded(0, 0, LAST_SEED)  # episode i uses seed + i within its split
+    workers: int = bounded(2, 1, MOST_PROCESSES)  # processes, one shard each at a time
     engine: Literal["local", "ray"] = "local"  # what runs them: processes of this machine, or Ray (docs/scaling.md)
     ray_address: str = ""  # ray: a cluster to join, or auto; empty starts Ray on this machine
-    episodes_per_shard: int = 16  # episodes packed into one file
+    episodes_per_shard: int = bounded(16, 1, 10_000)  # episodes packed into one file
     renderer: Literal["auto", "egl", "osmesa"] = "auto"  # which GL; auto takes EGL, else OSMesa
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "steps", "workers", "episodes_per_shard"):
-            at_least(name, getattr(self, name), 1)
+        check_fields(self)
         if self.policy not in POLICIES and not SUPPORT_POLICY.fullmatch(self.policy):
             raise UserError(f"policy={self.policy}: expected {' | '.join(POLICIES)} | support-METRES, such as support-0.3")
-        if not 0 <= self.seed < EVAL_SEED_OFFSET:
-            raise UserError(f"seed={self.seed}: must be in [0, {EVAL_SEED_OFFSET}); split= chooses whose seeds they are")
 
     @property
     def first_seed(self) -> int:

@@ -154,7 +154,7 @@ def make_depthless() -> Depthless:
     [
         ({"input": "pixels", "loop": True}, "input=pixels: loop=true trains a world model"),
         ({"input": "imagined", "way": False}, "input=imagined needs the way"),
-        ({"fresh": 1.5}, "fresh=1.5: must be in"),
+        ({"fresh": 1.5}, "fresh=1.5: must be at most 1"),
         ({"eval_seed": 2**20}, "reported figures use seeds from 1048576 on"),
         ({"rounds": 0}, "rounds=0: must be at least 1"),
     ],

@@ -216,7 +216,7 @@ def test_cem_refits_mean_and_spread_and_starts_the_next_plan_wide_again() -> Non
 
 
 def test_planner_config_refuses_what_no_search_can_use() -> None:
-    with pytest.raises(UserError, match="num_elites=200: must be at most num_samples=128"):
+    with pytest.raises(UserError, match="num_elites=200: must be at most planner.num_samples=128"):
         PlannerConfig(planner="cem", num_elites=200)
     with pytest.raises(UserError, match="horizon"):
         PlannerConfig(horizon=0)

@@ -87,14 +87,14 @@ def test_the_curve_is_written_resumed_and_refused_with_other_settings(
     [
         (["gop"], "no experiment 'gop': did you mean gap?"),
         (["gap", "supports_m=0.3,0.3"], "supports_m=[0.3, 0.3]: expected distinct radii"),
-        (["gap", "supports_m=-1"], "supports_m=[-1.0]: expected distinct radii in metres, at least 0"),
+        (["gap", "supports_m=-1"], "supports_m=-1.0: must be at least 0"),
         (["gap", "context=96"], "context=96: must be below collect.steps=96"),
         (["gap", "parts=figure"], "parts=figure: expected list of toy | curve"),
         (["gap", "sed=1"], "unknown key 'sed'"),
         (["liftw"], "no experiment 'liftw': did you mean liftwm?"),
         (["liftwm", "rows=glo,glo"], "rows=['glo', 'glo']: expected distinct ones out of none, recurrent, 2d_only"),
         (["liftwm", "rows=gloo"], "rows=gloo: expected list of none | recurrent | 2d_only"),
-        (["liftwm", "budgets=8"], "budgets=[8]: expected distinct numbers, at least 16"),
+        (["liftwm", "budgets=8"], "budgets=8: must be at least 16"),
     ],
 )
 def test_mistakes_are_one_line(given: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from embodied_liftwm.commands import load_config, preset_folder, preset_names
 from embodied_liftwm.commands.schema import describe_type, field_comments, own_keys
-from embodied_liftwm.config import COMMANDS, CollectConfig, DemoConfig, EnvOptions, EvaluateConfig, TrainConfig
+from embodied_liftwm.config import (
+    COMMANDS,
+    BenchConfig,
+    CollectConfig,
+    DemoConfig,
+    EnvOptions,
+    EvaluateConfig,
+    TrainAgentConfig,
+    TrainConfig,
+)
 from embodied_liftwm.errors import UserError
 
 
@@ -80,11 +89,26 @@ def test_the_last_word_wins() -> None:
         (CollectConfig, ["env_options=5"], "'env_options' is a group of keys"),
         (CollectConfig, ["env_options.embodiment=car"], "env_options.embodiment=car: expected base | drone"),
         (EvaluateConfig, ["suites=view"], "suites=view: expected list of views | persistence | navigation"),
-        (CollectConfig, ["episodes=[1"], "episodes=[1: not a valid value"),
+        (CollectConfig, ["episodes=[1"], "episodes=[1: expected integer, 1 to 1000000"),
         (CollectConfig, ["episodes=0"], "episodes=0: must be at least 1"),
         (CollectConfig, ["env_options.image_size=3"], "env_options.image_size=3: must be at least 16"),
-        (CollectConfig, ["seed=-1"], "seed=-1: must be in [0, "),
-        (CollectConfig, ["env=${nothing}"], "env: Interpolation key 'nothing' not found"),
+        (CollectConfig, ["seed=-1"], "seed=-1: must be at least 0"),
+        (CollectConfig, ["seed=1073741824"], "seed=1073741824: must be at most 1073741823"),
+        (CollectConfig, ["env=${nothing}"], "env=${nothing}: is taken as it stands"),
+        (TrainConfig, ["terms=frame,${oc.env:HOME}"], "terms=frame,${oc.env:HOME}: is taken as it stands"),
+        (TrainConfig, ["learning_rate=nan"], "learning_rate=nan: must be a finite number, above 0 to 1"),
+        (TrainConfig, ["minutes=-inf"], "minutes=-inf: must be a finite number"),
+        (DemoConfig, ["train.model.planes=1"], "train.model.planes=1: must be at least 2"),
+        (TrainConfig, ["model.min_depth_m=11"], "model.min_depth_m=11.0: must be below model.max_depth_m=10.0"),
+        (TrainConfig, ["seed=" + 5000 * "9"], "seed=" + 80 * "9" + "...: expected integer"),
+        (TrainConfig, ["compile=1"], "compile=1: expected true | false"),
+        (TrainConfig, ["run="], "run= is empty"),
+        (TrainConfig, ["run=a\0b"], r"run=a\x00b: must not hold the control character '\x00'"),
+        (TrainConfig, ["run=a\nb"], r"run=a\nb: must not hold the control character '\n'"),
+        (TrainConfig, ["run=" + 5000 * "x"], "run=" + 80 * "x" + "...: must be at most 4096 characters"),
+        (BenchConfig, ["memory_sizes=64,9000"], "memory_sizes=9000: must be at most 2048"),
+        (BenchConfig, ["memory_sizes=64,64"], "memory_sizes=[64, 64]: expected distinct numbers"),
+        (BenchConfig, ["memory_sizes=[64,[32]]"], "memory_sizes=[64,[32]]: expected list of integer, 16 to 2048"),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_would_be_right(schema: type, words: list[str], message: str) -> None:
@@ -117,7 +141,30 @@ def test_every_key_is_documented_where_it_is_defined(command: str) -> None:
     assert not [key.name for key in own_keys(COMMANDS[command]) if not key.meaning]
 
 
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_number_has_bounds_that_hold_for_its_default(command: str) -> None:
+    for key in own_keys(COMMANDS[command]):
+        values = key.default if isinstance(key.default, tuple) else (key.default,)
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        assert bool(numbers) == (key.bounds is not None), key.name
+        for number in numbers:
+            assert key.bounds is not None
+            key.bounds.check(key.name, number)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e9, 10**15, "8", True, None])
+def test_a_schema_made_in_python_is_checked_alike(command: str, value: object) -> None:
+    for field in dataclasses.fields(COMMANDS[command]):
+        if "bounds" in field.metadata:
+            wrong = (value,) if isinstance(field.default, tuple) else value
+            with pytest.raises(UserError, match=rf"^[\w.]*{field.name}=.*: (must be|expected)"):
+                COMMANDS[command](**{field.name: wrong})
+
+
 def test_comments_are_read_from_the_source() -> None:
+    assert field_comments(TrainConfig)["terms"] == "of the objective"
+    assert field_comments(TrainAgentConfig)["input"].startswith("what the policy sees: the world model's state, the frame")
     assert field_comments(EnvOptions)["image_size"] == "height and width of frames, pixels"
     assert {key.name: key.default for key in own_keys(DemoConfig)}["collect.episodes"] == DemoConfig().collect.episodes
     assert describe_type(tuple[int, ...]) == "list of integer"

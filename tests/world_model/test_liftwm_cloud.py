@@ -153,7 +153,7 @@ def test_settings_that_it_cannot_heed_are_refused() -> None:
             ModelConfig(memory=memory, frame_moves_depth=True)
         with pytest.raises(UserError, match="things move beside patches only"):
             ModelConfig(memory=memory, movers=8)
-    with pytest.raises(UserError, match=r"model\.voxel_m=0: must be above 0"):
+    with pytest.raises(UserError, match=r"model\.voxel_m=0: must be at least 0\.0001"):
         ModelConfig(voxel_m=0)
     with pytest.raises(UserError, match=r"model\.context_views=0: must be at least 1"):
         ModelConfig(context_views=0)
