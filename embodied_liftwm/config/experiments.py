@@ -38,7 +38,7 @@ class BenchConfig:
     # are compared
     memory_growing_frames: int = bounded(1000, 1, 1_000_000)  # memory: oldest of what grows but raw frames, and of all at all
     # but the least size
-    memory_budgets: tuple[int, ...] = bounded((2**20, 2**17), 2**10, 2**36)  # memory: bytes of bounded caches
+    memory_budgets: tuple[int, ...] = bounded((2**20, 2**17), 1, 2**36)  # memory: bytes of bounded caches
     repeats: int = bounded(3, 1, 1000)  # timings, of which the median is reported
     threads: int = bounded(0, 0, MOST_THREADS)  # torch threads; 0 for all cores
     device: str = "cpu"  # memory, rasterize, state: torch device
@@ -120,7 +120,7 @@ class ReproduceConfig:
     # sizes; "" lets each learn its own
     cache_dim: int = bounded(8, LEAST_LATENT_DIM, 256)  # memories: latent channels where latents alone are kept or decoded:
     # caches, cloud, raw context
-    cache_bytes: tuple[int, ...] = bounded((2**17,), 2**10, 2**36)  # memories: what the bounded cache may take, bytes, beside
+    cache_bytes: tuple[int, ...] = bounded((2**17,), 1, 2**36)  # memories: what the bounded cache may take, bytes, beside
     # what it is trained with
     loops: tuple[str, ...] = ("yaw-90", "out-and-back-0.5")  # memories: paths of generated videos, by `generate.path`
     loop_episodes: int = bounded(6, 1, 100_000)  # memories: videos of each path, from so many held-out episodes at most

@@ -130,7 +130,7 @@ class TrainAgentConfig:
     entropy: float = bounded(0.01, 0, 1000)  # PPO ent_coef
     evaluate_every: int = bounded(5_000, 0, 1_000_000_000)  # steps between evaluations on held-out tours; 0 for none
     eval_episodes: int = bounded(20, 1, 100_000)  # of these
-    eval_seed: int = bounded(0, 0, REPORT_SEED - 1)  # first of them, within the development part of split=eval
+    eval_seed: int = bounded(0, 0, REPORT_SEED)  # first of them, within the development part of split=eval
     loop: bool = False  # alternate, by rounds: collect with the present policy, train the world model on all that was
     # collected, train the policy on it; beside the same without its own data (docs/agents.md)
     rounds: int = bounded(3, 1, 1000)  # loop: of them

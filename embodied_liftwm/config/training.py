@@ -22,7 +22,7 @@ class ModelConfig:
     # 3D primitives of texels each, plain Gaussians, a cache of latent tokens that grows or that is bounded, the 2D recurrent
     # baseline, a point cloud of all pixels, or all frames as they were
     budget: int = bounded(512, LEAST_BUDGET, 2**20)  # patches or Gaussians the state holds, N
-    memory_bytes: int = bounded(2**20, 2**10, 2**36)  # latent_bounded: what the cache of an episode may take, bytes
+    memory_bytes: int = bounded(2**20, 1, 2**36)  # latent_bounded: what the cache of an episode may take, bytes
     texels: int = bounded(8, 3, 64)  # texels a side of a patch
     latent_dim: int = bounded(4, 1, 256)  # latent channels of a texel, Gaussian or token, D
     stride: int = bounded(2, 1, 8)  # pixels a side of the image patch that becomes one primitive

@@ -150,7 +150,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
         (["teachers=mvs,mvs"], "teachers=['mvs', 'mvs']: expected distinct names"),
         (["bases=mv"], "bases=mv: expected list of 2d_only | glo"),
         (["doses.noise=0"], "doses.noise=0.0: must be above 0"),
-        (["doses.outliers=1.5"], "doses.outliers=[1.5]: expected shares, at most 1"),
+        (["doses.outliers=1.5"], "doses.outliers=1.5: must be at most 1"),
         (["teachers=depth_anything"], "prior depth_anything: "),
     ],
 )
