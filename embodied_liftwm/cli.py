@@ -175,4 +175,6 @@ def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.path[0] == os.getcwd():  # `python -m` looks there first, `liftwm` last (`plugins`)
+        sys.path.append(sys.path.pop(0))
     sys.exit(main())

@@ -54,6 +54,10 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
     """
     source = find_env(config.env)
     source.check(config.env_options, config.policy)
+    if (policy := source.policy_of(config.policy)) != config.policy:
+        what = f"policy={config.policy} knows liftwm environments only"
+        print(f"{what}: actions in {config.env} are random, and recorded as policy={policy}", file=sys.stderr)
+        config = dataclasses.replace(config, policy=policy)
     engine = find_engine(config.engine, config.workers, config.ray_address)
     folder = Path(config.out)
     with locked(folder):

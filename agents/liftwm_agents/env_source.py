@@ -16,8 +16,6 @@ import difflib
 import importlib
 import importlib.metadata
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +25,7 @@ import numpy as np
 from embodied_liftwm import __version__
 from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.plugins import call_function, find_function, import_named, is_function_name, users_code
 
 OURS = "liftwm/"
 
@@ -54,11 +53,18 @@ class EnvSource:
         return self.gym_id.startswith(OURS)
 
     def check(self, options: EnvOptions, policy: str) -> None:
-        """Raise UserError for options or a policy that this environment cannot have."""
+        """Raise UserError for options or a policy that this environment cannot have, or a policy that does not exist."""
         if not self.ours and options != EnvOptions():
             raise UserError(f"env_options are for liftwm environments; {self.name} takes none, set them in your make_env")
-        if not self.ours and policy not in ("explore", "random"):
-            raise UserError(f"policy={policy} knows liftwm environments only: use policy=random with env={self.name}")
+        if is_function_name(policy):
+            find_function(policy, f"policy={policy}")
+        elif not self.ours and policy not in ("explore", "random"):
+            what = f"policy={policy} knows liftwm environments only"
+            raise UserError(f"{what}: with env={self.name} use policy=random or my_policy:make_policy")
+
+    def policy_of(self, policy: str) -> str:
+        """What acts when this is asked for: `explore`, the default, knows ours alone, and means random actions elsewhere."""
+        return "random" if policy == "explore" and not self.ours else policy
 
     def make(self, options: EnvOptions, truth: bool) -> tuple[gym.Env, CameraSource | None]:
         """Build the environment, and its camera source where it has one.
@@ -67,16 +73,18 @@ class EnvSource:
             options: keyword arguments of ours; other environments take none.
             truth: whether `info["truth"]` is filled in (ours only).
         """
-        importlib.import_module(self.module)
+        import_named(self.module, f"env={self.name}")
         if self.ours:
             env = gym.make(self.gym_id, disable_env_checker=True, truth=truth, **dataclasses.asdict(options))
             return env.unwrapped, None  # the order-enforcing wrapper costs 3 % of collection and checks only our own code
         if self.gym_id:
-            return gym.make(self.gym_id, disable_env_checker=True), None
-        made = _function(self.factory)()
-        env, camera = made if isinstance(made, tuple) else (made, None)
-        if not isinstance(env, gym.Env):
-            raise UserError(f"env={self.name} returned {type(env).__name__}, expected a gymnasium.Env")
+            with users_code(f"env={self.name}"):
+                return gym.make(self.gym_id, disable_env_checker=True), None
+        made = call_function(self.factory, f"env={self.name}")
+        env, camera = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+        if not isinstance(env, gym.Env) or not (camera is None or callable(camera)):
+            got = ", ".join(type(part).__name__ for part in (made if isinstance(made, tuple) else (made,)))
+            raise UserError(f"env={self.name} returned {got}, expected a gymnasium.Env, or a pair of one and a camera source")
         return env, camera
 
 
@@ -87,36 +95,19 @@ def find_env(name: str) -> EnvSource:
         UserError: nothing of that name; the nearest real one is named.
     """
     importlib.import_module("liftwm_envs")  # registers ours
-    module = name.partition(":")[0] if ":" in name else ""
-    if module:
-        _import(module, name)
-        if callable(getattr(sys.modules[module], name.partition(":")[2], None)):
-            return EnvSource(name, factory=name)
-        name = name.partition(":")[2]
+    module, _, name_there = name.rpartition(":")
+    found = import_named(name, f"env={name}") if is_function_name(name) else None
+    if found is not None and callable(getattr(found, name_there, None)):
+        return EnvSource(name, factory=name)
     ours = {gym_id.removeprefix(OURS).rsplit("-v", 1)[0]: gym_id for gym_id in gym.registry if gym_id.startswith(OURS)}
-    gym_id = ours.get(name, name)
+    gym_id = ours.get(name_there, name_there)
     if gym_id in gym.registry:
         return EnvSource(name, gym_id=gym_id, module=module or "liftwm_envs")
-    functions = [key for key, value in vars(sys.modules[module]).items() if callable(value)] if module else []
-    near = difflib.get_close_matches(name, functions or [*ours, *gym.registry], 1, 0.5)
-    where = f" in {module}" if module else ""
+    if found is not None:
+        find_function(name, f"env={name}")
+    near = difflib.get_close_matches(name, [*ours, *gym.registry], 1, 0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"ours are {', '.join(sorted(ours))}; yours is my_package:make_env"
-    raise UserError(f"unknown env '{name}'{where}: {hint}")
-
-
-def _import(module: str, name: str) -> None:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UserError(f"env={name}: no module named '{error.name}'; run where it is, or install it") from error
-
-
-def _function(path: str) -> Callable[[], Any]:
-    module, _, attribute = path.partition(":")
-    _import(module, path)
-    return getattr(sys.modules[module], attribute)
+    raise UserError(f"unknown env '{name}': {hint}")
 
 
 def versions() -> dict[str, str]:

@@ -10,8 +10,10 @@ import gymnasium as gym
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.plugins import is_function_name
 from liftwm_agents.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.recording import Policy, RandomActions, record_episode
+from liftwm_agents.users_policy import UsersPolicy
 
 
 class ShardCollector:
@@ -60,7 +62,9 @@ def _describe_renderer() -> str:
 
 
 def make_policy(name: str, env: gym.Env, *, ours: bool, seed: int) -> Policy:
-    """A scripted policy for our environments, random actions for others."""
+    """A policy of the user's, a scripted one for our environments, random actions for others."""
+    if is_function_name(name):
+        return UsersPolicy(name, env, seed)
     if not ours:
         return RandomActions(env.action_space, seed)
     from liftwm_agents.explorers import make_policy as make_explorer

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.workers.local_engine import safe_spawning
 from liftwm_agents.action_table import TableActions, table_for
 from liftwm_agents.baselines import PixelEnv
 from liftwm_agents.env_source import find_env
@@ -81,10 +82,15 @@ def make_venv(config: TrainAgentConfig, model: WorldModel, features: FeatureConf
         return _imagined(config, model, features, seeds[0])
     if config.input != "state":
         makers: list[Callable[[], gym.Env]] = [partial(make_env, config, seed) for seed in seeds]
-        return SubprocVecEnv(makers, "spawn") if config.parallel else DummyVecEnv(makers)
+        return _in_processes(makers) if config.parallel else DummyVecEnv(makers)
     if config.parallel:
-        return SubprocVecEnv([partial(_watched_env, config, seed, features) for seed in seeds], "spawn")
+        return _in_processes([partial(_watched_env, config, seed, features) for seed in seeds])
     return _watched(config, model, seeds, features)
+
+
+def _in_processes(makers: list[Callable[[], gym.Env]]) -> SubprocVecEnv:
+    with safe_spawning():
+        return SubprocVecEnv(makers, "spawn")
 
 
 def _watched(config: TrainAgentConfig, model: WorldModel, seeds: list[int], features: FeatureConfig) -> WorldModelVecEnv:

@@ -30,6 +30,7 @@ import embodied_liftwm
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig, split_of
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors, write_text
+from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.workers import find_engine
 
 STRIPS = 2
@@ -189,10 +190,13 @@ def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, se
 
 
 def policy_agent(source: str, path: str, device: str, env: Any, seed: int) -> Any:
-    """A policy of `liftwm train-agent` on a model loaded in this very process."""
+    """A policy of the user's, or one of `liftwm train-agent` on a model loaded in this very process."""
     from embodied_liftwm.evaluation.checked import ActingModel
     from liftwm_agents.policy import PPOPolicy
+    from liftwm_agents.users_policy import UsersPolicy
 
+    if is_function_name(path) and not Path(path).exists():
+        return UsersPolicy(path, env, seed)
     return PPOPolicy(ActingModel(embodied_liftwm.load(source, device), source), path, device)
 
 

@@ -18,9 +18,10 @@ from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.data.storage import read_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.priors.cache import PriorCache, clip_of, create_cache
 from embodied_liftwm.priors.contract import Prior, PriorCard, PriorOptions
-from embodied_liftwm.priors.registry import MODULES, find_card, is_foreign, open_prior
+from embodied_liftwm.priors.registry import MODULES, find_card, open_prior
 
 
 def run(action: str, config: PriorsConfig) -> int:
@@ -67,7 +68,7 @@ def _run(config: PriorsConfig) -> int:
     options = _options(config)
     prior = open_prior(config.name, options)
     reader = TrainingReader(config.data)
-    licence = "its author's" if is_foreign(config.name) else find_card(config.name).licence
+    licence = "its author's" if is_function_name(config.name) else find_card(config.name).licence
     cache = create_cache(reader, config.name, prior.fingerprint(), options, licence)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"prior {config.name}, licence: {licence}", markup=False)

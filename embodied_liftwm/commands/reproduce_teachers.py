@@ -15,9 +15,10 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.prior_quality import DepthQuality, depth_quality
 from embodied_liftwm.evaluation.progress import progress
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.priors.cache import PriorCache, clip_of, complete_cache, create_cache
 from embodied_liftwm.priors.contract import Gift, PriorOptions
-from embodied_liftwm.priors.registry import find_card, is_foreign, open_prior
+from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.workers import find_engine, run_tasks
 
 
@@ -93,7 +94,7 @@ def observe(config: ReproduceConfig, name: str, dataset: Path, console: Console)
         fingerprint = open_prior(name, options).fingerprint()
     except UserError:  # with options that only `liftwm priors run` takes
         return _teacher(name, complete_cache(dataset, name, reader))
-    licence = "its author's" if is_foreign(name) else find_card(name).licence
+    licence = "its author's" if is_function_name(name) else find_card(name).licence
     cache = create_cache(reader, name, fingerprint, options, licence)
     missing = cache.missing()
     if missing:

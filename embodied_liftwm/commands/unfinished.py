@@ -23,6 +23,7 @@ from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.suites import Row, Suite
 from embodied_liftwm.files import write_text
+from embodied_liftwm.plugins import import_named, is_function_name
 
 FOLDER = "unfinished"
 MAY_CHANGE = {"out", "parts", "tasks", "workers", "engine", "ray_address", "bootstrap"}
@@ -48,7 +49,7 @@ class Unfinished:
         except UserError as error:
             raise UserError(str(error).replace("another run=", f"another out=, or remove {self._folder}")) from None
         whose = [_digest_of(model) for model in models]
-        policy = _bytes_of(Path(config.policy)) if config.policy else b""
+        policy = _bytes_of(config.policy) if config.policy else b""
         made = [line for line in versions() if not line.startswith("command ")]
         self._keys = {
             task: hashlib.sha256(repr((made, whose, policy, text)).encode()).hexdigest() for task, text in manifests.items()
@@ -88,7 +89,10 @@ def _digest_of(model: Any) -> str:
     return found.hexdigest()
 
 
-def _bytes_of(path: Path) -> bytes:
-    """sha256 of a policy, or of what its run folder holds."""
+def _bytes_of(policy: str) -> bytes:
+    """sha256 of a policy: of its file, of what its run folder holds, or of the module of the user's."""
+    path = Path(policy)
+    if is_function_name(policy) and not path.exists():
+        path = Path(import_named(policy, f"policy={policy}").__file__ or "")
     files = sorted(path.glob("*.zip")) if path.is_dir() else [path]
     return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files if file.is_file())

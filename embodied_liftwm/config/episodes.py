@@ -51,7 +51,7 @@ class CollectConfig:
     episodes: int = bounded(100, 1, 1_000_000)  # how many
     steps: int = bounded(96, 1, 100_000)  # actions per episode at most; the environment may end it earlier
     policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle;
-    # support-METRES stays within so far of its start
+    # support-METRES stays within so far of its start; or my_policy:make_policy
     split: Literal["train", "eval", "teacher"] = "train"  # whose seeds: training, evaluation and the embedded teachers
     # never share a scene
     seed: int = bounded(0, 0, LAST_SEED)  # episode i uses seed + i within its split
@@ -63,8 +63,9 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.policy not in POLICIES and not SUPPORT_POLICY.fullmatch(self.policy):
-            raise UserError(f"policy={self.policy}: expected {' | '.join(POLICIES)} | support-METRES, such as support-0.3")
+        if self.policy not in POLICIES and ":" not in self.policy and not SUPPORT_POLICY.fullmatch(self.policy):
+            known = f"{' | '.join(POLICIES)} | support-METRES, such as support-0.3"
+            raise UserError(f"policy={self.policy}: expected {known} | my_policy:make_policy")
 
     @property
     def first_seed(self) -> int:

@@ -37,7 +37,8 @@ class EvaluateConfig:
 
     model: str = "runs/train"  # run folder, or my_package:make_model
     baseline: str = ""  # a second model to compare with, scored by the same code
-    policy: str = ""  # navigation, permanence: run folder of `liftwm train-agent`, or its zip, to compare with the planner
+    policy: str = ""  # navigation, permanence: run folder of `liftwm train-agent`, or my_policy:make_policy, to compare with
+    # the planner
     planner: PlannerConfig = field(default_factory=PlannerConfig)  # who acts on what the models remember
     data: str = "data/revisit-s-eval"  # held-out episodes with truth
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
-import sys
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.plugins import call_function, is_function_name, require_methods
 from embodied_liftwm.priors.contract import Prior, PriorCard, PriorOptions, check_licence
 
 MODULES = (
@@ -28,18 +27,13 @@ MODULES = (
 """Modules of this package, one a prior, named as the prior is: other people's models, ours, and geometry without weights."""
 
 
-def is_foreign(name: str) -> bool:
-    """Whether a name is of the form `my_package:make_prior`."""
-    return ":" in name
-
-
 def check_name(name: str) -> None:
     """Refuse a name that can be no prior's.
 
     Raises:
         UserError: there is none of that name; the nearest is named.
     """
-    if name not in MODULES and not is_foreign(name):
+    if name not in MODULES and not is_function_name(name):
         near = difflib.get_close_matches(name, MODULES, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(MODULES)}; yours is my_package:make_prior"
         raise UserError(f"no prior '{name}': {hint}")
@@ -52,7 +46,7 @@ def find_card(name: str) -> PriorCard:
         UserError: there is none of that name; the nearest is named.
     """
     check_name(name)
-    if is_foreign(name):
+    if is_function_name(name):
         raise UserError(f"prior {name}: only priors of this package have a card: {', '.join(MODULES)}")
     card: PriorCard = importlib.import_module(f"embodied_liftwm.priors.{name}").CARD
     return card
@@ -64,7 +58,7 @@ def open_prior(name: str, options: PriorOptions) -> Prior:
     Raises:
         UserError: unknown, not accepted, or what is missing and how to get it.
     """
-    if is_foreign(name):
+    if is_function_name(name):
         return _open_foreign(name, options)
     card = find_card(name)
     check_licence(card, options)
@@ -76,15 +70,6 @@ def open_prior(name: str, options: PriorOptions) -> Prior:
 
 def _open_foreign(name: str, options: PriorOptions) -> Prior:
     """Call `make_prior` of `my_package:make_prior`, and check that what it returns has the protocol's methods."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        make = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"prior {name}: {error}; expected an importable my_package:make_prior") from None
-    prior: Prior = make(options)
-    lacking = [method for method in ("fingerprint", "observe") if not callable(getattr(prior, method, None))]
-    if lacking:
-        raise UserError(f"prior {name} lacks {', '.join(lacking)}: see embodied_liftwm.priors.contract.Prior")
+    prior: Prior = call_function(name, f"prior {name}", options)
+    require_methods(prior, f"prior {name}", ("fingerprint", "observe"), "embodied_liftwm.priors.contract.Prior")
     return prior

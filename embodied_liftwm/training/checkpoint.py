@@ -13,7 +13,6 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_folder, whole_folder
+from embodied_liftwm.plugins import call_function, is_function_name, require_methods
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
@@ -141,7 +141,7 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
 def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:
     """A world model from a run or checkpoint folder, `my_package:make_model`, or by its name. See `embodied_liftwm.load`."""
     path = Path(name_or_path)
-    if not path.exists() and ":" in name_or_path:
+    if not path.exists() and is_function_name(name_or_path):
         return _load_foreign(name_or_path)
     folder = _checkpoint_folder(path)
     try:
@@ -205,15 +205,9 @@ def export(run: str | Path, folder: str | Path, card: str) -> Path:
 
 def _load_foreign(name: str) -> WorldModel[Any]:
     """Call `make_model` of `my_package:make_model`, and check that what it returns has the protocol's methods."""
-    module, _, attribute = name.partition(":")
-    try:
-        model = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"model={name}: {error}; expected an importable my_package:make_model") from None
+    model: WorldModel[Any] = call_function(name, f"model={name}")
     needed = ("initial_state", "observe", "imagine", "render", "predict", "surprise", "summarize", "ego_camera")
-    lacking = [method for method in needed if not callable(getattr(model, method, None))]
-    if lacking:
-        raise UserError(f"model={name} lacks {', '.join(lacking)}: see embodied_liftwm.protocols.WorldModel")
+    require_methods(model, f"model={name}", needed, "embodied_liftwm.protocols.WorldModel")
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -56,9 +57,12 @@ class Failed:
 
     reason: str  # one line for the user to mend, else a traceback
     user_error: bool
+    leaving: SystemExit | KeyboardInterrupt | None = None  # raised by code of the user's, who wants the program to end so
 
-    def error(self, name: str) -> Exception:
+    def error(self, name: str) -> BaseException:
         """What the parent raises, for work of this name."""
+        if self.leaving is not None:
+            return self.leaving
         return UserError(self.reason) if self.user_error else RuntimeError(f"a {name} process failed\n{self.reason}")
 
 
@@ -103,8 +107,15 @@ class Engine(AbstractContextManager[Any], Protocol):
         ...
 
 
-def failure(error: Exception) -> Failed:
+LEAVING = (SystemExit, KeyboardInterrupt)
+
+
+def failure(error: Exception | SystemExit | KeyboardInterrupt) -> Failed:
     """What a worker says of an error it met."""
+    if isinstance(error, LEAVING):
+        return Failed("", True, error)
     # By name: EnvError belongs to liftwm_envs, which may not be imported here.
     user_error = isinstance(error, ValueError) and type(error).__name__ in ("UserError", "EnvError", "TruthAccessError")
+    if user_error and os.environ.get("LIFTWM_TRACEBACK") == "1":
+        traceback.print_exc()
     return Failed(str(error) if user_error else traceback.format_exc(), user_error)

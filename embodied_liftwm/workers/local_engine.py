@@ -7,11 +7,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from embodied_liftwm.workers.contract import Died, Done, Work, failure
+from embodied_liftwm.workers.contract import LEAVING, Died, Done, Work, failure
 
 
 class LocalEngine:
@@ -27,7 +27,8 @@ class LocalEngine:
         return
 
     def start(self, work: Work[Any, Any]) -> LocalWorker:
-        with _threads(max(1, (os.cpu_count() or 1) // self.workers)):
+        threads = str(max(1, (os.cpu_count() or 1) // self.workers))
+        with environment(OMP_NUM_THREADS=threads), safe_spawning():
             return LocalWorker(work)
 
     def ready(self, workers: Sequence[Any]) -> list[Any]:
@@ -68,21 +69,26 @@ class LocalWorker:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Have processes started in this block use so many threads in numerical libraries, unless the user has said how many."""
-    mine = "OMP_NUM_THREADS" not in os.environ
-    if mine:
-        os.environ["OMP_NUM_THREADS"] = str(number)
+def environment(**variables: str) -> Iterator[None]:
+    """Have processes started in this block see these variables, but for those that the user has set."""
+    mine = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(mine)
     try:
         yield
     finally:
-        if mine:
-            del os.environ["OMP_NUM_THREADS"]
+        for name in mine:
+            del os.environ[name]
+
+
+def safe_spawning() -> AbstractContextManager[None]:
+    """For a block that spawns: new interpreters would look in the working folder first, where a stray random.py may be."""
+    return environment(PYTHONSAFEPATH="1")
 
 
 def _serve(work: Work[Any, Any], connection: Connection) -> None:
     """A worker's life: tasks come in, messages go out, the end of the pipe ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    os.environ.pop("PYTHONSAFEPATH", None)  # it was for this interpreter, not for what an environment may start
     die_with_parent()
     lock = threading.Lock()
 
@@ -98,7 +104,7 @@ def _serve(work: Work[Any, Any], connection: Connection) -> None:
         for task in _tasks(connection):
             perform(task)
             report(Done())
-    except Exception as error:
+    except (Exception, *LEAVING) as error:
         report(failure(error))
 
 

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.workers.contract import Died, Done, Failed, Work, failure
+from embodied_liftwm.workers.contract import LEAVING, Died, Done, Failed, Work, failure
 
 PATIENCE_S = 30.0
 """After so long without a sign of any worker, the user is told what Ray is waiting for."""
@@ -120,7 +120,7 @@ class LiftwmWorker:
         try:
             self._perform = self._perform or self._start()
             self._perform(task)
-        except Exception as error:
+        except (Exception, *LEAVING) as error:
             self._messages.put(failure(error))
         self._messages.put(Done())
 

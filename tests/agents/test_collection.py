@@ -251,9 +251,9 @@ def test_camera_source(undisturbed: Path, tmp_path: Path) -> None:
     [
         ({"env": "Revisit-Z"}, "unknown env 'Revisit-Z': did you mean 'Revisit-"),
         ({"env": "no_such_module:make_env"}, "no module named 'no_such_module'"),
-        ({"env": "toy_camera_env:mak_env"}, "unknown env 'mak_env' in toy_camera_env: did you mean 'make_env'?"),
+        ({"env": "toy_camera_env:mak_env"}, "toy_camera_env.py has no 'mak_env': did you mean 'make_env'?"),
         ({"env": "toy_camera_env:make_image_only"}, "has no camera"),
-        ({"env": "toy_camera_env:SIZE"}, "unknown env 'SIZE' in toy_camera_env"),
+        ({"env": "toy_camera_env:SIZE"}, "toy_camera_env.py is 32, expected a function"),
         ({"env": "CartPole-v1"}, "has no image"),
         ({"policy": "tour"}, "policy=tour knows liftwm environments only"),
         ({"env_options": EnvOptions(image_size=48)}, "env_options are for liftwm environments"),

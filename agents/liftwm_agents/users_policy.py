@@ -1,0 +1,65 @@
+"""A policy of the user's, named `my_policy:make_policy`, as `liftwm collect` and `liftwm evaluate` take it.
+
+    def make_policy(env, seed):             # once an episode; in collection the environment stands reset
+        return Mine(env.action_space, seed)
+
+    class Mine:
+        def begin(self, tour): ...          # may be left out. evaluate: the frames and actions of the guided tour
+        def act(self, obs, info): ...       # an action of env.action_space; obs and info as the environment gives them
+
+A plain function `(obs, info) -> action` does in place of an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.plugins import call_function
+
+
+class UsersPolicy:
+    """Satisfies `recording.Policy` and the benchmark's `Agent`."""
+
+    def __init__(self, name: str, env: gym.Env, seed: int) -> None:
+        """
+        Args:
+            name: `module:function`.
+            env: the environment it acts in.
+            seed: of its own choices.
+
+        Raises:
+            UserError: there is no such function, it fails, or what it returns cannot act.
+        """
+        self._name, self._env, self._seed = name, env, seed
+        self._make(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Make it anew for the episode of a seed, so that what it does depends on that alone."""
+        self._make(self._seed + seed)
+
+    def reset(self) -> None:
+        """Nothing: it was made for this episode."""
+
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        """Show it the tour if it cares for one."""
+        if callable(begin := getattr(self._made, "begin", None)):
+            begin(tour)
+
+    def act(self, obs: Any, info: Mapping[str, Any]) -> Any:
+        """Its action."""
+        return self._act(obs, info)
+
+    def _make(self, seed: int) -> None:
+        label = f"policy={self._name}"
+        made = call_function(self._name, label, self._env, seed)
+        act = getattr(made, "act", made)
+        if isinstance(made, type) or not callable(act):
+            got = f"the class {made.__name__}" if isinstance(made, type) else repr(made)
+            raise UserError(f"{label} returned {got}, expected an object with act(obs, info), or such a function")
+        self._made: Any = made
+        self._act: Callable[[Any, Any], Any] = act
