@@ -20,8 +20,9 @@ from typing import Any, NoReturn
 
 from embodied_liftwm import __version__
 from embodied_liftwm.commands import check_devices, load_config, preset_names
-from embodied_liftwm.commands.schema import help_table
+from embodied_liftwm.commands.schema import help_table, own_keys
 from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.config.checks import printable, shown
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import errno_of
 
@@ -52,8 +53,10 @@ DATA_ACTIONS = {
 }
 USER_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-    errno.ENAMETOOLONG, errno.EFBIG, errno.EMFILE,
+    errno.ENAMETOOLONG, errno.EFBIG, errno.EMFILE, errno.ELOOP, errno.EIO, errno.ENOTEMPTY, errno.ENXIO,
 }  # fmt: skip
+OUT_OF_MEMORY = "can't allocate memory|out of memory"
+"""In the errors of torch, on a CPU and on a GPU."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,9 +84,11 @@ def user_message(error: BaseException) -> str | None:
     environments = sys.modules.get("liftwm_envs.errors")  # an EnvError can only come from a module that is loaded
     mine = (UserError, environments.EnvError) if environments else UserError
     if isinstance(error, mine):
-        return " ".join(str(error).split())
+        return printable(" ".join(str(error).split()))
     if isinstance(error, OSError):
         return _disk_message(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(OUT_OF_MEMORY, str(error))):
+        return "out of memory: make the model, the images or the batch smaller, or take fewer processes"
     return None
 
 
@@ -93,7 +98,7 @@ def _disk_message(error: OSError) -> str | None:
     if number is None or number not in USER_ERRNOS:
         return None
     path = error.filename or next(iter(re.findall(r"name = '([^']+)'", str(error))), None)
-    return f"{path}: {os.strerror(number)}" if path else os.strerror(number)
+    return f"{printable(str(path))}: {os.strerror(number)}" if path else os.strerror(number)
 
 
 def _dispatch(parsed: argparse.Namespace) -> int:
@@ -118,23 +123,36 @@ class _Parser(argparse.ArgumentParser):
         wrong = re.search(r"invalid choice: '([^']*)'", message)
         if wrong:
             choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
-            close = difflib.get_close_matches(wrong.group(1), choices, 1, 0.5)
+            close = difflib.get_close_matches(wrong.group(1).lower(), choices, 1, 0.5)
             message = f"unknown word '{wrong.group(1)}': " + (
                 f"did you mean '{close[0]}'?" if close else f"one of {', '.join(choices)}"
             )
-        print(f"liftwm: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        message = message.replace(", key=value", "")  # argparse counts them among what is required, of which there may be none
+        message = message.replace("expected one argument", f"which one? There are {', '.join(preset_names())}")
+        print(f"liftwm: error: {printable(' '.join(message.split()))} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, allowing `--preset` to stand among the `key=value` words, where plain argparse would stop."""
     parser = _parser()
-    parsed, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        parser.error(f"{shown(words[0])}: the command comes first, as in liftwm train --preset small")
+    parsed, rest = parser.parse_known_args(words)
     if any(word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "words")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {shown(' '.join(rest))}{_flag_hint(parsed.command, rest)}")
     if rest:
         parsed.words = [*parsed.words, *rest]
     return parsed
+
+
+def _flag_hint(command: str, words: Sequence[str]) -> str:
+    """What was probably meant by words with dashes, for the end of a line; empty where nobody knows."""
+    flag = next((word.partition("=")[0].lstrip("-") for word in words if word.startswith("-")), "")
+    if command in COMMANDS and flag in {key.name for key in own_keys(COMMANDS[command])}:
+        return f": keys are written without dashes, {flag}=VALUE"
+    return ": did you mean --preset?" if difflib.get_close_matches(flag, ["preset"]) else ""
 
 
 def _parser() -> argparse.ArgumentParser:

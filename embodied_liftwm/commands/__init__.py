@@ -7,6 +7,8 @@ order, and returns the typed object. This package and `cli.py` are the only code
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -24,6 +26,8 @@ Schema = TypeVar("Schema")
 TRUTHS = {text: value for value, words in ((True, "true yes on"), (False, "false no off"))
           for word in words.split() for text in (word, word.capitalize(), word.upper())}  # fmt: skip
 """What may be written for true and false."""
+LONGEST_NAME = 100
+"""Characters of a wrong key that are looked at for what was meant."""
 
 
 def load_config(schema: type[Schema], preset: str | None = None, words: Sequence[str] = ()) -> Schema:
@@ -50,7 +54,7 @@ def load_config(schema: type[Schema], preset: str | None = None, words: Sequence
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise UserError(f"'{shown(word)}' is not of the form key=value")
+            raise UserError(f"'{shown(word)}' is not of the form key=value{_hint(word, keys)}")
         _assign(config, keys, name, text)
     return OmegaConf.to_object(config)  # type: ignore[return-value]
 
@@ -67,12 +71,13 @@ def check_devices(config: Any) -> None:
         import torch
 
         try:
+            if not re.fullmatch(r"cuda(:\d{1,4})?", key.default):
+                raise RuntimeError("no GPU by that name")
             torch.empty(0, device=key.default)
         except (RuntimeError, AssertionError) as error:
             usable = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-            raise UserError(
-                f"{key.name}={key.default}: not usable here ({_first_line(error)[:80]}); usable: {', '.join(usable)}"
-            ) from error
+            reason = f"not usable here ({_first_line(error)[:80]}); usable: {', '.join(usable)}"
+            raise UserError(f"{key.name}={shown(key.default)}: {reason}") from error
 
 
 def preset_folder() -> Path:
@@ -122,16 +127,27 @@ def _assign(config: DictConfig, keys: dict[str, Key], name: str, given: str | li
         if members:
             raise UserError(f"{where}'{name}' is a group of keys: set one of them, such as {members[0]}=VALUE")
         raise UserError(f"{where}unknown key '{shown(name)}'{_nearest(name, keys)}")
-    key = keys[name]
+    try:
+        OmegaConf.update(config, name, read_value(keys[name], given))
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+
+
+def read_value(key: Key, given: str | list[Any]) -> Any:
+    """What was written for a key, as a value of its type.
+
+    Raises:
+        UserError: it is of another type, out of bounds, or text that no path or name can hold.
+    """
     try:
         value = _parse(given, key.type)
     except ValueError:
-        raise UserError(f"{where}{name}={shown(given)}: expected {key.type_text}") from None
+        raise UserError(f"{key.name}={shown(given)}: expected {key.type_text}") from None
     texts = [item for item in (value if isinstance(value, tuple) else [value]) if isinstance(item, str)]
     if any("${" in text or text == "???" for text in texts):
-        raise UserError(f"{where}{name}={shown(given)}: is taken as it stands, nothing is filled in: write the value itself")
-    check_field(key.field, where + name, value)
-    OmegaConf.update(config, name, value)
+        raise UserError(f"{key.name}={shown(given)}: is taken as it stands, nothing is filled in: write the value itself")
+    check_field(key.field, key.name, value)
+    return value
 
 
 def _parse(given: str | list[Any], kind: Any) -> Any:
@@ -163,8 +179,17 @@ def _items(text: str) -> list[str]:
     return [item[1:-1] if item[0] == item[-1] and item[0] in "'\"" else item for item in items if item]
 
 
+def _hint(word: str, keys: dict[str, Key]) -> str:
+    """What is probably meant by a word that is no pair, for the end of a line; empty where nobody knows."""
+    name = re.split(r"[:\s]", word.strip(), maxsplit=1)[0]
+    if unicodedata.category(word[:1] or " ") in ("Pd", "Sm") and word[0] not in "-=":
+        return ": a dash pasted from a page; options are written with two hyphens, --preset NAME"
+    return f": write {name}=VALUE, without spaces" if name in keys else ""
+
+
 def _nearest(name: str, known: Any) -> str:
     """`: did you mean 'episodes'?`, or nothing where no name is near."""
+    name = name[:LONGEST_NAME].strip(" .-").lower()
     leaves = {key.rpartition(".")[2]: key for key in reversed(list(known))}
     close = difflib.get_close_matches(name, list(known), 1, 0.6)
     if not close:

@@ -7,6 +7,7 @@ The help texts, `docs/config.md` and the error messages all come from here, so t
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import io
 import textwrap
@@ -61,6 +62,7 @@ def describe_type(annotation: Any) -> str:
     )
 
 
+@functools.cache
 def field_comments(schema: type) -> dict[str, str]:
     """Comments on the lines of each field of a module-level dataclass, by field name; lines of comment below continue them."""
     source = inspect.getsource(schema)

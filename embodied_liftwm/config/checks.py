@@ -117,7 +117,11 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         value = "[" + ", ".join(map(shown, value)) + "]"
     text = str(value) if not isinstance(value, int) or abs(value) < 10**SHOWN_TEXT else "a number of too many digits"
-    text = text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
+    return printable(text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}...")
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may be given it: control characters and what no encoding has are written as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, shown
 from embodied_liftwm.errors import UserError
 
 EVAL_SEED_OFFSET = 2**30
@@ -18,7 +18,8 @@ REPORT_SEED = 2**20
 
 POLICIES = ("explore", "walk", "tour", "loop", "random", "oracle")
 """Named explorers of `liftwm collect`."""
-SUPPORT_POLICY = re.compile(r"support-(?P<radius>\d+(?:\.\d+)?)(?:-leave-(?P<leave>\d+(?:\.\d+)?)-after-(?P<after>[1-9]\d*))?")
+METRES = r"\d{1,4}(?:\.\d{1,9})?"
+SUPPORT_POLICY = re.compile(rf"support-(?P<radius>{METRES})(?:-leave-(?P<leave>{METRES})-after-(?P<after>[1-9]\d{{0,5}}))?")
 """`support-R` stays within R metres of its start; `support-R-leave-D-after-N` leaves it after N frames, by D metres."""
 
 
@@ -65,7 +66,7 @@ class CollectConfig:
         check_fields(self)
         if self.policy not in POLICIES and ":" not in self.policy and not SUPPORT_POLICY.fullmatch(self.policy):
             known = f"{' | '.join(POLICIES)} | support-METRES, such as support-0.3"
-            raise UserError(f"policy={self.policy}: expected {known} | my_policy:make_policy")
+            raise UserError(f"policy={shown(self.policy)}: expected {known} | my_policy:make_policy")
 
     @property
     def first_seed(self) -> int:
