@@ -9,6 +9,7 @@ processes go at the next `remove_partials`.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from typing import Any
 from embodied_liftwm.errors import UserError
 
 PARTIAL = ".partial-"
+SUMS = "SHA256SUMS"
+"""Beside files that must not change: the SHA-256 of each. `sha256sum -c SHA256SUMS` agrees."""
 _AGAIN = "free some space and run the same command again, what was finished is kept"
 _REASONS = {
     errno.ENOSPC: f"the disk is full: {_AGAIN}",
@@ -137,6 +140,37 @@ def parse_json(content: str | bytes, where: str | Path) -> Any:
     except ValueError:
         reason = "it is no JSON (a number of thousands of digits)"
     raise UserError(f"{where} cannot be read: {reason}; restore it")
+
+
+def write_sums(folder: Path) -> None:
+    """Record what the files of a folder hold, but for its card, which may be written anew."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    (folder / SUMS).write_text("".join(f"{_digest(folder / name)}  {name}\n" for name in names))
+
+
+def check_sum(path: Path) -> None:
+    """Hold a file against the record beside it; in folders of older versions there is none.
+
+    Raises:
+        UserError: the file is not the one that was recorded, or the record is damaged.
+    """
+    record = path.with_name(SUMS)
+    try:
+        lines = record.read_text().splitlines()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{record} cannot be read: {error}; restore it") from None
+    recorded = [digest for digest, _, name in (line.partition("  ") for line in lines) if name == path.name]
+    if len(recorded) != 1:
+        raise UserError(f"{record} has {len(recorded)} lines about {path.name}, expected one: restore it")
+    if recorded[0] != _digest(path):
+        raise UserError(f"{path} is not the file that {SUMS} beside it lists: restore it, or remove {SUMS} if you changed it")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

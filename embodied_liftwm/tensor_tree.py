@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.files import whole_file
+from embodied_liftwm.weights import read_tensors, save_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,17 +80,18 @@ class TensorTree:
         return sum(t.numel() * t.element_size() for t in self.named_tensors().values())
 
     def save(self, path: str | Path) -> None:
-        """Write the tensors as safetensors, whole or not at all."""
-        from safetensors.torch import save_file
-
+        """Write the tensors as safetensors, whole or not at all. Views of one tensor are written as often as they are there."""
         with whole_file(path) as partial:
-            save_file({k: v.detach().contiguous() for k, v in self.named_tensors().items()}, partial)
+            save_tensors(partial, self.named_tensors())
 
     def load(self, path: str | Path) -> Self:
-        """Return a tree of this structure with the tensors of `path`. Raises KeyError for a file of another structure."""
-        from safetensors.torch import load_file
+        """A tree of this structure with the tensors of `path`.
 
-        stored = load_file(path)
+        Raises:
+            UserError: no such file, or a damaged one.
+            KeyError: a file of another structure.
+        """
+        stored = read_tensors(path)
         mine = self.named_tensors()
         if stored.keys() != mine.keys():
             raise KeyError(f"state file {path} holds {sorted(stored)}, expected {sorted(mine)}")

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import check_sum, read_json
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.priors.contract import DepthConvention
+from embodied_liftwm.weights import load_weights
 
 LOG_SPREAD = (-5.0, 2.0)
 """Bounds of the logarithm of the Laplace scale: 0.7 % of the depth to a factor of e^7."""
@@ -154,13 +154,9 @@ def load_network(folder: Path) -> HouseNetwork:
 def load_described(folder: Path, teacher: str, build: Callable[[dict[str, Any]], Network]) -> Network:
     """`load_network` of any teacher of ours: what `build` makes of `model` in model.json, with the weights beside it."""
     try:
-        network = build(json.loads((folder / "model.json").read_text())["model"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        network = build(read_json(folder / "model.json")["model"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{folder / 'model.json'} does not describe a {teacher} network of this version: {error}") from None
-    path = folder / "model.safetensors"
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path} does not hold the weights that model.json describes: {line[:200]}") from None
+    load_weights(network, folder / "model.safetensors")
+    check_sum(folder / "model.json")
     return network.eval().requires_grad_(False)

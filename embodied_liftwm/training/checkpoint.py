@@ -4,9 +4,10 @@
     RUN/checkpoints/step-00000100/          written under another name and renamed: a checkpoint exists whole or not at all
         model.safetensors, model.json       weights; architecture and shapes
         optimizer.safetensors, state.json   what resuming needs
+        SHA256SUMS                          of each, against which they are held when they are read
     RUN/metrics.csv, RUN/tensorboard/       logs
 
-    embodied_liftwm/checkpoints/NAME/       a checkpoint that is shipped: model.safetensors, model.json, and its card, README.md
+    embodied_liftwm/checkpoints/NAME/       a checkpoint that is shipped: model.*, SHA256SUMS, and its card, README.md
 
 Nothing is ever unpickled.
 """
@@ -14,21 +15,21 @@ Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import remove_folder, whole_folder
+from embodied_liftwm.files import check_sum, read_json, remove_folder, whole_folder, write_sums
 from embodied_liftwm.plugins import call_function, is_function_name, require_methods
 from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.weights import load_weights, read_weights, save_tensors
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
@@ -64,10 +65,11 @@ def write_checkpoint(
     if final.is_dir():
         return final
     with whole_folder(final) as partial:
-        save_file({name: t.detach().contiguous() for name, t in network.state_dict().items()}, partial / "model.safetensors")
-        save_file(extra, partial / "optimizer.safetensors")
+        save_tensors(partial / "model.safetensors", network.state_dict())
+        save_tensors(partial / "optimizer.safetensors", extra)
         (partial / "model.json").write_text(described)
         (partial / "state.json").write_text(json.dumps({"step": step} | state, indent=2) + "\n")
+        write_sums(partial)
     for old in checkpoints(run)[:-KEPT]:
         remove_folder(old)
     return final
@@ -89,27 +91,21 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def read_resume(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimiser's tensors and the trainer's state (with its `step` and `seconds`) of a checkpoint."""
-    tensors, path = _load_tensors(checkpoint / "optimizer.safetensors"), checkpoint / "state.json"
+    """The optimiser's tensors and the trainer's state (with its `step` and `seconds`) of a checkpoint.
+
+    Raises:
+        UserError: one of the two is damaged or missing; says how the run goes on.
+    """
     try:
-        state = json.loads(path.read_text())
-        return tensors, state | {"step": int(state["step"]), "seconds": float(state["seconds"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove {checkpoint}, and the run goes on from the one before") from None
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load weights, or raise UserError naming the first tensor that does not fit."""
-    stored = _load_tensors(path)
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() ^ stored.keys()):
-        where = "lacks" if name in wanted else "has an extra"
-        raise UserError(f"{path} {where} tensor {name!r}: these are weights of another architecture")
-    for name, tensor in wanted.items():
-        if tensor.shape != stored[name].shape:
-            got, expected = list(stored[name].shape), list(tensor.shape)
-            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected}: another architecture")
-    model.load_state_dict(stored)
+        tensors, state = read_weights(checkpoint / "optimizer.safetensors"), read_json(checkpoint / "state.json")
+        check_sum(checkpoint / "state.json")
+        resumed = state | {"step": int(state["step"]), "seconds": float(state["seconds"])}
+        if resumed["step"] != step_of(checkpoint) or not 0.0 <= resumed["seconds"] < math.inf:
+            raise ValueError(f"state.json has step={state['step']}, seconds={state['seconds']}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        reason = f"state.json lacks {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{checkpoint} is damaged ({reason}): remove it, and the run goes on from the one before") from None
+    return tensors, resumed
 
 
 def begin_with(model: nn.Module, name_or_path: str) -> None:
@@ -123,7 +119,7 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
         UserError: no checkpoint there, or one of another architecture; the tensor is named.
     """
     path = _checkpoint_folder(Path(name_or_path)) / "model.safetensors"
-    stored, wanted = _load_tensors(path), model.state_dict()
+    stored, wanted = read_weights(path), model.state_dict()
     for name, old in stored.items():
         new = wanted.get(name)
         if new is None:
@@ -145,12 +141,13 @@ def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:
         return _load_foreign(name_or_path)
     folder = _checkpoint_folder(path)
     try:
-        described = json.loads((folder / "model.json").read_text())
+        described = read_json(folder / "model.json")
         config, shapes = ModelConfig(**described["model"]), ModelShapes(**described["shapes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        model = build_model(config, shapes)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{folder / 'model.json'} does not describe a model of this version: {error}") from None
-    model = build_model(config, shapes)
     load_weights(model, folder / "model.safetensors")
+    check_sum(folder / "model.json")
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -200,6 +197,7 @@ def export(run: str | Path, folder: str | Path, card: str) -> Path:
         for name in ("model.safetensors", "model.json"):
             shutil.copyfile(source / name, partial / name)
         (partial / "README.md").write_text(card.rstrip() + "\n")
+        write_sums(partial)
     return folder
 
 
@@ -211,13 +209,6 @@ def _load_foreign(name: str) -> WorldModel[Any]:
     return model
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from None
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Adam's moments as named tensors."""
     state = optimizer.state_dict()["state"]
@@ -227,13 +218,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`.
+
+    Raises:
+        UserError: tensors of another training; the first that does not fit is named.
+    """
     slots: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
-        index, _, field = name.partition(".")
-        like = parameters[int(index)]
-        slots.setdefault(int(index), {})[field] = (
+        number, _, field = name.partition(".")
+        index = int(number) if number.isdecimal() and len(number) < 10 else len(parameters)
+        if index >= len(parameters) or tensor.shape not in ((), parameters[index].shape):
+            raise UserError(f"the optimiser's tensor {name!r}, {list(tensor.shape)}, fits no parameter: remove the checkpoint")
+        like = parameters[index]
+        slots.setdefault(index, {})[field] = (
             torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
         )  # in the parameter's own order of memory
     optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import read_json
 from embodied_liftwm.priors.house_depth import SHIPPED
 from embodied_liftwm.priors.house_loss import Losses, losses, truths_of
 from embodied_liftwm.priors.house_network import HouseConfig, HouseNetwork, describe, load_network
@@ -106,11 +107,11 @@ def load_teacher(folder: Path) -> tuple[nn.Module, str]:
         UserError: a file is missing or damaged, or the weights are of another architecture.
     """
     try:
-        text = (folder / "model.json").read_text()
-        has_source = "source" in json.loads(text)["model"]
+        described = read_json(folder / "model.json")
+        has_source = "source" in described["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'model.json'} does not describe a teacher of ours: {error}") from None
-    return (load_views if has_source else load_network)(folder), text
+    return (load_views if has_source else load_network)(folder), json.dumps(described, indent=2) + "\n"
 
 
 def _check_size(config: TrainConfig, reader: TeacherReader, multiple: int) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import remove_partials, whole_folder
+from embodied_liftwm.files import remove_partials, whole_folder, write_sums
 from embodied_liftwm.priors.house_network import HouseConfig
 from embodied_liftwm.priors.house_views_network import ViewsConfig
 from embodied_liftwm.training import checkpoint as ckpt
@@ -25,6 +24,7 @@ from embodied_liftwm.training.house_lessons import LESSONS, load_teacher
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.schedule import learning_rate_of, progress_of
+from embodied_liftwm.weights import load_weights, save_tensors
 
 
 class HouseTrainer:
@@ -57,7 +57,7 @@ class HouseTrainer:
         found = ckpt.checkpoints(self.run)
         if not found:
             return
-        ckpt.load_weights(self.network, found[-1] / "model.safetensors")
+        load_weights(self.network, found[-1] / "model.safetensors")
         tensors, state = ckpt.read_resume(found[-1])
         ckpt.restore_optimizer(self.optimizer, tensors)
         self.step, self.seconds = state["step"], state["seconds"]
@@ -146,7 +146,8 @@ def export(run: str | Path, folder: str | Path, card: str) -> Path:
         raise UserError(f"{folder} is there already: remove it first, or choose another folder")
     network, described = load_teacher(found[-1])
     with whole_folder(folder) as partial:
-        save_file({name: t.half().contiguous() for name, t in network.state_dict().items()}, partial / "model.safetensors")
+        save_tensors(partial / "model.safetensors", {name: tensor.half() for name, tensor in network.state_dict().items()})
         (partial / "model.json").write_text(described)
         (partial / "README.md").write_text(card.rstrip() + "\n")
+        write_sums(partial)
     return folder

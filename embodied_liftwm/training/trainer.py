@@ -28,6 +28,7 @@ from embodied_liftwm.training.parallel import Processes
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.schedule import learning_rate_of, progress_of
 from embodied_liftwm.training.teachers import open_teachers
+from embodied_liftwm.weights import load_weights
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
@@ -69,7 +70,7 @@ class Trainer:
                 ckpt.begin_with(self.model, self.config.initial)
             return
         checkpoint = ckpt.path_of(self.run, newest)
-        ckpt.load_weights(self.model, checkpoint / "model.safetensors")
+        load_weights(self.model, checkpoint / "model.safetensors")
         tensors, state = ckpt.read_resume(checkpoint)
         objective = self.learner.objective
         noise = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}

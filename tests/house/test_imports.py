@@ -15,7 +15,7 @@ PACKAGES = {
     "liftwm_envs": ROOT / "envs/liftwm_envs",
     "liftwm_agents": ROOT / "agents/liftwm_agents",
 }
-CONTRACTS = {"", "config", "distributions", "errors", "files", "plugins", "protocols", "tensor_tree", "threads"}
+CONTRACTS = {"", "config", "distributions", "errors", "files", "plugins", "protocols", "tensor_tree", "threads", "weights"}
 ALLOWED = {
     "geometry": set(),
     "gaussians": {"geometry"},

@@ -10,6 +10,7 @@ import torch
 
 from embodied_liftwm import load
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import write_sums
 from embodied_liftwm.training import checkpoint
 from embodied_liftwm.training.checkpoint import export, shipped
 from embodied_liftwm.training.trainer import Trainer
@@ -37,7 +38,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_exported_model_is_loaded_by_name_with_the_runs_weights(run: Path, place: Path) -> None:
     assert export(run, place / "tiny", "# tiny\n\nTwo steps.") == place / "tiny"
     assert shipped() == ["tiny"]
-    assert sorted(path.name for path in (place / "tiny").iterdir()) == ["README.md", "model.json", "model.safetensors"]
+    assert sorted(path.name for path in (place / "tiny").iterdir()) == [
+        "README.md", "SHA256SUMS", "model.json", "model.safetensors"
+    ]  # fmt: skip
     assert same(load("tiny").state_dict(), weights(run))
     assert not load("tiny").training and not any(p.requires_grad for p in load("tiny").parameters())
 
@@ -49,6 +52,7 @@ def test_a_folder_of_that_name_comes_first(run: Path, place: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(changed, near / "model.safetensors")
+    write_sums(near)
     assert same(load("tiny").state_dict(), changed)
 
 

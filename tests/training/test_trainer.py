@@ -13,8 +13,9 @@ import torch
 from embodied_liftwm import load
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.training.checkpoint import checkpoints, load_weights
+from embodied_liftwm.training.checkpoint import checkpoints
 from embodied_liftwm.training.trainer import Trainer
+from embodied_liftwm.weights import load_weights
 from tests.toy_room import write_dataset
 from tests.training.small import SMALL, config, same, weights
 
