@@ -32,6 +32,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.results_table import judge
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
+from embodied_liftwm.terminal import heading, plain_console
 
 ARMS = ("loop", "fixed")
 TABLE = "loop.csv"
@@ -65,14 +66,14 @@ def run(config: TrainAgentConfig) -> int:
 
     if not find_env(config.env).ours:
         raise UserError(f"env={config.env}: loop=true collects guided tours, which environments of liftwm have")
-    console, folder = Console(highlight=False), Path(config.run)
+    console, folder = plain_console(), Path(config.run)
     open_run(folder, config, may_change=("run", "device", "rounds", "parallel"), continued=(folder / TABLE).exists())
     rows = read_rows(folder / TABLE, LoopRow) if (folder / TABLE).exists() else []
     for number in range(1, config.rounds + 1):
         for arm in ARMS:
             if any((row.arm, row.round) == (arm, number) for row in rows):
                 continue
-            console.print(f"\n[bold]round {number}/{config.rounds}[/bold], {arm}")
+            heading(console, f"round {number}/{config.rounds}", f", {arm}")
             rows.append(play_round(config, arm, number, console))
             write_rows(folder / TABLE, rows)
     for row in rows:

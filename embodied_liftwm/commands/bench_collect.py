@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from embodied_liftwm.commands.bench_table import Row, machine, report
 from embodied_liftwm.config import BenchConfig, CollectConfig
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.data.storage import FORMAT, write_info
+from embodied_liftwm.terminal import plain_console
 from liftwm_agents.collection import CollectProgress, collect
 from liftwm_agents.collection_workers import Report, Shard, ShardWriter, collect_shard
 from liftwm_agents.env_source import EnvSource, find_env
@@ -48,7 +48,7 @@ class Cost:
 
 def run(config: BenchConfig) -> int:
     """Time, print and write `bench_collect.csv`."""
-    console = Console()
+    console = plain_console()
     source = find_env(config.env)
     settings = CollectConfig(env=config.env, env_options=config.env_options, workers=1)
     settings = replace(settings, episodes=max(1, round(config.frames / (settings.steps + 1))))

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from embodied_liftwm.commands.bench_collect import time_workers
 from embodied_liftwm.commands.bench_table import Row, machine, report
 from embodied_liftwm.config import BenchConfig, CollectConfig
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine
 
 Engine = Literal["local", "ray"]
@@ -23,7 +22,7 @@ ENGINES: tuple[Engine, ...] = ("local", "ray")
 
 def run(config: BenchConfig) -> int:
     """Time, print and write `bench_collect_ray.csv`. Raises UserError without Ray."""
-    console = Console()
+    console = plain_console()
     find_engine("ray", config.workers)
     settings = CollectConfig(env=config.env, env_options=config.env_options, workers=config.workers)
     settings = replace(settings, episodes=max(1, round(config.frames / (settings.steps + 1))))

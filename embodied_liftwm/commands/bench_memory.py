@@ -46,6 +46,7 @@ from embodied_liftwm.commands.bench_memory_parts import (
 from embodied_liftwm.commands.bench_memory_room import Frame, film
 from embodied_liftwm.commands.bench_table import Row, machine, report, seconds_in_turn, using_threads, write
 from embodied_liftwm.config import BenchConfig
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.world_model.latent_decoder import KNOWN_FROM
 
 CALLS = 7
@@ -67,7 +68,7 @@ def run(config: BenchConfig) -> int:
     Raises:
         UserError: a size that models do not take, or a budget of less than one frame.
     """
-    console, out = Console(), Path(config.out)
+    console, out = plain_console(), Path(config.out)
     about = machine("numba", device=config.device)
     rows: list[Row] = []
     ages: list[Row] = []

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from embodied_liftwm.commands.bench_table import Row, machine, report, seconds
@@ -29,6 +28,7 @@ from embodied_liftwm.gaussians import choose_backend, rasterize, torch_backend
 from embodied_liftwm.gaussians.projection import project_gaussians
 from embodied_liftwm.gaussians.rasterize import Backend
 from embodied_liftwm.geometry import se3_exp
+from embodied_liftwm.terminal import plain_console
 
 VIEWS = 8
 CHANNELS = 16
@@ -96,7 +96,7 @@ def run(config: BenchConfig) -> int:
     """
     fast: Backend = "numba" if torch.device(config.device).type == "cpu" else "gsplat"
     choose_backend(torch.device(config.device), fast)
-    console, rows = Console(), []
+    console, rows = plain_console(), []
     for case in CASES:
         with console.status(f"timing {case.size} x {case.size} px, N = {case.count}"):
             scene = make_scene(case, config.device)

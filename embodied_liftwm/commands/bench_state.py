@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from embodied_liftwm.commands import bench_latent_read
 from embodied_liftwm.commands.bench_table import Row, machine, report, seconds, seconds_in_turn, using_threads
@@ -32,6 +31,7 @@ from embodied_liftwm.evaluation.budget_curve import at_budget
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.gaussians import choose_backend
 from embodied_liftwm.protocols import Observation
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.training.checkpoint import load_model
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
@@ -53,7 +53,7 @@ def run(config: BenchConfig) -> int:
     Raises:
         UserError: the environment or the model cannot be built, or the two do not fit.
     """
-    console, out = Console(), Path(config.out)
+    console, out = plain_console(), Path(config.out)
     backend = choose_backend(torch.device(config.device))
     about = machine(*({"numba", "gsplat"} & {backend}), device=config.device)
     with torch.no_grad(), using_threads(config.threads), console.status("recording a tour") as status:

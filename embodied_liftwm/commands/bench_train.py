@@ -22,6 +22,7 @@ from embodied_liftwm.commands.stopwatch import REST, watching
 from embodied_liftwm.config import BenchConfig, CollectConfig, TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
 from embodied_liftwm.data.sampling import Batch, sample_windows
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.training.trainer import Trainer
 from liftwm_agents.collection import collect
 
@@ -47,7 +48,7 @@ Shares = dict[str, list[float]]
 
 def run(config: BenchConfig) -> int:
     """Time, print and write `bench_train.csv`."""
-    console = Console()
+    console = plain_console()
     with tempfile.TemporaryDirectory() as scratch, console.status("preparing") as status:
         train = _train_config(config, Path(scratch), status.update)
         status.update("timing the reader")

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from embodied_liftwm.config import CollectConfig
+from embodied_liftwm.terminal import plain_console, text_column
 from liftwm_agents.collection import CollectProgress, collect
 
 
 def run(config: CollectConfig) -> None:
     """Collect, or continue to, `config.episodes` episodes, and say what is there now."""
-    console = Console()
+    console = plain_console()
     meter = _Meter(config.episodes)
     with Progress(
-        TextColumn("collecting"),
+        text_column("collecting"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("episodes  {task.fields[rate]:5.0f} frames/s"),
+        text_column("episodes  {task.fields[rate]:5.0f} frames/s"),
         TimeElapsedColumn(),
-        TextColumn("left {task.fields[left]}"),
+        text_column("left {task.fields[left]}"),
         console=console,
     ) as bar:
         task = bar.add_task("collect", total=config.episodes, rate=0.0, left="?")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 
-from rich.console import Console
 from rich.table import Table
 
 from embodied_liftwm.data.integrity import DatasetSummary, check, summarize
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.terminal import plain_console
 
 OPTIONS = {"play": ("episode", "out", "fps"), "import": ("out", "size")}
 
@@ -42,7 +42,7 @@ def _info(folder: str, options: dict[str, str]) -> int:
     table = Table(title=folder, show_header=False, title_justify="left")
     for key, value in _rows(found).items():
         table.add_row(key, value)
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 
@@ -65,7 +65,7 @@ def _rows(found: DatasetSummary) -> dict[str, str]:
 
 
 def _check(folder: str, options: dict[str, str]) -> int:
-    console = Console()
+    console = plain_console()
     with console.status("checking") as status:
         problems = check(folder, lambda done, total: status.update(f"checking episode {done} of {total}"))
     for problem in problems:
@@ -92,7 +92,7 @@ def _play(folder: str, options: dict[str, str]) -> int:
         raise UserError(f"out={out}: must end in .mp4")
     episode = reader[number]
     height, width = write_mp4(out, episode.rgb, fps)
-    Console().print(f"wrote {len(episode.rgb)} frames, {height} x {width}: {out}", soft_wrap=True, highlight=False)
+    plain_console().print(f"wrote {len(episode.rgb)} frames, {height} x {width}: {out}", soft_wrap=True, highlight=False)
     return 0
 
 
@@ -102,7 +102,7 @@ def _import(folder: str, options: dict[str, str]) -> int:
     out, size = options.get("out", f"{folder.rstrip('/')}-episodes"), _whole(options, "size", 64)
     if not 16 <= size <= 2048:
         raise UserError(f"size={size}: must be 16 to 2048")
-    console = Console()
+    console = plain_console()
     with console.status("importing") as status:
         held, left_out = import_clips(folder, out, size, lambda done, all: status.update(f"importing clip {done} of {all}"))
     for line in left_out:

@@ -22,12 +22,13 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, watch
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent
 
 
 def run(config: DemoConfig) -> None:
     """Run every stage, then say the headline in three lines."""
-    console = Console(highlight=False)
+    console = plain_console()
     out, started = Path(config.out), time.monotonic()
     train_data, eval_data = out / "data" / "train", out / "data" / "eval"
     env = config.collect.env
@@ -69,7 +70,7 @@ def run(config: DemoConfig) -> None:
 
 
 def _stage(console: Console, number: int, text: str) -> None:
-    console.print(f"\n[bold]{number}/4[/bold] {text}")
+    heading(console, f"{number}/4", f" {text}")
 
 
 def train_side_by_side(settings: dict[str, TrainConfig], console: Console) -> None:
@@ -114,7 +115,7 @@ def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None
     seen = [_mean(views[name]["psnr_seen"]) for name in ("model", "baseline")]
     kept = [_mean(persistence[name]["gap_11_up"]["score"]) for name in ("model", "baseline")]
     rate = {name: 100 * _mean(agents[name]["success"]) for name in ("planner", "random", "oracle")}
-    console.print(f"\n[bold]In {minutes:.1f} minutes:[/bold]")
+    heading(console, f"In {minutes:.1f} minutes:")
     console.print(f"  views of what was seen before: {seen[0]:.1f} dB with the 3D state, {seen[1]:.1f} dB with the baseline")
     console.print(f"  objects unseen for 11 steps or more: persistence {kept[0]:.2f} against {kept[1]:.2f}")
     console.print(

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from embodied_liftwm import __version__
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.terminal import plain_console
 
 MIN_FREE_GB = 1.0
 """Below this much free disk space, a small dataset and a run do not fit."""
@@ -38,15 +38,15 @@ class Finding:
 
 def run() -> int:
     """Print every finding; return 1 if something essential is missing, else 0."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     console.print(f"liftwm {__version__} on {platform.platform()}")
     missing = []
     for check in CHECKS:
         for finding in _guarded(check):
-            mark = "[green]ok[/]  " if finding.ok else "[red]MISS[/]" if finding.essential else "[yellow]--[/]  "
-            console.print(f"  {mark} {finding.name:<10} {escape(finding.text)}")
+            mark = ("ok  ", "green") if finding.ok else ("MISS", "red") if finding.essential else ("--  ", "yellow")
+            console.print(Text.assemble("  ", mark, f" {finding.name:<10} {finding.text}"))
             if not finding.ok and finding.remedy:
-                console.print(f"                  -> {escape(finding.remedy)}")
+                console.print(f"                  -> {finding.remedy}")
             if finding.essential and not finding.ok:
                 missing.append(finding.name)
     console.print(f"missing: {', '.join(missing)}" if missing else "nothing essential is missing")

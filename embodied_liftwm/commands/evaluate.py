@@ -23,14 +23,15 @@ from typing import Any, TypeVar
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import embodied_liftwm
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig, split_of
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.plugins import is_function_name
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine
 
 STRIPS = 2
@@ -41,7 +42,7 @@ Result = TypeVar("Result")
 
 def run(config: EvaluateConfig) -> int:
     """Evaluate, print the figures and say where the report is."""
-    evaluate(config, Console(highlight=False))
+    evaluate(config, plain_console())
     return 0
 
 
@@ -314,6 +315,6 @@ def terminal_table(title: str, body: Any) -> Table:
     for heading in ("", *body.titles):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for _, label, cells in body.rows:
-        intervals = [escape(cell.interval.replace(" %", "")) for cell in cells]  # the unit stands with the value above
-        table.add_row(label, *[f"{cell.value}\n[dim]{low_high}[/dim]" for cell, low_high in zip(cells, intervals, strict=True)])
+        intervals = [(f"\n{cell.interval.replace(' %', '')}", "dim") for cell in cells]  # the unit stands with the value above
+        table.add_row(label, *[Text.assemble(cell.value, low_high) for cell, low_high in zip(cells, intervals, strict=True)])
     return table

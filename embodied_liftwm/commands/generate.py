@@ -22,6 +22,7 @@ import embodied_liftwm
 from embodied_liftwm.commands.generate_tours import check_start, path_of, tours_of
 from embodied_liftwm.config import GenerateConfig
 from embodied_liftwm.files import disk_errors, write_bytes, write_text
+from embodied_liftwm.terminal import plain_console
 
 DRIFTS = ("psnr_seen", "psnr", "abs_rel_seen")
 """Figures whose drift is in metrics.json, by step and by metre."""
@@ -29,7 +30,7 @@ DRIFTS = ("psnr_seen", "psnr", "abs_rel_seen")
 
 def run(config: GenerateConfig) -> int:
     """Generate, write everything under `config.out`, print the figures."""
-    generate(config, Console(highlight=False))
+    generate(config, plain_console())
     return 0
 
 

@@ -9,9 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from embodied_liftwm.config import PriorsConfig
 from embodied_liftwm.data import TrainingReader
@@ -22,6 +21,7 @@ from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.priors.cache import PriorCache, clip_of, create_cache
 from embodied_liftwm.priors.contract import Prior, PriorCard, PriorOptions
 from embodied_liftwm.priors.registry import MODULES, find_card, open_prior
+from embodied_liftwm.terminal import plain_console
 
 
 def run(action: str, config: PriorsConfig) -> int:
@@ -42,7 +42,7 @@ def _list(config: PriorsConfig) -> int:
         raise UserError("priors list: weights= and code= are those of one prior: set name= too")
     cards = [find_card(name) for name in ([config.name] if config.name else MODULES)]
     lacking = {card.name: card.missing(_options(config)) for card in cards}
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(table(cards, lacking))
     for name, lacks in lacking.items():
         if lacks:  # a line of its own: it holds commands to copy
@@ -56,7 +56,7 @@ def table(cards: Iterable[PriorCard], lacking: Mapping[str, str]) -> Table:
     for card in cards:
         licence = f"{card.licence}, no commercial use" if card.non_commercial else card.licence
         found.add_row(
-            card.name, ", ".join(card.gives), escape(licence), "[yellow]no[/]" if lacking[card.name] else "[green]yes[/]"
+            card.name, ", ".join(card.gives), licence, Text("no", "yellow") if lacking[card.name] else Text("yes", "green")
         )
     return found
 
@@ -70,7 +70,7 @@ def _run(config: PriorsConfig) -> int:
     reader = TrainingReader(config.data)
     licence = "its author's" if is_function_name(config.name) else find_card(config.name).licence
     cache = create_cache(reader, config.name, prior.fingerprint(), options, licence)
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console(soft_wrap=True)
     console.print(f"prior {config.name}, licence: {licence}", markup=False)
     with cache.writing():
         console.print(_pass(prior, cache, reader, config), markup=False)

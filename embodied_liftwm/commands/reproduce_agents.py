@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 import embodied_liftwm
@@ -38,6 +37,7 @@ from embodied_liftwm.evaluation.controls import task_env
 from embodied_liftwm.evaluation.navigation import SEED_OFFSET, evaluate_navigation
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent
 
 SCRIPTED = "scripted"
@@ -71,7 +71,7 @@ def run(config: ReproduceConfig) -> int:
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
-    console, folder = Console(highlight=False), Path(config.out) / "agents"
+    console, folder = plain_console(), Path(config.out) / "agents"
     claim(folder, config)
     todo = [cell for cell in cells(config) if not cell.rows(folder).exists()]
     context = multiprocessing.get_context("spawn")

@@ -31,6 +31,7 @@ from embodied_liftwm.config import ReproduceConfig, TrainConfig
 from embodied_liftwm.evaluation import gap
 from embodied_liftwm.evaluation.gap_toy import support_rows, term_rows
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.training.checkpoint import load_model, save_checkpoint
 from embodied_liftwm.training.trainer import Trainer
 
@@ -57,7 +58,7 @@ class Job:
 
 def run(config: ReproduceConfig) -> int:
     """The toy's tables, then the curve."""
-    console = Console(highlight=False)
+    console = plain_console()
     if "toy" in config.parts:
         toy(config, console)
     if "curve" in config.parts:
@@ -82,7 +83,7 @@ def curve(config: ReproduceConfig, console: Console) -> None:
     claim(_folder(config), config)
     for number, support in enumerate(config.supports_m, 1):
         where = "only turn" if support == 0 else f"stay within {support:g} m"
-        console.print(f"\n[bold]{number}/{len(config.supports_m)}[/bold] cameras that {where}")
+        heading(console, f"{number}/{len(config.supports_m)}", f" cameras that {where}")
         leave = f"support-{support:g}-leave-{config.displaced_m:g}-after-{config.context}"
         collect_both(config, _place(config, support) / "data", f"support-{support:g}", leave)
         for seed in seeds(config):

@@ -47,6 +47,7 @@ from embodied_liftwm.evaluation.results_table import Judged, judge, table_figure
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.strips import Strip, choose_revisits, make_strip
 from embodied_liftwm.evaluation.views import ViewRow
+from embodied_liftwm.terminal import heading, plain_console
 
 TRAINED = ("glo", "epipolar", "mv", "2d_only", "depth_normal", "recurrent")
 """Rows that have weights of their own, the longest work first."""
@@ -98,7 +99,7 @@ def run(config: ReproduceConfig) -> int:
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
-    console, folder, results = Console(highlight=False), _folder(config), Path(config.results)
+    console, folder, results = plain_console(), _folder(config), Path(config.results)
     claim(folder, config)
     collect_both(config, folder / "data")
     _train_and_judge_all(config, console)
@@ -121,7 +122,7 @@ def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:
     for number, seed in enumerate(seeds(config), 1):
         rows = [row for row in trained_rows(config) if _todo(config, row, seed)]
         if rows:
-            console.print(f"\n[bold]seed {number}/{config.seeds}[/bold]: train and judge {', '.join(rows)}")
+            heading(console, f"seed {number}/{config.seeds}", f": train and judge {', '.join(rows)}")
             tasks = [Task(row, partial(_train_and_judge, config, row, seed)) for row in rows]
             side_by_side(tasks, config.processes, console)
 

@@ -36,6 +36,7 @@ from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.evaluation.memory_figures import COMPARED, MemoryCost, cost_figures, loop_figures, measure_memory
 from embodied_liftwm.evaluation.results_table import TableFigure, table_figures
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.terminal import heading, plain_console
 
 
 def run(config: ReproduceConfig) -> int:
@@ -44,7 +45,7 @@ def run(config: ReproduceConfig) -> int:
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
-    console, folder, results = Console(highlight=False), place(config), Path(config.results)
+    console, folder, results = plain_console(), place(config), Path(config.results)
     memory_models.check(config)
     claim(folder, config)
     collect_both(config, folder / "data")
@@ -71,7 +72,7 @@ def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:
 def _side_by_side(config: ReproduceConfig, trainings: list[tuple[str, int]], what: str, console: Console) -> None:
     todo = [(row, seed) for row, seed in trainings if not all(m.is_judged(config) for m in made_of(config, row, seed))]
     if todo:
-        console.print(f"\n[bold]{what}[/bold]: train and judge {', '.join(dict(todo))}", soft_wrap=True)
+        heading(console, what, f": train and judge {', '.join(dict(todo))}")
         tasks = [Task(f"{row} {seed}", partial(train_and_judge, config, row, seed)) for row, seed in todo]
         side_by_side(tasks, config.processes, console)
 

@@ -42,6 +42,7 @@ from embodied_liftwm.evaluation.dose_response import (
 from embodied_liftwm.evaluation.results_table import TableFigure, relative_changes, table_figures
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.priors.corruption import Corruption, check_corruptible
+from embodied_liftwm.terminal import plain_console
 
 DOSED_BASE = "glo"
 """The row that a corrupted teacher is added to."""
@@ -56,7 +57,7 @@ def run(config: ReproduceConfig) -> int:
         UserError: a teacher is not ready, the folder holds the experiment with other settings, or a stage failed.
     """
     config = replace(config, collect=replace(config.collect, episodes=config.prior_episodes or config.collect.episodes))
-    console = Console(highlight=False)
+    console = plain_console()
     wanted = list(dict.fromkeys([*config.teachers, *([config.dosed] if config.dosed else [])]))
     check_ready(config, wanted, dataset(config))
     claim(place(config), config)

@@ -21,6 +21,7 @@ from embodied_liftwm.evaluation.prior_quality import DepthQuality
 from embodied_liftwm.evaluation.results_table import Judged, judge
 from embodied_liftwm.priors.cache import clip_of, create_cache, folder_of
 from embodied_liftwm.priors.corruption import Corruption, corrupt, generator
+from embodied_liftwm.terminal import heading
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def train_and_judge(config: ReproduceConfig, students: Sequence[Student], what: 
     """
     todo = [student for student in students if not _is_done(config, student)]
     if todo:
-        console.print(f"\n[bold]{what}[/bold]: train and judge {', '.join(student.row for student in todo)}", soft_wrap=True)
+        heading(console, what, f": train and judge {', '.join(student.row for student in todo)}")
         tasks = [Task(student.row, partial(_train_and_judge, config, student)) for student in todo]
         side_by_side(tasks, config.processes, console)
     for student in students:

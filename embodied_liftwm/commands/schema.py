@@ -87,7 +87,8 @@ def own_keys(schema: type) -> list[Key]:
 
 def current_keys(config: Any, prefix: str = "") -> list[Key]:
     """The same for a configuration that was loaded: `default` is the value it holds."""
-    hints, comments = typing.get_type_hints(type(config)), field_comments(type(config))
+    schema: Any = type(config)
+    hints, comments = typing.get_type_hints(schema), field_comments(schema)
     found: list[Key] = []
     for field in fields(config):
         value = getattr(config, field.name)

@@ -13,8 +13,8 @@ import yaml
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from embodied_liftwm.commands.run_folder import versions
 from embodied_liftwm.config import ReproduceConfig
@@ -25,6 +25,7 @@ from embodied_liftwm.evaluation.results_table import TableFigure, persistence_fi
 from embodied_liftwm.evaluation.strips import Strip
 from embodied_liftwm.evaluation.table_page import TablePage, budget_figures, budget_table, part_table, write_page
 from embodied_liftwm.files import whole_file, write_bytes
+from embodied_liftwm.terminal import plain_console
 
 PANELS = {
     "psnr_seen": "PSNR, seen pixels (dB)",
@@ -89,13 +90,13 @@ def print_tables(console: Console, figures: Sequence[TableFigure], curve: Sequen
 def print_table(console: Console, title: str, body: tables.Table) -> None:
     """One table of figures, with intervals where there is room for them."""
     if not console.is_terminal:
-        console = Console(width=WIDE, highlight=False)
+        console = plain_console(width=WIDE)
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("", *body.titles):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for _, label, cells in body.rows:
-        under = [f"\n[dim]{escape(cell.interval)}[/dim]" if console.width >= WIDE else "" for cell in cells]
-        table.add_row(label, *[cell.value + interval for cell, interval in zip(cells, under, strict=True)])
+        under = [(f"\n{cell.interval}" if console.width >= WIDE else "", "dim") for cell in cells]
+        table.add_row(label, *[Text.assemble(cell.value, interval) for cell, interval in zip(cells, under, strict=True)])
     console.print(table)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.terminal import plain_console, text_column
 
 if TYPE_CHECKING:
     from embodied_liftwm.training.parallel import Processes
@@ -31,7 +32,7 @@ def run(config: TrainConfig) -> None:
     from embodied_liftwm.training.parallel import torchrun_processes
 
     with torchrun_processes(config.device) as processes:
-        console = Console(highlight=False, quiet=not processes.is_first)
+        console = plain_console(quiet=not processes.is_first)
         if config.prior == "none":
             _train(config, processes, console)
         elif processes.world_size == 1:
@@ -147,11 +148,11 @@ class _Lines:
 def progress_bar(console: Console) -> Progress:
     """A bar with step, loss, PSNR or error, speed and the time that is left."""
     return Progress(
-        TextColumn("  {task.description:<9} step {task.fields[step]:>6}"),
+        text_column("  {task.description:<9} step {task.fields[step]:>6}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[told]}"),
+        text_column("{task.fields[told]}"),
         TimeElapsedColumn(),
-        TextColumn("left {task.fields[left]}"),
+        text_column("left {task.fields[left]}"),
         console=console,
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 import embodied_liftwm
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainAgentConfig
+from embodied_liftwm.terminal import plain_console, text_column
 
 MAY_CHANGE = ("steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel")
 """Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
@@ -32,8 +32,8 @@ def run(config: TrainAgentConfig) -> int:
         return agent_loop.run(config)
     model = embodied_liftwm.load(config.model, config.device)
     open_run(folder, config, may_change=MAY_CHANGE, continued=(folder / ZIP_NAME).exists())
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[row]}"))
+    console = plain_console()
+    columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[row]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("train-agent", total=config.steps, completed=saved_steps(folder), row="")
 

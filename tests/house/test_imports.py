@@ -26,7 +26,7 @@ ALLOWED = {
     "data": {"geometry"},
     "workers": set(),
     "training": {"geometry", "gaussians", "memory", "world_model", "objectives", "priors", "data"},
-    "evaluation": {"geometry", "gaussians", "memory", "world_model", "priors", "data", "workers"},
+    "evaluation": {"geometry", "gaussians", "memory", "world_model", "priors", "data", "workers", "terminal"},
 }
 """Part -> parts it may import, beside the contracts and itself. Only commands/ and cli.py may import everything."""
 
