@@ -60,7 +60,12 @@ OUT_OF_MEMORY = "can't allocate memory|out of memory"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `liftwm` with these words, by default those of the command line; return the exit code."""
+    """Run `liftwm` with these words, by default those of the command line; return the exit code.
+
+    Numerical libraries get one thread, unless the user has said how many: at the sizes of our images a second one gains
+    nothing, and beside any other process the two wait for one another (docs/training.md has the figures).
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         return _dispatch(_parse(argv))
     except KeyboardInterrupt:

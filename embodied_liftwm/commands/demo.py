@@ -4,7 +4,8 @@
     OUT/model, OUT/baseline, OUT/agent  run folders
     OUT/metrics.json, OUT/rows.csv, OUT/report/index.html
 
-Stages continue what an interrupted demo left.
+Stages continue what an interrupted demo left. Everything is bounded by steps and drawn from seeds, and each process computes
+with one thread: a slow or busy machine takes longer and ends at the same figures.
 """
 
 from __future__ import annotations
@@ -25,11 +26,18 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent
 
+MODEL_STEP_S, BASELINE_STEP_S = 1.8, 0.46
+"""Seconds of a core that a training step takes; of the model the mean of steps on depth alone (0.7) and on everything (2.9)."""
+EPISODE_S, AGENT_STEP_S, JUDGED_S, COMPILE_S = 0.11, 0.06, 2.5, 30.0
+"""Seconds to collect an episode, to play and learn a step of the policy, to judge an episode, and to compile kernels once."""
+
 
 def run(config: DemoConfig) -> None:
     """Run every stage, then say the headline in three lines."""
     console = plain_console()
     out, started = Path(config.out), time.monotonic()
+    minutes = f"about {expected_minutes(config):.0f} minutes on two quiet cores"
+    console.print(f"{minutes}, longer on slow or busy ones, with the same figures: {out}")
     train_data, eval_data = out / "data" / "train", out / "data" / "eval"
     env = config.collect.env
 
@@ -39,14 +47,17 @@ def run(config: DemoConfig) -> None:
     evaluated = replace(config.collect, out=str(eval_data), split="eval", episodes=config.eval_episodes)
     collect.run(replace(evaluated, seed=REPORT_SEED + config.collect.seed))
 
-    minutes = config.train.minutes
-    _stage(console, 2, f"train two world models side by side, {minutes:g} minutes each, on what was seen: no depth, no maps")
-    console.print("  model: a persistent map of relief patches; baseline: a recurrent network, same frames, poses and terms")
+    _stage(console, 2, "train two world models side by side, a core each, on what was seen: no depth, no maps")
+    console.print(
+        f"  model: a persistent map of relief patches, {config.train.steps} steps; "
+        f"baseline: a recurrent network, {config.baseline_steps} steps on the same frames, poses and terms"
+    )
     memories: dict[str, Literal["patches", "recurrent"]] = {"model": "patches", "baseline": "recurrent"}
     settings = {
         name: replace(config.train, data=str(train_data), run=str(out / name), model=replace(config.train.model, memory=memory))
         for name, memory in memories.items()
     }
+    settings["baseline"] = replace(settings["baseline"], steps=config.baseline_steps)
     train_side_by_side(settings, console)
 
     _stage(console, 3, f"train a PPO policy on what the model remembers, {config.agent.steps} steps: short, to show the path")
@@ -67,6 +78,14 @@ def run(config: DemoConfig) -> None:
     )
     metrics = evaluate.evaluate(evaluation, console)
     _headline(console, metrics, (time.monotonic() - started) / 60)
+
+
+def expected_minutes(config: DemoConfig) -> float:
+    """What a demo takes on two quiet cores, from what its stages took on one machine (`MODEL_STEP_S` and so on)."""
+    longer = max(config.train.steps * MODEL_STEP_S, config.baseline_steps * BASELINE_STEP_S)
+    evaluated = config.eval_episodes + config.evaluate.navigation_episodes
+    around = COMPILE_S + config.collect.episodes * EPISODE_S + config.agent.steps * AGENT_STEP_S + evaluated * JUDGED_S
+    return max(1.0, (longer + around) / 60)
 
 
 def _stage(console: Console, number: int, text: str) -> None:
@@ -115,7 +134,8 @@ def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None
     seen = [_mean(views[name]["psnr_seen"]) for name in ("model", "baseline")]
     kept = [_mean(persistence[name]["gap_11_up"]["score"]) for name in ("model", "baseline")]
     rate = {name: 100 * _mean(agents[name]["success"]) for name in ("planner", "random", "oracle")}
-    heading(console, f"In {minutes:.1f} minutes:")
+    steps = " and ".join(str(metrics["models"][name]["steps"]) for name in ("model", "baseline"))
+    heading(console, f"In {minutes:.1f} minutes, {steps} training steps:")
     console.print(f"  views of what was seen before: {seen[0]:.1f} dB with the 3D state, {seen[1]:.1f} dB with the baseline")
     console.print(f"  objects unseen for 11 steps or more: persistence {kept[0]:.2f} against {kept[1]:.2f}")
     console.print(

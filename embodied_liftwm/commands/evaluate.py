@@ -220,9 +220,14 @@ def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) 
 
 
 def describe(model: Any) -> dict[str, Any]:
+    """What a model is, and the training steps behind it where its source is a run folder."""
+    from embodied_liftwm.training.checkpoint import checkpoints, step_of
+
     memory = getattr(getattr(model.model, "config", None), "memory", None)
     parameters = sum(p.numel() for p in model.model.parameters()) if hasattr(model.model, "parameters") else None
-    return {"source": model.source, "type": type(model.model).__name__, "memory": memory, "parameters": parameters}
+    about = {"source": model.source, "type": type(model.model).__name__, "memory": memory, "parameters": parameters}
+    made = checkpoints(Path(model.source))
+    return about | ({"steps": step_of(made[-1])} if made else {})
 
 
 def command_line(config: EvaluateConfig) -> str:

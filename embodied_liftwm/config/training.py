@@ -74,8 +74,10 @@ class TrainConfig:
     )  # fmt: skip
     priors: tuple[str, ...] = ()  # teachers, by the names of `liftwm priors run`, whose answers the teacher terms learn from
     teacher_noise: Literal["learned", "held"] = "learned"  # held: at what it is for a good teacher, to compare with
-    steps: int = bounded(20_000, 1, 100_000_000)  # optimiser steps at most
-    minutes: float = bounded(0.0, 0, 525_600)  # wall-clock training time at most, over all resumptions; 0 for no limit
+    steps: int = bounded(20_000, 1, 100_000_000)  # optimiser steps: with them, a seed gives the same weights on a slow machine
+    # as on a fast one
+    minutes: float = bounded(0.0, 0, 525_600)  # end after so much wall-clock time over all resumptions, wherever it is then; 0
+    # for no limit
     batch_size: int = bounded(4, 1, 4096)  # windows a step, over all processes
     accumulate: int = bounded(1, 1, 4096)  # micro-batches that a process's windows are split into, for less memory; the
     # gradient is the same
@@ -90,7 +92,8 @@ class TrainConfig:
     seed: int = bounded(0, 0, LAST_SEED)  # weights, windows and everything else random
     precision: Literal["float32", "bf16"] = "float32"  # of the arithmetic in image networks; all else is float32
     compile: bool = False  # torch.compile the image networks
-    threads: int = bounded(0, 0, MOST_THREADS)  # torch threads; 0 for all cores
+    threads: int = bounded(1, 0, MOST_THREADS)  # torch threads; 0 for all cores. A second one gains nothing at these sizes, and
+    # beside another process the two wait for one another (docs/training.md)
     log_every: int = bounded(10, 1, 1_000_000)  # steps between log rows
     save_every: int = bounded(100, 1, 1_000_000)  # steps between checkpoints
     device: str = "cpu"  # torch device

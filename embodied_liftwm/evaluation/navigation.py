@@ -7,7 +7,6 @@ where they start are removed for all agents, and counted. What remains is paired
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,9 +64,6 @@ class _Play:
     name: str = "navigating"
 
     def start(self, report: Callable[[tuple[int, Outcome]], None]) -> Callable[[tuple[int, int]], None]:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.config.workers))
         arena = Arena(self.agents, self.config)
         return lambda task: report((task[0], arena.play(*task)))
 

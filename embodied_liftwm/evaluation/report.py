@@ -197,11 +197,11 @@ def _navigation_chart(report: Report) -> Markup:
 def _training_chart(report: Report) -> Markup:
     lines = []
     for key, rows in report.curves.items():
-        kept = [row for row in rows if "seconds" in row and "psnr" in row]
+        kept = [row for row in rows if "step" in row and "psnr" in row]
         if len(kept) > 1:
             smooth = _smoothed([row["psnr"] for row in kept])
-            lines.append((Series(report.labels[key], COLOURS[key], smooth), [row["seconds"] / 60 for row in kept]))
-    return Markup(charts.line_chart(lines, "minutes of training", "training PSNR (dB), smoothed"))
+            lines.append((Series(report.labels[key], COLOURS[key], smooth), [row["step"] for row in kept]))
+    return Markup(charts.line_chart(lines, "training step", "training PSNR (dB), smoothed"))
 
 
 def _smoothed(values: list[float], share: float = 0.1) -> list[float]:

@@ -251,9 +251,12 @@ class EgoMotionTerm(Term):
     name = "ego_motion"
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        scale = rollout.twist_scale
-        nats = -(rollout.twist - rollout.twist_mean).abs() / scale - torch.log(2.0 * scale)
-        return nats.clamp_max(8.0).mean(-1)
+        return motion_log_prob(rollout.twist, rollout.twist_mean, rollout.twist_scale)
+
+
+def motion_log_prob(twist: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Laplace log-density of twists [..., 6], the mean over their numbers, each at most 8 nats: beyond lies rounding. [...]"""
+    return (-(twist - mean).abs() / scale - torch.log(2.0 * scale)).clamp_max(8.0).mean(-1)
 
 
 class SeenTerm(Term):

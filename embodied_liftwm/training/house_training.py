@@ -6,6 +6,7 @@ A step is a pure function of (weights, optimiser moments, dataset, config, step)
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +43,7 @@ class HouseTrainer:
             UserError: data that a teacher must not learn from, or frames of a size the network cannot halve.
         """
         self.config, self.run = config, Path(config.run)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
         self.lesson = LESSONS[config.prior](config, network)
         self.reader, self.network = self.lesson.reader, self.lesson.network
         self.optimizer = torch.optim.AdamW(

@@ -1,13 +1,15 @@
 """The trainer: one loop for every model, every memory and every set of terms.
 
-A step is a pure function of (weights, optimiser moments, dataset, config, step): windows are drawn by step number and nothing
-else is random. So a run that was killed and continued ends at the same weights as one that was not, as long as it is bounded
-by `steps`; a bound by `minutes` follows the clock. Several processes (`parallel.py`) take the same steps together.
+What the body does under an action is fitted first (`body.py`). A step is then a pure function of (weights, optimiser moments,
+dataset, config, step): windows are drawn by step number and nothing else is random. So a run that was killed and continued ends
+at the same weights as one that was not, and a slow machine at those of a fast one, as long as it is bounded by `steps`; a bound
+by `minutes` follows the clock. Several processes (`parallel.py`) take the same steps together.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
 from embodied_liftwm.training import checkpoint as ckpt
 from embodied_liftwm.training.batches import load_parts, rows_of
+from embodied_liftwm.training.body import fit_ego_motion
 from embodied_liftwm.training.learner import Learner
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
 from embodied_liftwm.training.parallel import Processes
@@ -44,8 +47,7 @@ class Trainer:
         self.run = Path(config.run)
         self.processes = Processes.current(config.device)
         self.rows = rows_of(config, self.processes)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
         with self.processes.first_alone():  # which decodes the dataset for all
             self.reader = TrainingReader(config.data)
         height, width = self.reader.image_size
@@ -68,6 +70,9 @@ class Trainer:
         if newest < 0:
             if self.config.initial:
                 ckpt.begin_with(self.model, self.config.initial)
+            if "ego_motion" in self.config.terms:
+                fit_ego_motion(self.model.ego_motion, self.reader, self.config.seed)
+                self.processes.average([parameter.data for parameter in self.model.ego_motion.parameters()])
             return
         checkpoint = ckpt.path_of(self.run, newest)
         load_weights(self.model, checkpoint / "model.safetensors")
