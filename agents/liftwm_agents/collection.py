@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from embodied_liftwm.config import CollectConfig
-from embodied_liftwm.data.storage import FORMAT, INFO, read_info, scan, write_info
+from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
 from embodied_liftwm.workers import find_engine, run_tasks
@@ -66,9 +66,19 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
         _prepare_info(folder, _settings(config, source), continued=bool(found))
         progress = CollectProgress(sum(i < config.episodes for i in found), config.episodes, 0, len(found))
         on_progress(progress)
-        for report in run_tasks(CollectShards(config, source), plan(found, config), engine):
-            progress = _add(progress, report)
-            on_progress(progress)
+        there, unlisted = set(found), 0
+        try:
+            for report in run_tasks(CollectShards(config, source), plan(found, config), engine):
+                progress = _add(progress, report)
+                if report.episode is not None:
+                    there.add(report.episode)
+                    unlisted += 1
+                if unlisted == config.episodes_per_shard:
+                    list_episodes(folder, there)
+                    unlisted = 0
+                on_progress(progress)
+        finally:  # however it ends; after a kill the next collection lists what it finds
+            list_episodes(folder, there)
     return progress
 
 

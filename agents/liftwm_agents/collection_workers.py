@@ -64,8 +64,10 @@ class CollectShards:
             for index in finished_of(folder, shard):  # by a worker that died before it could say so
                 report(Report(episode=index))
                 shard = shard.without(index)
-            collect_shard(collector, writer, shard, report)
-            writer.wait()
+            try:
+                collect_shard(collector, writer, shard, report)
+            finally:  # whatever ends a shard, the episode before it is kept
+                writer.wait()
 
         return perform
 

@@ -9,11 +9,15 @@ import gymnasium as gym
 import numpy as np
 
 from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.gate import TRUTH_PER_FRAME, describe
 from embodied_liftwm.errors import UserError
 from liftwm_agents.env_source import CameraSource
 
 PROGRESS_FRAMES = 32
-_STEP_DTYPES = (("action", np.float32), ("reward", np.float32), ("terminated", np.bool_), ("truncated", np.bool_))
+_STEPS: dict[str, tuple[tuple[int, ...], type]] = {
+    "action": ((-1,), np.float32), "reward": ((), np.float32), "terminated": ((), np.bool_), "truncated": ((), np.bool_),
+}  # fmt: skip
+"""What a step holds: shape and dtype of each."""
 
 
 class Policy(Protocol):
@@ -79,7 +83,7 @@ def record_episode(
         action = actor.act(obs, info)
         obs, reward, terminated, truncated, info = env.step(action)
         cut = step == steps - 1 and not terminated
-        recorder.add(obs, info, encode(action), float(reward), terminated, truncated or cut)
+        recorder.add(obs, info, encode(action), reward, terminated, truncated or cut)
         if recorder.frames % PROGRESS_FRAMES == 0:
             on_frames(PROGRESS_FRAMES)
         if terminated or truncated:
@@ -94,7 +98,7 @@ def action_encoder(space: gym.Space) -> Callable[[Any], np.ndarray]:
         eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
         return lambda action: eye[int(action) - start]
     if isinstance(space, gym.spaces.Box):
-        return lambda action: np.asarray(action, np.float32).reshape(-1)
+        return lambda action: np.asarray(action).reshape(-1)
     raise UserError(f"action space {type(space).__name__} cannot be recorded: Box and Discrete can")
 
 
@@ -114,20 +118,37 @@ class _Recorder:
         """Add a frame, and the step (action, reward, terminated, truncated) that led to it."""
         rgb = obs.get("rgb") if isinstance(obs, dict) else obs
         if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise UserError(f"observation has no image: expected rgb [H, W, 3] uint8, got {_describe(rgb)}")
+            raise UserError(f"observation has no image: expected rgb [H, W, 3] uint8, got {describe(rgb)}, frame {self.frames}")
         intrinsics, pose = self._camera_of(obs, info)
         self._put("rgb", self.frames, rgb)
-        self._put("world_from_camera", self.frames, np.asarray(pose, np.float32).reshape(4, 4))
+        self._put("world_from_camera", self.frames, self._numbers("world_from_camera", pose, (4, 4)))
         goal = obs.get("goal", ()) if isinstance(obs, dict) else ()
-        self._put("goal", self.frames, np.asarray(goal, np.float32).reshape(-1))
-        self._truth = "truth" in info
-        for name, value in info.get("truth", {}).items():
-            self._put(f"truth/{name}", self.frames, value)
-        for (name, dtype), value in zip(_STEP_DTYPES, step, strict=False):
-            self._put(name, self.frames - 1, np.asarray(value, dtype))
-        self._check_intrinsics(np.asarray(intrinsics, np.float32).reshape(3, 3))
+        self._put("goal", self.frames, self._numbers("goal", goal, (-1,)))
+        self._add_truth(info.get("truth"))
+        for (name, (shape, dtype)), value in zip(_STEPS.items(), step, strict=False):
+            self._put(name, self.frames - 1, self._numbers(name, value, shape, dtype))
+        self._check_intrinsics(self._numbers("intrinsics", intrinsics, (3, 3)))
         self._infos.append({key: info[key] for key in ("phase", "success", "shortest_path_m") if key in info})
         self.frames += 1
+
+    def _add_truth(self, truth: Any) -> None:
+        if (truth is not None) != self._truth and self.frames:
+            raise UserError(f"truth: frame {self.frames} {'lacks it' if self._truth else 'has it'}, unlike those before it")
+        self._truth = truth is not None
+        if truth is not None and set(truth) != set(TRUTH_PER_FRAME):
+            raise UserError(f"truth: expected {', '.join(TRUTH_PER_FRAME)}, got {', '.join(truth)}")
+        for name, value in (truth or {}).items():
+            self._put(f"truth/{name}", self.frames, np.asarray(value))
+
+    def _numbers(self, name: str, value: Any, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+        """As an array; what is beyond float32 becomes infinite, and `Episode.validate` will find it."""
+        try:
+            with np.errstate(over="ignore"):
+                return np.asarray(value, dtype).reshape(shape)
+        except (TypeError, ValueError, OverflowError):
+            found = describe(value) if isinstance(value, np.ndarray) else f"'{value}'"[:60]
+            wanted = "a number" if shape == () else "numbers" if -1 in shape else f"{list(shape)} numbers"
+            raise UserError(f"{name}: frame {self.frames} holds {found}, expected {wanted}") from None
 
     def _camera_of(self, obs: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         if self._camera is not None:
@@ -143,21 +164,22 @@ class _Recorder:
         if self._intrinsics is None:
             self._intrinsics, self._intrinsics_bytes = intrinsics.copy(), intrinsics.tobytes()
         elif intrinsics.tobytes() != self._intrinsics_bytes:
-            raise UserError(f"intrinsics changed at frame {self.frames}: an episode has one camera of fixed focal length")
+            raise UserError(f"intrinsics: changed at frame {self.frames}, expected one camera of fixed focal length")
 
     def _put(self, name: str, row: int, value: np.ndarray) -> None:
         rows = self._arrays.get(name)
         if rows is None:
             rows = self._arrays[name] = np.empty((self._steps + 1, *value.shape), value.dtype)
-        if value.shape != rows.shape[1:]:
-            raise UserError(f"{name} changed from {list(rows.shape[1:])} to {list(value.shape)} within an episode")
+        if value.shape != rows.shape[1:] or value.dtype != rows.dtype:
+            what, before = "step" if name in _STEPS else "frame", f"{list(rows.shape[1:])} {rows.dtype}"
+            raise UserError(f"{name}: {what} {row} holds {describe(value)}, expected {before} as before")
         rows[row] = value
 
     def finish(self, meta: dict[str, Any]) -> Episode:
         """The episode so far."""
         assert self._intrinsics is not None
         steps = self.frames - 1
-        rows = {name: array[: steps if name in ("action", "reward", "terminated", "truncated") else self.frames]
+        rows = {name: array[: steps if name in _STEPS else self.frames]
                 for name, array in self._arrays.items() if not name.startswith("truth/")}  # fmt: skip
         meta |= {"return": float(rows["reward"].sum(dtype=np.float64)), "frames": self.frames, **_outcome(self._infos)}
         return Episode(**rows, intrinsics=self._intrinsics, meta=meta, truth=self._finish_truth() if self._truth else None)
@@ -185,7 +207,3 @@ def _outcome(infos: list[dict[str, Any]]) -> dict[str, Any]:
         "call_frame": called,
         "shortest_path_m": None if path is None or not np.isfinite(path) else float(path),
     }
-
-
-def _describe(value: Any) -> str:
-    return f"{list(value.shape)} {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -10,6 +10,8 @@ import gymnasium as gym
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.storage import group_name
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import is_function_name
 from liftwm_agents.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.recording import Policy, RandomActions, record_episode
@@ -35,10 +37,17 @@ class ShardCollector:
     def record(
         self, index: int, *, on_ready: Callable[[], None] = lambda: None, on_frames: Callable[[int], None] = lambda frames: None
     ) -> Episode:
-        """Record episode `index` of the dataset; `on_ready` and `on_frames` as in `record_episode`."""
+        """Record episode `index` of the dataset; `on_ready` and `on_frames` as in `record_episode`.
+
+        Raises:
+            UserError: the environment gave what no episode can hold; what is held, `write_episode` validates.
+        """
         config, seed = self._config, self._config.first_seed + index
         policy = partial(self.policy_maker, config.policy, ours=self._source.ours, seed=seed)
-        episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
+        try:
+            episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
+        except UserError as error:
+            raise UserError(f"{group_name(index)}: {error}") from error
         about = {
             "index": index,
             "env": config.env,

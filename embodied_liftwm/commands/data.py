@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 from rich.table import Table
 
@@ -24,17 +25,31 @@ def run(words: list[str]) -> int:
         Exit code: 1 if `check` found problems, else 0.
     """
     action, *rest = words
-    folders = [word for word in rest if "=" not in word]
+    known = OPTIONS.get(action, ())
+    folders = [word for place, word in enumerate(rest) if _is_folder(word, place == 0, known)]
     if len(folders) != 1:
         raise UserError(f"data {action} takes one dataset folder, got {len(folders)}: liftwm data {action} DIR")
-    options = dict(word.split("=", 1) for word in rest if "=" in word)
-    known = OPTIONS.get(action, ())
+    options = dict(word.split("=", 1) for word in rest if word not in folders)
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known) or 'none'}"
             raise UserError(f"unknown option '{key}' of data {action}: {hint}")
     return {"info": _info, "check": _check, "play": _play, "import": _import}[action](folders[0], options)
+
+
+def _is_folder(word: str, first: bool, known: tuple[str, ...]) -> bool:
+    """Whether a word is the folder, in whose path "=" may stand, and no option.
+
+    It is where no name stands before "=", or a folder of that path is there; and the first word is, unless it begins as a known
+    option does. Where a folder's path reads as a known option, the option it is, but for the first word.
+    """
+    key, equals, _ = word.partition("=")
+    if not equals or not key.isidentifier():
+        return True
+    if key in known:
+        return first and Path(word).is_dir()
+    return first or Path(word).is_dir()
 
 
 def _info(folder: str, options: dict[str, str]) -> int:
@@ -69,12 +84,16 @@ def _check(folder: str, options: dict[str, str]) -> int:
     with console.status("checking") as status:
         problems = check(folder, lambda done, total: status.update(f"checking episode {done} of {total}"))
     for problem in problems:
-        console.print(problem, style="red", soft_wrap=True, highlight=False, markup=False)
+        console.print(problem, style="red", soft_wrap=True)
     if problems:
         console.print(f"{folder}: {len(problems)} problem{'s'[: len(problems) > 1]}", soft_wrap=True)
         return 1
     found = summarize(folder)
     console.print(f"{folder}: {found.episodes} episodes, {found.frames} frames, no problems", soft_wrap=True)
+    if found.checksums < found.episodes or "episodes" not in found.info:
+        listed = "a" if "episodes" in found.info else "no"
+        carry = f"{found.checksums} of {found.episodes} episodes carry a checksum, and {listed} list says which there are"
+        console.print(f"{folder}: {carry}: what another version wrote can be checked the less", soft_wrap=True)
     return 0
 
 
@@ -92,7 +111,7 @@ def _play(folder: str, options: dict[str, str]) -> int:
         raise UserError(f"out={out}: must end in .mp4")
     episode = reader[number]
     height, width = write_mp4(out, episode.rgb, fps)
-    plain_console().print(f"wrote {len(episode.rgb)} frames, {height} x {width}: {out}", soft_wrap=True, highlight=False)
+    plain_console().print(f"wrote {len(episode.rgb)} frames, {height} x {width}: {out}", soft_wrap=True)
     return 0
 
 
@@ -106,8 +125,8 @@ def _import(folder: str, options: dict[str, str]) -> int:
     with console.status("importing") as status:
         held, left_out = import_clips(folder, out, size, lambda done, all: status.update(f"importing clip {done} of {all}"))
     for line in left_out:
-        console.print(f"left out: {line}", style="yellow", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{held} episodes of {size} x {size}, {len(left_out)} clips left out: {out}", soft_wrap=True, highlight=False)
+        console.print(f"left out: {line}", style="yellow", soft_wrap=True)
+    console.print(f"{held} episodes of {size} x {size}, {len(left_out)} clips left out: {out}", soft_wrap=True)
     return 0
 
 

@@ -27,8 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 import embodied_liftwm
-from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig, split_of
-from embodied_liftwm.errors import UserError
+from embodied_liftwm.config import EvaluateConfig, PlannerConfig
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.terminal import plain_console
@@ -91,20 +90,17 @@ def load_episodes(config: EvaluateConfig) -> list[Any]:
         UserError: no dataset, an episode without truth, or scenes that are not of the evaluation's seeds.
     """
     from embodied_liftwm.data import EvaluationReader
+    from embodied_liftwm.data.splits import check_split
     from embodied_liftwm.evaluation.episodes import truth_of
 
     if not {"views", "persistence"} & set(config.suites):
         return []
     reader = EvaluationReader(config.data)
+    check_split(reader.info, reader.seeds, "eval", f"data={config.data}")
     wanted = min(config.episodes or len(reader), len(reader))
     episodes = [reader[position] for position in range(wanted)]
     for position, episode in enumerate(episodes):
         truth_of(episode, position)
-        seed = int(episode.meta.get("seed", EVAL_SEED_OFFSET))
-        split = split_of(seed) if "split" in reader.info else "eval"  # `liftwm collect` made it, and gave it a range of seeds
-        if split != "eval":
-            whose = "training scenes" if split == "train" else "scenes that teachers learn from"
-            raise UserError(f"data={config.data} holds {whose} (seed {seed}): collect held-out ones with split=eval")
     return episodes
 
 

@@ -22,7 +22,7 @@ from embodied_liftwm.commands.run_folder import open_run, versions
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.suites import Row, Suite
-from embodied_liftwm.files import write_text
+from embodied_liftwm.files import read_json, write_text
 from embodied_liftwm.plugins import import_named, is_function_name
 
 FOLDER = "unfinished"
@@ -58,7 +58,7 @@ class Unfinished:
     def read(self, task: str, suite: Suite) -> list[Row] | None:
         """The rows of a suite on a task; None where there are none that may be used."""
         try:
-            stored = json.loads(self._path(task, suite).read_text())
+            stored = read_json(self._path(task, suite))
             kinds = {kind.__name__: kind for kind in suite.rows}
             return [kinds[name](**values) for name, values in stored["rows"]] if stored["key"] == self._keys[task] else None
         except (OSError, ValueError, KeyError, TypeError):

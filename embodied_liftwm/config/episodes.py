@@ -67,8 +67,19 @@ class CollectConfig:
         if self.policy not in POLICIES and ":" not in self.policy and not SUPPORT_POLICY.fullmatch(self.policy):
             known = f"{' | '.join(POLICIES)} | support-METRES, such as support-0.3"
             raise UserError(f"policy={shown(self.policy)}: expected {known} | my_policy:make_policy")
+        if self.seed + self.episodes > EVAL_SEED_OFFSET:
+            raise UserError(
+                f"seed={self.seed} episodes={self.episodes}: every seed from seed to seed + episodes - 1 must be in "
+                f"[0, {EVAL_SEED_OFFSET}); split= chooses whose seeds they are"
+            )
 
     @property
     def first_seed(self) -> int:
         """Environment seed of episode 0."""
         return self.seed + {"train": 0, "eval": EVAL_SEED_OFFSET, "teacher": TEACHER_SEED_OFFSET}[self.split]
+
+
+def training_scenes(collect: CollectConfig) -> None:
+    """Raises UserError where the training episodes of a larger command shall be of another split."""
+    if collect.split != "train":
+        raise UserError(f"collect.split={collect.split}: models are trained with split=train alone; held-out scenes are apart")

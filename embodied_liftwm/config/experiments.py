@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, MOST_THREADS, bounded, check_fields, distinct, may_be_empty
-from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions
+from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions, training_scenes
 from embodied_liftwm.config.judging import EvaluateConfig, TrainAgentConfig
 from embodied_liftwm.config.training import LEAST_BUDGET, LEAST_LATENT_DIM, ModelConfig, TrainConfig
 from embodied_liftwm.errors import UserError
@@ -65,6 +65,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        training_scenes(self.collect)
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class ReproduceConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        training_scenes(self.collect)
         distinct("parts", self.parts, "ones out of toy, curve")
         distinct("supports_m", self.supports_m, "radii in metres")
         distinct("rows", self.rows, f"ones out of {', '.join(get_args(TableRow))}")

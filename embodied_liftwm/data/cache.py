@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from embodied_liftwm.data.episode import ARRAYS
-from embodied_liftwm.data.storage import data_files, group_name, open_file, read_arrays, scan
+from embodied_liftwm.data.gate import ARRAYS
+from embodied_liftwm.data.splits import seed_of
+from embodied_liftwm.data.storage import data_files, group_name, read_episode, read_outline, scan
 from embodied_liftwm.errors import UserError
 
-LAYOUT = 1
+LAYOUT = 2
 PER_EPISODE = ("intrinsics",)
 
 
@@ -34,6 +35,7 @@ class DecodedCache:
         arrays: name -> array with the episodes' rows one after the other; `intrinsics` is [E, 3, 3].
         lengths: actions per episode. [E] int64
         indices: dataset index per episode. [E] int64
+        seeds: of each episode's scene, -1 where it says none. [E] int64
     """
 
     def __init__(self, dataset: Path) -> None:
@@ -42,6 +44,7 @@ class DecodedCache:
         self.arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
         self.lengths: np.ndarray = np.load(folder / "lengths.npy")
         self.indices: np.ndarray = np.load(folder / "indices.npy")
+        self.seeds: np.ndarray = np.load(folder / "seeds.npy")
         self._first_step = np.concatenate([[0], np.cumsum(self.lengths)])
 
     def rows(self, name: str, episode: int) -> np.ndarray:
@@ -105,29 +108,21 @@ def build(dataset: Path, folder: Path) -> None:
 
 
 def _decode(files: dict[int, Path], folder: Path) -> None:
-    shapes = [_shapes(path, index) for index, path in files.items()]
-    targets: dict[str, Any] = {}
+    outlines = [read_outline(path, index) for index, path in files.items()]
+    shapes, targets = [outline.shapes for outline in outlines], dict[str, Any]()
     for name in ARRAYS:
         rows = len(shapes) if name in PER_EPISODE else sum(shape[name][0] for shape in shapes)
         tail = shapes[0][name] if name in PER_EPISODE else shapes[0][name][1:]
         targets[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", ARRAYS[name][1], (rows, *tail))
     ends = dict.fromkeys(ARRAYS, 0)
-    for episode, (index, path) in enumerate(files.items()):
-        with open_file(path) as file:
-            arrays = read_arrays(file[group_name(index)])
-        for name, array in arrays.items():
+    for index, path in files.items():
+        for name, array in read_episode(path, index, truth=False).arrays().items():
             _place(targets[name], array[None] if name in PER_EPISODE else array, ends, name, f"{path}: {group_name(index)}")
-        if len(arrays["rgb"]) != len(arrays["action"]) + 1:
-            raise UserError(f"{path}: episode {episode} has {len(arrays['rgb'])} frames for {len(arrays['action'])} actions")
     for target in targets.values():
         target.flush()
     np.save(folder / "lengths.npy", np.array([shape["action"][0] for shape in shapes], np.int64))
     np.save(folder / "indices.npy", np.array(list(files), np.int64))
-
-
-def _shapes(path: Path, index: int) -> dict[str, tuple[int, ...]]:
-    with open_file(path) as file:
-        return {name: file[group_name(index)][name].shape for name in ARRAYS}
+    np.save(folder / "seeds.npy", np.array([seed_of(outline.meta) for outline in outlines], np.int64))
 
 
 def _place(target: np.ndarray, array: np.ndarray, ends: dict[str, int], name: str, where: str) -> None:

@@ -11,28 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from embodied_liftwm.data.gate import (
+    ARRAYS,
+    ROWS,
+    TRUTH_ARRAYS,
+    depth_fault,
+    ending_fault,
+    intrinsics_fault,
+    layout_fault,
+    number_fault,
+    pose_fault,
+)
 from embodied_liftwm.errors import UserError
-
-# Name -> (shape, dtype). T actions, F = T + 1 frames, H W image, A action, G goal, O objects; G and O may be 0.
-ARRAYS: dict[str, tuple[str, str]] = {
-    "rgb": ("F H W 3", "uint8"),
-    "action": ("T A", "float32"),
-    "reward": ("T", "float32"),
-    "terminated": ("T", "bool"),
-    "truncated": ("T", "bool"),
-    "intrinsics": ("3 3", "float32"),
-    "world_from_camera": ("F 4 4", "float32"),
-    "goal": ("F G", "float32"),
-}
-TRUTH_ARRAYS: dict[str, tuple[str, str]] = {
-    "depth": ("F H W", "float16"),
-    "segmentation": ("F H W", "uint16"),
-    "world_from_camera": ("F 4 4", "float32"),
-    "object_id": ("O", "int32"),
-    "object_colour": ("O 3", "float32"),
-    "object_pose": ("F O 7", "float32"),
-    "visible_pixels": ("F O", "int32"),
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Episode:
-    """What the agent saw, believed and did. `validate` checks every shape and dtype."""
+    """What the agent saw, believed and did. `validate` says whether it is sound."""
 
     rgb: np.ndarray  # [T+1, H, W, 3] uint8
     action: np.ndarray  # [T, A] float32; discrete actions are one-hot
@@ -83,49 +73,45 @@ class Episode:
         return {} if self.truth is None else {name: getattr(self.truth, name) for name in TRUTH_ARRAYS}
 
     def validate(self, name: str = "episode") -> Episode:
-        """Return self if every shape and dtype agrees with the tables above.
+        """Return self if it is sound: the one gate for whatever is written, imported, read or trained on.
 
         Raises:
-            UserError: names the array, with what was expected and what was found.
+            UserError: names the array and the frame or step, with what was found and what would be right.
         """
-        sizes: dict[str, int] = {"3": 3, "4": 4, "7": 7}
-        for key, (shape, dtype) in ARRAYS.items():
-            _check(f"{name}: {key}", getattr(self, key), shape, dtype, sizes)
-        for key, array in self.truth_arrays().items():
-            _check(f"{name}: truth/{key}", array, *TRUTH_ARRAYS[key], sizes)
-        if len(self) < 1 or sizes["F"] != len(self) + 1:
-            raise UserError(f"{name}: {sizes['F']} frames for {len(self)} actions, expected one frame more than actions (>= 1)")
-        if self.truth is not None and len(self.truth.object_shape) != sizes["O"]:
-            raise UserError(f"{name}: {len(self.truth.object_shape)} object shapes for {sizes['O']} objects")
+        if fault := self._fault():
+            raise UserError(f"{name}: {fault}")
         return self
 
+    def _fault(self) -> str:
+        """The first thing that is wrong; "" where nothing is."""
+        truth = self.truth_arrays()
+        if fault := layout_fault(self.arrays(), truth):
+            return fault
+        named = self.arrays() | {f"truth/{key}": array for key, array in truth.items()}
+        shapes = ARRAYS | {f"truth/{key}": entry for key, entry in TRUTH_ARRAYS.items()}
+        for key, array in named.items():
+            row = ROWS.get(shapes[key][0][0], "")
+            if key.endswith("world_from_camera"):
+                fault = pose_fault(array)
+            elif key == "intrinsics":
+                fault = intrinsics_fault(array, *self.image_size)
+            elif key == "truth/depth":
+                fault = depth_fault(array)
+            else:
+                fault = number_fault(array, row) if array.dtype == np.float32 else ""
+            if fault:
+                return f"{key}: {fault}"
+        if fault := ending_fault(self.terminated | self.truncated):
+            return f"{'terminated' if self.terminated[:-1].any() else 'truncated'}: {fault}"
+        return self._meta_fault()
 
-def _check(name: str, array: np.ndarray, shape: str, dtype: str, sizes: dict[str, int]) -> None:
-    """Check one array, and bind axis letters to the sizes first seen."""
-    axes = shape.split()
-    fits = array.ndim == len(axes) and all(
-        sizes.setdefault(axis, size) == size for axis, size in zip(axes, array.shape, strict=True)
-    )
-    if not fits or array.dtype != np.dtype(dtype):
-        expected = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
-        raise UserError(f"{name}: expected [{expected}] {dtype}, got {list(array.shape)} {array.dtype}")
-
-
-def pose_problem(poses: np.ndarray, tolerance: float = 1e-3) -> str:
-    """Say what is wrong with poses, or return "".
-
-    Args:
-        poses: rigid transforms. [..., 4, 4] float32
-        tolerance: largest deviation of R R^T from the identity.
-    """
-    if not np.isfinite(poses).all():
-        return "holds NaN or infinity"
-    rotation = poses[..., :3, :3].astype(np.float64)
-    error = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max(initial=0.0)
-    if error > tolerance:
-        return f"rotations are not orthonormal (off by {error:.2g})"
-    if (np.linalg.det(rotation) < 0).any():
-        return "rotations are mirrored (determinant -1)"
-    if not np.array_equal(poses[..., 3, :], np.broadcast_to([0, 0, 0, 1], poses[..., 3, :].shape)):
-        return "last rows are not 0 0 0 1"
-    return ""
+    def _meta_fault(self) -> str:
+        if not isinstance(self.meta, dict):
+            return f"meta: expected a JSON object, got {type(self.meta).__name__}"
+        seed = self.meta.get("seed", 0)
+        if not isinstance(seed, int):
+            return f"meta: seed is {seed!r}, expected a whole number"
+        shapes = () if self.truth is None else self.truth.object_shape
+        if self.truth is not None and len(shapes) != len(self.truth.object_id):
+            return f"truth/object_shape: {len(shapes)} shapes for {len(self.truth.object_id)} objects, expected one each"
+        return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from embodied_liftwm.data.episode import Episode, pose_problem
-from embodied_liftwm.data.storage import data_files, episode_indices, group_name, open_file, read_episode, read_info, scan
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.storage import (
+    INFO,
+    data_files,
+    episode_indices,
+    group_name,
+    listed_episodes,
+    read_episode,
+    read_info,
+    read_outline,
+    scan,
+)
 from embodied_liftwm.errors import UserError
 
 
@@ -29,6 +38,7 @@ class DatasetSummary:
     success_share: float | None  # of the episodes that say; None where none does
     mean_return: float
     renderers: tuple[str, ...]  # what drew the frames
+    checksums: int  # episodes that carry one; those of old carry none
 
 
 def summarize(path: str | Path) -> DatasetSummary:
@@ -41,15 +51,10 @@ def summarize(path: str | Path) -> DatasetSummary:
     info, files = read_info(folder), scan(folder)
     if not files:
         raise UserError(f"the dataset at {path} holds no episode yet: run `liftwm collect out={path}`")
-    shapes, metas, truths = [], [], []
-    for index, file_path in files.items():
-        with open_file(file_path) as file:
-            group = file[group_name(index)]
-            shapes.append(group["rgb"].shape)
-            metas.append(json.loads(group["meta"][()]))
-            truths.append("truth" in group)
+    outlines = [read_outline(file_path, index) for index, file_path in files.items()]
+    shapes, metas = [outline.shapes["rgb"] for outline in outlines], [outline.meta for outline in outlines]
     lengths = [shape[0] - 1 for shape in shapes]
-    successes = [meta["success"] for meta in metas if meta.get("success") is not None]
+    successes = [meta["success"] for meta in metas if isinstance(meta.get("success"), bool)]
     return DatasetSummary(
         info=info,
         episodes=len(files),
@@ -57,10 +62,11 @@ def summarize(path: str | Path) -> DatasetSummary:
         bytes=sum(file_path.stat().st_size for file_path in data_files(folder)),
         image_size=(shapes[0][1], shapes[0][2]),
         lengths=(min(lengths), float(np.median(lengths)), max(lengths)),
-        has_truth=all(truths),
+        has_truth=all(outline.has_truth for outline in outlines),
         success_share=float(np.mean(successes)) if successes else None,
         mean_return=float(np.mean([meta.get("return", np.nan) for meta in metas])),
-        renderers=tuple(sorted({meta["renderer"] for meta in metas if meta.get("renderer")})),
+        renderers=tuple(sorted({str(meta["renderer"]) for meta in metas if meta.get("renderer")})),
+        checksums=sum(outline.has_checksum for outline in outlines),
     )
 
 
@@ -75,7 +81,7 @@ def check(path: str | Path, on_episode: Callable[[int, int], None] = lambda done
         UserError: no dataset there.
     """
     folder = Path(path)
-    read_info(folder)
+    listed = listed_episodes(read_info(folder))
     problems: list[str] = []
     files: dict[int, Path] = {}
     for file_path in data_files(folder):
@@ -83,6 +89,8 @@ def check(path: str | Path, on_episode: Callable[[int, int], None] = lambda done
             files |= dict.fromkeys(episode_indices(file_path), file_path)
         except UserError as error:
             problems.append(str(error))
+    lost = sorted(listed - files.keys())
+    problems += [f"{path}: {group_name(index)} is listed in {INFO} and in no sound file: collect again" for index in lost]
     if not files and not problems:
         problems.append(f"{path} holds no episode")
     sizes: set[tuple[Any, ...]] = set()
@@ -92,46 +100,27 @@ def check(path: str | Path, on_episode: Callable[[int, int], None] = lambda done
         except UserError as error:
             problems.append(str(error))
         else:
-            problems += [f"{file_path}: {group_name(index)}: {problem}" for problem in episode_problems(episode)]
-            sizes.add((episode.image_size, episode.action.shape[1], episode.goal.shape[1]))
+            problems += [f"{file_path}: {group_name(index)}: {oddity}" for oddity in oddities(episode)]
+            truth = "with truth" if episode.truth is not None else "without truth"
+            sizes.add((episode.image_size, episode.action.shape[1], episode.goal.shape[1], truth))
         on_episode(done, len(files))
     if len(sizes) > 1:
-        problems.append(f"{path}: episodes differ in image, action or goal size: {sorted(sizes)}")
+        problems.append(f"{path}: episodes differ in image, action or goal size, or in having truth: {sorted(sizes)}")
     return problems
 
 
-def episode_problems(episode: Episode) -> Iterator[str]:
-    """What is wrong with an episode whose shapes and dtypes are right."""
-    for name in ("action", "reward", "intrinsics", "goal"):
-        if not np.isfinite(getattr(episode, name)).all():
-            yield f"{name} holds NaN or infinity"
-    if problem := pose_problem(episode.world_from_camera):
-        yield f"world_from_camera {problem}"
-    k, (height, width) = episode.intrinsics, episode.image_size
-    if not (k[0, 0] > 0 and k[1, 1] > 0 and 0 < k[0, 2] < width and 0 < k[1, 2] < height and k[2].tolist() == [0, 0, 1]):
-        yield f"intrinsics {k.tolist()} are not those of a {height} x {width} image"
-    if (episode.terminated[:-1] | episode.truncated[:-1]).any():
-        yield "goes on after it has ended"
+def oddities(episode: Episode) -> Iterator[str]:
+    """What is odd about an episode that is sound: it can be read and learned from, but hardly is what was meant."""
     if episode.rgb.max() == episode.rgb.min():
-        yield "every pixel of every frame is the same"
-    if episode.truth is not None:
-        yield from _truth_problems(episode)
-
-
-def _truth_problems(episode: Episode) -> Iterator[str]:
+        yield "rgb: every pixel of every frame is the same"
     truth = episode.truth
-    assert truth is not None
-    if problem := pose_problem(truth.world_from_camera):
-        yield f"truth/world_from_camera {problem}"
-    if not np.isfinite(truth.depth).all() or (truth.depth < 0).any():
-        yield "truth/depth holds NaN, infinity or negative metres"
+    if truth is None:
+        return
     if not (truth.depth > 0).any():
-        yield "truth/depth is 0 everywhere"
-    if not np.isfinite(truth.object_pose).all():
-        yield "truth/object_pose holds NaN or infinity"
+        yield "truth/depth: 0 everywhere"
     unknown = set(np.unique(truth.segmentation).tolist()) - {0} - set(truth.object_id.tolist())
     if unknown:
-        yield f"truth/segmentation shows objects {sorted(unknown)} that truth/object_id does not list"
+        yield f"truth/segmentation: shows objects {sorted(unknown)} that truth/object_id does not list"
     for column, number in enumerate(truth.object_id):
         if not np.array_equal((truth.segmentation == number).sum((1, 2)), truth.visible_pixels[:, column]):
-            yield f"truth/visible_pixels of object {number} does not count its pixels in truth/segmentation"
+            yield f"truth/visible_pixels: object {number} is not counted as truth/segmentation shows it"

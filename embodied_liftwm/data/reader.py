@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from embodied_liftwm.data.cache import DecodedCache
-from embodied_liftwm.data.episode import ARRAYS, Episode
-from embodied_liftwm.data.storage import read_episode, read_info, scan
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.gate import ARRAYS
+from embodied_liftwm.data.splits import seed_of
+from embodied_liftwm.data.storage import read_episode, read_info, read_outline, scan
 from embodied_liftwm.errors import TruthAccessError, UserError
+
+Read = TypeVar("Read")
 
 _PER_FRAME = tuple(name for name, (shape, _) in ARRAYS.items() if shape.startswith("F"))
 
@@ -51,6 +56,11 @@ class TrainingReader:
     def indices(self) -> np.ndarray:
         """Dataset index per episode: what stays when the dataset grows, as positions may not. [E] int64"""
         return self._cache.indices
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """Seed of each episode's scene, -1 where its meta tells none. [E] int64"""
+        return self._cache.seeds
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -122,14 +132,21 @@ class EvaluationReader:
         """Number of episodes."""
         return len(self.indices)
 
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Seed of each episode's scene, -1 where its meta tells none."""
+        return [seed_of(self._read(read_outline, index).meta) for index in self.indices]
+
     def __getitem__(self, position: int) -> Episode:
         """The episode at a position in the dataset, from 0. Raises IndexError past the end, UserError for a damaged file."""
-        index = self.indices[position]
+        return self._read(read_episode, self.indices[position])
+
+    def _read(self, what: Callable[[Path, int], Read], index: int) -> Read:
         try:
-            return read_episode(self._files[index], index)
+            return what(self._files[index], index)
         except FileNotFoundError:  # packed since we looked
             self._files = scan(self.path)
-            return read_episode(self._files[index], index)
+            return what(self._files[index], index)
 
     def __iter__(self) -> Iterator[Episode]:
         """All episodes in order."""

@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from embodied_liftwm.data.episode import Episode, pose_problem
-from embodied_liftwm.data.storage import FORMAT, INFO, read_info, scan, write_episode, write_info
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.gate import pose_fault
+from embodied_liftwm.data.pictures import read_picture
+from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_info, scan, write_episode, write_info
 from embodied_liftwm.errors import UserError
 
 COLUMNS = 19
+ROW = "a timestamp, fx fy cx cy, two zeros and 12 numbers"
+LARGEST_SHARE = 16.0
+"""Of fx fy cx cy: a focal length of 16 widths sees four degrees, and 16 pixels are none."""
 PICTURES = (".png", ".jpg", ".jpeg")
 SAME_INTRINSICS = 1e-4
 """Largest change of fx fy cx cy within a clip: an episode has one camera."""
@@ -48,33 +53,48 @@ def read_camera_file(path: str | Path) -> CameraFile:
     """
     path = Path(path)
     try:
-        url, *lines = path.read_text().strip().splitlines()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a mark
     except OSError:
         raise UserError(f"{path}: no such camera file") from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise UserError(f"{path}: not a camera file of RealEstate10K: expected a URL and one line a frame") from None
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    url = ""
+    if lines and not lines[0][1][0].isdecimal():  # else the line of the URL is missing or empty, and all are frames
+        (number, words), *lines = lines
+        if len(words) != 1 or "/" not in words[0]:
+            raise UserError(f"{path}: line {number} is no URL: expected one, or a frame: {ROW}")
+        url = words[0]
     if not lines:
         raise UserError(f"{path}: not a camera file of RealEstate10K: no line of numbers after the first")
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=2)]
-    numbers = np.array([row[1] for row in rows])
-    camera_from_world = np.tile(np.eye(4), (len(rows), 1, 1))
-    camera_from_world[:, :3] = numbers[:, 6:].reshape(-1, 3, 4)
-    problem = pose_problem(camera_from_world)
-    if problem:
-        raise UserError(f"{path}: the world-to-camera matrix {problem}")
-    return CameraFile(url.strip(), tuple(row[0] for row in rows), numbers[:, :4], np.linalg.inv(camera_from_world))
+    rows = [_row(path, number, words) for number, words in lines]
+    timestamps, numbers = tuple(row[0] for row in rows), np.array([row[1] for row in rows])
+    if len(set(timestamps)) < len(timestamps):
+        twice = max(timestamps, key=timestamps.count)
+        raise UserError(f"{path}: timestamp {twice} stands in several lines: expected each frame once")
+    rotation, translation = np.split(numbers[:, 6:].reshape(-1, 3, 4), [3], axis=2)
+    poses = np.tile(np.eye(4), (len(rows), 1, 1))
+    poses[:, :3, :3] = np.swapaxes(rotation, 1, 2)  # the inverse of a rigid motion, which it is checked to be
+    poses[:, :3, 3:] = -np.swapaxes(rotation, 1, 2) @ translation
+    if fault := pose_fault(poses):
+        raise UserError(f"{path}: world_from_camera: {fault}")
+    return CameraFile(url, timestamps, numbers[:, :4], poses)
 
 
-def _row(path: Path, number: int, line: str) -> tuple[str, list[float]]:
-    words = line.split()
+def _row(path: Path, number: int, words: list[str]) -> tuple[str, list[float]]:
     try:
-        if len(words) != COLUMNS or not words[0].isdigit():
+        if len(words) != COLUMNS or not words[0].isdecimal():
             raise ValueError
-        return words[0], [float(word) for word in words[1:]]
+        numbers = [float(word) for word in words[1:]]
     except ValueError:
-        raise UserError(
-            f"{path}: line {number}: expected a timestamp, fx fy cx cy, two zeros and 12 numbers, got {line[:40]!r}"
-        ) from None
+        raise UserError(f"{path}: line {number}: expected {ROW}, got {' '.join(words)[:40]!r}") from None
+    shares = " ".join(words[1:5])
+    if max(map(abs, numbers[:4])) > LARGEST_SHARE:
+        right = "expected shares of the picture's width and height"
+        raise UserError(f"{path}: line {number}: fx fy cx cy = {shares} are pixels: {right}")
+    if any(numbers[4:6]):
+        raise UserError(f"{path}: line {number}: distortion {' '.join(words[5:7])}: expected two zeros, a camera without any")
+    return words[0], numbers
 
 
 def square_intrinsics(normalised: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
@@ -105,16 +125,11 @@ def read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     Raises:
         UserError: no such picture, or a file that is none.
     """
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
-            square = picture.convert("RGB").crop((left, top, left + side, top + side))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({str(error).splitlines()[0]})") from None
+    picture = read_picture(path)
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
     if side != size:
         square = square.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(square, np.uint8).copy(), (width, height)
@@ -156,18 +171,22 @@ def read_clip(path: str | Path, size: int, frames: Sequence[int] | None = None) 
     pictures = [read_square(file, size) for file in frame_files(cameras, path.with_suffix(""), chosen)]
     if len({shape for _, shape in pictures}) > 1:
         raise UserError(f"{path.with_suffix('')}: pictures of different sizes: {sorted({shape for _, shape in pictures})}")
-    if np.ptp(cameras.intrinsics[chosen], axis=0).max() > SAME_INTRINSICS:
-        raise UserError(f"{path}: the intrinsics change within the clip: an episode has one camera")
+    first = cameras.intrinsics[chosen[0]]
+    changed = ~(np.abs(cameras.intrinsics[chosen] - first).max(1) <= SAME_INTRINSICS)
+    if np.isfinite(first).all() and changed.any():
+        frame = chosen[int(np.argmax(changed))]
+        raise UserError(f"{path}: intrinsics: changed at frame {frame}, expected one camera of fixed focal length")
     poses = cameras.world_from_camera[chosen].astype(np.float32)
     return _episode(
         np.stack([rgb for rgb, _ in pictures]),
-        square_intrinsics(cameras.intrinsics[chosen[0]], *pictures[0][1], size),
+        square_intrinsics(first, *pictures[0][1], size),
         poses,
+        str(path),
         {"env": "RealEstate10K", "clip": path.stem, "url": cameras.url, "frames": chosen},
     )
 
 
-def _episode(rgb: np.ndarray, intrinsics: np.ndarray, poses: np.ndarray, meta: dict[str, Any]) -> Episode:
+def _episode(rgb: np.ndarray, intrinsics: np.ndarray, poses: np.ndarray, where: str, meta: dict[str, Any]) -> Episode:
     import torch  # late: who only reads episodes does without
 
     from embodied_liftwm.geometry.se3 import relative_twist
@@ -184,7 +203,7 @@ def _episode(rgb: np.ndarray, intrinsics: np.ndarray, poses: np.ndarray, meta: d
         world_from_camera=poses,
         goal=np.zeros((steps + 1, 0), np.float32),
         meta=meta,
-    ).validate(str(meta["clip"]))
+    ).validate(where)
 
 
 def import_clips(
@@ -209,9 +228,11 @@ def import_clips(
     if not clips:
         raise UserError(f"{source}: no camera file of RealEstate10K (KEY.txt) in it")
     info = {"format": FORMAT, "env": "RealEstate10K", "image_size": size, "clips": [clip.stem for clip in clips]}
-    if (out / INFO).exists() and read_info(out) != info:
-        raise UserError(f"{out} holds another dataset: choose another out=")
-    write_info(out, info)
+    if (out / INFO).exists():
+        if {key: value for key, value in read_info(out).items() if key != "episodes"} != info:
+            raise UserError(f"{out} holds another dataset: choose another out=")
+    else:
+        write_info(out, info)
     there, left_out = set(scan(out)), []
     for index, clip in enumerate(clips):
         tell(index + 1, len(clips))
@@ -221,7 +242,8 @@ def import_clips(
             write_episode(out, index, read_clip(clip, size))
         except UserError as problem:
             left_out.append(str(problem))
-    held = len(scan(out))
+    held = scan(out)
     if not held:
         raise UserError(f"{source}: no whole clip in it: {left_out[0]}")
-    return held, left_out
+    list_episodes(out, held)
+    return len(held), left_out

@@ -4,7 +4,7 @@ HDF5 killed in mid-write can lose the whole file, so no file here is ever modifi
 name and moved over its final one. A finished episode is at once a file of its own; when all episodes of a shard are there they
 are copied, still compressed, into one file and the pieces go. Readers see both, so a dataset is readable at every moment.
 
-    dataset.json               env, options, seed, versions: what every episode shares
+    dataset.json               env, options, seed, versions: what every episode shares; and which episodes there are
     shard-00003.h5             groups episode-00000048 ... episode-00000063
     episode-00000064.h5        a piece: the one group episode-00000064
     .cache/                    decoded copies made by readers; safe to delete
@@ -12,12 +12,12 @@ are copied, still compressed, into one file and the pieces go. Readers see both,
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,29 @@ import h5py
 import numpy as np
 from isal.isal_zlib import compress
 
-from embodied_liftwm.data.episode import ARRAYS, TRUTH_ARRAYS, Episode, Truth
+from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.gate import ARRAYS, TRUTH_ARRAYS, layout_fault
+from embodied_liftwm.data.hdf5 import has, open_array, open_file, open_group, parse_text, read_text, replacing_hdf5
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import write_bytes, write_text
+from embodied_liftwm.files import read_json, write_text
 
 FORMAT = 1
 CHUNK_FRAMES = 8
 SMALL_BYTES = 4096
 INFO = "dataset.json"
+CHECKSUM = "sha256"
 _FILE = re.compile(r"(episode|shard)-\d+\.h5")
 _GROUP = re.compile(r"episode-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What can be known of a stored episode at little cost."""
+
+    shapes: dict[str, tuple[int, ...]]  # of the arrays but truth
+    meta: dict[str, Any]
+    has_truth: bool
+    has_checksum: bool
 
 
 def group_name(index: int) -> str:
@@ -47,21 +60,31 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}.h5"
 
 
-@contextmanager
-def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Yield an HDF5 file in memory, which is written over `path` if the block succeeds.
-
-    HDF5 itself must not meet a full disk: it prints pages of errors and may crash the process. Plain bytes cannot.
-    """
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver="latest") as file:
-        yield file
-    write_bytes(path, image.getbuffer())
-
-
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Write `dataset.json`, whole or not at all. The same info gives the same bytes."""
     write_text(folder / INFO, json.dumps(info, indent=2, sort_keys=True) + "\n")
+
+
+def list_episodes(folder: Path, indices: Iterable[int]) -> None:
+    """Have `dataset.json` list these episodes beside those it lists; the writer of a dataset calls this, one at a time."""
+    info = read_info(folder)
+    write_info(folder, info | {"episodes": _as_spans(set(indices).union(listed_episodes(info)))})
+
+
+def listed_episodes(info: dict[str, Any]) -> set[int]:
+    """Episodes that `dataset.json` lists: those which were there when their writer last said so. Datasets of old list none."""
+    return {index for first, last in info.get("episodes", ()) for index in range(first, last + 1)}
+
+
+def _as_spans(indices: set[int]) -> list[list[int]]:
+    """First and last of each unbroken run of numbers."""
+    spans: list[list[int]] = []
+    for index in sorted(indices):
+        if spans and spans[-1][1] == index - 1:
+            spans[-1][1] = index
+        else:
+            spans.append([index, index])
+    return spans
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -72,37 +95,23 @@ def read_info(folder: Path) -> dict[str, Any]:
     """
     path = folder / INFO
     try:
-        info = json.loads(path.read_text())
+        info = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no dataset at {folder}: {INFO} is missing; make one with `liftwm collect out={folder}`") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): restore it, or collect the dataset again") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         found = info.get("format") if isinstance(info, dict) else type(info).__name__
         raise UserError(f"{path}: format {found}, this version reads format {FORMAT}")
+    for name in ("env_options", "versions"):
+        if not isinstance(info.get(name, {}), dict):
+            raise UserError(f"{path}: {name} is {info[name]!r}, expected an object: restore it")
+    if not _are_spans(info.get("episodes", [])):
+        raise UserError(f"{path}: episodes is no list of [first, last] numbers: restore it, or take it out")
     return info
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading.
-
-    Raises:
-        UserError: names the file when it is truncated, foreign or damaged.
-        FileNotFoundError: it is gone, as pieces are once they are packed.
-    """
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        if not path.exists():  # HDF5 has other words for a file that goes while it is being opened
-            raise FileNotFoundError(path) from error
-        reason = str(error).splitlines()[0].strip("'\"")
-        raise UserError(f"{path} is truncated or not an episode file ({reason}): delete it and collect again") from error
+def _are_spans(value: Any) -> bool:
+    pairs = isinstance(value, list) and all(isinstance(span, list) and len(span) == 2 for span in value)
+    return pairs and all(type(i) is int and 0 <= i < 10**8 for span in value for i in span)
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -136,6 +145,8 @@ def episode_indices(path: Path) -> list[int]:
     """
     with open_file(path) as file:
         indices = [int(match[1]) for name in file if (match := _GROUP.fullmatch(name))]
+        for index in indices:
+            open_group(file, group_name(index))
     if not indices:
         raise UserError(f"{path} is truncated or not an episode file (no episode in it): delete it and collect again")
     return indices
@@ -155,15 +166,31 @@ def write_episode(folder: Path, index: int, episode: Episode) -> Path:
 
 
 def _write_group(group: h5py.Group, episode: Episode) -> None:
-    for name, array in episode.arrays().items():
-        _write_array(group, name, array)
-    _write_text(group, "meta", episode.meta)
+    _write_part(group, episode.arrays(), {"meta": episode.meta})
     if episode.truth is not None:
-        truth = group.create_group("truth")
-        for name, array in episode.truth_arrays().items():
-            _write_array(truth, name, array)
-        _write_text(truth, "object_shape", list(episode.truth.object_shape))
-        _write_text(truth, "scene", episode.truth.scene)
+        texts = {"object_shape": list(episode.truth.object_shape), "scene": episode.truth.scene}
+        _write_part(group.create_group("truth"), episode.truth_arrays(), texts)
+
+
+def _write_part(group: h5py.Group, arrays: dict[str, np.ndarray], texts: dict[str, Any]) -> None:
+    """Arrays and JSON texts, with their checksum: truth has one of its own, so that it can be taken away."""
+    encoded = {name: json.dumps(value, sort_keys=True) for name, value in texts.items()}
+    for name, array in arrays.items():
+        _write_array(group, name, array)
+    for name, text in encoded.items():
+        group[name] = text
+    group.attrs[CHECKSUM] = checksum(arrays, {name: text.encode() for name, text in encoded.items()})
+
+
+def checksum(arrays: Mapping[str, np.ndarray], texts: Mapping[str, bytes]) -> str:
+    """sha256 of arrays and texts, with their names, shapes and dtypes."""
+    found = hashlib.sha256()
+    for name, array in arrays.items():
+        found.update(f"{name} {list(array.shape)} {array.dtype.name};".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    for name, text in texts.items():
+        found.update(f"{name} {len(text)};".encode() + text)
+    return found.hexdigest()
 
 
 def _write_array(group: h5py.Group, name: str, array: np.ndarray) -> None:
@@ -188,32 +215,64 @@ def _write_array(group: h5py.Group, name: str, array: np.ndarray) -> None:
         target.write_direct_chunk((first, *[0] * (rows.ndim - 1)), compress(chunk.data, 1))
 
 
-def _write_text(group: h5py.Group, name: str, value: Any) -> None:
-    group[name] = json.dumps(value, sort_keys=True)
+def read_episode(path: Path, index: int, truth: bool = True) -> Episode:
+    """Read one whole episode, and hold it against its checksum.
 
-
-def read_arrays(group: h5py.Group) -> dict[str, np.ndarray]:
-    """What the agent saw, believed and did; never truth."""
-    return {name: group[name][()] for name in ARRAYS}
-
-
-def read_episode(path: Path, index: int) -> Episode:
-    """Read one whole episode, truth included.
+    Args:
+        path: shard or piece.
+        index: of the episode in the dataset.
+        truth: whether to read its truth too, where it has one.
 
     Raises:
-        UserError: the file is truncated or foreign, or arrays do not fit together.
+        UserError: the file is truncated, foreign or was changed, or `Episode.validate` finds a fault.
+    """
+    where = f"{path}: {group_name(index)}"
+    with open_file(path) as file:
+        group = open_group(file, group_name(index))
+        hidden = open_group(group, "truth") if truth and has(group, "truth") else None
+        stored, stored_truth = _opened(group, ARRAYS), _opened(hidden, TRUTH_ARRAYS)
+        if fault := layout_fault(stored, stored_truth):  # before anything is read, or room made for it
+            raise UserError(f"{where}: {fault}")
+        arrays, (meta,) = _read_part(group, stored, "meta")
+        found = _read_truth(hidden, stored_truth) if hidden is not None else None
+    return Episode(**arrays, meta=meta, truth=found).validate(where)
+
+
+def _read_truth(group: h5py.Group, stored: dict[str, h5py.Dataset]) -> Truth:
+    arrays, (shapes, scene) = _read_part(group, stored, "object_shape", "scene")
+    return Truth(**arrays, object_shape=tuple(shapes), scene=scene)
+
+
+def _opened(group: h5py.Group | None, names: Iterable[str]) -> dict[str, h5py.Dataset]:
+    return {} if group is None else {name: open_array(group, name) for name in names}
+
+
+def _read_part(group: h5py.Group, stored: dict[str, h5py.Dataset], *texts: str) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """Arrays and JSON texts of a group whose layout is right."""
+    arrays, encoded = {name: array[()] for name, array in stored.items()}, {name: read_text(group, name) for name in texts}
+    wanted = group.attrs.get(CHECKSUM)
+    if wanted is not None and wanted != checksum(arrays, encoded):
+        where = f"{group.file.filename}: {group.name.strip('/')}"
+        raise UserError(f"{where} is not as it was written (its checksum differs): delete it and collect again")
+    return arrays, [parse_text(group, name, text) for name, text in encoded.items()]
+
+
+def read_outline(path: Path, index: int) -> Outline:
+    """What an episode says of itself, without decoding its frames.
+
+    Raises:
+        UserError: the file is truncated or foreign.
     """
     with open_file(path) as file:
-        group = file[group_name(index)]
-        truth = _read_truth(group["truth"]) if "truth" in group else None
-        episode = Episode(**read_arrays(group), meta=json.loads(group["meta"][()]), truth=truth)
-    return episode.validate(f"{path}: {group_name(index)}")
-
-
-def _read_truth(group: h5py.Group) -> Truth:
-    shapes = tuple(json.loads(group["object_shape"][()]))
-    arrays = {name: group[name][()] for name in TRUTH_ARRAYS}
-    return Truth(**arrays, object_shape=shapes, scene=json.loads(group["scene"][()]))
+        group = open_group(file, group_name(index))
+        stored = _opened(group, ARRAYS)
+        if fault := layout_fault(stored, {}):
+            raise UserError(f"{path}: {group_name(index)}: {fault}")
+        meta = parse_text(group, "meta", read_text(group, "meta"))
+        if not isinstance(meta, dict):
+            raise UserError(f"{path}: {group_name(index)}: meta: expected a JSON object, got {type(meta).__name__}")
+        shapes = {name: array.shape for name, array in stored.items()}
+        return Outline(shapes, meta, has(group, "truth"), CHECKSUM in group.attrs)
 
 
 def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:
@@ -229,6 +288,6 @@ def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:
         with replacing_hdf5(path) as target:
             for index in sorted(packed.union(indices)):
                 with open_file(path if index in packed else pieces[index]) as source:
-                    source.copy(group_name(index), target)
+                    source.copy(open_group(source, group_name(index)), target, group_name(index))
     for piece in pieces.values():
         piece.unlink(missing_ok=True)

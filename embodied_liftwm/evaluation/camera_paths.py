@@ -15,7 +15,6 @@ and moved to any start. It goes from waypoint to waypoint in equal steps:
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embodied_liftwm.data.episode import pose_problem
+from embodied_liftwm.data.gate import pose_fault
 from embodied_liftwm.data.realestate import read_camera_file
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import read_json
 
 NAMES = ("yaw", "out-and-back", "out", "aba", "abca", "loop")
 SUFFIXES = (".txt", ".npy", ".json")
@@ -195,16 +195,17 @@ def read_path(path: str | Path) -> CameraPath:
     poses = read_camera_file(path).world_from_camera if path.suffix == ".txt" else _stored_poses(path)
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or len(poses) < 2:
         raise UserError(f"{path}: expected poses [T, 4, 4] with T >= 2, got {list(poses.shape)}")
-    problem = pose_problem(poses)
-    if problem:
-        raise UserError(f"{path}: {problem}: expected world_from_camera")
+    if fault := pose_fault(poses):
+        raise UserError(f"{path}: world_from_camera: {fault}")
     return recorded_path(path.stem, poses)
 
 
 def _stored_poses(path: Path) -> np.ndarray:
     try:
-        stored = np.load(path, allow_pickle=False) if path.suffix == ".npy" else json.loads(path.read_text())
+        stored = np.load(path, allow_pickle=False) if path.suffix == ".npy" else read_json(path)
         return np.asarray(stored, np.float64)
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as poses [T, 4, 4] ({reason})") from None

@@ -23,6 +23,7 @@ from typing import Any
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.guided import Guided
+from embodied_liftwm.files import read_json
 
 FOLDER: Path = Path(__file__).resolve().parent / "manifests"
 """The manifests that ship with the package."""
@@ -137,18 +138,16 @@ def load_manifest(task: str, folder: Path = FOLDER) -> Manifest:
 def read_sums(folder: Path) -> dict[str, str]:
     """File name -> sha256 as SHA256SUMS lists them; empty without one."""
     path = folder / SUMS
-    lines = path.read_text().splitlines() if path.is_file() else []
+    try:
+        lines = path.read_bytes().decode().splitlines() if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: byte {error.start} is no UTF-8; restore it") from None
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_bytes().decode()
-        data = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} was changed at byte {error.start}, which is no UTF-8: restore the file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} was changed at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    data = read_json(path)
+    text = path.read_bytes().decode()
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a JSON object, got a {type(data).__name__}")
     for name in sorted(set(_FIELDS) ^ set(data)):

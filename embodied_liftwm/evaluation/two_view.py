@@ -7,7 +7,6 @@ latter is `path=recorded` of `liftwm generate`, on the dataset that `liftwm data
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from embodied_liftwm.evaluation import metrics
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.files import read_json
 from embodied_liftwm.protocols import Observation
 
 
@@ -60,12 +60,14 @@ def read_evaluation_index(path: str | Path) -> tuple[list[TwoView], int]:
     """
     path = Path(path)
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         scored = [
             TwoView(key, tuple(map(int, entry["context"])), tuple(map(int, entry["target"])))
             for key, entry in stored.items()
             if entry is not None
         ]
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         expected = '{"KEY": {"context": [a, b], "target": [c, d, e]}}'
         raise UserError(f"{path}: not an evaluation index, expected {expected} ({type(error).__name__}: {error})") from None

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import remove_partials, write_bytes, write_text
+from embodied_liftwm.files import parse_json, read_json, remove_partials, write_bytes, write_text
 from embodied_liftwm.priors.contract import Clip, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.packing import check_observations, pack, unpack
 from embodied_liftwm.priors.registry import check_name
@@ -148,7 +148,7 @@ class PriorCache:
         """What a file says of itself."""
         try:
             with safe_open(path, "pt") as file:
-                stored = json.loads(file.metadata()["liftwm"])
+                stored = parse_json(file.metadata()["liftwm"], path)
             if stored["layout"] == LAYOUT and {"episode", "notes"} <= stored.keys():
                 return stored
             error: Exception = ValueError(f"layout {stored['layout']}, this version reads {LAYOUT}")
@@ -235,11 +235,11 @@ def _split(name: str) -> tuple[str, str]:
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
-        about = json.loads(path.read_text())
+        about = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no pseudo-observations at {folder}: {ABOUT} is missing; `liftwm priors run` makes them") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove {folder}, and run `liftwm priors run` again") from None
+    except UserError as error:
+        raise UserError(f"{error}, or remove {folder}, and run `liftwm priors run` again") from None
     if not isinstance(about, dict) or about.get("layout") != LAYOUT or not {"name", "fingerprint"} <= about.keys():
         raise UserError(f"{path} is no description of pseudo-observations of layout {LAYOUT}: remove {folder}")
     return about

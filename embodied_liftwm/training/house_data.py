@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.config import TEACHER_SEED_OFFSET, split_of
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.data.storage import read_episode, read_info, scan
+from embodied_liftwm.data.reader import EvaluationReader
+from embodied_liftwm.data.splits import check_split
 from embodied_liftwm.errors import UserError
 
 GAIN, GAMMA, CONTRAST, NOISE = 0.2, 0.2, 0.2, 0.02
@@ -120,24 +120,9 @@ def noisy(rgb: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _episodes(path: Path) -> list[Episode]:
     """Every episode of a dataset, each from a scene of the teachers."""
-    info = read_info(path)
-    if info.get("split") != "teacher":
-        _refuse(path, f"split {info.get('split')}")
-    found = [read_episode(file, index) for index, file in scan(path).items()]
-    if not found:
-        raise UserError(f"the dataset at {path} holds no episode yet: run `liftwm collect split=teacher out={path}`")
-    for episode in found:
-        seed = int(episode.meta.get("seed", -1))
-        if split_of(seed) != "teacher":
-            _refuse(path, f"seed {seed}")
-    return found
-
-
-def _refuse(path: Path, what: str) -> None:
-    raise UserError(
-        f"data={path} holds scenes of world models ({what}), which a teacher must not learn from: collect its own with "
-        f"split=teacher, whose seeds begin at {TEACHER_SEED_OFFSET}"
-    )
+    reader = EvaluationReader(path)
+    check_split(reader.info, reader.seeds, "teacher", f"data={path}")
+    return list(reader)
 
 
 def _true_depth(episode: Episode) -> np.ndarray:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
+from embodied_liftwm.data.splits import check_split
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
 from embodied_liftwm.training import checkpoint as ckpt
@@ -50,6 +51,7 @@ class Trainer:
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
         with self.processes.first_alone():  # which decodes the dataset for all
             self.reader = TrainingReader(config.data)
+        check_split(self.reader.info, self.reader.seeds.tolist(), "train", f"data={config.data}")
         height, width = self.reader.image_size
         if height != width:
             raise UserError(f"{config.data}: frames are {height} x {width}, models take square ones")

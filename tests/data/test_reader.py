@@ -73,7 +73,8 @@ def test_truth_is_not_in_what_the_reader_holds(make_dataset: Make) -> None:
     TrainingReader(folder)
     cached = {path.name for path in (folder / ".cache").rglob("*.npy")}
     assert cached == {f"{name}.npy" for name in (
-        "rgb", "action", "reward", "terminated", "truncated", "intrinsics", "world_from_camera", "goal", "lengths", "indices"
+        "rgb", "action", "reward", "terminated", "truncated", "intrinsics", "world_from_camera", "goal", "lengths", "indices",
+        "seeds",
     )}  # fmt: skip
 
 

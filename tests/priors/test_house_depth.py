@@ -162,9 +162,8 @@ def test_normals_are_defined_on_planes_and_not_at_their_edges():
 
 # -- the data --------------------------------------------------------------------------------------------------------------
 def test_the_three_splits_share_no_seed():
-    ranges = [
-        CollectConfig(split=split, seed=seed).first_seed for split in ("train", "eval", "teacher") for seed in (0, 2**30 - 1)
-    ]
+    splits = ("train", "eval", "teacher")
+    ranges = [CollectConfig(split=split, seed=seed, episodes=1).first_seed for split in splits for seed in (0, 2**30 - 1)]
     assert ranges == sorted(ranges) and len(set(ranges)) == 6
     assert [split_of(seed) for seed in ranges] == ["train"] * 2 + ["eval"] * 2 + ["teacher"] * 2
 
