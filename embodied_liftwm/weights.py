@@ -52,11 +52,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     stored = read_tensors(path)
     check_sum(path)
-    for name, tensor in stored.items():
+    check_finite(path, stored)
+    return stored
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises UserError for NaN or infinite numbers in what a file held."""
+    for name, tensor in tensors.items():
         bad = int((~tensor.float().isfinite()).sum()) if tensor.is_floating_point() else 0
         if bad:
             raise UserError(f"{path}: {bad} of the {tensor.numel()} numbers of tensor {name!r} are NaN or infinite: restore it")
-    return stored
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -18,7 +18,8 @@ from embodied_liftwm.config import EVAL_SEED_OFFSET, TrainAgentConfig
 from embodied_liftwm.protocols import WorldModel
 from liftwm_agents.action_table import table_for
 from liftwm_agents.imagination import ImaginedVecEnv
-from liftwm_agents.policy import PPOPolicy, about_of
+from liftwm_agents.policy import PPOPolicy
+from liftwm_agents.policy_file import about_of
 from liftwm_agents.readout import FeatureConfig, Watched
 from liftwm_agents.start_pool import Start
 from liftwm_agents.training_envs import make_task

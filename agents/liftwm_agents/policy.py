@@ -1,13 +1,7 @@
-"""Learned policies that act like the planner: stable-baselines3 zips on what a world model remembers, on pixels, or recurrent.
-
-A zip is the library's own format: open it with `PPO.load`, or `RecurrentPPO.load` where its input is `recurrent`. It holds
-pickles: only ever load one that you trust.
-"""
+"""Learned policies that act like the planner: on what a world model remembers, on pixels, or recurrent."""
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,56 +9,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.action_table import table_for
-from liftwm_agents.baselines import PixelObservation, TouredRecurrentPPO, episode_frames
+from liftwm_agents.baselines import PixelObservation, episode_frames
 from liftwm_agents.observations import KEYS, encode_action, single
+from liftwm_agents.policy_file import about_of, open_policy
 from liftwm_agents.readout import FeatureConfig, FeatureReader, Features, follow, watch_start
 from liftwm_agents.start_pool import Start
 
-ZIP_NAME = "policy.zip"
-ABOUT = "liftwm"
-"""Attribute of the algorithm that says what its policy sees; saved in the zip with everything else."""
-
-
-def open_zip(path: Path, env: VecEnv | None = None, device: str = "cpu") -> OnPolicyAlgorithm:
-    """Load a policy of `liftwm train-agent`.
-
-    Args:
-        path: the zip.
-        env: to train on further; None to act only.
-        device: of its network.
-
-    Raises:
-        UserError: no zip of stable-baselines3, or its spaces are not those of `env`.
-    """
-    if not zipfile.is_zipfile(path) or not {"data", "policy.pth"} <= set(zipfile.ZipFile(path).namelist()):
-        raise UserError(f"{path} is not a stable-baselines3 zip: remove it, or name another run")
-    with zipfile.ZipFile(path) as file:
-        about = json.loads(file.read("data")).get(ABOUT, {})
-    algorithm: type[OnPolicyAlgorithm] = TouredRecurrentPPO if about.get("input") == "recurrent" else PPO
-    try:
-        return algorithm.load(path, env=env, device=device)
-    except ValueError as error:
-        raise UserError(f"{path} was trained with another model, task or number of environments: {error}") from error
-
-
-def about_of(algorithm: OnPolicyAlgorithm) -> dict[str, Any]:
-    """What an algorithm's policy sees: `input`, `features` and steps `played`."""
-    return getattr(algorithm, ABOUT, {"input": "state", "features": {}, "played": algorithm.num_timesteps})
-
 
 class PPOPolicy:
-    """A trained policy that acts like the planner: `begin` with the tour, then `act`.
-
-    Loading a zip runs the pickles inside it: give only files that you trust.
-    """
+    """A trained policy that acts like the planner: `begin` with the tour, then `act`."""
 
     def __init__(
         self,
@@ -73,19 +32,21 @@ class PPOPolicy:
         device: str = "cpu",
         features: FeatureConfig | None = None,
         deterministic: bool = True,
+        trust: bool = False,
     ) -> None:
         """
         Args:
             model: the world model that the policy was trained on; those on pixels and recurrent ones make no use of it.
-            source: `policy.zip`, the run folder that holds it, or an algorithm in training.
+            source: `policy.safetensors`, the run folder that holds it, or an algorithm in training.
             device: where the model's tensors live.
             features: what is read of the state; None for what it was trained on.
             deterministic: take the most probable action instead of a sample.
+            trust: open a zip of stable-baselines3 too, which runs what is in it.
 
         Raises:
-            UserError: no such file, no PPO zip, or another model's summary.
+            UserError: no such file, a damaged or foreign one, a zip without `trust`, or another model's summary.
         """
-        self._algorithm = source if isinstance(source, OnPolicyAlgorithm) else open_zip(_zip_at(Path(source)))
+        self._algorithm = source if isinstance(source, OnPolicyAlgorithm) else open_policy(Path(source), trust=trust)
         about = about_of(self._algorithm)
         self._space, self._deterministic = self._algorithm.action_space, deterministic
         self._recurrent = about["input"] == "recurrent"
@@ -203,10 +164,3 @@ class _PixelSight:
 
     def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
         return self._view.add(obs, action, True)
-
-
-def _zip_at(path: Path) -> Path:
-    path = path / ZIP_NAME if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"no policy at {path}: train one with liftwm train-agent")
-    return path

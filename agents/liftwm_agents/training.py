@@ -1,7 +1,7 @@
 """Training of policies by stable-baselines3's PPO: what `liftwm train-agent` runs.
 
-A run folder holds `policy.zip`, `metrics.json`, `curve.csv` and `tensorboard/`; all but the log are written whole, after every
-rollout. A step is one that the agent acts in after the call: what recurrent policies watch of tours is not counted.
+A run folder holds `policy.safetensors`, `metrics.json`, `curve.csv` and `tensorboard/`; all but the log are written whole,
+after every rollout. A step is one that the agent acts in after the call: what recurrent policies watch of tours is not counted.
 """
 
 from __future__ import annotations
@@ -16,26 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
-from embodied_liftwm.files import whole_file, write_text
+from embodied_liftwm.files import write_text
 from embodied_liftwm.protocols import WorldModel
-from liftwm_agents.baselines import PixelExtractor, TouredRecurrentPPO
-from liftwm_agents.features import BirdsEyeExtractor
 from liftwm_agents.held_out import HeldOutScore, HeldOutTours
-from liftwm_agents.policy import ABOUT, ZIP_NAME, about_of, open_zip
+from liftwm_agents.policy_file import (
+    ABOUT,
+    POLICY_NAME,
+    ZIP_NAME,
+    about_of,
+    export_zip,
+    make_algorithm,
+    open_policy,
+    policy_at,
+    save_policy,
+)
 from liftwm_agents.readout import FeatureConfig
 from liftwm_agents.training_envs import make_venv
 
 METRICS_NAME, CURVE_NAME = "metrics.json", "curve.csv"
 TOUR_SHARE = 4
 """A recurrent policy's rollouts and batches are so many times longer, since some three quarters of them are tours."""
-LSTM_UNITS = 128
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ def train_policy(
 ) -> Path:
     """Train, or continue to train, a policy.
 
-    An existing `policy.zip` in the run folder is continued with the steps that remain, on new scenes; its own
-    hyper-parameters hold.
+    An existing `policy.safetensors` in the run folder is continued with the steps that remain, on new scenes; its own
+    hyper-parameters hold. So is a lone `policy.zip` of an earlier version, if `config.trust` says that it may be opened.
 
     Args:
         config: see `TrainAgentConfig`.
@@ -85,25 +91,29 @@ def train_policy(
         features: what is read of the state; None for the default with what `config` says of it.
 
     Returns:
-        The path of the zip.
+        The path of the policy.
 
     Raises:
-        UserError: the model does not fit the environment, or the zip does not fit either.
+        UserError: the model does not fit the environment, or the policy that is there does not fit either.
     """
     run = Path(config.run)
     run.mkdir(parents=True, exist_ok=True)
-    path = run / ZIP_NAME
-    done = saved_steps(run) if path.exists() else 0
+    path, found = run / POLICY_NAME, policy_at(run)
+    done = saved_steps(run) if found else 0
     read = features or FeatureConfig(watch_every=config.watch_every, read_every=config.read_every, way=config.way)
     venv = make_venv(config, model, read, done)
     held_out = HeldOutTours(config, model)
     try:
-        algorithm = open_zip(path, venv, config.device) if path.exists() else _create(venv, config, read)
+        algorithm = open_policy(found, venv, config.device, config.trust) if found else _create(venv, config, read)
         algorithm.set_logger(configure(str(run / "tensorboard"), ["tensorboard"]))
         recorder = _Recorder(path, config, held_out, on_progress)
         while recorder.played_by(algorithm) < config.steps:
             algorithm.learn(algorithm.n_steps * venv.num_envs, recorder, log_interval=1, reset_num_timesteps=False)
             recorder.after_update()
+        if not path.exists():
+            save_policy(algorithm, path)
+        if config.export_zip:
+            export_zip(algorithm, run / ZIP_NAME)
     finally:
         venv.close()
         held_out.close()
@@ -111,7 +121,7 @@ def train_policy(
 
 
 def saved_steps(run: Path) -> int:
-    """Steps behind the zip of a run folder; 0 where that is not known."""
+    """Steps behind the policy of a run folder; 0 where that is not known."""
     try:
         return int(json.loads((run / METRICS_NAME).read_text())["steps"])
     except (OSError, ValueError, KeyError):
@@ -119,35 +129,23 @@ def saved_steps(run: Path) -> int:
 
 
 def _create(venv: VecEnv, config: TrainAgentConfig, features: FeatureConfig) -> OnPolicyAlgorithm:
-    recurrent = config.input == "recurrent"
-    on_state = config.input in ("state", "imagined")
-    longer = TOUR_SHARE if recurrent else 1
+    longer = TOUR_SHARE if config.input == "recurrent" else 1
     n_steps = longer * config.rollout_steps
-    network: dict[str, Any] = {
-        "features_extractor_class": BirdsEyeExtractor if on_state else PixelExtractor,
-        "net_arch": [64, 64],
+    settings = {
+        "learning_rate": config.learning_rate,
+        "n_steps": n_steps,
+        "batch_size": min(longer * config.batch_size, n_steps * venv.num_envs),
+        "gamma": config.gamma,
+        "ent_coef": config.entropy,
+        "seed": config.seed,
     }
-    if recurrent:
-        network |= {"lstm_hidden_size": LSTM_UNITS, "enable_critic_lstm": False, "shared_lstm": True}
-    kind: type[OnPolicyAlgorithm] = TouredRecurrentPPO if recurrent else PPO
-    algorithm = kind(
-        "MultiInputLstmPolicy" if recurrent else "MultiInputPolicy",
-        venv,
-        learning_rate=config.learning_rate,
-        n_steps=n_steps,
-        batch_size=min(longer * config.batch_size, n_steps * venv.num_envs),  # type: ignore[call-arg]
-        gamma=config.gamma,
-        ent_coef=config.entropy,
-        policy_kwargs=network,
-        seed=config.seed,
-        device=config.device,
-    )
+    algorithm = make_algorithm(config.input, settings, venv, device=config.device)
     setattr(algorithm, ABOUT, {"input": config.input, "features": asdict(features), "played": 0})
     return algorithm
 
 
 class _Recorder(BaseCallback):
-    """Counts played steps; after every update writes the zip, the metrics and, when it is time, a row of the curve."""
+    """Counts played steps; after every update writes the policy, the metrics and, when it is time, a row of the curve."""
 
     def __init__(
         self,
@@ -221,9 +219,8 @@ class _Recorder(BaseCallback):
         self._paused += _clocks() - begun
 
     def _save(self, progress: AgentProgress) -> None:
-        """Write zip and metrics, each whole or not at all."""
-        with whole_file(self._path) as partial:
-            self.model.save(partial)
+        """Write policy and metrics, each whole or not at all."""
+        save_policy(self.model, self._path)  # type: ignore[arg-type]
         metrics: dict[str, Any] = asdict(progress)
         if self._curve:
             metrics["held_out"] = asdict(self._curve[-1])

@@ -1,6 +1,6 @@
 """A policy of the user's, named `my_policy:make_policy`, as `liftwm collect` and `liftwm evaluate` take it.
 
-    def make_policy(env, seed):             # once an episode; in collection the environment stands reset
+    def make_policy(env, seed):             # once an episode, when the environment stands reset
         return Mine(env.action_space, seed)
 
     class Mine:
@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.plugins import call_function
+from embodied_liftwm.plugins import call_function, find_function
 
 
 class UsersPolicy:
@@ -33,17 +33,18 @@ class UsersPolicy:
             seed: of its own choices.
 
         Raises:
-            UserError: there is no such function, it fails, or what it returns cannot act.
+            UserError: there is no such function; later, it fails, or what it returns cannot act.
         """
         self._name, self._env, self._seed = name, env, seed
-        self._make(seed)
-
-    def reseed(self, seed: int) -> None:
-        """Make it anew for the episode of a seed, so that what it does depends on that alone."""
-        self._make(self._seed + seed)
+        find_function(name, f"policy={name}")
 
     def reset(self) -> None:
-        """Nothing: it was made for this episode."""
+        """Make it for the episode that begins."""
+        self._make(self._seed)
+
+    def reseed(self, seed: int) -> None:
+        """Make it for the episode of a seed, so that what it does depends on that alone."""
+        self._make(self._seed + seed)
 
     def begin(self, tour: Mapping[str, np.ndarray]) -> None:
         """Show it the tour if it cares for one."""

@@ -153,10 +153,10 @@ def _judge(config: TrainAgentConfig, arm: str, number: int, model: Any, path: Pa
     """The policy on held-out tours, the world model on held-out episodes."""
     from embodied_liftwm.data import EvaluationReader
     from liftwm_agents.held_out import HeldOutTours
-    from liftwm_agents.policy import open_zip
+    from liftwm_agents.policy_file import open_policy
 
     tours = HeldOutTours(config, model)
-    score = tours.score(open_zip(path))
+    score = tours.score(open_policy(path))
     tours.close()
     held_out = Path(config.run) / "held_out"
     settings = collect_settings(config, held_out, config.eval_episodes)

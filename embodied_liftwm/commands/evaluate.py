@@ -125,6 +125,8 @@ def _check_fit(model: Any, episodes: list[Any], config: EvaluateConfig) -> None:
         env = make_env(config)
         observed: Any = env.observation_space
         sizes = observed["rgb"].shape[:2], flatdim(env.action_space), flatdim(observed["goal"])
+        if config.policy:
+            agents_of(config)["policy"](env, config.seed)
         env.close()
         model.fits(*sizes, f"env={config.env}")
 
@@ -174,7 +176,7 @@ def agents_of(config: EvaluateConfig) -> dict[str, Any]:
     if config.baseline:
         agents["planner_baseline"] = partial(planner_agent, config.baseline, config.planner, config.device)
     if config.policy:
-        agents["policy"] = partial(policy_agent, config.model, config.policy, config.device)
+        agents["policy"] = partial(policy_agent, config.model, config.policy, config.device, trust=config.trust)
     return agents | {"random": random_agent, "oracle": oracle_agent}
 
 
@@ -186,7 +188,7 @@ def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, se
     return PlannerPolicy(ActingModel(embodied_liftwm.load(source, device), source), planner, env.action_space, device, seed)
 
 
-def policy_agent(source: str, path: str, device: str, env: Any, seed: int) -> Any:
+def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, trust: bool = False) -> Any:
     """A policy of the user's, or one of `liftwm train-agent` on a model loaded in this very process."""
     from embodied_liftwm.evaluation.checked import ActingModel
     from liftwm_agents.policy import PPOPolicy
@@ -194,7 +196,7 @@ def policy_agent(source: str, path: str, device: str, env: Any, seed: int) -> An
 
     if is_function_name(path) and not Path(path).exists():
         return UsersPolicy(path, env, seed)
-    return PPOPolicy(ActingModel(embodied_liftwm.load(source, device), source), path, device)
+    return PPOPolicy(ActingModel(embodied_liftwm.load(source, device), source), path, device, trust=trust)
 
 
 def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def suites(config: EvaluateConfig) -> dict[str, Suite]:
     from embodied_liftwm.evaluation.reading_suite import readings_suite
 
     planner = partial(planner_on, config.planner)
-    learned = partial(policy_agent, _sources(config)[0], config.policy, config.device)
+    learned = partial(policy_agent, _sources(config)[0], config.policy, config.device, trust=config.trust)
     acting: tuple[Suite, ...] = (
         readings_suite(planner, {"policy": learned} if config.policy else {}), controls_suite(planner),
     )  # fmt: skip
@@ -215,7 +215,7 @@ def check_before(models: Sequence[Any], task: str, manifest: Any, config: Evalua
         model.fits(*sizes, f"the manifest of {task}")
         try_out(model, recorded.episode, config.device)
     if config.policy:
-        policy_agent(_sources(config)[0], config.policy, config.device, guide.env, config.seed)
+        policy_agent(_sources(config)[0], config.policy, config.device, guide.env, config.seed, trust=config.trust)
     guide.close()
 
 

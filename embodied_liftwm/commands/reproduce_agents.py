@@ -151,11 +151,11 @@ def on_oracle_state(judging: EvaluateConfig) -> list[NavigationRow]:
 
 def _train(settings: TrainAgentConfig) -> str:
     """Train a policy, or go on with it, to its end; returns its run folder."""
-    from liftwm_agents.policy import ZIP_NAME
+    from liftwm_agents.policy_file import policy_at
     from liftwm_agents.training import train_policy
 
     folder = Path(settings.run)
-    open_run(folder, settings, MAY_CHANGE, continued=(folder / ZIP_NAME).exists())
+    open_run(folder, settings, MAY_CHANGE, continued=policy_at(folder) is not None)
     train_policy(settings, embodied_liftwm.load(settings.model, settings.device))
     return settings.run
 

@@ -12,7 +12,9 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.terminal import plain_console, text_column
 
-MAY_CHANGE = ("steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel")
+MAY_CHANGE = (
+    "steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel", "export_zip", "trust",
+)  # fmt: skip
 """Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
 
 
@@ -22,7 +24,7 @@ def run(config: TrainAgentConfig) -> int:
     Raises:
         UserError: no such model or environment, or they do not fit each other or the run folder.
     """
-    from liftwm_agents.policy import ZIP_NAME
+    from liftwm_agents.policy_file import ZIP_NAME, policy_at
     from liftwm_agents.training import AgentProgress, saved_steps, train_policy
 
     folder = Path(config.run)
@@ -31,7 +33,7 @@ def run(config: TrainAgentConfig) -> int:
 
         return agent_loop.run(config)
     model = embodied_liftwm.load(config.model, config.device)
-    open_run(folder, config, may_change=MAY_CHANGE, continued=(folder / ZIP_NAME).exists())
+    open_run(folder, config, may_change=MAY_CHANGE, continued=policy_at(folder) is not None)
     console = plain_console()
     columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[row]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
@@ -41,8 +43,10 @@ def run(config: TrainAgentConfig) -> int:
             progress.update(task, completed=min(row.steps, row.total), row=_describe(row))
 
         path = train_policy(config, model, show)
-    opener = "sb3_contrib.RecurrentPPO.load" if config.input == "recurrent" else "stable_baselines3.PPO.load"
-    console.print(f"policy: {path} (open it with {opener}), log: tensorboard --logdir {folder}")
+    console.print(f"policy: {path}, log: tensorboard --logdir {folder}")
+    if config.export_zip:
+        opener = "sb3_contrib.RecurrentPPO.load" if config.input == "recurrent" else "stable_baselines3.PPO.load"
+        console.print(f"for stable-baselines3: {folder / ZIP_NAME} (open it with {opener})")
     for line in _held_out(folder):
         console.print(line)
     return 0

@@ -26,7 +26,7 @@ from embodied_liftwm.files import read_json, write_text
 from embodied_liftwm.plugins import import_named, is_function_name
 
 FOLDER = "unfinished"
-MAY_CHANGE = {"out", "parts", "tasks", "workers", "engine", "ray_address", "bootstrap"}
+MAY_CHANGE = {"out", "parts", "tasks", "workers", "engine", "ray_address", "bootstrap", "trust"}
 """Settings in which the second command may differ: how much is done and by whom, not what comes out of it."""
 
 
@@ -94,5 +94,5 @@ def _bytes_of(policy: str) -> bytes:
     path = Path(policy)
     if is_function_name(policy) and not path.exists():
         path = Path(import_named(policy, f"policy={policy}").__file__ or "")
-    files = sorted(path.glob("*.zip")) if path.is_dir() else [path]
+    files = sorted([*path.glob("policy.*")]) if path.is_dir() else [path]
     return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files if file.is_file())

@@ -39,6 +39,7 @@ class EvaluateConfig:
     baseline: str = ""  # a second model to compare with, scored by the same code
     policy: str = ""  # navigation, permanence: run folder of `liftwm train-agent`, or my_policy:make_policy, to compare with
     # the planner
+    trust: bool = False  # take a zip of stable-baselines3 as policy=, although opening one runs what is in it
     planner: PlannerConfig = field(default_factory=PlannerConfig)  # who acts on what the models remember
     data: str = "data/revisit-s-eval"  # held-out episodes with truth
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
@@ -109,7 +110,7 @@ class TrainAgentConfig:
     model: str = "runs/train"  # run folder of a trained world model, or the name of a shipped one
     env: str = "Revisit-S"  # the task
     env_options: EnvOptions = field(default_factory=EnvOptions)
-    run: str = "runs/agent"  # run folder: SB3 zip, TensorBoard log, metrics
+    run: str = "runs/agent"  # run folder: policy, TensorBoard log, metrics
     steps: int = bounded(100_000, 1, 1_000_000_000)  # steps played, in the environment or imagined; tours are not counted
     discrete: bool = True  # choose among a few actions where the environment's are continuous (docs/agents.md)
     way: bool = True  # state: show the shortest way through the map to the place believed
@@ -140,6 +141,8 @@ class TrainAgentConfig:
     world: TrainConfig = field(default_factory=lambda: TrainConfig(steps=500))  # loop: the world model's training in each
     # round, from the weights of the last; data and run are set
     seed: int = bounded(0, 0, LAST_SEED)  # weights and environments
+    export_zip: bool = False  # at the end write policy.zip too, for stable-baselines3
+    trust: bool = False  # go on with a run folder that holds a policy.zip alone, although opening it runs what is in it
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:

@@ -226,6 +226,6 @@ def test_agents_are_compared_and_not_trained_twice(tmp_path: Path) -> None:
         "oracle", ORACLE_STATE, "planner", "random", "state", "state", "recurrent", "recurrent"
     ]  # fmt: skip
     assert {row.episodes for row in whole} == {1} and len(rows) == 2 * len(whole)
-    written = (tmp_path / "out/agents/Revisit-S/state-seed0/policy.zip").stat().st_mtime_ns
+    written = (tmp_path / "out/agents/Revisit-S/state-seed0/policy.safetensors").stat().st_mtime_ns
     assert cli.main(words) == 0
-    assert (tmp_path / "out/agents/Revisit-S/state-seed0/policy.zip").stat().st_mtime_ns == written
+    assert (tmp_path / "out/agents/Revisit-S/state-seed0/policy.safetensors").stat().st_mtime_ns == written

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.commands import train_agent
@@ -21,6 +20,7 @@ from embodied_liftwm.errors import UserError
 from liftwm_agents.features import BirdsEyeExtractor, WorldModelVecEnv
 from liftwm_agents.planner import PlannerPolicy
 from liftwm_agents.policy import PPOPolicy
+from liftwm_agents.policy_file import open_policy
 from liftwm_agents.readout import FeatureConfig
 from liftwm_agents.start_pool import TrainingSeeds
 from liftwm_agents.training import read_curve, train_policy
@@ -230,15 +230,15 @@ def test_ppo_trains_saves_resumes_and_acts(tmp_path: Path) -> None:
     seen: list[int] = []
     path = train_policy(config(tmp_path, 64), MODEL, lambda row: seen.append(row.steps), FEATURES)
     assert seen == [32, 64]
-    first = PPO.load(path).policy.state_dict()
+    first = open_policy(path).policy.state_dict()
     train_policy(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
     assert seen == [32, 64, 96]
-    resumed = PPO.load(path)
+    resumed = open_policy(tmp_path)
     assert resumed.num_timesteps == 96
     assert any(not torch.equal(value, first[name]) for name, value in resumed.policy.state_dict().items())
     assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 96
     assert list((tmp_path / "tensorboard").rglob("events*"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "policy.zip", "tensorboard"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "policy.safetensors", "tensorboard"]
     train_policy(config(tmp_path, 96), MODEL, lambda row: seen.append(row.steps), FEATURES)
     assert seen == [32, 64, 96]  # nothing remained to be done
 
@@ -265,7 +265,7 @@ def test_the_curve_has_real_and_imagined_returns(tmp_path: Path) -> None:
 
 def test_wrapper_and_policy_see_the_same_features(tmp_path: Path) -> None:
     train_policy(config(tmp_path, 32), MODEL, None, FEATURES)
-    algorithm = PPO.load(tmp_path / "policy.zip")
+    algorithm = open_policy(tmp_path)
     venv = WorldModelVecEnv(DummyVecEnv([toy]), MODEL, FEATURES)
     venv.seed(5)
     obs = venv.reset()
@@ -290,7 +290,7 @@ def test_bad_zip_is_one_clear_line(tmp_path: Path) -> None:
         train_policy(config(tmp_path, 32), MODEL, None, FEATURES)
 
 
-def test_zip_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_policy_of_another_model_is_refused(tmp_path: Path) -> None:
     train_policy(config(tmp_path, 32), MODEL, None, FEATURES)
     wider = replace(FEATURES, cells=32)
     with pytest.raises(UserError, match="another model, task or number"):
@@ -320,7 +320,7 @@ def test_ppo_learns_to_drive_to_the_ball(tmp_path: Path) -> None:
 def test_command_trains_and_refuses_a_model_that_does_not_fit(tmp_path: Path) -> None:
     settings = replace(config(tmp_path / "agent", 32), model="tests.agents.test_policy:make_model")
     assert train_agent.run(settings) == 0
-    assert PPO.load(tmp_path / "agent" / "policy.zip").num_timesteps == 32
+    assert open_policy(tmp_path / "agent").num_timesteps == 32
     assert "rollout_steps: 16" in (tmp_path / "agent" / "config.yaml").read_text()
     with pytest.raises(UserError, match="holds a run with learning_rate"):
         train_agent.run(replace(settings, learning_rate=0.1))

@@ -175,7 +175,7 @@ def test_a_learned_policy_acts_beside_the_planner(prepared, seen, tmp_path):
     run = tmp_path / "policy"
     words = f"input={seen} model={prepared.model} env=Revisit-S steps=32 num_envs=1 rollout_steps=32 batch_size=32 starts=1"
     assert cli.main(["train-agent", *words.split(), "evaluate_every=0", f"run={run}"]) == 0
-    assert (run / "policy.zip").is_file()
+    assert (run / "policy.safetensors").is_file()
     given = {"model": prepared.model, "suite": "permanence", "tasks": "Revisit-S", "manifests": prepared.manifests}
     given |= {"parts": "readings", "permanence_episodes": 1, "probe_episodes": 3, "bootstrap": 20, "workers": 1}
     assert cli.main(["evaluate", *(f"{k}={v}" for k, v in given.items()), f"policy={run}", f"out={tmp_path}/out"]) == 0
