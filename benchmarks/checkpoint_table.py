@@ -3,8 +3,9 @@
     liftwm collect split=eval seed=1048576 episodes=24 out=data/report-eval
     python benchmarks/checkpoint_table.py results/base.csv base data/report-eval
 
-Writes a row per figure of the model as it is, of the model that is told the true depth (`oracle`), of the one that forgets all
-but the last frame (`none`), and of the model at other budgets; prints the table in Markdown. Nothing is chosen on these scenes.
+Writes a row per figure of the model as it is, of its architecture with initial weights (`untrained`), of the one that is told
+the true depth (`oracle`), of the one that forgets all but the last frame (`none`), and of the model at other budgets; prints
+the table in Markdown. Nothing is chosen on these scenes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 import embodied_liftwm
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.evaluation.bounds import LastFrame, with_true_depth
+from embodied_liftwm.evaluation.bounds import LastFrame, untrained, with_true_depth
 from embodied_liftwm.evaluation.budget_curve import at_budget
 from embodied_liftwm.evaluation.results_table import Judged, TableFigure, judge, table_figures
 from embodied_liftwm.evaluation.rows import write_rows
@@ -51,6 +52,7 @@ def _rows(episodes: list[Episode]) -> dict[str, Callable[[Any], Any]]:
     """How each row is made of the loaded model."""
     rows: dict[str, Callable[[Any], Any]] = {
         "model": lambda model: model,
+        "untrained": untrained,
         "oracle": lambda model: with_true_depth(model, episodes),
         "none": LastFrame,
     }

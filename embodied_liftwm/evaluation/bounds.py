@@ -1,4 +1,4 @@
-"""The two ends of a comparison, made of a trained model at evaluation: one that forgets at once, one that is told the depth."""
+"""What a trained model stands between, made of it at evaluation: initial weights, one frame alone, and the true depth told."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.episodes import truth_of
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.world_model.build import build_model
 
 TRUE_SPREAD = 0.01
 """Doubt of a true depth, as the standard deviation of its logarithm: a cell still covers a piece of a surface."""
@@ -44,6 +45,21 @@ class LastFrame:
 
     def render(self, state: TensorTree, camera: Camera) -> View:
         return self.model.render(state, camera)
+
+
+def untrained(model: Any, seed: int = 0) -> Any:
+    """The world model `untrained`: a model's architecture with its initial weights, and only what the body does learned.
+
+    What is left to it is hand-built: matching of frames by their colours, and the memory. Training brings the difference to it.
+
+    Args:
+        model: one of ours.
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    fresh = build_model(model.config, model.shapes).to(next(model.parameters()).device).eval()
+    fresh.ego_motion.load_state_dict(model.ego_motion.state_dict())
+    return fresh
 
 
 def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:

@@ -1,4 +1,4 @@
-"""The two ends of the table: a model that forgets at once, and one that is told the depth."""
+"""What a model stands between: initial weights, one that forgets at once, and one that is told the depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, with_true_depth
+from embodied_liftwm.evaluation.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, untrained, with_true_depth
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, rollout
 from embodied_liftwm.evaluation.views import evaluate_views
@@ -22,11 +22,15 @@ from embodied_liftwm.world_model.build import build_model
 SMALL = ModelConfig(budget=2048, latent_dim=4, stride=2, width=8)
 
 
+def build(seed: int, size: int = 32):
+    torch.manual_seed(seed)
+    return build_model(SMALL, ModelShapes(size, 2, 9)).eval().requires_grad_(False)
+
+
 @pytest.fixture
 def model(tools):
     """An untrained model for the ray-cast rooms."""
-    torch.manual_seed(0)
-    return build_model(SMALL, ModelShapes(tools.SIZE, 2, 9)).eval().requires_grad_(False)
+    return build(0, tools.SIZE)
 
 
 def test_a_model_that_forgets_at_once_is_one_that_knows_the_last_frame_alone(episodes, cloud, last_frame):
@@ -36,6 +40,16 @@ def test_a_model_that_forgets_at_once_is_one_that_knows_the_last_frame_alone(epi
     ]
     assert [list(row) for row in found[0]] == [list(row) for row in found[1]]
     np.testing.assert_equal(found[0], found[1])  # NaN equals NaN
+
+
+def test_untrained_has_the_initial_weights_and_the_models_body(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    fresh, initial = untrained(model, 0).state_dict(), build(0).state_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(fresh[name], weight if name.startswith("ego_motion.") else initial[name]), name
+    assert any(not torch.equal(fresh[name], other) for name, other in untrained(model, 1).state_dict().items())
 
 
 def test_the_oracle_lifts_the_true_depth_and_all_else_is_the_models_own(episodes, model):
