@@ -89,7 +89,7 @@ def open_array(group: h5py.Group, name: str) -> h5py.Dataset:
         raise _refusal(group, name, "is a virtual dataset, whose data lie in other files")
     if layout.get_external_count():
         raise _refusal(group, name, "keeps its data in another file (external storage)")
-    claimed, stored = math.prod(found.shape or ()) * found.id.get_type().get_size(), found.id.get_storage_size()
+    claimed, stored = (found.size or 0) * found.id.get_type().get_size(), found.id.get_storage_size()
     if claimed > stored * (DEFLATED_TO if found.chunks else 1):
         raise _refusal(group, name, f"claims {claimed} bytes and holds {stored}")
     if found.chunks and found.size:

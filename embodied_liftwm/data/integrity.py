@@ -64,7 +64,7 @@ def summarize(path: str | Path) -> DatasetSummary:
         lengths=(min(lengths), float(np.median(lengths)), max(lengths)),
         has_truth=all(outline.has_truth for outline in outlines),
         success_share=float(np.mean(successes)) if successes else None,
-        mean_return=float(np.mean([meta.get("return", np.nan) for meta in metas])),
+        mean_return=float(np.mean([r if isinstance(r := meta.get("return"), int | float) else np.nan for meta in metas])),
         renderers=tuple(sorted({str(meta["renderer"]) for meta in metas if meta.get("renderer")})),
         checksums=sum(outline.has_checksum for outline in outlines),
     )

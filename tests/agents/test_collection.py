@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,14 @@ import threading
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from embodied_liftwm.config import CollectConfig, EnvOptions
 from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.integrity import check
-from embodied_liftwm.data.storage import data_files, scan
+from embodied_liftwm.data.storage import data_files, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
 from liftwm_agents import folder_lock
 from liftwm_agents.collection import collect
@@ -80,6 +82,7 @@ def test_last_step_is_marked_as_ended(undisturbed: Path) -> None:
 def test_shards_are_packed(undisturbed: Path) -> None:
     assert [path.name for path in data_files(undisturbed)] == ["shard-00000.h5", "shard-00001.h5", "shard-00002.h5"]
     assert list(scan(undisturbed)) == [0, 1, 2, 3, 4]
+    assert read_info(undisturbed)["episodes"] == [[0, 4]]
 
 
 def test_workers_do_not_matter(undisturbed: Path, tmp_path: Path) -> None:
@@ -159,7 +162,27 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         EvaluationReader(folder)[finished - 1]  # readable as it is
     assert start(folder, 12, 0).wait() == 0
     assert_same(tmp_path / "whole", folder)
+    assert read_info(folder) == read_info(tmp_path / "whole") and check(folder) == []
     assert not list(folder.glob(".*partial*"))
+
+
+def test_an_episode_that_was_taken_out_is_noticed_and_collected_again(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "data")
+    with h5py.File(tmp_path / "data" / "shard-00000.h5", "r+") as file:
+        del file["episode-00000001"]
+    (tmp_path / "data" / "shard-00002.h5").unlink()
+    assert [line.split(": ")[1][:16] for line in check(tmp_path / "data")] == ["episode-00000001", "episode-00000004"]
+    assert collect(config(tmp_path / "data")).found == 3
+    assert check(tmp_path / "data") == []
+    assert_same(undisturbed, tmp_path / "data")
+
+
+def test_killed_before_its_episodes_were_listed(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "data")
+    write_info(tmp_path / "data", read_info(undisturbed) | {"episodes": [[0, 1]]})
+    assert check(tmp_path / "data") == []
+    collect(config(tmp_path / "data"))
+    assert read_info(tmp_path / "data") == read_info(undisturbed)
 
 
 def episodes_of(folder: Path) -> dict[int, Path]:

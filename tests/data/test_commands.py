@@ -74,3 +74,30 @@ def test_mistakes_are_one_line(make_dataset: Make, words: list[str], line: str) 
     folder = str(make_dataset(9, 11))
     with pytest.raises(UserError, match=line):
         run([folder if word == "DATA" else word for word in words])
+
+
+@pytest.mark.parametrize("folder", ["seed=3/data", "data=1", "episode=1", "a b=[/x]/c", "out=2/episode=0"])
+def test_folders_whose_paths_hold_an_equals_sign(
+    make_dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    (tmp_path / folder).parent.mkdir(parents=True, exist_ok=True)
+    make_dataset(9, 11).rename(tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    assert run(["info", folder]) == run(["check", folder]) == 0
+    assert folder in capsys.readouterr().out
+    assert run(["play", folder, "episode=1", f"out={folder}/film.mp4"]) == 0
+    assert (tmp_path / folder / "film.mp4").is_file()
+    with pytest.raises(UserError, match="no camera file of RealEstate10K"):
+        run(["import", folder, "size=16", "out=x"])
+
+
+def test_options_stay_options(make_dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_dataset(9).name
+    (tmp_path / "fps=4").mkdir()
+    assert run(["play", "fps=3", folder, "out=a=b.mp4"]) == 0, "an option may stand before the folder"
+    assert (tmp_path / "a=b.mp4").is_file()
+    with pytest.raises(UserError, match="no dataset at seed=4"):
+        run(["info", "seed=4"])
+    with pytest.raises(UserError, match="unknown option 'seed' of data play"):
+        run(["play", folder, "seed=4"])

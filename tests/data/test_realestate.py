@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from embodied_liftwm.commands.data import run
 from embodied_liftwm.data.reader import EvaluationReader, TrainingReader
-from embodied_liftwm.data.realestate import import_clips, read_camera_file, read_clip, square_intrinsics
+from embodied_liftwm.data.realestate import import_clips, read_camera_file, read_clip, read_square, square_intrinsics
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import se3_exp
 
@@ -119,6 +121,118 @@ def test_a_camera_that_zooms_and_a_picture_that_is_none_are_refused(tmp_path: Pa
     (tmp_path / "z" / "k.txt").write_text(text.replace("1000 0.5 ", "1000 0.6 "))
     with pytest.raises(UserError, match="intrinsics: changed at frame 1"):
         read_clip(tmp_path / "z" / "k.txt", 16)
+
+
+BODY = HAND.partition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "url"),
+    [
+        (BODY, ""),
+        ("\n" + BODY, ""),
+        ("\ufeff" + HAND, "https://www.youtube.com/watch?v=abc"),
+        ("\ufeff" + BODY, ""),
+        (HAND.replace("\n", "\r\n"), "https://www.youtube.com/watch?v=abc"),
+        ("\r\n" + BODY.replace("\n", "\r\n\r\n"), ""),
+        ("\n\n" + HAND.replace("\n", "\n \n") + "\n\n", "https://www.youtube.com/watch?v=abc"),
+        ("youtube.com/watch?v=abc\n" + BODY.rstrip(), "youtube.com/watch?v=abc"),
+    ],
+)
+def test_files_as_other_tools_write_them_give_all_their_frames(tmp_path: Path, content: str, url: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    found = read_camera_file(tmp_path / "a.txt")
+    assert (found.url, found.timestamps) == (url, ("52553000", "52586000"))
+    assert np.allclose(found.world_from_camera[1, :3, 3], [-2, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("timestamp fx fy cx cy\n" + BODY, "line 1 is no URL: expected one, or a frame"),
+        ("\n# cameras\n" + BODY, "line 2 is no URL"),
+        (BODY.replace("52553000 0.5", "52553000", 1), "line 1: expected a timestamp"),
+        (HAND.replace("52586000", "52553000"), "timestamp 52553000 stands in several lines"),
+        (HAND.replace("0.5 0.9 0.5 0.5", "640 648 640 360"), "line 2: fx fy cx cy = 640 648 640 360 are pixels: expected sha"),
+        (HAND.replace("0.5 0.5 0.0 0.0", "0.5 0.5 0.1 0.0", 1), "line 2: distortion 0.1 0.0: expected two zeros"),
+        (HAND.replace("1 0 0 0 0 1 0 0 0 0 1 0", "-1 0 0 0 0 1 0 0 0 0 1 0"), "frame 0 is mirrored"),
+        ("\xff\xfe", "line 1 is no URL"),
+    ],
+)
+def test_what_a_camera_file_cannot_mean_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(UserError, match=line) as caught:
+        read_camera_file(tmp_path / "a.txt")
+    assert str(tmp_path / "a.txt") in str(caught.value)
+
+
+def picture_of(mode: str) -> tuple[Image.Image, np.ndarray]:
+    """A picture of 6 x 6 in a mode, and what it shows: [6, 6, 3] uint8."""
+    shown = np.random.default_rng(3).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    grey, alpha = shown[..., :1].repeat(3, 2), (shown[..., 2] > 100).astype(np.uint8) * 255
+    if mode == "16 bits":
+        return Image.fromarray(grey[..., 0].astype(np.uint16) * 257), grey
+    if mode == "grey":
+        return Image.fromarray(grey[..., 0]), grey
+    if mode == "palette":
+        few = shown & 0xC0
+        return Image.fromarray(few).quantize(64), few
+    if mode == "bits":
+        return Image.fromarray(shown[..., 0] > 99), (shown[..., :1] > 99).repeat(3, 2) * np.uint8(255)
+    if mode == "alpha":
+        return Image.fromarray(np.dstack([shown, alpha])), shown * (alpha > 0)[..., None]
+    if mode == "grey alpha":
+        return Image.fromarray(np.dstack([grey[..., 0], alpha])), grey * (alpha > 0)[..., None]
+    return Image.fromarray(shown), shown
+
+
+@pytest.mark.parametrize("mode", ["colour", "16 bits", "grey", "palette", "bits", "alpha", "grey alpha"])
+def test_pictures_of_every_mode_look_as_they_are_meant_to(tmp_path: Path, mode: str) -> None:
+    picture, shown = picture_of(mode)
+    picture.save(tmp_path / "a.png")
+    found, size = read_square(tmp_path / "a.png", 6)
+    assert size == (6, 6) and found.dtype == np.uint8
+    if mode == "palette":
+        assert np.abs(found.astype(int) - shown).max() <= 4  # as Pillow chose its palette
+    else:
+        assert np.array_equal(found, shown)
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG of some bytes whose header claims a size."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (png_that_claims(10_000, 10_000), "10000 x 10000 pixels, expected a picture of at most"),
+        (png_that_claims(60_000, 60_000), "cannot be read as a picture"),
+        (png_that_claims(2**31 - 1, 2**31 - 1), "cannot be read as a picture"),
+        (png_that_claims(0, 5), "cannot be read as a picture"),
+        (png_that_claims(64, 64), "cannot be read as a picture"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be read as a picture"),
+        (b"", "cannot be read as a picture"),
+    ],
+)
+def test_bombs_and_broken_pictures_are_one_line(tmp_path: Path, content: bytes, line: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UserError, match=line) as caught:
+        read_square(tmp_path / "a.png", 16)
+    assert str(tmp_path / "a.png") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_picture_without_a_range_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((6, 6), np.float32)).save(tmp_path / "a.tiff")
+    (tmp_path / "a.tiff").rename(tmp_path / "a.png")
+    with pytest.raises(UserError, match="mode F, whose range is not known"):
+        read_square(tmp_path / "a.png", 6)
 
 
 def test_the_two_view_protocol_scores_the_frames_of_its_index(tmp_path: Path) -> None:

@@ -150,3 +150,16 @@ def test_a_manifest_that_was_replaced_whole_is_refused(copied):
 def test_a_task_without_manifest_says_which_have_one(frozen):
     with pytest.raises(UserError, match=r"task Search-S has no manifest in .*; these have: Revisit-S"):
         load_manifest("Search-S", frozen)
+
+
+def test_sums_that_are_no_text_and_a_bottomless_manifest_are_one_line(copied):
+    sums = copied.parent / SUMS
+    good = sums.read_bytes()
+    sums.write_bytes(good.replace(b"permanence", b"\xff\xfe\x00"))
+    with pytest.raises(UserError, match=f"{SUMS} cannot be read: byte 66 is no UTF-8"):
+        load_manifest("Revisit-S", copied.parent)
+    sums.write_bytes(good)
+    for content in ("[" * 200_000, '{"episodes":' * 200_000):
+        copied.write_text(content)
+        with pytest.raises(UserError, match="permanence-Revisit-S.json cannot be read: it is nested too deep"):
+            load_manifest("Revisit-S", copied.parent)
