@@ -76,16 +76,14 @@ def _episode_tour(config: GenerateConfig, reader: Any, index: int, path: Any) ->
 
 def _picture_tour(config: GenerateConfig, console: Console, model: Any, path: Any) -> Any:
     """A picture's tour: the camera stands level at the origin and looks along world x."""
-    from PIL import Image
-
+    from embodied_liftwm.data.pictures import read_picture
     from embodied_liftwm.data.realestate import read_square, square_intrinsics
     from embodied_liftwm.evaluation.tours import Tour
 
     picture = Path(config.first_frame)
     wanted = getattr(model.model, "image_size", None)
     if wanted is None:  # a model that does not say takes the picture as large as it is
-        with Image.open(picture) as opened:
-            wanted = min(opened.size)
+        wanted = min(read_picture(picture).size)
     rgb, (width, height) = read_square(picture, int(wanted))
     if (width, height) != (wanted, wanted):
         line = f"{picture}: {width} x {height}, its central square resized to {wanted} x {wanted}, which the model takes"
