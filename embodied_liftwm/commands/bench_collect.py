@@ -162,6 +162,8 @@ def _bare_loop(settings: CollectConfig, source: EnvSource) -> Cost:
     A frame is 20 commanded `mj_step`s, one pass for colour and depth and one for segmentation. Pixels are left as they come:
     upside down, depth not in metres, ids not looked up.
     """
+    from liftwm_envs.rendering import drawing
+
     env, _ = source.make(settings.env_options, truth=True)
     costs, frames = [], []
     for episode in EvaluationReader(settings.out):
@@ -169,13 +171,14 @@ def _bare_loop(settings: CollectConfig, source: EnvSource) -> Cost:
         sim: Any = env.unwrapped.sim  # type: ignore[attr-defined]
         actions = _continuous(env, episode.action)
         draw, draw_ids = sim.passes()
-        begin = Cost.now()
-        for action in actions:
-            sim.action[:] = action
-            sim.step()
-            draw()
-            draw_ids()
-        costs.append(begin.until_now(1))
+        with drawing():
+            begin = Cost.now()
+            for action in actions:
+                sim.action[:] = action
+                sim.step()
+                draw()
+                draw_ids()
+            costs.append(begin.until_now(1))
         frames.append(len(actions))
     env.close()
     return Cost(sum(c.wall for c in costs) / sum(frames), sum(c.cpu for c in costs) / sum(frames))

@@ -17,6 +17,7 @@ from liftwm_envs.errors import EnvError
 from liftwm_envs.layout import make_scene
 from liftwm_envs.moving_task import MovingOcclusionTask
 from liftwm_envs.odometry import Odometry
+from liftwm_envs.records import Record
 from liftwm_envs.scene import SHAPES, Scene
 from liftwm_envs.search_task import SearchTask
 from liftwm_envs.settings import settings_of
@@ -254,11 +255,11 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             "bump": sim.bumped,
         }
         if self.truth:
-            info["truth"] = {
-                "depth": depth.astype(np.float16),
-                "segmentation": segmentation,
-                "world_from_camera": pose.astype(np.float32),
-                "object_pose": sim.object_poses(),
-                "visible_pixels": visible.astype(np.int32),
-            }
+            info["truth"] = Record(
+                depth=depth.astype(np.float16),
+                segmentation=segmentation,
+                world_from_camera=pose.astype(np.float32),
+                object_pose=sim.object_poses(),
+                visible_pixels=visible.astype(np.int32),
+            )
         return observation, info

@@ -1,14 +1,24 @@
 """Off-screen rendering: one GL context per process, colour and depth in one pass, objects' ids in a smaller one.
 
 All renderers of a process share one GL context: re-creating environments never frees another's objects, which is how black
-frames come about. A forked child makes a context of its own.
+frames come about. A context is current on one thread at most, so every drawing takes it, and gives it back when it is done
+(a few us): environments may be made, drawn and closed in any threads, one of which draws at a time. A forked child makes a
+context of its own, and its renderers make their GL objects anew.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +29,54 @@ from liftwm_envs.build import OBJECT_GROUP
 from liftwm_envs.engine import mujoco
 from liftwm_envs.errors import EnvError
 
-_shared: dict[str, Any] = {"pid": None, "context": None, "spare": []}
 _MAX_SPARE = 8  # as many kinds of scene as follow each other in a collection: they differ in the number of meshes
 _SEGMENT, _IDCOLOR = int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)
+_EGL_OPENGL_API = 0x30A2
+_EXIT_WAIT_S = 5.0
+
+_lock = threading.RLock()
+_thread = threading.local()
+_shared: dict[str, Any] = {"context": None, "switches": None, "depth": 0, "ended": False, "spare": [], "inherited": []}
+_targets: weakref.WeakSet[_Target] = weakref.WeakSet()  # every one of this process
+_returned: deque[_Target] = deque()  # by renderers that ended, in whatever thread; spare from the next drawing on
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Have the process's GL context on this thread alone; nested, it costs nothing.
+
+    Raises:
+        EnvError: there is no off-screen GL, or the process is ending.
+    """
+    with _lock:
+        if not _shared["depth"]:
+            _make_current()
+        _shared["depth"] += 1
+        try:
+            yield
+        finally:
+            _shared["depth"] -= 1
+            if not _shared["depth"]:
+                _shared["switches"][1]()
+
+
+def _make_current() -> None:
+    """Make the context current, creating it on first use."""
+    if _shared["ended"]:
+        raise EnvError("the process is ending: nothing is drawn any more")
+    try:
+        if _shared["context"] is None:
+            context = _context_class()(64, 64)
+            _shared.update(context=context, switches=_switches_of(context))
+            atexit.register(_free_shared)  # after mujoco registered its own clean-up, so that ours runs first
+        _shared["switches"][0]()
+    except Exception as error:
+        name = os.environ.get("MUJOCO_GL", "")
+        raise EnvError(f"no off-screen OpenGL (MUJOCO_GL={name!r}): {error}; {GL_HELP}") from error
+    while _returned:
+        _shared["spare"].append(_returned.popleft())
+    while len(_shared["spare"]) > _MAX_SPARE:
+        _shared["spare"].pop(0).context.free()
 
 
 def _context_class() -> type:
@@ -30,30 +85,58 @@ def _context_class() -> type:
     return importlib.import_module(f"mujoco.{name}").GLContext if name in ("egl", "osmesa") else mujoco.GLContext
 
 
-def _make_current() -> None:
-    """Make the process's GL context current on this thread, creating it on first use."""
-    if _shared["pid"] != os.getpid():
-        try:
-            context = _context_class()(64, 64)
-            context.make_current()
-        except Exception as error:
-            name = os.environ.get("MUJOCO_GL", "")
-            raise EnvError(f"no off-screen OpenGL (MUJOCO_GL={name!r}): {error}; {GL_HELP}") from error
-        # What a parent process left is kept, never used: its destructor would delete this process's GL objects.
-        _shared.update(pid=os.getpid(), context=context, spare=[], inherited=_shared["spare"])
-        atexit.register(_free_shared)  # after mujoco registered its own clean-up, so that ours runs first
-        return
-    _shared["context"].make_current()
+def _switches_of(context: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What makes a context current on this thread, and what takes it off again."""
+    module: Any = sys.modules[type(context).__module__]
+    if module.__name__ == "mujoco.egl":
+        return _egl_switches(module.EGL_DISPLAY, context._context)
+    if module.__name__ == "mujoco.osmesa":
+        return context.make_current, lambda: module.osmesa.OSMesaMakeCurrent(None, None, module.GL.GL_FLOAT, 0, 0)
+    if module.__name__ == "mujoco.glfw":
+        return context.make_current, lambda: module.glfw.make_context_current(None)
+    return context.make_current, lambda: None  # CGL lets a context be current on several threads
+
+
+def _egl_switches(*handles: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    """By the library itself, in 2 us: through PyOpenGL it takes 11."""
+    library = ctypes.CDLL("libEGL.so.1")
+    library.eglMakeCurrent.argtypes = [ctypes.c_void_p] * 4
+    display, context = (ctypes.cast(handle, ctypes.c_void_p) for handle in handles)
+
+    def switch(to: ctypes.c_void_p | None) -> None:
+        if not hasattr(_thread, "has_api"):  # each begins with OpenGL ES, and would give back nothing else
+            library.eglBindAPI(_EGL_OPENGL_API)
+            _thread.has_api = True
+        if not library.eglMakeCurrent(display, None, None, to):
+            raise EnvError(f"EGL cannot switch its context (error {library.eglGetError():#x})")
+
+    return partial(switch, context), partial(switch, None)
 
 
 def _free_shared() -> None:
-    """Free the context while the GL library is still loaded."""
-    if _shared["context"] is not None and _shared["pid"] == os.getpid():
-        _shared["context"].make_current()
-        for target in _shared["spare"]:
+    """Free everything while the GL library is still loaded. The lock is kept: daemon threads wait there for the end."""
+    if not _lock.acquire(timeout=_EXIT_WAIT_S):
+        return
+    _shared["ended"] = True
+    if _shared["context"] is not None:
+        _shared["switches"][0]()
+        for target in [*_targets]:
             target.context.free()
         _shared["context"].free()
-    _shared.update(pid=None, context=None, spare=[])
+
+
+def _start_over() -> None:
+    """In a forked child: what the parent had is kept, never used: its destructors would delete this process's GL objects."""
+    global _lock, _thread
+    _lock, _thread = threading.RLock(), threading.local()
+    inherited = [*_shared["inherited"], _shared["context"], *_targets]
+    _shared.update(context=None, switches=None, depth=0, spare=[], inherited=inherited)
+    _targets.clear()
+    _returned.clear()
+
+
+# No thread draws while the process is copied: the child would find GL half-way through a frame.
+os.register_at_fork(before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_start_over)
 
 
 def describe_renderer() -> str:
@@ -62,10 +145,10 @@ def describe_renderer() -> str:
     Raises:
         EnvError: there is no off-screen GL.
     """
-    _make_current()
-    from OpenGL import GL
+    with drawing():
+        from OpenGL import GL
 
-    name = GL.glGetString(GL.GL_RENDERER)
+        name = GL.glGetString(GL.GL_RENDERER)
     return f"{os.environ.get('MUJOCO_GL', 'default')}, {name.decode() if name else 'unknown'}"
 
 
@@ -83,6 +166,7 @@ class _Target:
         for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG", "ADDITIVE", "SEGMENT", "IDCOLOR"):
             self.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
         self._images = _images(model)
+        _targets.add(self)
 
     def upload(self, model: mujoco.MjModel) -> None:
         """Take over the images and meshes of another model of the same key."""
@@ -116,14 +200,14 @@ def _take_target(model: mujoco.MjModel) -> _Target:
 
 
 class Renderer:
-    """Frames of one camera of one model."""
+    """Frames of one camera of one model. Used by one thread at a time, of which there may be several in turn."""
+
+    _target: _Target | None = None
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, height: int, width: int, camera: int) -> None:
-        _make_current()
         self._model, self._data = model, data
-        self._target: _Target | None = _take_target(model)
-        self._scene, self._context = self._target.scene, self._target.context
-        self._pid = os.getpid()
+        with drawing():
+            self._take_target()
         self._option, self._objects_only = mujoco.MjvOption(), mujoco.MjvOption()
         self._objects_only.geomgroup[:] = 0
         self._objects_only.geomgroup[OBJECT_GROUP] = 1
@@ -138,9 +222,12 @@ class Renderer:
         self._far = 0.99 * far
         self._lookup: NDArray[np.uint16] | None = None
 
+    def _take_target(self) -> None:
+        self._target, self._pid = _take_target(self._model), os.getpid()
+        self._scene, self._context = self._target.scene, self._target.context
+
     def rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour [H, W, 3] and z-depth in metres [H, W] (0: nothing hit), of one render pass. Fresh arrays."""
-        self._bind()
         self.draw()
         return self.last_rgb_depth()
 
@@ -150,21 +237,22 @@ class Renderer:
 
     def segmentation(self) -> NDArray[np.uint16]:
         """Object ids of the last `rgb_depth` [H, W]: 0 structure, objects from 1. A fresh array."""
-        self._bind()
         self.draw_ids()
         return self._object_ids()
 
     def frame(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint16]]:
         """`rgb_depth` and `segmentation` of one instant."""
-        rgb, depth = self.rgb_depth()
-        self.draw_ids()
-        return rgb, depth, self._object_ids()
+        with drawing():
+            self.draw()
+            self.draw_ids()
+        return *self.last_rgb_depth(), self._object_ids()
 
     def draw(self) -> None:
-        """The colour-and-depth pass alone, into this renderer's buffers. The context must be bound, as any frame leaves it."""
-        self._update(self._option)
-        mujoco.mjr_render(self._viewport, self._scene, self._context)
-        mujoco.mjr_readPixels(self._rgb, self._depth, self._viewport, self._context)
+        """The colour-and-depth pass alone, into this renderer's buffers."""
+        with self._bound():
+            self._update(self._option)
+            mujoco.mjr_render(self._viewport, self._scene, self._context)
+            mujoco.mjr_readPixels(self._rgb, self._depth, self._viewport, self._context)
 
     def draw_ids(self) -> None:
         """The segmentation pass alone, of what `draw` drew: objects, without the structure that may stand before them.
@@ -172,14 +260,16 @@ class Renderer:
         `_object_ids` tells by depth what is hidden. Where pixels are drawn in software, that takes half the time of a pass
         with everything in it.
         """
-        self._update(self._objects_only)
-        self._render_ids()
-        mujoco.mjr_readPixels(self._ids, self._ids_depth, self._viewport, self._context)
+        with self._bound():
+            self._update(self._objects_only)
+            self._render_ids()
+            mujoco.mjr_readPixels(self._ids, self._ids_depth, self._viewport, self._context)
 
     def draw_all_ids(self) -> None:
         """A segmentation pass with everything in it, as a simulator's user would write it: what benchmarks compare with."""
-        self._render_ids()
-        mujoco.mjr_readPixels(self._ids, None, self._viewport, self._context)
+        with self._bound():
+            self._render_ids()
+            mujoco.mjr_readPixels(self._ids, None, self._viewport, self._context)
 
     def _update(self, option: mujoco.MjvOption) -> None:
         every = mujoco.mjtCatBit.mjCAT_ALL
@@ -192,20 +282,30 @@ class Renderer:
         flags[_SEGMENT] = flags[_IDCOLOR] = 0
 
     def close(self) -> None:
-        """Hand this renderer's GL objects on, or free them; harmless twice."""
-        target, self._target = self._target, None
-        if target is not None and self._pid == os.getpid() == _shared["pid"]:
-            spare: list[_Target] = _shared["spare"]
-            spare.append(target)
-            if len(spare) > _MAX_SPARE:
-                _make_current()
-                spare.pop(0).context.free()
+        """Hand this renderer's GL objects on; harmless twice, and in any thread."""
+        self._hand_on()
+        if len(_returned) > _MAX_SPARE:
+            with drawing():
+                pass  # frees what is too much
 
-    def _bind(self) -> None:
+    def __del__(self) -> None:
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        target, self._target = self._target, None
+        if target is not None and self._pid == os.getpid():
+            _returned.append(target)  # and nothing else: this may run in the midst of a drawing
+
+    @contextmanager
+    def _bound(self) -> Iterator[None]:
+        """`drawing` into this renderer's own GL objects."""
         if self._target is None:
             raise EnvError("the environment is closed: make a new one, or call reset() before step()")
-        _make_current()
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        with drawing():
+            if self._pid != os.getpid():
+                self._take_target()
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+            yield
 
     def _metres(self) -> NDArray[np.float32]:
         """What `draw` left of depth, upright: inverts the reversed-z projection. [H, W]"""

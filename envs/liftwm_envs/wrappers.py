@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from liftwm_envs.errors import EnvError
 from liftwm_envs.policies import TourPolicy
+from liftwm_envs.records import Record
 
 _MAX_TOUR_STEPS = 4000
 
@@ -40,4 +41,4 @@ class GuidedTour(gymnasium.Wrapper):
             if info["phase"] == "tour" and (terminated or truncated or len(frames) > _MAX_TOUR_STEPS):
                 raise EnvError(f"the tour ended after {len(frames) - 1} steps, before a goal was called: raise max_steps")
         tour = {key: np.stack([frame[key] for frame in frames]) for key in obs}
-        return obs, {**info, "tour": {**tour, "action": np.stack(actions)}}
+        return obs, {**info, "tour": Record(**tour, action=np.stack(actions))}
