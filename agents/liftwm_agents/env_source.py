@@ -28,6 +28,9 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, find_function, import_named, is_function_name, users_code
 
 OURS = "liftwm/"
+CAMERA = ("rgb", "intrinsics", "world_from_camera")
+"""What the observation of an environment holds that needs no camera source."""
+FOREIGN = "docs/data_format.md says how"
 
 
 class CameraSource(Protocol):
@@ -61,6 +64,22 @@ class EnvSource:
         elif not self.ours and policy not in ("explore", "random"):
             what = f"policy={policy} knows liftwm environments only"
             raise UserError(f"{what}: with env={self.name} use policy=random or my_policy:make_policy")
+        if self.gym_id and not self.ours:
+            self._check_camera()
+
+    def _check_camera(self) -> None:
+        """Raise UserError where a Gymnasium id, beside which there is no camera source, shows no camera."""
+        how = f"wrap it in a make_env that returns (env, camera_source), env=my_package:make_env; {FOREIGN}"
+        try:
+            with users_code(f"env={self.name}"):
+                env = gym.make(self.gym_id, disable_env_checker=True)
+        except UserError as error:
+            raise UserError(f"{error}; once it can be made: {how}") from error
+        space = env.observation_space
+        env.close()
+        lacks = [key for key in CAMERA if not isinstance(space, gym.spaces.Dict) or key not in space.spaces]
+        if lacks:
+            raise UserError(f"env={self.name}: its observation lacks {', '.join(lacks)}: {how}")
 
     def policy_of(self, policy: str) -> str:
         """What acts when this is asked for: `explore`, the default, knows ours alone, and means random actions elsewhere."""

@@ -53,7 +53,8 @@ class WorldModelVecEnv(VecEnvWrapper):
         """
         self._model, self._config, self._device = model, config or FeatureConfig(), device
         space = venv.observation_space
-        check_spaces(space, model)
+        width = spaces.flatdim(venv.action_space) if table is None else table.shape[1]
+        check_spaces(space, width, model)
         assert isinstance(space, spaces.Dict)
         goal_shape = space["goal"].shape
         assert goal_shape is not None
@@ -61,7 +62,6 @@ class WorldModelVecEnv(VecEnvWrapper):
         self._readers = [FeatureReader(model, self._config) for _ in range(venv.num_envs)]
         self._states: list[TensorTree] = [model.initial_state(1)] * venv.num_envs
         self._table = table
-        width = spaces.flatdim(venv.action_space) if table is None else table.shape[1]
         self._actions = np.zeros((venv.num_envs, width), dtype=np.float32)
 
     @torch.no_grad()
@@ -114,8 +114,8 @@ class WorldModelVecEnv(VecEnvWrapper):
         return {key: np.stack([row[key] for row in features]) for key in features[0]}
 
 
-def check_spaces(space: spaces.Space, model: WorldModel) -> None:
-    """Raise UserError where a model cannot watch an environment."""
+def check_spaces(space: spaces.Space, width: int, model: WorldModel) -> None:
+    """Raise UserError where a model cannot watch an environment of this observation space, with `width` numbers an action."""
     if not isinstance(space, spaces.Dict) or any(key not in space.spaces for key in KEYS):
         raise UserError(f"the environment's observation must be a Dict with {', '.join(KEYS)}, got {space}")
     shape, size = space["rgb"].shape, getattr(model, "image_size", None)
@@ -125,6 +125,13 @@ def check_spaces(space: spaces.Space, model: WorldModel) -> None:
             f"the model takes frames of {size} x {size}, the environment gives {shape[0]} x {shape[1]}: "
             f"set env_options.image_size={size}, or choose another model"
         )
+    goal, shapes = space["goal"].shape, getattr(model, "shapes", None)
+    assert goal is not None
+    for what, has in (("actions", width), ("goals", goal[0])):
+        wanted = getattr(shapes, {"actions": "action_dim", "goals": "goal_dim"}[what], has)
+        if wanted != has:
+            given = f"the model was trained with {what} of {wanted} numbers, the environment has {has}"
+            raise UserError(f"{given}: not the same task or body")
 
 
 class BirdsEyeExtractor(BaseFeaturesExtractor):

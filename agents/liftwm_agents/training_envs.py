@@ -45,6 +45,20 @@ def make_task(config: TrainAgentConfig) -> gym.Env:
     return GuidedTour(gym.make(source.gym_id, disable_env_checker=True, reward="progress", **options))
 
 
+def check_task(config: TrainAgentConfig, model: WorldModel) -> None:
+    """Hold the task against the model, before anything is written.
+
+    Raises:
+        UserError: no such environment, or the model cannot watch it.
+    """
+    env = make_task(config)
+    try:
+        if config.input in ("state", "imagined"):
+            check_spaces(env.observation_space, spaces.flatdim(env.action_space), model)
+    finally:
+        env.close()
+
+
 def make_env(config: TrainAgentConfig, seed: int) -> gym.Env:
     """One training environment: training scenes from a pool of starts, actions as configured, statistics.
 
@@ -152,7 +166,7 @@ class WatchedTours:
     """Draws tours of training scenes, each watched once, for imagination to begin after."""
 
     def __init__(self, env: gym.Env, model: WorldModel, features: FeatureConfig, pool: StartPool, device: str) -> None:
-        check_spaces(env.observation_space, model)
+        check_spaces(env.observation_space, spaces.flatdim(env.action_space), model)
         self._env, self._model, self._features, self._pool, self._device = env, model, features, pool, device
         self._width = spaces.flatdim(env.action_space)
 

@@ -26,6 +26,7 @@ def run(config: TrainAgentConfig) -> int:
     """
     from liftwm_agents.policy_file import ZIP_NAME, policy_at
     from liftwm_agents.training import AgentProgress, saved_steps, train_policy
+    from liftwm_agents.training_envs import check_task
 
     folder = Path(config.run)
     if config.loop:
@@ -33,6 +34,7 @@ def run(config: TrainAgentConfig) -> int:
 
         return agent_loop.run(config)
     model = embodied_liftwm.load(config.model, config.device)
+    check_task(config, model)
     open_run(folder, config, may_change=MAY_CHANGE, continued=policy_at(folder) is not None)
     console = plain_console()
     columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[row]}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, shown
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct, shown
 from embodied_liftwm.config.episodes import REPORT_SEED, EnvOptions
 from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
@@ -70,8 +70,9 @@ class EvaluateConfig:
         check_fields(self)
         if self.suite not in ("", "permanence"):
             raise UserError(f"suite={shown(self.suite)}: the one named set is permanence; suites= lists single ones")
-        if not self.tasks:
-            raise UserError("tasks= is empty: name one or more, such as Revisit-S")
+        distinct("parts", self.parts, "names", least=0)
+        distinct("tasks", self.tasks, "names, such as Revisit-S")
+        distinct("suites", self.suites, "ones out of views, persistence, navigation")
 
 
 @dataclass(frozen=True)

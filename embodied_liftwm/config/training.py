@@ -10,6 +10,14 @@ from embodied_liftwm.errors import UserError
 
 LEAST_BUDGET = 16
 """Primitives that a state holds at least."""
+MOST_STATE_BYTES = 2**32
+"""Of the primitives of one state."""
+STATE_NUMBERS = 8
+"""That a texel or Gaussian holds beside its latents, about: colour, depth, weight and the like."""
+MOST_CHANNELS = 4096
+"""Of the widest stage of encoder and decoder."""
+MOST_FRAMES = 2**16
+"""In the windows of one step of training."""
 LEAST_LATENT_DIM = 4
 """Latent channels where latents alone carry colour, which takes three of them."""
 
@@ -48,6 +56,13 @@ class ModelConfig:
             raise UserError(f"model.movers={self.movers}: things move beside patches only, not with model.memory={self.memory}")
         if self.frame_moves_depth and self.memory in ("rgb_cloud", "context"):
             raise UserError(f"model.frame_moves_depth=True: no image moves depth with model.memory={self.memory}")
+        if self.epipolar_heads and self.width % self.epipolar_heads:
+            raise UserError(f"model.epipolar_heads={self.epipolar_heads}: must divide model.width={self.width}")
+        if self.width * self.widest > MOST_CHANNELS:
+            raise UserError(f"model.widest={self.widest}: with model.width={self.width} more than {MOST_CHANNELS} channels")
+        size = 4 * self.budget * (self.texels**2 if self.memory == "patches" else 1) * (self.latent_dim + STATE_NUMBERS)
+        if size > MOST_STATE_BYTES:
+            raise UserError(f"model.budget={self.budget}: with these sizes a state of {size / 2**30:.0f} GiB, more than 4")
         if self.width % 8:
             raise UserError(f"model.width={self.width}: must be a multiple of 8")
         if self.memory.startswith("latent_") and self.latent_dim < LEAST_LATENT_DIM:
@@ -102,6 +117,9 @@ class TrainConfig:
         check_fields(self)
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size}: must be a multiple of accumulate={self.accumulate}")
+        frames = self.batch_size * (self.context + self.targets)
+        if frames > MOST_FRAMES:
+            raise UserError(f"batch_size={self.batch_size}: makes {frames} frames a step, of at most {MOST_FRAMES}")
         if self.span < self.context + self.targets:
             raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")
 

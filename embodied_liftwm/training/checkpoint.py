@@ -118,7 +118,9 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
     Raises:
         UserError: no checkpoint there, or one of another architecture; the tensor is named.
     """
-    path = _checkpoint_folder(Path(name_or_path)) / "model.safetensors"
+    folder = _checkpoint_folder(Path(name_or_path))
+    _check_body(model, folder, name_or_path)
+    path = folder / "model.safetensors"
     stored, wanted = read_weights(path), model.state_dict()
     for name, old in stored.items():
         new = wanted.get(name)
@@ -132,6 +134,19 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
             new[: len(old)] = 0.0
         common = tuple(slice(min(a, b)) for a, b in zip(old.shape, new.shape, strict=True))
         new[common] = old[common]
+
+
+def _check_body(model: nn.Module, folder: Path, name: str) -> None:
+    """Raises UserError for weights that learned other actions or goals than the model is told."""
+    now: Any = getattr(model, "shapes", None)
+    described = read_json(folder / "model.json") if now is not None and (folder / "model.json").is_file() else {}
+    then = described.get("shapes") if isinstance(described, dict) else None
+    if not isinstance(then, dict):
+        return
+    for what, key in (("actions", "action_dim"), ("goals", "goal_dim")):
+        was, has = then.get(key), getattr(now, key)
+        if was != has:
+            raise UserError(f"initial={name}: was trained with {what} of {was} numbers, data= has {has}: another body")
 
 
 def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:

@@ -136,7 +136,7 @@ class PoseDecoder(nn.Module):
         stages = int(math.log2(image_size // self.side))
         widths = [max(config.width // 2, width // 2**i) for i in range(stages + 1)]
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(8, a), nn.SiLU(), nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2))
+            nn.Sequential(nn.GroupNorm(math.gcd(8, a), a), nn.SiLU(), nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2))
             for a, b in zip(widths, widths[1:], strict=False)
         )
         self.head = nn.Conv2d(widths[-1], 5, 3, padding=1)

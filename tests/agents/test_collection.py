@@ -277,7 +277,7 @@ def test_camera_source(undisturbed: Path, tmp_path: Path) -> None:
         ({"env": "toy_camera_env:mak_env"}, "toy_camera_env.py has no 'mak_env': did you mean 'make_env'?"),
         ({"env": "toy_camera_env:make_image_only"}, "has no camera"),
         ({"env": "toy_camera_env:SIZE"}, "toy_camera_env.py is 32, expected a function"),
-        ({"env": "CartPole-v1"}, "has no image"),
+        ({"env": "CartPole-v1"}, "its observation lacks rgb, intrinsics, world_from_camera: wrap it in a make_env"),
         ({"policy": "tour"}, "policy=tour knows liftwm environments only"),
         ({"env_options": EnvOptions(image_size=48)}, "env_options are for liftwm environments"),
     ],

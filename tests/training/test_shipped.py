@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from embodied_liftwm import load
+from embodied_liftwm.data.storage import write_episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import write_sums
 from embodied_liftwm.training import checkpoint
 from embodied_liftwm.training.checkpoint import export, shipped
 from embodied_liftwm.training.trainer import Trainer
+from tests.toy_room import episode, write_dataset
 from tests.training.small import SMALL, config, same, weights
 
 
@@ -120,3 +123,12 @@ def test_weights_that_do_not_fit_are_named(run: Path, data: Path, tmp_path: Path
         Trainer(config(data, tmp_path / "other", model=replace(SMALL, stride=2), initial=str(run)))
     with pytest.raises(UserError, match="another architecture"):
         Trainer(config(data, tmp_path / "another", model=replace(SMALL, memory="recurrent"), initial=str(run)))
+
+
+def test_weights_of_another_body_are_no_beginning(run: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", episodes=2)
+    for index in range(2):
+        mine = episode(index)
+        write_episode(other, index, replace(mine, action=np.repeat(mine.action, 2, axis=1)))
+    with pytest.raises(UserError, match=r"initial=.*: was trained with actions of 2 numbers, data= has 4: another body"):
+        Trainer(config(other, tmp_path / "new", initial=str(run)))

@@ -222,3 +222,11 @@ def test_the_splatted_image_moves_depth_where_it_is_let(moves: bool, memory: Lit
     assert isinstance(head, torch.nn.Conv2d) and head.weight.grad is not None
     depth_logits = head.weight.grad[: CONFIG.planes]
     assert bool(depth_logits.abs().max() > 0) == moves
+
+
+@pytest.mark.parametrize("width", [8, 24])
+def test_the_recurrent_baseline_may_be_narrow(width: int):
+    model = build_model(replace(CONFIG, memory="recurrent", width=width), ModelShapes(64, 2, 9)).eval()
+    camera = Camera(torch.from_numpy(intrinsics(64))[None], torch.eye(4)[None], 64, 64)
+    shown = model.render(model.initial_state(1), camera).rgb
+    assert shown.shape == (1, 3, 64, 64) and bool(torch.isfinite(shown).all())
