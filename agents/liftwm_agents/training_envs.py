@@ -6,6 +6,7 @@ Every input has the same scenes, tours, rewards and actions. With several proces
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.workers.local_engine import safe_spawning
+from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 from liftwm_agents.action_table import TableActions, table_for
 from liftwm_agents.baselines import PixelEnv
 from liftwm_agents.env_source import find_env
@@ -104,7 +105,13 @@ def make_venv(config: TrainAgentConfig, model: WorldModel, features: FeatureConf
 
 def _in_processes(makers: list[Callable[[], gym.Env]]) -> SubprocVecEnv:
     with safe_spawning():
-        return SubprocVecEnv(makers, "spawn")
+        return SubprocVecEnv([partial(_in_this_process, make) for make in makers], "spawn")
+
+
+def _in_this_process(make: Callable[[], gym.Env]) -> gym.Env:
+    os.environ.pop("PYTHONSAFEPATH", None)
+    die_with_parent()
+    return make()
 
 
 def _watched(config: TrainAgentConfig, model: WorldModel, seeds: list[int], features: FeatureConfig) -> WorldModelVecEnv:

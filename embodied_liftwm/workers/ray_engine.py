@@ -1,23 +1,33 @@
-"""Workers that are actors of Ray, on one machine or a cluster. Ray is imported here alone, and only when it is asked for."""
+"""Workers that are actors of Ray, on one machine or a cluster. Ray is imported here alone, and only when it is asked for.
+
+A Ray that is started here listens on loopback alone, asks for a token that nobody else has, and is gone with this process.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+import pickle
+import re
+import secrets
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.workers.contract import LEAVING, Died, Done, Failed, Work, failure
+from embodied_liftwm.workers.watcher import Watcher, descendants
 
 PATIENCE_S = 30.0
 """After so long without a sign of any worker, the user is told what Ray is waiting for."""
 OBJECT_STORE_BYTES = 2**27
 """Messages are small, so the Ray that is started here needs little shared memory."""
+LEAST_VERSION = (2, 52)
+"""The first that knows tokens: without one, whoever reaches a port of Ray's runs what they like."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers may use this machine's GPUs without Ray's counting them
@@ -31,8 +41,9 @@ class RayEngine:
     def __init__(self, workers: int, address: str) -> None:
         self.workers = workers
         self._address = address
-        self._ray = _import_ray()
+        self._ray = _import_ray(own=not address)
         self._mine = self._heard = False
+        self._watcher: Watcher | None = None
 
     def __enter__(self) -> RayEngine:
         self._mine = not self._ray.is_initialized()
@@ -44,9 +55,12 @@ class RayEngine:
     def __exit__(self, *error: object) -> None:
         if self._mine:
             self._ray.shutdown()
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
 
     def start(self, work: Work[Any, Any]) -> RayWorker:
-        return RayWorker(self._ray, self._make.remote(work, os.getcwd(), sys.path))
+        return RayWorker(self._ray, self._make.remote(pickle.dumps(work), os.getcwd(), sys.path))
 
     def ready(self, workers: Sequence[Any]) -> list[Any]:
         messages = [worker.messages for worker in workers]
@@ -63,8 +77,14 @@ class RayEngine:
         _check_address(self._address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         local = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        before = set(descendants(os.getpid()))
         try:
-            self._ray.init(address=self._address or "local", **quiet, **({} if self._address else local))
+            if self._address:
+                self._ray.init(address=self._address, **quiet)
+                return
+            with _loopback():
+                self._ray.init(address="local", **quiet, **local)
+            self._watcher = Watcher(set(descendants(os.getpid())) - before)
         except Exception as error:  # Ray has many, a bare Exception among them
             what = f"ray_address={self._address}: cannot join a Ray cluster" if self._address else "Ray does not start here"
             token = "; one that asks for a token needs RAY_AUTH_MODE=token" if self._address else ""
@@ -103,9 +123,11 @@ class RayWorker:
 class LiftwmWorker:
     """A worker's life in a process of Ray's. Tasks are done in a thread of its own, since messages come from several."""
 
-    def __init__(self, work: Work[Any, Any], folder: str, path: list[str]) -> None:
-        self._work, self._folder = work, folder
+    def __init__(self, work: bytes, folder: str, path: list[str]) -> None:
+        self._folder = folder
+        sys.path[:] = [place for place in sys.path if place != folder]  # Ray puts it first: a stray mujoco.py would be found
         sys.path += [place for place in path if place not in sys.path]
+        self._work: Work[Any, Any] = pickle.loads(work)
         self._thread = ThreadPoolExecutor(1)
         self._messages: SimpleQueue[Any] = SimpleQueue()
         self._perform: Any = None
@@ -132,13 +154,34 @@ class LiftwmWorker:
         return self._work.start(self._messages.put)
 
 
-def _import_ray() -> Any:
+def _import_ray(own: bool) -> Any:
+    """Import Ray; `own` is whether one will be started here, whose processes are then to ask for a token."""
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+    if own and "ray" not in sys.modules:  # it reads this once
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
-        return importlib.import_module("ray")
+        ray = importlib.import_module("ray")
     except ImportError as error:
         line = f"engine=ray needs Ray ({_first_line(error)}): pip install 'embodied-liftwm[dist]', or use engine=local"
         raise UserError(line) from error
+    if own and tuple(int(part) for part in re.findall(r"\d+", ray.__version__)[:2]) < LEAST_VERSION:
+        least = ".".join(map(str, LEAST_VERSION))
+        raise UserError(f"engine=ray needs Ray {least} or newer, which asks for a token; {ray.__version__} is installed")
+    return ray
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a Ray that is started in this block take 127.0.0.1 for this machine's address, and so listen nowhere else.
+
+    It would replace the address given to `ray.init` by one that others reach.
+    """
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_address(address: str) -> None:
