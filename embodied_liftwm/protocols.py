@@ -104,6 +104,12 @@ class WorldModel(Protocol[S]):
         ...
 
 
+def frame_size_of(model: object) -> tuple[int, int] | None:
+    """Height and width of the frames that a model says it takes: its `image_size`, two numbers, or one for square frames."""
+    size = getattr(model, "image_size", None)
+    return size if size is None else (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
 class ExplicitModel(Protocol):
     """What a world model may offer beside `WorldModel`, if its state is made of points, Gaussians or surface elements."""
 

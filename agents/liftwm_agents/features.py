@@ -17,8 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor, nn
 
+from embodied_liftwm.config import size_word
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.protocols import WorldModel, frame_size_of
 from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.birdseye import CHANNELS
 from liftwm_agents.observations import KEYS, encode_action
@@ -118,12 +119,12 @@ def check_spaces(space: spaces.Space, width: int, model: WorldModel) -> None:
     """Raise UserError where a model cannot watch an environment of this observation space, with `width` numbers an action."""
     if not isinstance(space, spaces.Dict) or any(key not in space.spaces for key in KEYS):
         raise UserError(f"the environment's observation must be a Dict with {', '.join(KEYS)}, got {space}")
-    shape, size = space["rgb"].shape, getattr(model, "image_size", None)
+    shape, size = space["rgb"].shape, frame_size_of(model)
     assert shape is not None
-    if size is not None and tuple(shape[:2]) != (size, size):
+    if size is not None and tuple(shape[:2]) != size:
         raise UserError(
-            f"the model takes frames of {size} x {size}, the environment gives {shape[0]} x {shape[1]}: "
-            f"set env_options.image_size={size}, or choose another model"
+            f"the model takes frames of {size[0]} x {size[1]}, the environment gives {shape[0]} x {shape[1]}: "
+            f"set env_options.image_size={size_word(size)}, or choose another model"
         )
     goal, shapes = space["goal"].shape, getattr(model, "shapes", None)
     assert goal is not None

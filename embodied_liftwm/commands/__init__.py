@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -162,6 +163,11 @@ def _parse(given: str | list[Any], kind: Any) -> Any:
         raise ValueError
     if kind is str:
         return given
+    if get_origin(kind) is UnionType:
+        try:
+            return _parse(given, get_args(kind)[0])
+        except ValueError:
+            return _parse(given, get_args(kind)[1])
     choices = TRUTHS if kind is bool else {str(choice): choice for choice in get_args(kind)}  # of a Literal
     text = given.strip()
     if not choices:

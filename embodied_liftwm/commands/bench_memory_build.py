@@ -52,4 +52,4 @@ def stride_of(image_size: int) -> int:
 
 
 def _built(config: BenchConfig, settings: ModelConfig, image_size: int) -> Any:
-    return build_model(settings, ModelShapes(image_size, 2, 3)).to(config.device).eval()
+    return build_model(settings, ModelShapes((image_size, image_size), 2, 3)).to(config.device).eval()

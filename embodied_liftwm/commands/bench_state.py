@@ -24,7 +24,7 @@ import torch
 
 from embodied_liftwm.commands import bench_latent_read
 from embodied_liftwm.commands.bench_table import Row, machine, report, seconds, seconds_in_turn, using_threads
-from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig
+from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig, size_word
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.budget_curve import at_budget
@@ -89,7 +89,7 @@ def _tour(config: BenchConfig) -> tuple[list[Observation], ModelShapes]:
     collector.close()
     batch = EpisodeBatch([episode], [0], config.device)
     frames = [batch.observation([(0, t)]) for t in range(len(episode.rgb))]
-    shapes = ModelShapes(episode.rgb.shape[1], episode.action.shape[1], episode.goal.shape[1])
+    shapes = ModelShapes(episode.image_size, episode.action.shape[1], episode.goal.shape[1])
     return [replace(frame, is_first=torch.zeros_like(frame.is_first)) for frame in frames], shapes
 
 
@@ -127,7 +127,7 @@ def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: li
         "model": config.checkpoint or "untrained",
         "memory": model.config.memory,
         "budget": budget,
-        "image_size": shapes.image_size,
+        "image_size": size_word(shapes.image_size),
         "steps": config.steps,
     }
     return Row(case, calls), Row(case, walks)
@@ -144,7 +144,7 @@ def _untimed(config: BenchConfig, shapes: ModelShapes) -> BaseWorldModel[Any]:
         return build_model(config.model, shapes).to(config.device).eval()
     model: Any = load_model(config.checkpoint, config.device)
     if model.image_size != shapes.image_size:
-        wanted, got = model.image_size, shapes.image_size
+        wanted, got = size_word(model.image_size), size_word(shapes.image_size)
         raise UserError(f"env_options.image_size={got}: {config.checkpoint} sees frames of {wanted} pixels, set {wanted}")
     return model
 

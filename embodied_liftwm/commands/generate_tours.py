@@ -10,6 +10,7 @@ from rich.console import Console
 
 from embodied_liftwm.config import GenerateConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import frame_size_of
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -52,9 +53,10 @@ def tours_of(config: GenerateConfig, console: Console, model: Any, path: Any) ->
     tours = [tour for tour in found if tour is not None]
     if not tours:
         raise UserError(f"path={config.path}: would run into a wall or an object wherever it starts: take a shorter one")
-    wanted, has = getattr(model.model, "image_size", None), tours[0].first.shape[0]
-    if wanted not in (None, has):
-        raise UserError(f"data={config.data} has images of {has}x{has}, model {config.model} is for {wanted}x{wanted}")
+    wanted, has = frame_size_of(model.model), tours[0].first.shape[:2]
+    if wanted and wanted != has:
+        theirs, its = ("x".join(map(str, size)) for size in (has, wanted))
+        raise UserError(f"data={config.data} has images of {theirs}, model {config.model} is for {its}")
     return tours, len(found) - len(tours)
 
 
@@ -81,15 +83,19 @@ def _picture_tour(config: GenerateConfig, console: Console, model: Any, path: An
     from embodied_liftwm.evaluation.tours import Tour
 
     picture = Path(config.first_frame)
-    wanted = getattr(model.model, "image_size", None)
-    if wanted is None:  # a model that does not say takes the picture as large as it is
-        wanted = min(read_picture(picture).size)
-    rgb, (width, height) = read_square(picture, int(wanted))
+    size = frame_size_of(model.model)
+    if size is None:  # a model that does not say takes the picture as large as it is
+        side = min(read_picture(picture).size)
+        size = side, side
+    wanted = size[0]
+    if size != (wanted, wanted):
+        raise UserError(f"model {config.model} takes frames of {size[0]}x{size[1]}: first_frame= is for square ones, give data=")
+    rgb, (width, height) = read_square(picture, wanted)
     if (width, height) != (wanted, wanted):
         line = f"{picture}: {width} x {height}, its central square resized to {wanted} x {wanted}, which the model takes"
         console.print(line, soft_wrap=True, markup=False)
     focal = 0.5 / np.tan(0.5 * np.radians(config.fov_deg))
     start = np.eye(4)
     start[:3, :3] = [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]  # right, down and ahead in a world with z up
-    intrinsics = square_intrinsics(np.array([focal, focal, 0.5, 0.5]), int(wanted), int(wanted), int(wanted))
+    intrinsics = square_intrinsics(np.array([focal, focal, 0.5, 0.5]), wanted, wanted, wanted)
     return Tour(0, 0, path.starting_at(start), rgb, intrinsics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 import embodied_liftwm
 from embodied_liftwm.commands import reproduce_runs
 from embodied_liftwm.commands.reproduce_runs import Tell
-from embodied_liftwm.config import ModelConfig, ReproduceConfig, TrainConfig
+from embodied_liftwm.config import ModelConfig, ReproduceConfig, TrainConfig, size_word
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
@@ -93,12 +94,12 @@ def check(config: ReproduceConfig) -> None:
     if not config.encoder:
         return
     size = _shipped(config.encoder).image_size
-    cells = (size // architecture(config).stride) ** 2
+    cells = math.prod(size) // architecture(config).stride ** 2
     for budget in config.cache_bytes if "latent_bounded" in config.memories else ():
         slots_for(budget, config.cache_dim, cells)
-    options, wanted = config.collect.env_options, size
-    if options.image_size != wanted:
-        raise UserError(f"collect.env_options.image_size={options.image_size}: encoder={config.encoder} is for {wanted}")
+    options = config.collect.env_options
+    if options.sides != size:
+        raise UserError(f"collect.env_options.image_size={options.image_size}: encoder={config.encoder} is for {size_word(size)}")
 
 
 def _trained_with(config: ReproduceConfig, row: str) -> int:

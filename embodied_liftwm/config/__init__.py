@@ -23,6 +23,7 @@ from embodied_liftwm.config.episodes import (
     TEACHER_SEED_OFFSET,
     CollectConfig,
     EnvOptions,
+    size_word,
     split_of,
 )
 from embodied_liftwm.config.experiments import (
@@ -88,5 +89,6 @@ __all__ = [
     "TaughtBase",
     "TrainAgentConfig",
     "TrainConfig",
+    "size_word",
     "split_of",
 ]

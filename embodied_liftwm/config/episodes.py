@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, shown
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, Bounds, bounded, check_fields, shown
 from embodied_liftwm.errors import UserError
 
 EVAL_SEED_OFFSET = 2**30
@@ -28,18 +28,40 @@ def split_of(seed: int) -> Literal["train", "eval", "teacher"]:
     return "train" if seed < EVAL_SEED_OFFSET else "eval" if seed < TEACHER_SEED_OFFSET else "teacher"
 
 
+def size_word(sides: tuple[int, int]) -> int | str:
+    """How a size of frames, (height, width), is written: 64 for square ones, else as in "48x64"."""
+    return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
+
+
+def _sides_of(size: object) -> tuple[int, int]:
+    """Height and width of what `size_word` wrote, or of a pair, in Python or as a list is written."""
+    parts = size if isinstance(size, tuple | list) else re.split("[x,]", str(size).strip("[]"))
+    sides = [int(part) if str(part).isdecimal() else 0 for part in parts]
+    if len(sides) > 2 or not all(sides):
+        raise UserError(f"env_options.image_size={shown(size)}: expected pixels, as in 64, or height x width, as in 48x64")
+    return sides[0], sides[-1]
+
+
 @dataclass(frozen=True)
 class EnvOptions:
     """Keyword arguments of our environments; see docs/tasks.md."""
 
     embodiment: Literal["base", "drone"] = "base"  # wheeled base with odometry, or 6-DoF drone
     action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
-    image_size: int = bounded(64, 16, 2048)  # height and width of frames, pixels
+    image_size: int | str = 64  # pixels a side of square frames, or height x width, as in 48x64; sides of 16 to 2048
     texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
     odometry_noise: float = bounded(0.0, 0, 1)  # standard deviation of the believed motion, as a share of the true motion
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", size_word(_sides_of(self.image_size)))
+        for side in self.sides:
+            Bounds(16, 2048).check("env_options.image_size", side)
         check_fields(self, "env_options.")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of frames, pixels."""
+        return _sides_of(self.image_size)
 
 
 @dataclass(frozen=True)

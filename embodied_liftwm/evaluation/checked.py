@@ -13,7 +13,7 @@ from torch import Tensor
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, Scorable
-from embodied_liftwm.protocols import Camera, Observation, View
+from embodied_liftwm.protocols import Camera, Observation, View, frame_size_of
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.generation import render_then_observe
 
@@ -104,8 +104,7 @@ class CheckedModel:
 
     def fits(self, image_size: tuple[int, int], action_dim: int, goal_dim: int, where: str) -> None:
         """Raise UserError if the model says that it is for images, actions or goals of another size than `where` has."""
-        size = getattr(self.model, "image_size", image_size)
-        wanted_size = (size, size) if isinstance(size, int) else tuple(size)
+        wanted_size = frame_size_of(self.model) or image_size
         if wanted_size != tuple(image_size):
             has, wanted = ("x".join(map(str, pair)) for pair in (image_size, wanted_size))
             raise UserError(f"{where} has images of {has}, model {self.source} is for {wanted}: one of them must change")

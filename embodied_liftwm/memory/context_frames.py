@@ -14,7 +14,6 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.view_selection import CROWDING, relation, sees
 from embodied_liftwm.memory.growing import Growing
 from embodied_liftwm.protocols import Camera
@@ -39,9 +38,9 @@ class ContextFrames(Growing):
     used: Tensor  # [B] int64: frames in the buffer, of all states that share it
 
     @classmethod
-    def empty(cls, batch_size: int, image_size: int, like: Tensor, room: int = 0) -> Self:
+    def empty(cls, batch_size: int, image_size: tuple[int, int], like: Tensor, room: int = 0) -> Self:
         """No frames yet, and room for some, on the device and of the dtype of `like`."""
-        rgb = torch.zeros(batch_size, room, 3, image_size, image_size, dtype=torch.uint8, device=like.device)
+        rgb = torch.zeros(batch_size, room, 3, *image_size, dtype=torch.uint8, device=like.device)
         count = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
         return cls(count, rgb, like.new_zeros(batch_size, room, 4, 4), count.clone())
 
@@ -63,14 +62,7 @@ class ContextFrames(Growing):
         Args:
             rgb: in [0, 1]. [B, 3, H, W]
             pose: world_from_camera. [B, 4, 4]
-
-        Raises:
-            UserError: a pose or a colour is not finite.
         """
-        for name, values in (("pose", pose), ("rgb", rgb)):
-            if not bool(values.isfinite().all()):
-                row = int((~values.flatten(1).isfinite()).any(1).nonzero()[0])
-                raise UserError(f"frame of row {row}: its {name} is not finite; nothing was written")
         room = int(self.count.max()) < self.slots
         alone = self.rgb.stride(0) > 0 or len(self.rgb) == 1  # rows of an expanded state are one
         newest = room and alone and torch.equal(self.used, self.count)

@@ -22,10 +22,10 @@ class FrameBuffer(TensorTree):
     filled: Tensor  # [B, M] bool
 
     @classmethod
-    def empty(cls, batch_size: int, image_size: int, like: Tensor) -> Self:
+    def empty(cls, batch_size: int, image_size: tuple[int, int], like: Tensor) -> Self:
         """No frames yet, on the device and of the dtype of `like`."""
         poses = torch.eye(4, dtype=like.dtype, device=like.device).expand(batch_size, cls.SIZE, 4, 4).clone()
-        rgb = torch.zeros(batch_size, cls.SIZE, 3, image_size, image_size, dtype=torch.uint8, device=like.device)
+        rgb = torch.zeros(batch_size, cls.SIZE, 3, *image_size, dtype=torch.uint8, device=like.device)
         return cls(rgb, poses, torch.zeros(batch_size, cls.SIZE, dtype=torch.bool, device=like.device))
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:

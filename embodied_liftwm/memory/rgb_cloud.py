@@ -69,7 +69,7 @@ class RgbCloud(Growing):
             imagined: pixels that show nothing that was observed; none if None. [B, H, W] bool
 
         Raises:
-            UserError: a depth is not above 0, something is not finite, or a point lies where no key can number its voxel.
+            UserError: a depth is not above 0 or not finite, or a point lies where no key can number its voxel.
         """
         _validate(depth, rgb, camera)
         points = back_project(depth.float(), camera.intrinsics, camera.world_from_camera).flatten(1, 2)
@@ -154,10 +154,6 @@ def _validate(depth: Tensor, rgb: Tensor, camera: Camera) -> None:
     if shapes != [[batch, height, width], [batch, 3, height, width]]:
         expected = f"depth [{batch}, {height}, {width}] and rgb [{batch}, 3, {height}, {width}]"
         raise UserError(f"expected {expected}, got {' and '.join(map(str, shapes))}")
-    for name, values in (("pose", camera.world_from_camera), ("intrinsics", camera.intrinsics), ("rgb", rgb)):
-        row = _first_wrong(values.isfinite())
-        if row is not None:
-            raise UserError(f"frame of row {row}: its {name} is not finite; nothing was written")
     row = _first_wrong((depth > 0) & depth.isfinite())
     if row is not None:
         wrong = depth[row][~((depth[row] > 0) & depth[row].isfinite())][0]

@@ -77,14 +77,14 @@ def _view(model: BaseWorldModel[Any], t: dict[str, Tensor], encoding: Any) -> tu
     passed = t["context_index"].diff(dim=1).to(t["intrinsics"])
     for k in range(context):
         state = model.pass_time(state, passed[:, k - 1]) if k else state
-        camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], size, size)
+        camera = Camera(t["intrinsics"], t["world_from_camera"][:, k], *size)
         first = torch.full((batch_size,), k == 0, device=t["rgb"].device)
         seen = Observation(t["rgb"][:, k], camera, t["context_action"][:, k], first, t["goal"][:, k])
         part = type(encoding)(*(x.unflatten(0, (batch_size, context))[:, k] for x in encoding))
         prior = model.latent_prior(state, camera)
         if prior is not None:
             posterior = DiagonalGaussian(part.latents.movedim(1, -1), part.latent_scale.movedim(1, -1))
-            kls.append(posterior.kl(prior).sum((1, 2)) / (3 * size * size))  # a frame has so many numbers
+            kls.append(posterior.kl(prior).sum((1, 2)) / (3 * size[0] * size[1]))  # a frame has so many numbers
             part = part._replace(latents=posterior.sample(_noise(t["noise_seed"], k, posterior.mean)).movedim(-1, 1))
         state = model.write(state, part, seen)
         predictions.append(model.predict(state))
@@ -183,18 +183,19 @@ def _was_seen(t: dict[str, Tensor], context_depth: Tensor, depth: Tensor, camera
         [B * V, H, W] bool
     """
     batch, context = t["rgb"].shape[:2]
-    views, size = len(depth) // batch, depth.shape[-1]
+    views, size = len(depth) // batch, depth.shape[1:]
     points = back_project(depth, cameras.intrinsics, cameras.world_from_camera).view(batch, -1, 3)
-    side = context_depth.shape[-1]
+    height, width = context_depth.shape[1:]
+    scale = width / size[1]
     seen = torch.zeros(points.shape[:2], dtype=torch.bool, device=depth.device)
     for k in range(context):
         pixels, z = project(points, t["intrinsics"], inverse_pose(t["world_from_camera"][:, k]))
-        column, row = (pixels * (side / size)).floor().long().unbind(-1)
-        inside = (z > 1e-2) & (column >= 0) & (column < side) & (row >= 0) & (row < side)
-        cell = torch.where(inside, row * side + column, 0)
+        column, row = (pixels * scale).floor().long().unbind(-1)
+        inside = (z > 1e-2) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        cell = torch.where(inside, row * width + column, 0)
         shown = context_depth.view(batch, context, -1)[:, k].gather(1, cell)
         seen |= inside & ((z - shown).abs() < SAME_DEPTH * shown)
-    return seen.view(batch * views, size, size)
+    return seen.view(batch * views, *size)
 
 
 def _recent(t: dict[str, Tensor], frames: slice) -> Recent | None:
@@ -214,7 +215,7 @@ def _sources(world_from_camera: Tensor, rgb: Tensor, poses: Tensor) -> Sources:
     return Sources(rgb.flatten(0, 1), poses, has_parallax(world_from_camera.flatten(0, 1), poses))
 
 
-def _cameras(intrinsics: Tensor, poses: Tensor, size: int) -> Camera:
+def _cameras(intrinsics: Tensor, poses: Tensor, size: tuple[int, int]) -> Camera:
     """Cameras of views [B, V, 4, 4] that share each row's intrinsics [B, 3, 3], flattened to B * V."""
     views = poses.shape[1]
-    return Camera(intrinsics.repeat_interleave(views, dim=0), poses.flatten(0, 1), size, size)
+    return Camera(intrinsics.repeat_interleave(views, dim=0), poses.flatten(0, 1), *size)

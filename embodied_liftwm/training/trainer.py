@@ -52,12 +52,9 @@ class Trainer:
         with self.processes.first_alone():  # which decodes the dataset for all
             self.reader = TrainingReader(config.data)
         check_split(self.reader.info, self.reader.seeds.tolist(), "train", f"data={config.data}")
-        height, width = self.reader.image_size
-        if height != width:
-            raise UserError(f"{config.data}: frames are {height} x {width}, models take square ones")
         self.teachers = open_teachers(config)
         torch.manual_seed(config.seed)
-        shapes = ModelShapes(height, self.reader.action_dim, self.reader.goal_dim)
+        shapes = ModelShapes(self.reader.image_size, self.reader.action_dim, self.reader.goal_dim)
         self.model: BaseWorldModel[Any] = build_model(config.model, shapes).to(config.device)
         self.device = next(self.model.parameters()).device  # with its index, where `config.device` may have none
         self.learner = Learner(config, self.model, self.processes, self.teachers.conventions if self.teachers else None)

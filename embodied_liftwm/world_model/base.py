@@ -6,6 +6,7 @@ state) and `summarize`. Training encodes many frames at once and writes them one
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -22,7 +23,9 @@ from embodied_liftwm.protocols import Camera, Observation, Prediction, View
 from embodied_liftwm.world_model.decoder import Decoded
 from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
 from embodied_liftwm.world_model.encoder import Sources
+from embodied_liftwm.world_model.gate import check_action, check_camera, check_observation
 from embodied_liftwm.world_model.generation import render_then_observe
+from embodied_liftwm.world_model.layers import levels_of
 from embodied_liftwm.world_model.motion import Motion
 
 
@@ -30,9 +33,14 @@ from embodied_liftwm.world_model.motion import Motion
 class ModelShapes:
     """What a model takes from the dataset it is trained on; saved beside its weights."""
 
-    image_size: int  # pixels a side
+    image_size: tuple[int, int]  # height and width, pixels; one number for square frames is taken as well
     action_dim: int  # A; discrete actions are one-hot
     goal_dim: int  # G; 0 where the task has no goal
+
+    def __post_init__(self) -> None:
+        size: Any = self.image_size  # files hold a list, those of older versions one number
+        height, width = (size, size) if isinstance(size, int) else size
+        object.__setattr__(self, "image_size", (int(height), int(width)))
 
 
 class Rendering(NamedTuple):
@@ -64,6 +72,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         self.shapes = shapes
         self.image_size = shapes.image_size
         self.summary_dim = summary_dim
+        self.grain = grain_of(config.stride, shapes.image_size)
         self.ego_motion = EgoMotion(shapes.action_dim)
         self.heads = TaskHeads(summary_dim, shapes.goal_dim)
 
@@ -105,10 +114,8 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         return None
 
     def observe(self, state: S, observation: Observation) -> S:
-        """Write: take in what the camera sees now. Raises UserError for frames of another size."""
-        expected = (3, self.image_size, self.image_size)
-        if tuple(observation.rgb.shape[1:]) != expected:
-            raise UserError(f"expected rgb [B, {', '.join(map(str, expected))}], got {list(observation.rgb.shape)}")
+        """Write: take in what the camera sees now. Raises UserError, before it begins, for what is no frame of the model's."""
+        self._check_observation(state, observation)
         state = self.pass_time(state, torch.ones_like(observation.rgb[:, 0, 0, 0]))
         if bool(observation.is_first.any()):
             state = self.initial_state(len(observation.rgb)).where(observation.is_first, state)
@@ -128,19 +135,27 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         return None
 
     def imagine(self, state: S, action: Tensor) -> S:
-        """Advance one step by `action` [B, A] without looking."""
+        """Advance one step by `action` [B, A] without looking. Raises UserError for another size, or numbers not finite."""
+        check_action(action, self._rows(state), self.shapes.action_dim, next(self.parameters()))
         state = self.pass_time(state, torch.ones_like(action[:, 0]))
         return replace(state, ego=self.ego_motion.move(state.ego, action))
 
     def render(self, state: S, camera: Camera) -> View:
-        """Read: what `camera` would see, one camera a row."""
-        rendering = self.decode(state, camera)
-        return View(
+        """Read: what `camera` would see, one camera a row, of any size. Raises UserError for what is no camera.
+
+        A picture whose sides the networks cannot halve often enough is rendered larger, to the right and below, and cut.
+        """
+        check_camera(camera, self._rows(state), next(self.parameters()))
+        sides = (-(-side // self.grain) * self.grain for side in (camera.height, camera.width))
+        larger = replace(camera, **dict(zip(("height", "width"), sides, strict=True)))
+        rendering = self.decode(state, larger)
+        view = View(
             rgb=rendering.decoded.rgb.clamp(0, 1),
             depth=rendering.decoded.depth,
             seen=rendering.seen,
             latent=rendering.latent,
         )
+        return view if (larger.height, larger.width) == (camera.height, camera.width) else _cut(view, camera)
 
     def generate(self, state: S, camera: Camera) -> tuple[S, View]:
         """One step of closed-loop generation: show what `camera` would see, and believe it.
@@ -150,6 +165,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         Returns:
             The state after the step, with its ego camera at `camera`, and the view as it was before the step was believed.
         """
+        self.check_next(state, camera)
         return render_then_observe(self, state, camera, self.shapes.action_dim)
 
     def predict(self, state: S) -> Prediction:
@@ -158,19 +174,33 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
 
     def surprise(self, state: S, observation: Observation) -> Tensor:
         """-log p of a frame under the model's own Gaussian noise, in nats per pixel and channel. [B]"""
+        self._check_observation(state, observation)
         after = torch.ones_like(observation.rgb[:, 0, 0, 0])
         decoded = self.decode(state, observation.camera, after).decoded
         return -DiagonalGaussian(decoded.rgb, decoded.scale.unsqueeze(1)).log_prob(observation.rgb).mean((1, 2, 3))
 
     def ego_camera(self, state: S) -> Camera:
         """The camera the state believes it looks through now."""
-        return Camera(state.ego.intrinsics, state.ego.world_from_camera, self.image_size, self.image_size)
+        return Camera(state.ego.intrinsics, state.ego.world_from_camera, *self.image_size)
+
+    def check_next(self, state: S, camera: Camera) -> None:
+        """Raise UserError unless `camera` can be the next that a generated video is filmed with."""
+        check_camera(camera, self._rows(state), next(self.parameters()), self.image_size)
+
+    def _check_observation(self, state: S, observation: Observation) -> None:
+        sizes = self.image_size, self.shapes.action_dim, self.shapes.goal_dim
+        check_observation(observation, self._rows(state), *sizes, next(self.parameters()))
+
+    def _rows(self, state: S) -> int:
+        if not isinstance(state, AgentState):
+            raise UserError(f"state is a {type(state).__name__}: expected what initial_state or observe of this model returned")
+        return len(state.ego.world_from_camera)
 
     def blank_ego(self, batch_size: int) -> EgoState:
         """An ego state before anything was seen: at the origin, with a 90 degree field of view."""
         like = next(self.parameters())
-        focal = self.image_size / 2.0
-        intrinsics = like.new_tensor([[focal, 0, focal], [0, focal, focal], [0, 0, 1]])
+        height, width = self.image_size
+        intrinsics = like.new_tensor([[width / 2.0, 0, width / 2.0], [0, width / 2.0, height / 2.0], [0, 0, 1]])
         return EgoState(
             world_from_camera=torch.eye(4).to(like).expand(batch_size, 4, 4).clone(),
             twist=like.new_zeros(batch_size, 6),
@@ -185,3 +215,21 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         twist = torch.where(observation.is_first[:, None], torch.zeros_like(step), step)
         goal = ego.goal if observation.goal is None else observation.goal
         return EgoState(pose, twist.detach(), observation.camera.intrinsics, goal)
+
+
+def grain_of(stride: int, image_size: tuple[int, int]) -> int:
+    """What the sides of a picture must be multiples of, so that its pixels, folded 2 x 2, and its cells can be halved often
+    enough for the networks of a model of frames of `image_size`."""
+    return math.lcm(16, 2 << levels_of(image_size, 2), stride << levels_of(image_size, stride))
+
+
+def _cut(view: View, camera: Camera) -> View:
+    """The upper left part of a view that is larger than its camera's picture."""
+
+    def cut(image: Tensor | None) -> Tensor | None:
+        if image is None:
+            return None
+        cell = view.rgb.shape[-1] // image.shape[-1]  # latents may lie on a coarser grid
+        return image[..., : -(-camera.height // cell), : -(-camera.width // cell)]
+
+    return View(*(cut(getattr(view, name)) for name in ("rgb", "depth", "seen", "normal", "latent")))  # type: ignore[arg-type]

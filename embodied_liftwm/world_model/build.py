@@ -28,9 +28,15 @@ MODELS: dict[str, Callable[[ModelConfig, ModelShapes], BaseWorldModel[Any]]] = {
 }
 
 
+SIDE_PX = 16
+"""The sides of frames are multiples of it: two cells of the largest stride."""
+
+
 def build_model(config: ModelConfig, shapes: ModelShapes) -> BaseWorldModel[Any]:
-    """Make an untrained model. Raises UserError where the image cannot be divided into cells."""
-    if shapes.image_size % 16 or shapes.image_size & (shapes.image_size - 1):
-        raise UserError(f"image size {shapes.image_size}: models take square frames of a power of two, 32 pixels or more")
+    """Make an untrained model. Raises UserError for frames whose sides are no multiples of `SIDE_PX`."""
+    if any(side % SIDE_PX or side < SIDE_PX for side in shapes.image_size):
+        near = " x ".join(str(max(1, round(side / SIDE_PX)) * SIDE_PX) for side in shapes.image_size)
+        size = " x ".join(map(str, shapes.image_size))
+        raise UserError(f"frames of {size} pixels: models take sides that are multiples of {SIDE_PX}; the nearest are {near}")
     # Convolutions on a CPU are a tenth to a fifth faster in this order of memory, alone and in batches, with gradients too.
     return MODELS[config.memory](config, shapes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

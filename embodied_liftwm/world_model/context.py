@@ -94,7 +94,7 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
         intrinsics = state.ego.intrinsics.repeat_interleave(views, dim=0)
         seen, poses = self._features(state, chosen, intrinsics)
         repeated = intrinsics.repeat_interleave(chosen.shape[1], dim=0)
-        frames = Camera(repeated, poses.flatten(0, 1), self.image_size, self.image_size)
+        frames = Camera(repeated, poses.flatten(0, 1), *self.image_size)
         read = self.attention(seen, self._grid(frames), usable, self._grid(cameras))
         latents = read.latents * read.visible.unsqueeze(1)
         decoded = self.decoder(latents, read.visible, read.depths * read.visible, cameras)
@@ -118,7 +118,7 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
 
     def features(self, rgb: Tensor, poses: Tensor, intrinsics: Tensor) -> FrameFeatures:
         """What attention reads of frames [F, 3, H, W] by themselves: without the axis of frames, F in its place."""
-        camera = Camera(intrinsics, poses, self.image_size, self.image_size)
+        camera = Camera(intrinsics, poses, *self.image_size)
         features = F.silu(self.encoder.trunk(self.encoder.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1))))
         logits = self.encoder.head(features)[:, : self.config.planes].detach()  # what is read does not move depth
         belief = belief_of(logits, self.encoder.log_planes).log_belief
@@ -126,9 +126,9 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
 
     def _grid(self, camera: Camera) -> Camera:
         """The same camera with a pixel a cell."""
-        cells = self.image_size // self.config.stride
-        intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / self.config.stride)
-        return Camera(intrinsics, camera.world_from_camera, cells, cells)
+        stride = self.config.stride
+        intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / stride)
+        return Camera(intrinsics, camera.world_from_camera, camera.height // stride, camera.width // stride)
 
     def summarize(self, state: ContextState) -> Tensor:
         """A code of the frames taken nearest to the agent, and whereabouts the goal's colour is among them. [B, F]"""
@@ -150,7 +150,8 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
 
     def _goal(self, likeness: Tensor, poses: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
         """`summary.goal_features` of what small pictures show, [B, S, THUMB ** 2], were it all at a typical distance."""
-        rays = camera_rays(resize_intrinsics(intrinsics, THUMB / self.image_size), THUMB, THUMB).flatten(1, 2)
+        height, width = self.image_size
+        rays = camera_rays(resize_intrinsics(intrinsics, (THUMB / width, THUMB / height)), THUMB, THUMB).flatten(1, 2)
         ahead = (TYPICAL_DEPTH_M * rays).repeat_interleave(poses.shape[1], dim=0)
         points = transform(poses.flatten(0, 1), ahead).unflatten(0, poses.shape[:2]).flatten(1, 2)
         forward, left, _ = egocentric(points, pose).unbind(-1)

@@ -14,7 +14,7 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model import layer_kernels
-from embodied_liftwm.world_model.layers import Pyramid, ray_channels
+from embodied_liftwm.world_model.layers import Pyramid, levels_of, ray_channels
 
 MIN_SCALE = 0.01
 """Smallest noise scale of a pixel: below it 8-bit frames carry no information."""
@@ -46,12 +46,12 @@ class Decoded(NamedTuple):
 class SplatDecoder(nn.Module):
     """Refines a splatted image and completes it where nothing was splatted, on pixels folded 2 x 2."""
 
-    def __init__(self, config: ModelConfig, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
         inputs = 3 + config.latent_dim + 2 + 4 + config.learned_fusion
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
-        self.trunk = Pyramid(config.width, config.widest, levels=max(1, int(math.log2(image_size // 8))))
+        self.trunk = Pyramid(config.width, config.widest, levels=levels_of(image_size, 2))
         self.head = nn.Conv2d(config.width, 4 * (6 + len(BOXES_PX)), 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -127,13 +127,13 @@ def median_of_lines(image: Tensor) -> Tensor:
 class PoseDecoder(nn.Module):
     """The baseline's read-out: a code and a camera's rays become an image. No primitive in between."""
 
-    def __init__(self, config: ModelConfig, code_dim: int, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, code_dim: int, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
-        self.side = 4
+        stages = levels_of(image_size, 1)
+        self.coarsest = image_size[0] >> stages, image_size[1] >> stages
         width = 4 * config.width
-        self.stem = nn.Linear(code_dim, width * self.side**2)
-        stages = int(math.log2(image_size // self.side))
+        self.stem = nn.Linear(code_dim, width * math.prod(self.coarsest))
         widths = [max(config.width // 2, width // 2**i) for i in range(stages + 1)]
         self.stages = nn.ModuleList(
             nn.Sequential(nn.GroupNorm(math.gcd(8, a), a), nn.SiLU(), nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2))
@@ -145,7 +145,7 @@ class PoseDecoder(nn.Module):
 
     def forward(self, code: Tensor) -> Decoded:
         """Decode codes [B, F] that know the state and the queried pose."""
-        x = self.stem(code).unflatten(1, (-1, self.side, self.side))
+        x = self.stem(code).unflatten(1, (-1, *self.coarsest))
         for stage in self.stages:
             x = stage(x)
         out = self.head(F.silu(x))

@@ -20,7 +20,7 @@ from embodied_liftwm.geometry.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.depth_belief import Matches, belief_of, believe
 from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention
-from embodied_liftwm.world_model.layers import Pyramid, ray_channels
+from embodied_liftwm.world_model.layers import Pyramid, levels_of, ray_channels
 from embodied_liftwm.world_model.motion import Recent
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
@@ -70,7 +70,7 @@ class Encoding(NamedTuple):
 class Encoder(nn.Module):
     """Rays, pixels and matching costs in, cells out."""
 
-    def __init__(self, config: ModelConfig, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.stride, self.latent_dim = config.stride, config.latent_dim
         self.things_move = config.movers > 0
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         self.attention = EpipolarAttention(config.width, config.width, PATCH_PX, depth_range, heads) if heads else None
         self.log_sharpness = nn.Parameter(torch.tensor([LOCAL_SHARPNESS, SMOOTH_SHARPNESS]).log())
         self.caution = nn.Parameter(torch.tensor(1.5))  # how much less opaque a primitive of doubtful depth is
-        self.trunk = Pyramid(config.width, config.widest, levels=max(1, int(math.log2(image_size // config.stride // 4))))
+        self.trunk = Pyramid(config.width, config.widest, levels=levels_of(image_size, config.stride))
         self.parts = [config.planes, 1, 1, config.latent_dim, 3, config.latent_dim]  # logits of depth, trust, opacity, latents,
         # normal, the latents' scale
         self.head = nn.Conv2d(config.width, sum(self.parts), 3, padding=1)

@@ -21,7 +21,7 @@ from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.cell_codec import CellDecoder
 from embodied_liftwm.world_model.decoder import COVERAGE_LOGIT, MIN_SCALE, Decoded
-from embodied_liftwm.world_model.layers import Pyramid, ray_channels
+from embodied_liftwm.world_model.layers import Pyramid, levels_of, ray_channels
 
 KNOWN_FROM = 0.25
 """Visibility from which on a cell's latents are taken as they were read: a point gives as much to the cell it falls into."""
@@ -41,13 +41,13 @@ class Completed(NamedTuple):
 class LatentDecoder(nn.Module):
     """Completes a grid of latents and paints it."""
 
-    def __init__(self, config: ModelConfig, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.stride, self.latent_dim = config.stride, config.latent_dim
         self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
         width = config.width
         self.stem = nn.Conv2d(config.latent_dim + 2 + 4, width, 1)
-        self.trunk = Pyramid(width, config.widest, levels=max(1, int(math.log2(image_size // config.stride // 4))))
+        self.trunk = Pyramid(width, config.widest, levels=levels_of(image_size, config.stride))
         self.imagined = nn.Conv2d(width, config.latent_dim + 2, 3, padding=1)  # latents, depth, seen
         self.colours = CellDecoder(config.latent_dim, config.stride)
         self.details = nn.Conv2d(config.latent_dim, width, 1)

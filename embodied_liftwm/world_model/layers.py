@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,14 @@ from torch import Tensor, nn
 from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model import layer_kernels
+
+
+def levels_of(image_size: tuple[int, int], cell: int) -> int:
+    """How often a picture's grid of cells of `cell` pixels is halved: until its shorter side has about four, if it can be so
+    often, but once at least."""
+    height, width = (side // cell for side in image_size)
+    enough, even = min(height, width) // 4, math.gcd(height, width)
+    return max(1, min(enough.bit_length() - 1, (even & -even).bit_length() - 1))
 
 
 class ResidualBlock(nn.Module):

@@ -163,7 +163,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         stride = self.config.stride
         cells = replace(
             observation.camera, intrinsics=resize_intrinsics(observation.camera.intrinsics, 1.0 / stride),
-            height=self.image_size // stride, width=self.image_size // stride,
+            height=observation.camera.height // stride, width=observation.camera.width // stride,
         )  # fmt: skip
         return Sight(
             depth=torch.where(encoding.moving > MOVES, encoding.lone_depth.detach(), encoding.depth),

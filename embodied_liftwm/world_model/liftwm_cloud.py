@@ -76,6 +76,7 @@ class CloudLiftWM(LiftWM):
 
     def generate(self, state: LiftWMState, camera: Camera) -> tuple[LiftWMState, View]:
         """What is rendered is observed; its pixels that show nothing that was observed are kept as imagined."""
+        self.check_next(state, camera)
         view = self.render(state, camera)
         step = shown(view, camera, self.shapes.action_dim)
         encoding = self.encode(step.rgb, camera, self.sources(state, camera))

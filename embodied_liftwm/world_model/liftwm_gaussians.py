@@ -5,6 +5,7 @@ What 3D Gaussian Splatting keeps of a scene, in the same model and at the same b
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +25,7 @@ class GaussianLiftWM(LiftWM):
     """`LiftWM` whose map is a `GaussianMap`."""
 
     def training_state(self, batch_size: int, frames: int) -> LiftWMState:
-        cells = (self.image_size // self.config.stride) ** 2
+        cells = math.prod(self.image_size) // self.config.stride**2
         return self._empty_state(batch_size, min(self.config.budget, frames * cells))
 
     def empty_world(self, batch_size: int, budget: int, like: Tensor) -> Any:

@@ -8,6 +8,7 @@ points, such as the means of a `GaussianMap` with its opacities as weights, or t
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -37,7 +38,7 @@ IMAGINED_SPREAD = 0.25
 class CodedEncoder(Encoder):
     """`Encoder` whose latents begin as the cells' colours."""
 
-    def __init__(self, config: ModelConfig, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         self.colours = CellEncoder(config.latent_dim, config.stride)
 
@@ -66,7 +67,7 @@ class LatentLiftWM(LiftWM):
         self.encoder = CodedEncoder(config, shapes.image_size)
         del self.decoder, self.fusion  # of splatted pixels and of texels
         self.painter = LatentDecoder(config, shapes.image_size)
-        self.cells = (shapes.image_size // config.stride) ** 2
+        self.cells = math.prod(self.image_size) // config.stride**2
 
     def initial_state(self, batch_size: int) -> LiftWMState:
         return self._state(batch_size, self.empty_cache(batch_size))
@@ -119,6 +120,7 @@ class LatentLiftWM(LiftWM):
         Returns:
             The state after the step, with its ego camera at `camera`, and the view as it was before the step was believed.
         """
+        self.check_next(state, camera)
         state = self.pass_time(state, torch.ones_like(camera.intrinsics[:, 0, 0]))
         read = self.read(state, camera)
         grid = self._complete(read, camera)

@@ -59,7 +59,7 @@ def test_bounds_and_budgets_are_made_of_one_training(config: ReproduceConfig) ->
 def test_borrowed_depth_is_that_of_the_other_model_and_stays_so() -> None:
     torch.manual_seed(0)
     small = ModelConfig(stride=4, width=8, latent_dim=4, planes=12)
-    theirs, mine = Encoder(small, 32), Encoder(replace(small, latent_dim=6), 32)
+    theirs, mine = Encoder(small, (32, 32)), Encoder(replace(small, latent_dim=6), (32, 32))
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -83,14 +83,14 @@ def test_borrowing_goes_on_where_a_training_was_stopped_and_refuses_other_sizes(
 
     torch.manual_seed(0)
     small = ModelConfig(stride=4, width=8, planes=12)
-    mine, theirs = Encoder(small, 32), Encoder(small, 32)
+    mine, theirs = Encoder(small, (32, 32)), Encoder(small, (32, 32))
     latents = mine.head.weight[14:18].clone()
     borrow_depth(mine, theirs, fresh=False)
     assert torch.equal(mine.head.weight[14:18], latents)
     borrow_depth(mine, theirs, fresh=True)
     assert not mine.head.weight[14:18].any() and mine.head.weight[:14].equal(theirs.head.weight[:14])
     with pytest.raises(UserError, match="tensor 'stem.weight' has shape"):
-        borrow_depth(mine, Encoder(replace(small, stride=2), 32), fresh=True)
+        borrow_depth(mine, Encoder(replace(small, stride=2), (32, 32)), fresh=True)
 
 
 def test_bytes_are_those_of_what_is_remembered() -> None:
@@ -100,7 +100,7 @@ def test_bytes_are_those_of_what_is_remembered() -> None:
     assert memory_bytes(build_model(small, shapes).initial_state(1)) == slots * (21 + 2 * 8) + 16
     context = build_model(replace(small, memory="context"), shapes).initial_state(1)
     pose = torch.eye(4).expand(1, 4, 4)
-    world = ContextFrames.empty(1, 32, like).add(torch.rand(1, 3, 32, 32), pose).add(torch.rand(1, 3, 32, 32), pose)
+    world = ContextFrames.empty(1, (32, 32), like).add(torch.rand(1, 3, 32, 32), pose).add(torch.rand(1, 3, 32, 32), pose)
     assert memory_bytes(replace(context, world=world)) == 2 * (3 * 32 * 32 + 16 * 4) + 8 + 8
     recurrent = build_model(replace(small, memory="recurrent", recurrent_dim=16), shapes).initial_state(1)
     assert memory_bytes(recurrent) == 4 * (16 + 16)

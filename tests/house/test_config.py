@@ -92,6 +92,9 @@ def test_the_last_word_wins() -> None:
         (CollectConfig, ["episodes=[1"], "episodes=[1: expected integer, 1 to 1000000"),
         (CollectConfig, ["episodes=0"], "episodes=0: must be at least 1"),
         (CollectConfig, ["env_options.image_size=3"], "env_options.image_size=3: must be at least 16"),
+        (CollectConfig, ["env_options.image_size=48x3000"], "env_options.image_size=3000: must be at most 2048"),
+        (CollectConfig, ["env_options.image_size=48x"], "env_options.image_size=48x: expected pixels, as in 64, or height x width"),
+        (CollectConfig, ["env_options.image_size=4x8x9"], "env_options.image_size=4x8x9: expected pixels"),
         (CollectConfig, ["seed=-1"], "seed=-1: must be at least 0"),
         (CollectConfig, ["seed=1073741824"], "seed=1073741824: must be at most 1073741823"),
         (CollectConfig, ["env=${nothing}"], "env=${nothing}: is taken as it stands"),
@@ -171,7 +174,7 @@ def test_a_schema_made_in_python_is_checked_alike(command: str, value: object) -
 def test_comments_are_read_from_the_source() -> None:
     assert field_comments(TrainConfig)["terms"] == "of the objective"
     assert field_comments(TrainAgentConfig)["input"].startswith("what the policy sees: the world model's state, the frame")
-    assert field_comments(EnvOptions)["image_size"] == "height and width of frames, pixels"
+    assert field_comments(EnvOptions)["image_size"].startswith("pixels a side of square frames")
     assert {key.name: key.default for key in own_keys(DemoConfig)}["collect.episodes"] == DemoConfig().collect.episodes
     assert describe_type(tuple[int, ...]) == "list of integer"
     assert describe_type(float | None) == "number or null"
@@ -181,3 +184,10 @@ def test_schemas_are_frozen() -> None:
     for schema in COMMANDS.values():
         with pytest.raises(dataclasses.FrozenInstanceError):
             schema().out = "elsewhere"
+
+
+def test_sizes_of_frames_are_one_number_for_square_ones_and_height_x_width_for_others() -> None:
+    for words, expected in ((["64"], 64), (["48x64"], "48x64"), (["96x96"], 96), (["128,96"], "128x96")):
+        options = load_config(CollectConfig, None, [f"env_options.image_size={words[0]}"]).env_options
+        assert options.image_size == expected == EnvOptions(image_size=options.sides).image_size  # type: ignore[arg-type]
+    assert EnvOptions().sides == (64, 64) and EnvOptions(image_size="48x64").sides == (48, 64)

@@ -24,14 +24,14 @@ def frame(value: float) -> torch.Tensor:
 
 
 def test_a_camera_that_stands_still_fills_nothing():
-    kept = Keyframes.empty(1, 8, torch.zeros(()))
+    kept = Keyframes.empty(1, (8, 8), torch.zeros(()))
     for _ in range(3):
         kept = kept.add(frame(0.5), pose())
     assert int(kept.filled.sum()) == 1
 
 
 def test_sources_have_parallax_and_overlap():
-    kept = Keyframes.empty(1, 8, torch.zeros(()))
+    kept = Keyframes.empty(1, (8, 8), torch.zeros(()))
     kept = kept.add(frame(0.2), pose(0.0)).add(frame(0.4), pose(0.0, yaw=2.0))
     kept = kept.add(frame(0.6), pose(0.45)).add(frame(0.8), pose(3.0))
     rgb, poses, usable = kept.sources(camera(0.9), 3)
@@ -41,7 +41,7 @@ def test_sources_have_parallax_and_overlap():
 
 
 def test_the_buffer_is_bounded_and_rows_are_apart():
-    kept = Keyframes.empty(2, 8, torch.zeros(()))
+    kept = Keyframes.empty(2, (8, 8), torch.zeros(()))
     for step in range(KEPT_VIEWS + 5):
         both = torch.cat([pose(0.5 * step), pose()])
         kept = kept.add(torch.cat([frame(0.1), frame(0.9)]), both)
@@ -50,7 +50,7 @@ def test_the_buffer_is_bounded_and_rows_are_apart():
 
 
 def test_one_row_may_move_while_another_stands_still():
-    kept = Keyframes.empty(2, 8, torch.zeros(())).add(torch.cat([frame(0.2), frame(0.4)]), torch.cat([pose(), pose()]))
+    kept = Keyframes.empty(2, (8, 8), torch.zeros(())).add(torch.cat([frame(0.2), frame(0.4)]), torch.cat([pose(), pose()]))
     still = kept.add(torch.cat([frame(0.6), frame(0.8)]), torch.cat([pose(), pose(0.01)]))
     assert all(torch.equal(a, b) for a, b in zip(kept.named_tensors().values(), still.named_tensors().values(), strict=True))
     moved = kept.add(torch.cat([frame(0.6), frame(0.8)]), torch.cat([pose(), pose(0.3)]))

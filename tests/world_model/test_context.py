@@ -94,7 +94,7 @@ def test_untrained_attention_finds_the_surface_that_frames_believe_in_and_reads_
 
 def depth_error(model: ContextWorldModel, heading: float) -> float:
     """Median relative error, against what was ray-traced, of a view from between four frames that are 0.6 m apart."""
-    state, size = model.initial_state(1), model.image_size
+    state, size = model.initial_state(1), SIZE
     K = torch.from_numpy(intrinsics(size))[None]
     for k, (x, y) in enumerate(((0.3, 0.3), (-0.3, 0.3), (0.3, -0.3), (-0.3, -0.3))):
         here = pose(x, y, heading + 0.1 * k)
@@ -170,7 +170,7 @@ def test_a_frame_without_a_place_is_refused_and_the_state_untouched(model: Conte
     copy = state.map(torch.clone)
     lost = replace(seen[3].camera, world_from_camera=seen[3].camera.world_from_camera.clone())
     lost.world_from_camera[0, 1, 3] = math.inf
-    with pytest.raises(UserError, match="frame of row 0: its pose is not finite; nothing was written"):
+    with pytest.raises(UserError, match="world_from_camera of row 0 is not finite"):
         model.observe(state, replace(seen[3], camera=lost))
     assert same(state, copy)
 

@@ -60,7 +60,7 @@ def test_the_first_latents_are_brightness_and_hue() -> None:
 @pytest.mark.parametrize(("size", "stride", "channels"), [(32, 1, 4), (32, 2, 12), (64, 4, 16), (64, 8, 8)])
 def test_an_untrained_decoder_shows_what_latents_carry(size: int, stride: int, channels: int) -> None:
     torch.manual_seed(0)
-    decoder = LatentDecoder(ModelConfig(latent_dim=channels, stride=stride, width=8), size)
+    decoder = LatentDecoder(ModelConfig(latent_dim=channels, stride=stride, width=8), (size, size))
     latents, cells = CellEncoder(channels, stride)(frames(2, size)), size // stride
     whole = torch.ones(2, cells, cells)
     decoded = decoder(latents, whole, 2.0 * whole, camera(2, size))
@@ -72,7 +72,7 @@ def test_an_untrained_decoder_shows_what_latents_carry(size: int, stride: int, c
 
 def test_what_was_read_stays_and_holes_are_filled_and_known() -> None:
     torch.manual_seed(1)
-    decoder = LatentDecoder(ModelConfig(latent_dim=5, stride=4, width=8), SIZE)
+    decoder = LatentDecoder(ModelConfig(latent_dim=5, stride=4, width=8), (SIZE, SIZE))
     disturb(decoder)
     generator = torch.Generator().manual_seed(2)
     latents, depth = torch.randn(1, 5, 8, 8, generator=generator), 1.0 + torch.rand(1, 8, 8, generator=generator)
@@ -97,7 +97,7 @@ def test_what_was_read_stays_and_holes_are_filled_and_known() -> None:
 def test_what_lies_in_a_hole_does_not_matter_beyond_visibility() -> None:
     """A cell with little visibility is imagined in part; one with none is imagined whole, and every gradient is finite."""
     torch.manual_seed(4)
-    decoder = LatentDecoder(ModelConfig(latent_dim=4, stride=4, width=8), SIZE)
+    decoder = LatentDecoder(ModelConfig(latent_dim=4, stride=4, width=8), (SIZE, SIZE))
     disturb(decoder)
     latents = torch.ones(1, 4, 8, 8, requires_grad=True)
     visible = torch.zeros(1, 8, 8)

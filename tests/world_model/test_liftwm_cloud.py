@@ -118,7 +118,7 @@ def test_a_frame_without_a_place_is_refused_and_the_state_untouched(model: Cloud
     copy = state.map(torch.clone)
     lost = replace(seen[3].camera, world_from_camera=seen[3].camera.world_from_camera.clone())
     lost.world_from_camera[0, 1, 3] = math.nan
-    with pytest.raises(UserError, match="frame of row 0: its pose is not finite; nothing was written"):
+    with pytest.raises(UserError, match="world_from_camera of row 0 is not finite"):
         model.observe(state, replace(seen[3], camera=lost))
     encoding = model.encode(seen[3].rgb, seen[3].camera)
     flat = torch.zeros_like(encoding.depth)
