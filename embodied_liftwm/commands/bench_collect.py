@@ -52,7 +52,7 @@ def run(config: BenchConfig) -> int:
     source = find_env(config.env)
     settings = CollectConfig(env=config.env, env_options=config.env_options, workers=1)
     settings = replace(settings, episodes=max(1, round(config.frames / (settings.steps + 1))))
-    about = {"env": config.env, "image_size": config.env_options.image_size}
+    about: dict[str, object] = {"env": config.env, "image_size": config.env_options.image_size}
     with console.status("timing one process") as status:
         bare, whole, shares = _one_process(settings, source, config.repeats)
         rows = [

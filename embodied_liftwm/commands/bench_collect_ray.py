@@ -33,7 +33,7 @@ def run(config: BenchConfig) -> int:
                 status.update(f"timing engine={engine}, {repeat + 1} of {config.repeats}")
                 timings[engine].append(time_workers(replace(settings, engine=engine)))
     local = [speed for _, speed in timings["local"]]
-    about = {"env": config.env, "image_size": config.env_options.image_size, "workers": config.workers}
+    about: dict[str, object] = {"env": config.env, "image_size": config.env_options.image_size, "workers": config.workers}
     rows = []
     for engine in ENGINES:
         starts, speeds = ([timing[i] for timing in timings[engine]] for i in range(2))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, Bounds, bounded, check_fields, shown
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_field, check_fields, shown
 from embodied_liftwm.errors import UserError
 
 EVAL_SEED_OFFSET = 2**30
@@ -48,14 +48,14 @@ class EnvOptions:
 
     embodiment: Literal["base", "drone"] = "base"  # wheeled base with odometry, or 6-DoF drone
     action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
-    image_size: int | str = 64  # pixels a side of square frames, or height x width, as in 48x64; sides of 16 to 2048
+    image_size: int | str = bounded(64, 16, 2048)  # pixels a side of square frames, or height x width, as in 48x64
     texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
     odometry_noise: float = bounded(0.0, 0, 1)  # standard deviation of the believed motion, as a share of the true motion
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", size_word(_sides_of(self.image_size)))
         for side in self.sides:
-            Bounds(16, 2048).check("env_options.image_size", side)
+            check_field(self.__dataclass_fields__["image_size"], "env_options.image_size", side)
         check_fields(self, "env_options.")
 
     @property

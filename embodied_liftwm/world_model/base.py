@@ -146,8 +146,8 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         A picture whose sides the networks cannot halve often enough is rendered larger, to the right and below, and cut.
         """
         check_camera(camera, self._rows(state), next(self.parameters()))
-        sides = (-(-side // self.grain) * self.grain for side in (camera.height, camera.width))
-        larger = replace(camera, **dict(zip(("height", "width"), sides, strict=True)))
+        height, width = (-(-side // self.grain) * self.grain for side in (camera.height, camera.width))
+        larger = replace(camera, height=height, width=width)
         rendering = self.decode(state, larger)
         view = View(
             rgb=rendering.decoded.rgb.clamp(0, 1),

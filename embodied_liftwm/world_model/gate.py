@@ -71,13 +71,14 @@ def check_camera(camera: Camera, rows: int, like: Tensor, size: tuple[int, int] 
     _check_form(camera, rows, like, "camera")
     if size is not None and (camera.height, camera.width) != size:
         raise UserError(f"camera is of {camera.height} x {camera.width} pixels: expected {size[0]} x {size[1]}")
-    _check_camera(*_numbers(camera.intrinsics, camera.world_from_camera), camera, "camera")
+    intrinsics, poses = _numbers(camera.intrinsics, camera.world_from_camera)
+    _check_camera(intrinsics, poses, camera, "camera")
 
 
 def check_action(action: Tensor, rows: int, dim: int, like: Tensor) -> None:
     """Raise UserError unless `action` is one of `dim` numbers a row of the state."""
     _check_tensor("action", action, (rows, dim), "[B, A]", like)
-    _check_action(*_numbers(action), "action")
+    _check_action(_numbers(action)[0], "action")
 
 
 def _numbers(*tensors: Tensor) -> list[np.ndarray]:

@@ -44,7 +44,7 @@ def cup_body(object_id: int) -> str:
     return f"cup{object_id}"
 
 
-def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
+def new_spec(scene: Scene, image_size: tuple[int, int]) -> mujoco.MjSpec:
     """Structure, objects and screens of a scene, without an agent."""
     rng = np.random.default_rng([scene.seed, 7])
     spec = mujoco.MjSpec()
@@ -76,13 +76,13 @@ def new_spec(scene: Scene, image_size: int) -> mujoco.MjSpec:
     return spec
 
 
-def _set_visual(spec: mujoco.MjSpec, image_size: int) -> None:
+def _set_visual(spec: mujoco.MjSpec, image_size: tuple[int, int]) -> None:
     visual = spec.visual
     visual.map.znear, visual.map.zfar = ZNEAR_M, ZFAR_M
     visual.quality.shadowsize = 0
     visual.quality.offsamples = 0
     visual.quality.numslices, visual.quality.numstacks, visual.quality.numquads = 20, 10, 1
-    visual.global_.offwidth = visual.global_.offheight = image_size
+    visual.global_.offheight, visual.global_.offwidth = image_size
     visual.headlight.active = 1
     visual.headlight.ambient = [0.94, 0.94, 0.94]
     visual.headlight.diffuse = [0, 0, 0]

@@ -7,11 +7,16 @@ project are OpenCV `world_from_camera`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from liftwm_envs.errors import EnvError
+
 FOVY_DEG = 80.0
+SMALLEST_PX, LARGEST_PX = 16, 2048
+"""Sides of frames."""
 
 
 def world_from_opencv(xpos: ArrayLike, xmat: ArrayLike) -> NDArray[np.float64]:
@@ -19,6 +24,21 @@ def world_from_opencv(xpos: ArrayLike, xmat: ArrayLike) -> NDArray[np.float64]:
     x, y, z = np.asarray(xpos, float).tolist()
     a, b, c, d, e, f, g, h, i = np.asarray(xmat, float).ravel().tolist()
     return np.array([[a, -b, -c, x], [d, -e, -f, y], [g, -h, -i, z], [0.0, 0.0, 0.0, 1.0]])  # plain floats: once a frame
+
+
+def size_of(image_size: int | str | Sequence[int]) -> tuple[int, int]:
+    """Height and width of frames in pixels: of one number for square ones, of two, or of text such as "48x64".
+
+    Raises:
+        EnvError: it is none of these, or a side is out of bounds.
+    """
+    given = image_size.split("x") if isinstance(image_size, str) else np.atleast_1d(np.asarray(image_size)).tolist()
+    sides = [int(side) if str(side).isdecimal() else 0 for side in given]
+    if len(sides) not in (1, 2) or not all(SMALLEST_PX <= side <= LARGEST_PX for side in sides):
+        raise EnvError(
+            f"image_size={image_size!r}: expected pixels a side, or (height, width), in [{SMALLEST_PX}, {LARGEST_PX}]"
+        )
+    return sides[0], sides[-1]
 
 
 def intrinsics_from_fovy(height: int, width: int, fovy_deg: float = FOVY_DEG) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from liftwm_envs.cameras import size_of
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.layout import make_scene
@@ -49,7 +50,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         task, size: set by the Gymnasium id, e.g. `liftwm/Revisit-S-v0`.
         embodiment: wheeled base, or 6-DoF drone.
         action: continuous in [-1, 1], or discrete.
-        image_size: height and width of frames, pixels.
+        image_size: of frames, pixels: one number for square ones, (height, width), or the same as text, "48x64".
         texture: "flat" leaves surfaces without texture, a stress test.
         odometry_noise: standard deviation of the believed motion as a share of the true motion.
         truth: put the hidden state into info["truth"]; for evaluation alone.
@@ -71,7 +72,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         *,
         embodiment: Literal["base", "drone"] = "base",
         action: Literal["continuous", "discrete"] = "continuous",
-        image_size: int = 64,
+        image_size: int | tuple[int, int] | str = 64,
         texture: Literal["rich", "flat"] = "rich",
         odometry_noise: float = 0.0,
         truth: bool = False,
@@ -86,8 +87,6 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         _choice("reward", reward, ("sparse", "progress"))
         if distractors not in (None, True, False):
             raise EnvError(f"distractors={distractors!r}: must be True, False or None")
-        if not 16 <= image_size <= 2048:
-            raise EnvError(f"image_size={image_size}: must be in [16, 2048]")
         if not 0 <= odometry_noise < math.inf:
             raise EnvError(f"odometry_noise={odometry_noise}: must be at least 0")
         if max_steps is not None and max_steps < 1:
@@ -96,7 +95,9 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             raise EnvError(f"render_mode={render_mode!r}: must be None or 'rgb_array'")
         self.settings, self.distractors = settings_of(task, size), distractors
         self.task_name, self.size, self.embodiment_name, self.action_kind = task, size, embodiment, action
-        self.image_size, self.texture, self.truth, self.reward_kind = image_size, texture, truth, reward
+        self.image_size = size_of(image_size)
+        """Height and width of frames, pixels."""
+        self.texture, self.truth, self.reward_kind = texture, truth, reward
         self.max_steps, self.render_mode = max_steps, render_mode
         self._odometry_noise = odometry_noise
         self._discrete = EMBODIMENTS[embodiment].discrete_actions if action == "discrete" else None
@@ -108,7 +109,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         )
         self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
             {
-                "rgb": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
+                "rgb": spaces.Box(0, 255, (*self.image_size, 3), np.uint8),
                 "intrinsics": spaces.Box(0.0, 1e5, (9,), np.float32),
                 "world_from_camera": spaces.Box(-1e3, 1e3, (16,), np.float32),
                 "goal": spaces.Box(0.0, 1.0, (GOAL_DIM,), np.float32),

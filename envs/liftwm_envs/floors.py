@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import os
 from collections.abc import Callable, Generator
 from typing import Any
@@ -90,7 +91,7 @@ class SearchPolicy(ScriptedPolicy):
     def _sees_goal(self) -> bool:
         env, goal = self.driver.env, self.driver.env.task.goal
         pixels = 0 if goal is None else np.count_nonzero(env.sim.render_segmentation() == goal.id)
-        return bool(pixels >= SEEN_PX * (env.image_size / 64) ** 2)
+        return bool(pixels >= SEEN_PX * math.prod(env.image_size) / 64**2)
 
     def _look_through_rooms(self) -> Generator[Any, None, None]:
         scene = self.driver.env.scene

@@ -29,7 +29,7 @@ class MovingOcclusionTask(Task):
     """
 
     def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
+        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
     ) -> None:
         super().__init__(settings, scene, rng, image_size, pace)
         self.track: Track | None = None

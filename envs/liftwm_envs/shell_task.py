@@ -28,7 +28,7 @@ class ShellGameTask(Task):
     """One episode of ShellGame: an object under a cup is called; the agent has one guess."""
 
     def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
+        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
     ) -> None:
         super().__init__(settings, scene, rng, image_size, pace)
         self.gap_steps = int(rng.integers(settings.gap_steps[0], settings.gap_steps[1] + 1))

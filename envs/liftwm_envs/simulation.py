@@ -25,7 +25,7 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 class Simulation:
     """Physics and camera of one scene. `step`, `render_rgb_depth` and `render_segmentation` are what one control step costs."""
 
-    def __init__(self, scene: Scene, embodiment: str, image_size: int) -> None:
+    def __init__(self, scene: Scene, embodiment: str, image_size: tuple[int, int]) -> None:
         self.scene = scene
         self.embodiment = EMBODIMENTS[embodiment]()
         spec = new_spec(scene, image_size)
@@ -46,8 +46,8 @@ class Simulation:
         self.depth: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self._pose: NDArray[np.float64] | None = None
         self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
-        self._renderer = Renderer(self.model, self.data, image_size, image_size, self._camera)
-        self.intrinsics = intrinsics_from_fovy(image_size, image_size)
+        self._renderer = Renderer(self.model, self.data, *image_size, self._camera)
+        self.intrinsics = intrinsics_from_fovy(*image_size)
         self.draws = True  # False: frames stay as they are, for agents that look at none
         self.action = np.zeros(self.embodiment.action_dim)
         self.bumped = False

@@ -32,7 +32,7 @@ class Task:
     _LIMIT_FACTOR = LIMIT_FACTOR
 
     def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
+        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
     ) -> None:
         """`pace` stretches the time limit for agents that cannot turn and drive at once."""
         self.settings, self.scene, self._rng, self._pace = settings, scene, rng, pace
@@ -47,7 +47,7 @@ class Task:
         self.called_at, self.limit_steps = -1, -1
         self.gap = -1  # steps at the call since the goal was last in view
         self.field: NDArray[np.float64] | None = None
-        self._seen_px = max(1, round(SEEN_PX * (image_size / 64) ** 2))
+        self._seen_px = max(1, round(SEEN_PX * math.prod(image_size) / 64**2))
         count = len(scene.objects)
         self._was_seen = np.zeros(count, bool)
         self._last_visible = np.full(count, -(10**6))
@@ -158,7 +158,7 @@ class OcclusionTask(Task):
     """One episode of Occlusion: screens rise around every object, and after a while one of those looked at before is called."""
 
     def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: int, pace: float = 1.0
+        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
     ) -> None:
         super().__init__(settings, scene, rng, image_size, pace)
         self.hidden_at = -1

@@ -134,7 +134,7 @@ def _points(depth: np.ndarray, obs: dict[str, np.ndarray], mask: np.ndarray) -> 
 def test_nothing_pushes_an_object_off_its_line_and_an_agent_in_its_way_is_pushed(embodiment: str) -> None:
     scene = scene_of(0)
     track, item = scene.tracks[0], scene.objects[0]
-    simulation = Simulation(scene, embodiment, 16)
+    simulation = Simulation(scene, embodiment, (16, 16))
     before = track.place(0) + track.direction * (item.radius_m + 0.25)
     simulation.data.qpos[:2] = before
     if embodiment == "drone":

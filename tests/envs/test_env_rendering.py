@@ -17,7 +17,7 @@ from liftwm_envs.simulation import Simulation
 
 @pytest.fixture
 def sim():
-    simulation = Simulation(make_scene(3, SceneOptions()), "base", 64)
+    simulation = Simulation(make_scene(3, SceneOptions()), "base", (64, 64))
     yield simulation
     simulation.close()
 
@@ -85,7 +85,7 @@ def test_points_of_one_frame_reproject_into_another(sim: Simulation) -> None:
 def test_segmentation_marks_objects_where_they_are_and_in_their_colour() -> None:
     errors, found = [], 0
     for seed in range(6):
-        simulation = Simulation(make_scene(seed, SceneOptions()), "base", 64)
+        simulation = Simulation(make_scene(seed, SceneOptions()), "base", (64, 64))
         for _ in range(7):
             _turn(simulation, 3)
             rgb, depth = simulation.render_rgb_depth()
@@ -111,7 +111,7 @@ def test_objects_drawn_alone_are_hidden_by_what_stands_before_them(screens: bool
     """The same ids, pixel for pixel, as from a segmentation pass with everything in it."""
     hidden = 0
     for seed in range(6):
-        simulation = Simulation(make_scene(seed, SceneOptions(screens=screens)), embodiment, 64)
+        simulation = Simulation(make_scene(seed, SceneOptions(screens=screens)), embodiment, (64, 64))
         draw, draw_all_ids = simulation.passes()
         for turn in range(8):
             for screen in simulation.scene.screens[: turn % 3]:
@@ -141,7 +141,7 @@ def _all_ids(simulation: Simulation) -> np.ndarray:
 
 def test_structure_is_desaturated_and_textured() -> None:
     for seed in range(4):
-        simulation = Simulation(make_scene(seed, SceneOptions()), "base", 64)
+        simulation = Simulation(make_scene(seed, SceneOptions()), "base", (64, 64))
         rgb, _ = simulation.render_rgb_depth()
         structure = rgb[simulation.render_segmentation() == 0].astype(float)
         saturation = 1 - structure.min(1) / np.maximum(structure.max(1), 1)
@@ -165,7 +165,7 @@ def test_recreated_environments_are_never_black() -> None:
 
 def test_gl_objects_taken_over_from_another_scene_draw_the_same() -> None:
     def frame(seed: int) -> np.ndarray:
-        simulation = Simulation(make_scene(seed, SceneOptions()), "base", 64)
+        simulation = Simulation(make_scene(seed, SceneOptions()), "base", (64, 64))
         for _ in range(3):
             _turn(simulation, 4)
         rgb, depth, segmentation = simulation.render()
@@ -183,8 +183,8 @@ def test_renderer_is_named() -> None:
 
 
 def test_flat_texture_removes_patterns_but_not_objects() -> None:
-    rich = Simulation(make_scene(3, SceneOptions()), "base", 64)
-    flat = Simulation(make_scene(3, SceneOptions(texture="flat")), "base", 64)
+    rich = Simulation(make_scene(3, SceneOptions()), "base", (64, 64))
+    flat = Simulation(make_scene(3, SceneOptions(texture="flat")), "base", (64, 64))
     (rgb_rich, depth_rich), (rgb_flat, depth_flat) = rich.render_rgb_depth(), flat.render_rgb_depth()
     assert np.array_equal(depth_rich, depth_flat)
     detail = [np.abs(np.diff(rgb.astype(float), axis=1)).mean() for rgb in (rgb_rich, rgb_flat)]

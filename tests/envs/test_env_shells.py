@@ -121,7 +121,7 @@ def test_truth_follows_what_cups_hide_and_nothing_shows_it() -> None:
 def test_a_cup_over_an_object_is_no_contact_and_stops_an_agent() -> None:
     scene = scene_of(0, "S")
     show = scene.shows[0]
-    simulation = Simulation(scene, "base", 16)
+    simulation = Simulation(scene, "base", (16, 16))
     inward = np.array([math.cos(show.yaw), math.sin(show.yaw)])
     simulation.data.qpos[:2] = show.slots[1] + 1.6 * inward
     simulation.data.qpos[2] = show.yaw + math.pi

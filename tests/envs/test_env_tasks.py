@@ -161,7 +161,7 @@ def test_progress_reward_sums_to_the_way_made() -> None:
 @pytest.mark.parametrize(("embodiment", "action"), [("base", [1, 0]), ("base", [-1, 0]), ("drone", [1, 0, 0, 0, 0, 0])])
 def test_agent_bumps_and_never_passes(embodiment: str, action: list[float]) -> None:
     for seed in range(4):
-        simulation = Simulation(make_scene(seed, SceneOptions(rooms=(1,))), embodiment, 16)
+        simulation = Simulation(make_scene(seed, SceneOptions(rooms=(1,))), embodiment, (16, 16))
         simulation.action[:] = action
         for _ in range(50):
             simulation.step()
@@ -176,7 +176,7 @@ def test_agent_bumps_and_never_passes(embodiment: str, action: list[float]) -> N
 
 @pytest.mark.parametrize("axis", [2, -2])
 def test_drone_stays_between_floor_and_ceiling_and_levels_out(axis: int) -> None:
-    simulation = Simulation(make_scene(1, SceneOptions()), "drone", 16)
+    simulation = Simulation(make_scene(1, SceneOptions()), "drone", (16, 16))
     simulation.action[abs(axis)] = math.copysign(1.0, axis)
     simulation.action[3] = 1.0
     for _ in range(40):
@@ -192,7 +192,7 @@ def test_drone_stays_between_floor_and_ceiling_and_levels_out(axis: int) -> None
 
 
 def test_a_control_step_moves_what_the_action_says() -> None:
-    simulation = Simulation(make_scene(0, SceneOptions()), "base", 16)
+    simulation = Simulation(make_scene(0, SceneOptions()), "base", (16, 16))
     simulation.step()
     before = simulation.camera_pose()
     simulation.action[:] = (1.0, 0.0)
