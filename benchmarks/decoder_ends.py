@@ -82,7 +82,8 @@ def complete(model: Any, frames: Frames) -> Completed:
 def trained(end: str, seed: int, train: Frames) -> Any:
     """The model of an RGB cloud, whose encoder and decoder are those of all caches, with this end."""
     torch.manual_seed(seed)
-    model: Any = build_model(ModelConfig(memory="rgb_cloud", stride=STRIDE, latent_dim=8, width=32), ModelShapes((SIZE, SIZE), 2, 3))
+    shapes = ModelShapes((SIZE, SIZE), 2, 3)
+    model: Any = build_model(ModelConfig(memory="rgb_cloud", stride=STRIDE, latent_dim=8, width=32), shapes)
     model.decoder.head = nn.Sequential(*ENDS[end]()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, STEPS)

@@ -89,7 +89,7 @@ def _picture_tour(config: GenerateConfig, console: Console, model: Any, path: An
         size = side, side
     wanted = size[0]
     if size != (wanted, wanted):
-        raise UserError(f"model {config.model} takes frames of {size[0]}x{size[1]}: first_frame= is for square ones, give data=")
+        raise UserError(f"model {config.model} takes frames of {size[0]}x{size[1]}: first_frame= gives square ones, set data=")
     rgb, (width, height) = read_square(picture, wanted)
     if (width, height) != (wanted, wanted):
         line = f"{picture}: {width} x {height}, its central square resized to {wanted} x {wanted}, which the model takes"

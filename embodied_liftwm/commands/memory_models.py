@@ -99,7 +99,8 @@ def check(config: ReproduceConfig) -> None:
         slots_for(budget, config.cache_dim, cells)
     options = config.collect.env_options
     if options.sides != size:
-        raise UserError(f"collect.env_options.image_size={options.image_size}: encoder={config.encoder} is for {size_word(size)}")
+        wanted = f"encoder={config.encoder} is for {size_word(size)}"
+        raise UserError(f"collect.env_options.image_size={options.image_size}: {wanted}")
 
 
 def _trained_with(config: ReproduceConfig, row: str) -> int:

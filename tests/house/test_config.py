@@ -93,7 +93,7 @@ def test_the_last_word_wins() -> None:
         (CollectConfig, ["episodes=0"], "episodes=0: must be at least 1"),
         (CollectConfig, ["env_options.image_size=3"], "env_options.image_size=3: must be at least 16"),
         (CollectConfig, ["env_options.image_size=48x3000"], "env_options.image_size=3000: must be at most 2048"),
-        (CollectConfig, ["env_options.image_size=48x"], "env_options.image_size=48x: expected pixels, as in 64, or height x width"),
+        (CollectConfig, ["env_options.image_size=48x"], "env_options.image_size=48x: expected pixels, as in 64, or"),
         (CollectConfig, ["env_options.image_size=4x8x9"], "env_options.image_size=4x8x9: expected pixels"),
         (CollectConfig, ["seed=-1"], "seed=-1: must be at least 0"),
         (CollectConfig, ["seed=1073741824"], "seed=1073741824: must be at most 1073741823"),
