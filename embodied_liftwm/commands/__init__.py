@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from embodied_liftwm.commands.schema import Key, current_keys, own_keys
+from embodied_liftwm.commands.schema import Key, current_keys, field_comments, own_keys
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.config.checks import check_field, shown
 from embodied_liftwm.errors import UserError
@@ -58,6 +58,31 @@ def load_config(schema: type[Schema], preset: str | None = None, words: Sequence
             raise UserError(f"'{shown(word)}' is not of the form key=value{_hint(word, keys)}")
         _assign(config, keys, name, text)
     return OmegaConf.to_object(config)  # type: ignore[return-value]
+
+
+def check_belonging(schema: type, command: str, name: str, words: Sequence[str]) -> None:
+    """Hold words against what `liftwm COMMAND NAME` uses, by what begins the comments of its keys: `gap, liftwm: ...`.
+
+    Raises:
+        UserError: a key belongs to others of the command.
+    """
+    owners = {key: _owners(comment) for key, comment in field_comments(schema).items()}
+    known = {owner for names, _ in owners.values() for owner in names}
+    for word in words if name in known else ():
+        key = word.partition("=")[0]
+        names, others = owners.get(key.partition(".")[0], ((), False))
+        if names and (name in names) == others:
+            own = [one for one in sorted(known) if (one in names) != others]
+            raise UserError(f"{shown(key)}: belongs to liftwm {command} {' | '.join(own)}, not to liftwm {command} {name}")
+
+
+def _owners(comment: str) -> tuple[tuple[str, ...], bool]:
+    """Names that begin a comment or a part of it, none for a key of all; and whether it belongs to all but these."""
+    begin = re.match(r"(all but )?((?:\w+, )*\w+): ", comment)
+    if begin is None:
+        return (), False
+    parts = [begin[2]] if begin[1] else re.findall(r"(?:^|; )((?:\w+, )*\w+): ", comment)
+    return tuple(name for part in parts for name in part.split(", ")), bool(begin[1])
 
 
 def check_devices(config: Any) -> None:

@@ -111,6 +111,8 @@ def run(config: ReproduceConfig) -> int:
     strip = _strip(config)
     page = table_report.write(config, folder, results, figures, curve, strip)
     table_report.print_tables(console, figures, curve)
+    if config.budgets and not curve:
+        console.print("  no budget curve: it is made of glo, which rows= leaves out")
     for line in table_report.headline(figures, curve):
         console.print(f"  {line}")
     console.print(f"report: {page}")

@@ -25,10 +25,10 @@ TaughtBase = Literal["2d_only", "glo"]
 class BenchConfig:
     """`liftwm bench NAME`: speed as a ratio within one run."""
 
-    env: str = "Revisit-S"  # collect: the task
-    env_options: EnvOptions = field(default_factory=EnvOptions)
-    frames: int = bounded(1500, 1, 10_000_000)  # collect: frames per timing
-    workers: int = bounded(2, 1, MOST_PROCESSES)  # collect: processes in the scaling row
+    env: str = "Revisit-S"  # collect, collect_ray, train, state: the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)  # collect, collect_ray, train, state: its options
+    frames: int = bounded(1500, 1, 10_000_000)  # collect, collect_ray: frames per timing
+    workers: int = bounded(2, 1, MOST_PROCESSES)  # collect, collect_ray, train: processes; of collect in the scaling row
     train: TrainConfig = field(default_factory=TrainConfig)  # train: what is trained, on which dataset
     model: ModelConfig = field(default_factory=ModelConfig)  # state, memory: the untrained model that is timed
     checkpoint: str = ""  # state: a trained one instead, such as base
@@ -40,7 +40,7 @@ class BenchConfig:
     # but the least size
     memory_budgets: tuple[int, ...] = bounded((2**20, 2**17), 1, 2**36)  # memory: bytes of bounded caches
     repeats: int = bounded(3, 1, 1000)  # timings, of which the median is reported
-    threads: int = bounded(0, 0, MOST_THREADS)  # torch threads; 0 for all cores
+    threads: int = bounded(0, 0, MOST_THREADS)  # rasterize, train, state, memory: torch threads; 0 for all cores
     device: str = "cpu"  # memory, rasterize, state: torch device
     out: str = "results"  # folder for the CSV
 
@@ -135,21 +135,23 @@ class ReproduceConfig:
     # collect.episodes
     dosed: str = may_be_empty("mvs")  # priors: the teacher that is corrupted, dose by dose, over the model with all terms;
     # empty for none
-    doses: DoseConfig = field(default_factory=DoseConfig)
+    doses: DoseConfig = field(default_factory=DoseConfig)  # priors: by how much
     alone_seeds: int = bounded(0, 0, 1000)  # priors: training seeds of models with one teacher out of several; 0 for as many as
     # the others
     dose_seeds: int = bounded(1, 1, 1000)  # priors: training seeds of corrupted teachers
-    context: int = bounded(48, 1, 100_000)  # frames observed before novel views are rendered
-    views_per_episode: int = bounded(6, 1, 1000)  # novel views; gap: and as many views of the context itself
-    collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=400, steps=96))  # of each training dataset
-    eval_episodes: int = bounded(24, 1, 100_000)  # held-out episodes of each evaluation dataset
-    eval_seed: int = bounded(REPORT_SEED, 0, LAST_SEED)  # of the first of them, within split=eval; smaller ones are for
-    # development
-    train: TrainConfig = field(default_factory=TrainConfig)  # of the model with all terms; others differ as their row says
+    context: int = bounded(48, 1, 100_000)  # all but agents: frames observed before novel views are rendered
+    views_per_episode: int = bounded(6, 1, 1000)  # all but agents: novel views; gap: and as many views of the context itself
+    collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=400, steps=96))  # all but agents: of each
+    # training dataset
+    eval_episodes: int = bounded(24, 1, 100_000)  # all but agents: held-out episodes of each evaluation dataset
+    eval_seed: int = bounded(REPORT_SEED, 0, LAST_SEED)  # all but agents: of the first of them, within split=eval; smaller ones
+    # are for development
+    train: TrainConfig = field(default_factory=TrainConfig)  # all but agents: of the model with all terms; others differ as
+    # their row says
     agents: AgentsConfig = field(default_factory=AgentsConfig)  # agents: who is compared, and where
     seeds: int = bounded(3, 1, 1000)  # training seeds, from train.seed on; agents: from agents.train.seed on
     processes: int = bounded(2, 1, MOST_PROCESSES)  # models trained and judged side by side
-    bootstrap: int = bounded(1000, 1, 100_000)  # resamples behind every interval
+    bootstrap: int = bounded(1000, 1, 100_000)  # all but agents: resamples behind every interval
 
     def __post_init__(self) -> None:
         check_fields(self)

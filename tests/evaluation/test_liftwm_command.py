@@ -110,3 +110,9 @@ def test_the_table_is_written_and_resumed(tmp_path: Path, capsys: pytest.Capture
 
     assert cli.main([*command, "eval_episodes=3"]) == 2
     assert "holds a run with eval_episodes=2, asked for eval_episodes=3: choose another out=" in capsys.readouterr().err
+
+
+def test_the_page_of_a_table_needs_no_budget_curve(tmp_path: Path) -> None:
+    about = dict.fromkeys(("env", "training", "episodes", "steps", "seeds", "context", "bootstrap"), 1)
+    page = write_page(tmp_path / "index.html", TablePage([], [], None, ["a line"], about, "", [])).read_text()
+    assert "a line" in page and "Novel views" in page and "<h2>Budget</h2>" not in page

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import load_config, read_value
+from embodied_liftwm.commands import bench, check_belonging, load_config, priors, read_value, reproduce
 from embodied_liftwm.commands.schema import own_keys
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.errors import UserError
@@ -104,6 +104,11 @@ BAD_LINES = {
     "bench": "the following arguments are required: NAME (",
     "bench colect": "no benchmark 'colect': did you mean collect?",
     "reproduce frames=3": "no experiment 'frames=3'",
+    "reproduce liftwm seeds=1 supports_m=1": "supports_m: belongs to liftwm reproduce gap, not to liftwm reproduce liftwm",
+    "reproduce agents train.steps=5": "train.steps: belongs to liftwm reproduce gap | liftwm | memories | priors, not to",
+    "reproduce gap agents.train.steps=5": "agents.train.steps: belongs to liftwm reproduce agents, not to liftwm reproduce gap",
+    "bench collect checkpoint=base": "checkpoint: belongs to liftwm bench state, not to liftwm bench collect",
+    "priors list data=x": "data: belongs to liftwm priors run, not to liftwm priors list",
     "priors lst": "priors lst: did you mean list?",
     "data": "the following arguments are required: action, DIR (",
     "data plya x": "unknown word 'plya': did you mean 'play'?",
@@ -121,6 +126,23 @@ def test_bad_lines_end_with_2_and_one_line(line: str, capsys: pytest.CaptureFixt
     out, error = capsys.readouterr()
     assert code == 2 and out == ""
     assert error.startswith(f"liftwm: error: {BAD_LINES[line]}") and error.count("\n") == 1 and len(error) < 400, error
+
+
+NAMES = {"bench": bench.BENCHES, "reproduce": reproduce.EXPERIMENTS, "priors": priors.ACTIONS}
+
+
+@pytest.mark.parametrize(("command", "names"), NAMES.items())
+def test_keys_belong_to_names_that_exist(command: str, names: dict[str, object]) -> None:
+    taken: dict[str, set[str]] = {}
+    for key in own_keys(COMMANDS[command]):
+        for name in names:
+            try:
+                check_belonging(COMMANDS[command], command, name, [f"{key.name}=1"])
+                taken.setdefault(key.name, set()).add(name)
+            except UserError as error:
+                belongs = refusal(error).partition(f" liftwm {command} ")[2].partition(",")[0].split(" | ")
+                assert set(belongs) <= set(names) - {name}
+        assert taken[key.name], key.name
 
 
 def failing_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
