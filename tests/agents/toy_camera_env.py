@@ -15,21 +15,21 @@ SIZE = 32
 class ToyEnv(gym.Env):
     """A camera that slides along x over a noisy picture; ends by itself after a number of steps that the seed decides."""
 
-    observation_space = gym.spaces.Dict(
-        {
-            "rgb": gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
-            "intrinsics": gym.spaces.Box(-np.inf, np.inf, (9,), np.float32),
-            "world_from_camera": gym.spaces.Box(-np.inf, np.inf, (16,), np.float32),
-        }
-    )
-
-    def __init__(self, discrete: bool = False) -> None:
+    def __init__(self, discrete: bool = False, height: int = SIZE, width: int = SIZE) -> None:
+        self.height, self.width = height, width
+        self.observation_space = gym.spaces.Dict(
+            {
+                "rgb": gym.spaces.Box(0, 255, (height, width, 3), np.uint8),
+                "intrinsics": gym.spaces.Box(-np.inf, np.inf, (9,), np.float32),
+                "world_from_camera": gym.spaces.Box(-np.inf, np.inf, (16,), np.float32),
+            }
+        )
         self.action_space = gym.spaces.Discrete(3) if discrete else gym.spaces.Box(-1, 1, (2,), np.float32)
         self.pause_s = float(os.environ.get("TOY_PAUSE_S", "0"))
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
-        self.picture = self.np_random.integers(0, 256, (SIZE, 4 * SIZE, 3), dtype=np.uint8)
+        self.picture = self.np_random.integers(0, 256, (self.height, 4 * self.width, 3), dtype=np.uint8)
         self.left = int(self.np_random.integers(4, 12))
         self.x = 0
         return self._observe(), {"success": False}
@@ -44,8 +44,8 @@ class ToyEnv(gym.Env):
     def _observe(self) -> dict[str, np.ndarray]:
         pose = np.eye(4, dtype=np.float32)
         pose[0, 3] = self.x
-        k = np.array([SIZE, 0, SIZE / 2, 0, SIZE, SIZE / 2, 0, 0, 1], np.float32)
-        return {"rgb": self.picture[:, self.x : self.x + SIZE], "intrinsics": k, "world_from_camera": pose.ravel()}
+        k = np.array([self.width, 0, self.width / 2, 0, self.width, self.height / 2, 0, 0, 1], np.float32)
+        return {"rgb": self.picture[:, self.x : self.x + self.width], "intrinsics": k, "world_from_camera": pose.ravel()}
 
 
 class ImageOnly(gym.ObservationWrapper):
@@ -57,6 +57,14 @@ class ImageOnly(gym.ObservationWrapper):
 
 def make_env() -> gym.Env:
     return ToyEnv()
+
+
+def make_tall() -> gym.Env:
+    return ToyEnv(height=128, width=96)
+
+
+def make_wide() -> gym.Env:
+    return ToyEnv(height=32, width=48)
 
 
 def make_discrete() -> gym.Env:

@@ -49,6 +49,29 @@ def test_intrinsics_have_the_field_of_view_and_a_half_integer_centre() -> None:
     assert k[0, 2] == k[1, 2] == 32.0
 
 
+def test_a_wider_frame_shows_more_at_its_sides_and_the_same_between_them() -> None:
+    """Pixels are square and the vertical field of view stays: so do focal length, rays and ids of the middle."""
+    frames = []
+    for size in ((48, 48), (48, 80)):
+        simulation = Simulation(make_scene(3, SceneOptions()), "base", size)
+        frames.append((*simulation.render(), simulation.intrinsics))
+        simulation.close()
+    (rgb, depth, ids, k), (wide_rgb, wide_depth, wide_ids, wide_k) = frames
+    assert wide_rgb.shape == (48, 80, 3) and wide_depth.shape == wide_ids.shape == (48, 80)
+    assert wide_k[0, 0] == wide_k[1, 1] == k[0, 0] and (wide_k[0, 2], wide_k[1, 2]) == (40.0, 24.0)
+    middle = slice(16, 64)
+    assert np.abs(wide_rgb[:, middle].astype(int) - rgb).mean() < 1.0
+    assert np.median(np.abs(wide_depth[:, middle] / depth - 1)) < 1e-3 and (wide_ids[:, middle] == ids).mean() > 0.99
+
+
+def test_sizes_are_told_alike_by_a_number_a_pair_and_text() -> None:
+    for told, expected in ((32, (32, 32)), ((32, 48), (32, 48)), ("32x48", (32, 48)), ("16", (16, 16))):
+        env = gymnasium.make("liftwm/Revisit-S-v0", image_size=told).unwrapped
+        assert env.observation_space["rgb"].shape == (*expected, 3) == env.reset(seed=1)[0]["rgb"].shape
+        assert env.task._seen_px == max(1, round(12 * expected[0] * expected[1] / 4096))
+        env.close()
+
+
 def test_back_projected_points_lie_on_known_surfaces(sim: Simulation) -> None:
     for _ in range(7):
         _turn(sim, 3)
