@@ -2,7 +2,7 @@
 
 Commands live in `embodied_liftwm.commands`, one module each, imported only when they run: `liftwm --help` needs no torch.
 Exit codes: 0 done, 1 the command ran and found a fault (`doctor`, `data check`), 2 bad input or a machine that cannot do what
-was asked, 130 interrupted.
+was asked, 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.config.checks import printable, shown
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import errno_of
+from embodied_liftwm.interrupts import terminable
 
 SUMMARIES = {
     "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
@@ -45,6 +46,13 @@ NAMED = {
     "priors": "list: every prior, its licence and whether it is ready here; run: let one observe a dataset",
 }
 """Commands that take a NAME, and what it says."""
+KEPT = {
+    "demo": "what was finished is kept: the same command continues with the rest",
+    "reproduce": "what was finished is kept: the same command continues with the rest",
+    "priors run": "episodes that were observed are kept: the same command continues with the rest",
+    "data import": "clips that were imported are kept: the same command continues with the rest",
+}
+"""What interrupted commands have left that do not say it themselves; the others keep nothing."""
 DATA_ACTIONS = {
     "info": "summary",
     "check": "integrity of every shard",
@@ -66,22 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     nothing, and beside any other process the two wait for one another (docs/training.md has the figures).
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        return _dispatch(_parse(argv))
-    except KeyboardInterrupt:
-        print("\nliftwm: interrupted; the same command continues where it was", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output is gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:
-        line = user_message(error)
-        if line is None:
-            raise
-        if os.environ.get("LIFTWM_TRACEBACK") == "1":
-            traceback.print_exc()
-        print(f"liftwm: error: {line}", file=sys.stderr)
-        return 2
+    parsed = argparse.Namespace(command="")
+    with terminable() as terminated:
+        try:
+            parsed = _parse(argv)
+            return _dispatch(parsed)
+        except KeyboardInterrupt as stop:
+            print(f"\nliftwm: interrupted; {str(stop) or _kept(parsed)}", file=sys.stderr)
+            return 143 if terminated.stop else 130
+        except BrokenPipeError:  # the reader of our output is gone, e.g. `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except Exception as error:
+            line = user_message(error)
+            if line is None:
+                raise
+            if os.environ.get("LIFTWM_TRACEBACK") == "1":
+                traceback.print_exc()
+            print(f"liftwm: error: {line}", file=sys.stderr)
+            return 2
+
+
+def _kept(parsed: argparse.Namespace) -> str:
+    """What an interrupted command that does not say it itself has left."""
+    told = f"{parsed.command} {getattr(parsed, 'action', '')}{getattr(parsed, 'name', '')}"
+    return next((kept for command, kept in KEPT.items() if told.startswith(command)), "nothing was kept")
 
 
 def user_message(error: BaseException) -> str | None:

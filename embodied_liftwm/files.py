@@ -3,7 +3,7 @@ anyone may have written.
 
 Everything is written under a temporary name beside its place, flushed to the disk and renamed, so that a kill, a full disk or
 a folder that cannot be written leaves what was there before. Temporary names begin with `.partial-`; those of killed
-processes go at the next `remove_partials`.
+processes go at the next `remove_partials` of the process that holds the folder.
 """
 
 from __future__ import annotations
@@ -196,9 +196,23 @@ def errno_of(error: BaseException) -> int | None:
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Remove what killed writers left in a folder that no other process writes now."""
+    """Remove what killed writers left in a folder that this process holds, before it writes there itself."""
     for path in Path(folder).glob(f"{PARTIAL}*"):
-        _remove(path)
+        if not _is_alive(path.name.removeprefix(PARTIAL).partition("-")[0]):
+            _remove(path)
+
+
+def _is_alive(writer: str) -> bool:
+    """Whether another process of this machine has the id in a temporary name."""
+    try:
+        if int(writer) == os.getpid():
+            return False
+        os.kill(int(writer), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _beside(path: Path) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def root() -> Path:
     """The source checkout."""
     return ROOT
+
+
+HOLD = """
+import sys, pathlib
+from embodied_liftwm.folder_lock import held
+with held(pathlib.Path(sys.argv[1])):
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Has another process hold a folder until the test is over or kills it."""
+    holders = []
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLD, str(folder)]
+        holders.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert holders[-1].stdout.readline() == "holding\n"
+        return holders[-1]
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
 
 
 @pytest.fixture(scope="session")

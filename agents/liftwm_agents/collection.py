@@ -18,10 +18,10 @@ from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
+from embodied_liftwm.folder_lock import held_for_workers
 from embodied_liftwm.workers import find_engine, run_tasks
 from liftwm_agents.collection_workers import CollectShards, Report, Shard
 from liftwm_agents.env_source import EnvSource, find_env, versions
-from liftwm_agents.folder_lock import locked
 
 SAME = ("env", "env_options", "steps", "policy", "split", "seed", "episodes_per_shard")
 """Settings that every episode of a dataset shares."""
@@ -48,8 +48,8 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
         The final progress.
 
     Raises:
-        UserError: unknown environment, other settings than the dataset's, another collection under way, a full disk, a folder
-            that cannot be written, an environment without image or camera, workers that keep dying, or no Ray for engine=ray.
+        UserError: unknown environment, other settings than the dataset's, a folder that another process holds or that cannot be
+            written, a full disk, an environment without image or camera, workers that keep dying, or no Ray for engine=ray.
         RuntimeError: a bug in a worker, with its traceback.
     """
     source = find_env(config.env)
@@ -60,7 +60,7 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
         config = dataclasses.replace(config, policy=policy)
     engine = find_engine(config.engine, config.workers, config.ray_address)
     folder = Path(config.out)
-    with locked(folder):
+    with held_for_workers(folder):
         remove_partials(folder)
         found = scan(folder)
         _prepare_info(folder, _settings(config, source), continued=bool(found))

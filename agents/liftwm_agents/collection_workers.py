@@ -12,8 +12,8 @@ from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import INFO, episode_indices, group_name, pack_shard, shard_name, write_episode
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.folder_lock import join
 from liftwm_agents.env_source import EnvSource
-from liftwm_agents.folder_lock import join
 
 if TYPE_CHECKING:
     from liftwm_agents.shard_collector import ShardCollector

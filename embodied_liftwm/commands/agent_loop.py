@@ -26,7 +26,6 @@ from rich.console import Console
 import embodied_liftwm
 from embodied_liftwm.commands import collect
 from embodied_liftwm.commands import train as train_world
-from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import CollectConfig, TrainAgentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.results_table import judge
@@ -36,6 +35,8 @@ from embodied_liftwm.terminal import heading, plain_console
 
 ARMS = ("loop", "fixed")
 TABLE = "loop.csv"
+MAY_CHANGE = ("run", "device", "rounds", "parallel")
+"""Settings in which a continued loop may differ."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +57,28 @@ class LoopRow:
     persistence: float  # its persistence score; nan where nothing came back into view
 
 
-def run(config: TrainAgentConfig) -> int:
-    """Do every round of both arms that is not there yet, and show the table.
+def run(config: TrainAgentConfig) -> None:
+    """Do every round of both arms that is not there yet in a folder that this process holds, and show the table.
 
     Raises:
-        UserError: an environment that is none of ours, or the folder holds a run with other settings.
+        UserError: an environment that is none of ours.
+        KeyboardInterrupt: says what is kept.
     """
     from liftwm_agents.env_source import find_env
 
     if not find_env(config.env).ours:
         raise UserError(f"env={config.env}: loop=true collects guided tours, which environments of liftwm have")
     console, folder = plain_console(), Path(config.run)
-    open_run(folder, config, may_change=("run", "device", "rounds", "parallel"), continued=(folder / TABLE).exists())
     rows = read_rows(folder / TABLE, LoopRow) if (folder / TABLE).exists() else []
     for number in range(1, config.rounds + 1):
         for arm in ARMS:
             if any((row.arm, row.round) == (arm, number) for row in rows):
                 continue
             heading(console, f"round {number}/{config.rounds}", f", {arm}")
-            rows.append(play_round(config, arm, number, console))
+            try:
+                rows.append(play_round(config, arm, number, console))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"what was finished is kept in {folder}: the same command continues there") from None
             write_rows(folder / TABLE, rows)
     for row in rows:
         console.print(
@@ -82,7 +86,6 @@ def run(config: TrainAgentConfig) -> int:
             f"{row.tours}, seen views {row.psnr_seen:.2f} dB, persistence {row.persistence:.2f}"
         )
     console.print(f"rows: {folder / TABLE}")
-    return 0
 
 
 def play_round(config: TrainAgentConfig, arm: str, number: int, console: Console) -> LoopRow:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from embodied_liftwm.config import CollectConfig
+from embodied_liftwm.data.storage import scan
 from embodied_liftwm.terminal import plain_console, text_column
 from liftwm_agents.collection import CollectProgress, collect
 
 
 def run(config: CollectConfig) -> None:
-    """Collect, or continue to, `config.episodes` episodes, and say what is there now."""
+    """Collect, or continue to, `config.episodes` episodes, and say what is there now.
+
+    Raises:
+        KeyboardInterrupt: says what is kept.
+    """
+    try:
+        _run(config)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(Path(config.out))) from None
+
+
+def _kept(out: Path) -> str:
+    found = len(scan(out)) if out.is_dir() else 0
+    if not found:
+        return "no episode was finished: the same command starts from the beginning"
+    return f"{found} episodes are kept in {out}: the same command continues there"
+
+
+def _run(config: CollectConfig) -> None:
     console = plain_console()
     meter = _Meter(config.episodes)
     with Progress(

@@ -20,9 +20,10 @@ from rich.console import Console
 
 from embodied_liftwm.commands import collect, evaluate, train_agent
 from embodied_liftwm.commands.run_folder import open_run
-from embodied_liftwm.commands.train import MAY_CHANGE, watch
+from embodied_liftwm.commands.train import MAY_CHANGE, kept, watch
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.interrupts import answer_parent, end
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent
 
@@ -34,8 +35,12 @@ EPISODE_S, AGENT_STEP_S, JUDGED_S, COMPILE_S = 0.11, 0.06, 2.5, 30.0
 
 def run(config: DemoConfig) -> None:
     """Run every stage, then say the headline in three lines."""
-    console = plain_console()
-    out, started = Path(config.out), time.monotonic()
+    with open_run(config.out, config) as out:
+        _run(config, out)
+
+
+def _run(config: DemoConfig, out: Path) -> None:
+    console, started = plain_console(), time.monotonic()
     minutes = f"about {expected_minutes(config):.0f} minutes on two quiet cores"
     console.print(f"{minutes}, longer on slow or busy ones, with the same figures: {out}")
     train_data, eval_data = out / "data" / "train", out / "data" / "eval"
@@ -106,11 +111,12 @@ def train_side_by_side(settings: dict[str, TrainConfig], console: Console) -> No
     for process in processes.values():
         process.start()
     try:
-        watch(console, rows, processes)
-    finally:
-        for process in processes.values():
-            process.terminate()
-            process.join()
+        try:
+            watch(console, rows, processes)
+        finally:
+            end(list(processes.values()))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; ".join(kept(Path(config.run)) for config in settings.values())) from None
 
 
 def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
@@ -119,14 +125,18 @@ def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
     from embodied_liftwm.training.trainer import Trainer
 
     die_with_parent()
+    answer_parent()
     try:
         run_folder = Path(config.run)
-        open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder)))
-        trainer = Trainer(config)
-        trainer.fit(lambda row: rows.put((name, row | {"progress": trainer.progress})))
+        with open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder))):
+            trainer = Trainer(config)
+            trainer.fit(lambda row: rows.put((name, row | {"progress": trainer.progress})))
         rows.put((name, None))
     except UserError as error:
         rows.put((name, str(error)))
+    except KeyboardInterrupt:
+        rows.cancel_join_thread()  # nobody reads them any more
+        raise SystemExit(143) from None
 
 
 def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None:

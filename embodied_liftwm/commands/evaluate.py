@@ -27,6 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 import embodied_liftwm
+from embodied_liftwm.commands.run_folder import open_run
+from embodied_liftwm.commands.unfinished import kept
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.plugins import is_function_name
@@ -40,8 +42,15 @@ Result = TypeVar("Result")
 
 
 def run(config: EvaluateConfig) -> int:
-    """Evaluate, print the figures and say where the report is."""
-    evaluate(config, plain_console())
+    """Evaluate, print the figures and say where the report is.
+
+    Raises:
+        KeyboardInterrupt: says what is kept.
+    """
+    try:
+        evaluate(config, plain_console())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(kept(config)) from None
     return 0
 
 
@@ -53,20 +62,24 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
 
     Raises:
         UserError: no such model, dataset or manifest, sizes that differ, no truth, training scenes, a model that returns
-            nonsense, or no Ray for engine=ray.
+            nonsense, no Ray for engine=ray, or a folder that another process holds or another command owns.
     """
-    import torch
-
-    from embodied_liftwm.evaluation.summary import summarize
-
+    find_engine(config.engine, config.workers, config.ray_address)  # whether there is one, before any work
     if config.suite == "permanence":
         from embodied_liftwm.commands.permanence import evaluate_permanence
 
         return evaluate_permanence(config, console)
-    find_engine(config.engine, config.workers, config.ray_address)  # whether there is one, before any work
-    out = Path(config.out)
+    with open_run(config.out, config) as out:
+        return _evaluate(config, out, console)
+
+
+def _evaluate(config: EvaluateConfig, out: Path, console: Console) -> dict[str, Any]:
+    import torch
+
+    from embodied_liftwm.evaluation.summary import summarize
+
     with disk_errors(out):
-        (out / "report").mkdir(parents=True, exist_ok=True)
+        (out / "report").mkdir(exist_ok=True)
     torch.manual_seed(config.seed)
     episodes = load_episodes(config)
     models = load_models(config)

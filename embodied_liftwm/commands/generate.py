@@ -20,8 +20,9 @@ from rich.table import Table
 
 import embodied_liftwm
 from embodied_liftwm.commands.generate_tours import check_start, path_of, tours_of
+from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import GenerateConfig
-from embodied_liftwm.files import disk_errors, write_bytes, write_text
+from embodied_liftwm.files import write_bytes, write_text
 from embodied_liftwm.terminal import plain_console
 
 DRIFTS = ("psnr_seen", "psnr", "abs_rel_seen")
@@ -41,7 +42,8 @@ def generate(config: GenerateConfig, console: Console) -> dict[str, Any]:
         What metrics.json holds.
 
     Raises:
-        UserError: no such model, picture, dataset or path, no room for the path, or a model that returns nonsense.
+        UserError: no such model, picture, dataset or path, no room for the path, a model that returns nonsense, or a
+            folder that another process holds or another command owns.
     """
     from embodied_liftwm.evaluation.checked import CheckedModel
     from embodied_liftwm.evaluation.closed_loop import closed_loop_rows
@@ -50,19 +52,18 @@ def generate(config: GenerateConfig, console: Console) -> dict[str, Any]:
 
     path = path_of(config)  # bad words cost no loading
     check_start(config)
-    with disk_errors(config.out):
-        Path(config.out).mkdir(parents=True, exist_ok=True)
     model = CheckedModel(embodied_liftwm.load(config.model, config.device), "model", config.model)
     tours, blocked = tours_of(config, console, model, path)
-    rows, first = [], None
-    with progress("generating", sum(len(tour.path) for tour in tours)) as advance:
-        for tour in tours:
-            generated = generate_tour(model, tour, config.loop, config.device, advance)
-            rows += closed_loop_rows(model.name, tour, generated)
-            first = first or (tour, generated)
-    assert first is not None
-    metrics = _metrics(config, rows, *first) | {"videos": len(tours), "paths_blocked": blocked}
-    _write(config, rows, *first, metrics)
+    with open_run(config.out, config):
+        rows, first = [], None
+        with progress("generating", sum(len(tour.path) for tour in tours)) as advance:
+            for tour in tours:
+                generated = generate_tour(model, tour, config.loop, config.device, advance)
+                rows += closed_loop_rows(model.name, tour, generated)
+                first = first or (tour, generated)
+        assert first is not None
+        metrics = _metrics(config, rows, *first) | {"videos": len(tours), "paths_blocked": blocked}
+        _write(config, rows, *first, metrics)
     _report(config, console, metrics)
     return metrics
 

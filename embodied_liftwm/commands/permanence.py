@@ -31,12 +31,12 @@ from embodied_liftwm.commands.evaluate import (
     terminal_table,
     timed,
 )
+from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.unfinished import Unfinished
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.suites import Row, Suite, Table
 from embodied_liftwm.files import disk_errors, write_text
-from embodied_liftwm.workers import find_engine
 
 
 def suites(config: EvaluateConfig) -> dict[str, Suite]:
@@ -72,13 +72,18 @@ def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, A
         UserError: no such model, suite, task or manifest; a manifest that was changed, an episode that is not as frozen;
             sizes that differ; a model that returns nonsense; what is left of an interrupted run with other settings.
     """
+    chosen, manifests = choose_suites(config), load_manifests(config)
+    with open_run(config.out, config) as out:
+        return _evaluate(config, chosen, manifests, out, console)
+
+
+def _evaluate(
+    config: EvaluateConfig, chosen: Sequence[Suite], manifests: dict[str, Any], out: Path, console: Console
+) -> dict[str, Any]:
     import torch
 
-    find_engine(config.engine, config.workers, config.ray_address)  # whether there is one, before any work
-    chosen, manifests = choose_suites(config), load_manifests(config)
-    out = Path(config.out)
     with disk_errors(out):
-        (out / "report").mkdir(parents=True, exist_ok=True)
+        (out / "report").mkdir(exist_ok=True)
     torch.manual_seed(config.seed)
     models = load_contestants(config)
     for task, manifest in manifests.items():

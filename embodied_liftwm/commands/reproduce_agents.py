@@ -11,9 +11,7 @@ code of `liftwm evaluate`. Whatever is there is not done again, so an interrupte
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +36,7 @@ from embodied_liftwm.evaluation.navigation import SEED_OFFSET, evaluate_navigati
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.terminal import plain_console
-from embodied_liftwm.workers.local_engine import die_with_parent
+from embodied_liftwm.workers import find_engine, run_tasks
 
 SCRIPTED = "scripted"
 
@@ -65,6 +63,31 @@ class Cell:
         return folder / self.task / f"{self.name}.csv"
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Cells trained and judged in processes of their own. A policy is on disk after every update: killed, it goes on there."""
+
+    config: ReproduceConfig
+    name: str = "training"
+
+    def start(self, report: Callable[[Cell], None]) -> Callable[[Cell], None]:
+        """See `workers.contract.Work`; tasks and messages are cells."""
+
+        def perform(cell: Cell) -> None:
+            if not cell.rows(Path(self.config.out) / "agents").exists():  # else a worker died before it could say so
+                train_and_judge(self.config, cell)
+            report(cell)
+
+        return perform
+
+    def left(self, task: Cell, message: Cell) -> Cell:
+        """The same: it is judged then, and not again."""
+        return task
+
+    def place(self, task: Cell) -> str:
+        return f"{task.task}, {task.name}"
+
+
 def run(config: ReproduceConfig) -> int:
     """Train, judge, and show the table and what became of the aims.
 
@@ -72,22 +95,18 @@ def run(config: ReproduceConfig) -> int:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
     console, folder = plain_console(), Path(config.out) / "agents"
-    claim(folder, config)
-    todo = [cell for cell in cells(config) if not cell.rows(folder).exists()]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(config.processes, max(len(todo), 1)), context, initializer=die_with_parent) as pool:
-        running = {pool.submit(train_and_judge, config, cell): cell for cell in todo}
-        for number, done in enumerate(as_completed(running), 1):
-            done.result()
-            console.print(f"{number}/{len(todo)}: {running[done].task}, {running[done].name}")
-    figures = all_figures(config)
-    path = Path(config.results) / "agents.csv"
-    write_rows(path, figures, AgentFigure)
-    console.print(_table(figures))
-    for line in aim_lines(figures):
-        console.print(line, soft_wrap=True)
-    console.print(f"rows: {path}")
-    return 0
+    with claim(folder, config):
+        todo = [cell for cell in cells(config) if not cell.rows(folder).exists()]
+        for number, cell in enumerate(run_tasks(Cells(config), todo, find_engine("local", config.processes)), 1):
+            console.print(f"{number}/{len(todo)}: {cell.task}, {cell.name}")
+        figures = all_figures(config)
+        path = Path(config.results) / "agents.csv"
+        write_rows(path, figures, AgentFigure)
+        console.print(_table(figures))
+        for line in aim_lines(figures):
+            console.print(line, soft_wrap=True)
+        console.print(f"rows: {path}")
+        return 0
 
 
 def cells(config: ReproduceConfig) -> list[Cell]:
@@ -155,8 +174,8 @@ def _train(settings: TrainAgentConfig) -> str:
     from liftwm_agents.training import train_policy
 
     folder = Path(settings.run)
-    open_run(folder, settings, MAY_CHANGE, continued=policy_at(folder) is not None)
-    train_policy(settings, embodied_liftwm.load(settings.model, settings.device))
+    with open_run(folder, settings, MAY_CHANGE, continued=policy_at(folder) is not None):
+        train_policy(settings, embodied_liftwm.load(settings.model, settings.device))
     return settings.run
 
 

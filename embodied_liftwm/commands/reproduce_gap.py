@@ -80,23 +80,23 @@ def curve(config: ReproduceConfig, console: Console) -> None:
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
-    claim(_folder(config), config)
-    for number, support in enumerate(config.supports_m, 1):
-        where = "only turn" if support == 0 else f"stay within {support:g} m"
-        heading(console, f"{number}/{len(config.supports_m)}", f" cameras that {where}")
-        leave = f"support-{support:g}-leave-{config.displaced_m:g}-after-{config.context}"
-        collect_both(config, _place(config, support) / "data", f"support-{support:g}", leave)
-        for seed in seeds(config):
-            todo = [job for job in jobs(config, support, seed) if not job.rows.exists()]
-            if todo:
-                tasks = [Task(job.model, partial(_train_and_judge, job)) for job in todo]
-                side_by_side(tasks, config.processes, console)
-    rows = [row for job in all_jobs(config) for row in read_rows(job.rows, gap.GapRow)]
-    figures = gap.figures(rows, config.bootstrap)
-    write_rows(Path(config.results) / "gap.csv", figures)
-    draw(figures, Path(config.results) / "gap.svg")
-    for loss, title in (("equal", "at equal 2D loss"), ("final", "at the end of training")):
-        console.print(curve_table(title, [f for f in figures if (f.loss, f.seed) == (loss, "pooled")]))
+    with claim(_folder(config), config):
+        for number, support in enumerate(config.supports_m, 1):
+            where = "only turn" if support == 0 else f"stay within {support:g} m"
+            heading(console, f"{number}/{len(config.supports_m)}", f" cameras that {where}")
+            leave = f"support-{support:g}-leave-{config.displaced_m:g}-after-{config.context}"
+            collect_both(config, _place(config, support) / "data", f"support-{support:g}", leave)
+            for seed in seeds(config):
+                todo = [job for job in jobs(config, support, seed) if not job.rows.exists()]
+                if todo:
+                    tasks = [Task(job.model, partial(_train_and_judge, job)) for job in todo]
+                    side_by_side(tasks, config.processes, console)
+        rows = [row for job in all_jobs(config) for row in read_rows(job.rows, gap.GapRow)]
+        figures = gap.figures(rows, config.bootstrap)
+        write_rows(Path(config.results) / "gap.csv", figures)
+        draw(figures, Path(config.results) / "gap.svg")
+        for loss, title in (("equal", "at equal 2D loss"), ("final", "at the end of training")):
+            console.print(curve_table(title, [f for f in figures if (f.loss, f.seed) == (loss, "pooled")]))
 
 
 def _folder(config: ReproduceConfig) -> Path:

@@ -100,23 +100,23 @@ def run(config: ReproduceConfig) -> int:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
     console, folder, results = plain_console(), _folder(config), Path(config.results)
-    claim(folder, config)
-    collect_both(config, folder / "data")
-    _train_and_judge_all(config, console)
-    figures = table_figures({row: _judged(config, row) for row in config.rows}, config.bootstrap)
-    write_rows(results / "liftwm.csv", figures)
-    curve = _curve(config) if config.budgets else []
-    if curve:
-        write_rows(results / "liftwm_budget.csv", curve)
-    strip = _strip(config)
-    page = table_report.write(config, folder, results, figures, curve, strip)
-    table_report.print_tables(console, figures, curve)
-    if config.budgets and not curve:
-        console.print("  no budget curve: it is made of glo, which rows= leaves out")
-    for line in table_report.headline(figures, curve):
-        console.print(f"  {line}")
-    console.print(f"report: {page}")
-    return 0
+    with claim(folder, config):
+        collect_both(config, folder / "data")
+        _train_and_judge_all(config, console)
+        figures = table_figures({row: _judged(config, row) for row in config.rows}, config.bootstrap)
+        write_rows(results / "liftwm.csv", figures)
+        curve = _curve(config) if config.budgets else []
+        if curve:
+            write_rows(results / "liftwm_budget.csv", curve)
+        strip = _strip(config)
+        page = table_report.write(config, folder, results, figures, curve, strip)
+        table_report.print_tables(console, figures, curve)
+        if config.budgets and not curve:
+            console.print("  no budget curve: it is made of glo, which rows= leaves out")
+        for line in table_report.headline(figures, curve):
+            console.print(f"  {line}")
+        console.print(f"report: {page}")
+        return 0
 
 
 def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:

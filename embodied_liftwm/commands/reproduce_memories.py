@@ -47,17 +47,17 @@ def run(config: ReproduceConfig) -> int:
     """
     console, folder, results = plain_console(), place(config), Path(config.results)
     memory_models.check(config)
-    claim(folder, config)
-    collect_both(config, folder / "data")
-    _train_and_judge_all(config, console)
-    figures = _figures(config)
-    write_rows(results / "memories.csv", figures)
-    page = memories_report.write(config, folder, results, figures)
-    memories_report.print_tables(console, config, figures)
-    for line in memories_report.headline(figures):
-        console.print(f"  {line}")
-    console.print(f"report: {page}")
-    return 0
+    with claim(folder, config):
+        collect_both(config, folder / "data")
+        _train_and_judge_all(config, console)
+        figures = _figures(config)
+        write_rows(results / "memories.csv", figures)
+        page = memories_report.write(config, folder, results, figures)
+        memories_report.print_tables(console, config, figures)
+        for line in memories_report.headline(figures):
+            console.print(f"  {line}")
+        console.print(f"report: {page}")
+        return 0
 
 
 def _train_and_judge_all(config: ReproduceConfig, console: Console) -> None:

@@ -60,19 +60,19 @@ def run(config: ReproduceConfig) -> int:
     console = plain_console()
     wanted = list(dict.fromkeys([*config.teachers, *([config.dosed] if config.dosed else [])]))
     check_ready(config, wanted, dataset(config))
-    claim(place(config), config)
-    collect_both(config, place(config) / "data")
-    teachers = {name: observe(config, name, dataset(config), console) for name in wanted}
-    if config.dosed:
-        found = teachers[config.dosed].open(dataset(config)).read(0)
-        check_corruptible(found, 0 if found.depth is None else len(found.depth.frames))
-    figures = _table(config, teachers, console)
-    doses = _doses(config, teachers[config.dosed], console) if config.dosed else []
-    page = priors_report.write(config, place(config), Path(config.results), figures, doses)
-    for line in priors_report.headline(figures, doses):
-        console.print(f"  {line}", soft_wrap=True, markup=False)
-    console.print(f"report: {page}")
-    return 0
+    with claim(place(config), config):
+        collect_both(config, place(config) / "data")
+        teachers = {name: observe(config, name, dataset(config), console) for name in wanted}
+        if config.dosed:
+            found = teachers[config.dosed].open(dataset(config)).read(0)
+            check_corruptible(found, 0 if found.depth is None else len(found.depth.frames))
+        figures = _table(config, teachers, console)
+        doses = _doses(config, teachers[config.dosed], console) if config.dosed else []
+        page = priors_report.write(config, place(config), Path(config.results), figures, doses)
+        for line in priors_report.headline(figures, doses):
+            console.print(f"  {line}", soft_wrap=True, markup=False)
+        console.print(f"report: {page}")
+        return 0
 
 
 def lessons(config: ReproduceConfig, teachers: Mapping[str, Teacher], seed: int) -> list[Student]:

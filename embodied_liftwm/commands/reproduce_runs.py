@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, TRAINED, watch
 from embodied_liftwm.config import ReproduceConfig, TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.interrupts import answer_parent, end
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.workers.local_engine import die_with_parent
 
@@ -42,16 +44,13 @@ class Task:
     work: Callable[[Tell], None]  # a function of a module, perhaps with `partial`: it travels to the process
 
 
-def claim(folder: Path, config: ReproduceConfig) -> None:
-    """Write the settings into the experiment's folder, or hold those that are there against these.
+def claim(folder: Path, config: ReproduceConfig) -> AbstractContextManager[Path]:
+    """Hold the experiment's folder, and write the settings into it, or hold those that are there against these.
 
     Raises:
-        UserError: the folder holds the experiment with another setting, which is named.
+        UserError: another process holds it, or it holds the experiment with another setting, which is named.
     """
-    try:
-        open_run(folder, config, SETTINGS_MAY_CHANGE, continued=True)
-    except UserError as error:
-        raise UserError(str(error).replace("another run=", "another out=")) from None
+    return open_run(folder, config, SETTINGS_MAY_CHANGE, continued=True)
 
 
 def collect_both(config: ReproduceConfig, data: Path, policy: str = "", held_out_policy: str = "") -> None:
@@ -103,15 +102,15 @@ def train(
     from embodied_liftwm.training.checkpoint import checkpoints
 
     folder = Path(settings.run)
-    open_run(folder, settings, MAY_CHANGE, continued=bool(checkpoints(folder)))
-    trainer = Trainer(settings)
-    begin(trainer)
+    with open_run(folder, settings, MAY_CHANGE, continued=bool(checkpoints(folder))):
+        trainer = Trainer(settings)
+        begin(trainer)
 
-    def step(row: dict[str, float]) -> None:
-        after_step(trainer)
-        tell(row | {"progress": trainer.progress})
+        def step(row: dict[str, float]) -> None:
+            after_step(trainer)
+            tell(row | {"progress": trainer.progress})
 
-    trainer.fit(step)
+        trainer.fit(step)
     tell(TRAINED)
 
 
@@ -131,10 +130,7 @@ def side_by_side(tasks: Sequence[Task], processes: int, console: Console) -> Non
         watch(console, rows, made)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in made.values():
-            if process.pid is not None:
-                process.terminate()
-                process.join()
+        end([process for process in made.values() if process.pid is not None])
 
 
 def _until_end(process: Any) -> None:
@@ -145,8 +141,12 @@ def _until_end(process: Any) -> None:
 def _do(task: Task, rows: Any) -> None:
     """A task's progress, its end or its error goes into `rows`."""
     die_with_parent()
+    answer_parent()
     try:
         task.work(lambda row: rows.put((task.name, row)))
         rows.put((task.name, None))
     except UserError as error:
         rows.put((task.name, str(error)))
+    except KeyboardInterrupt:
+        rows.cancel_join_thread()  # nobody reads them any more
+        raise SystemExit(143) from None

@@ -1,11 +1,17 @@
-"""The folder of a run: its resolved configuration, and whether a second command may continue it."""
+"""The folder of a run: which process holds it, which command it belongs to, and whether a second one may continue it.
+
+    FOLDER/config.yaml     the command, and its resolved configuration
+    FOLDER/versions.txt    what the run was made with
+    FOLDER/.lock           see `folder_lock`
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,35 +19,103 @@ from typing import Any
 import yaml
 
 from embodied_liftwm import __version__
+from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.data.storage import INFO
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials, write_text
+from embodied_liftwm.folder_lock import held
 
 PACKAGES = ("torch", "mujoco", "gymnasium", "stable-baselines3", "numpy", "h5py", "numba")
 
 
-def open_run(folder: str | Path, config: Any, may_change: Collection[str] = (), continued: bool = False) -> Path:
-    """Make a run folder, or open one to continue, and write the resolved config and the versions into it.
+WRITTEN = (
+    "checkpoints", "metrics.csv", "metrics.json", "curve.csv", "rows.csv", "report", "video.mp4", "picture.png", "versions.txt",
+    "policy.zip",
+)  # fmt: skip
+"""What commands write into their folders: things of these names that others made would be lost."""
+TRACES = {INFO: "collect", "checkpoints/step-*/model.json": "train", "policy.safetensors": "train-agent"}
+"""By what a folder that the Python interface made, without config.yaml, belongs to a command."""
+
+
+@contextmanager
+def open_run(folder: str | Path, config: Any, may_change: Collection[str] = (), continued: bool = False) -> Iterator[Path]:
+    """Hold a run folder for this process, and `claim` it for the command.
+
+    Inside a block that holds it already, as `liftwm demo` does when it evaluates, it stays the outer command's.
+
+    Raises:
+        UserError: another process holds it; or as `claim` says. Nothing was written then.
+    """
+    folder = Path(folder)
+    with held(folder, _key(config)) as anew:
+        if anew:
+            claim(folder, config, may_change, continued)
+        yield folder
+
+
+def claim(folder: Path, config: Any, may_change: Collection[str] = (), continued: bool = False) -> None:
+    """Make a folder a command's, or find that it is, and write the resolved config and the versions into it.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, held by this process.
         config: the command's dataclass.
         may_change: top-level keys in which a continued run may differ.
         continued: whether the folder already holds work that these settings must match.
 
     Raises:
-        UserError: the work in the folder was done with another setting, which is named.
+        UserError: the folder belongs to another command, or holds what none of them wrote and they would replace; its work was
+            done with another setting, which is named.
     """
-    folder = Path(folder)
-    mine = yaml.safe_load(yaml.safe_dump(_plain(config)))
-    stored = folder / "config.yaml"
-    if continued and stored.exists():
-        for name, was, now in _differences(_read(stored), mine):
+    command, key, mine = _command(config), _key(config), yaml.safe_load(yaml.safe_dump(_plain(config)))
+    _check_owner(folder, command, key)
+    path = folder / "config.yaml"
+    if continued and path.exists():
+        for name, was, now in _differences(_read(path), mine):
             if name.partition(".")[0] not in may_change:
-                raise UserError(f"{folder} holds a run with {name}={was}, asked for {name}={now}: choose another run=")
-    remove_partials(folder)
-    write_text(stored, yaml.safe_dump(mine, sort_keys=False))
+                raise UserError(f"{folder} holds a run with {name}={was}, asked for {name}={now}: choose another {key}")
+    for place in (folder, folder / "checkpoints", folder / "report"):
+        remove_partials(place)
+    write_text(path, yaml.safe_dump({"command": command} | mine, sort_keys=False))
     write_text(folder / "versions.txt", "\n".join(versions()) + "\n")
-    return folder
+
+
+def _check_owner(folder: Path, command: str, key: str) -> None:
+    """Refuse a folder of another command, or of nobody we know."""
+    if (folder / "config.yaml").exists():
+        stored = _read(folder / "config.yaml")
+        owner = stored.get("command") or _resembled(stored)
+        if not owner:
+            raise UserError(f"{folder / 'config.yaml'} is none of liftwm: choose another {key}")
+    else:
+        owner = next((owner for trace, owner in TRACES.items() if any(folder.glob(trace))), "")
+        theirs = [name for name in WRITTEN if (folder / name).exists()]
+        if theirs and not owner and not _is_ours(folder):
+            raise UserError(f"{folder} holds {theirs[0]}, which liftwm has not written: choose another {key}")
+        owner = owner or command
+    if owner != command:
+        raise UserError(f"{folder} belongs to `liftwm {owner}`: choose another {key}")
+
+
+def _resembled(stored: dict[str, Any]) -> str:
+    """The command whose settings these are, of versions that did not write its name; empty if they are no command's."""
+    known = {name: {field.name for field in dataclasses.fields(kind)} for name, kind in COMMANDS.items()}
+    nearest = min(known, key=lambda name: len(known[name] ^ stored.keys()))
+    return nearest if len(known[nearest] & stored.keys()) > len(stored) / 2 else ""
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether liftwm wrote the results in a folder without config.yaml, as older versions did."""
+    signs = {folder / "metrics.json": '"command": "liftwm ', folder / "versions.txt": "embodied-liftwm "}
+    return any(path.is_file() and sign in path.read_text("utf-8", "replace") for path, sign in signs.items())
+
+
+def _command(config: Any) -> str:
+    return next(name for name, kind in COMMANDS.items() if type(config) is kind)
+
+
+def _key(config: Any) -> str:
+    """The word that names the folder of a command."""
+    return "run=" if hasattr(config, "run") else "out="
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -49,8 +123,8 @@ def _read(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
         found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: restore it, or choose another run=")
+    if not isinstance(found, dict) or not isinstance(found.get("command", ""), str):
+        raise UserError(f"{path} is damaged: restore it, or choose another folder")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.terminal import plain_console, text_column
 
 if TYPE_CHECKING:
+    from embodied_liftwm.training.house_training import HouseTrainer
     from embodied_liftwm.training.parallel import Processes
+    from embodied_liftwm.training.trainer import Trainer
 
 MAY_CHANGE = {"steps", "minutes", "threads", "log_every", "save_every", "run", "device", "accumulate", "precision", "compile"}
 """Settings in which a continued run may differ from what it was begun with: its length, its speed, its rounding."""
@@ -28,26 +31,55 @@ TRAINED = {"progress": 1.0}
 
 
 def run(config: TrainConfig) -> None:
-    """Train, or continue to, the end of `config.steps` or `config.minutes`; together with the processes of a `torchrun`."""
+    """Train, or continue to, the end of `config.steps` or `config.minutes`; together with the processes of a `torchrun`.
+
+    Raises:
+        KeyboardInterrupt: says which step is kept.
+    """
+    from embodied_liftwm.training.checkpoint import checkpoints
     from embodied_liftwm.training.parallel import torchrun_processes
 
     with torchrun_processes(config.device) as processes:
-        console = plain_console(quiet=not processes.is_first)
-        if config.prior == "none":
-            _train(config, processes, console)
-        elif processes.world_size == 1:
-            _train_teacher(config, console)
-        else:
+        console, folder = plain_console(quiet=not processes.is_first), Path(config.run)
+        if config.prior != "none" and processes.world_size > 1:
             raise UserError(f"prior={config.prior}: is trained by one process, not by {processes.world_size}")
+        mine = open_run(folder, config, MAY_CHANGE, continued=bool(checkpoints(folder)))
+        with mine if processes.is_first else nullcontext():
+            try:
+                if config.prior == "none":
+                    _train(config, processes, console)
+                else:
+                    _train_teacher(config, console)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(kept(folder)) from None
+
+
+def kept(run: Path) -> str:
+    """What an interrupted training has left for the same command to go on from."""
+    from embodied_liftwm.training.checkpoint import checkpoints, step_of
+
+    found = checkpoints(run)
+    if not found:
+        return f"no step was kept in {run}: the same command starts from the beginning"
+    return f"step {step_of(found[-1])} is kept in {run}: the same command continues there"
+
+
+def _is_over(trainer: Trainer | HouseTrainer, console: Console) -> bool:
+    """Whether there is nothing left to train, which is told."""
+    if trainer.progress < 1.0:
+        return False
+    run = trainer.config.run
+    line = f"already trained to step {trainer.step}: nothing to do; more steps= (or minutes=) continue it: {run}"
+    console.print(line, soft_wrap=True)
+    return True
 
 
 def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
-    from embodied_liftwm.training.checkpoint import checkpoints
     from embodied_liftwm.training.trainer import Trainer
 
-    if processes.is_first:
-        open_run(config.run, config, MAY_CHANGE, continued=bool(checkpoints(Path(config.run))))
     trainer = Trainer(config)
+    if _is_over(trainer, console):
+        return
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     begun = f"with the weights of {config.initial}" if config.initial else "from scratch"
     start = f"continuing at step {trainer.step}" if trainer.step else begun
@@ -70,11 +102,11 @@ def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
 
 
 def _train_teacher(config: TrainConfig, console: Console) -> None:
-    from embodied_liftwm.training.checkpoint import checkpoints
     from embodied_liftwm.training.house_training import HouseTrainer
 
     trainer = HouseTrainer(config)
-    open_run(config.run, config, MAY_CHANGE, continued=bool(checkpoints(Path(config.run))))
+    if _is_over(trainer, console):
+        return
     parameters = sum(p.numel() for p in trainer.network.parameters()) / 1e6
     start = f"continuing at step {trainer.step}" if trainer.step else "from scratch"
     console.print(

@@ -23,23 +23,45 @@ def run(config: TrainAgentConfig) -> int:
 
     Raises:
         UserError: no such model or environment, or they do not fit each other or the run folder.
+        KeyboardInterrupt: says how many steps are kept.
     """
-    from liftwm_agents.policy_file import ZIP_NAME, policy_at
+    from embodied_liftwm.commands import agent_loop
+    from liftwm_agents.policy_file import policy_at
+    from liftwm_agents.training import saved_steps
+
+    folder = Path(config.run)
+    begun = policy_at(folder) is not None or any((folder / arm).exists() for arm in agent_loop.ARMS)
+    with open_run(folder, config, agent_loop.MAY_CHANGE if config.loop else MAY_CHANGE, continued=begun):
+        try:
+            if config.loop:
+                agent_loop.run(config)
+            else:
+                _train(config, folder)
+        except KeyboardInterrupt as stop:
+            steps = saved_steps(folder)
+            kept = f"{steps} steps are kept in {folder}: the same command continues there"
+            nothing = f"no step was kept in {folder}: the same command starts from the beginning"
+            raise KeyboardInterrupt(str(stop) or (kept if steps else nothing)) from None
+    return 0
+
+
+def _train(config: TrainAgentConfig, folder: Path) -> None:
+    from liftwm_agents.policy_file import POLICY_NAME, ZIP_NAME
     from liftwm_agents.training import AgentProgress, saved_steps, train_policy
     from liftwm_agents.training_envs import check_task
 
-    folder = Path(config.run)
-    if config.loop:
-        from embodied_liftwm.commands import agent_loop
-
-        return agent_loop.run(config)
+    console, done = plain_console(), saved_steps(folder)
+    if done >= config.steps and (folder / POLICY_NAME).exists() and not config.export_zip:
+        line = f"already trained to step {done}: nothing to do; more steps= continue it: {folder}"
+        console.print(line, soft_wrap=True, highlight=False)
+        for line in _held_out(folder):
+            console.print(line)
+        return
     model = embodied_liftwm.load(config.model, config.device)
     check_task(config, model)
-    open_run(folder, config, may_change=MAY_CHANGE, continued=policy_at(folder) is not None)
-    console = plain_console()
     columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[row]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("train-agent", total=config.steps, completed=saved_steps(folder), row="")
+        task = progress.add_task("train-agent", total=config.steps, completed=done, row="")
 
         def show(row: AgentProgress) -> None:
             progress.update(task, completed=min(row.steps, row.total), row=_describe(row))
@@ -51,7 +73,6 @@ def run(config: TrainAgentConfig) -> int:
         console.print(f"for stable-baselines3: {folder / ZIP_NAME} (open it with {opener})")
     for line in _held_out(folder):
         console.print(line)
-    return 0
 
 
 def _held_out(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from embodied_liftwm.commands.run_folder import open_run, versions
+from embodied_liftwm.commands.run_folder import claim, versions
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.suites import Row, Suite
@@ -28,6 +28,15 @@ from embodied_liftwm.plugins import import_named, is_function_name
 FOLDER = "unfinished"
 MAY_CHANGE = {"out", "parts", "tasks", "workers", "engine", "ray_address", "bootstrap", "trust"}
 """Settings in which the second command may differ: how much is done and by whom, not what comes out of it."""
+
+
+def kept(config: EvaluateConfig) -> str:
+    """What an interrupted evaluation has left for the same command to go on from."""
+    rows = sorted((Path(config.out) / FOLDER).glob("*.json")) if config.suite == "permanence" else []
+    if not rows:
+        return "nothing was kept: the same command starts from the beginning"
+    names = ", ".join(path.stem for path in rows)
+    return f"finished suites ({names}) are kept in {config.out}: the same command continues with the rest"
 
 
 class Unfinished:
@@ -45,9 +54,9 @@ class Unfinished:
     def __init__(self, config: EvaluateConfig, models: Sequence[Any], manifests: dict[str, str]) -> None:
         self._folder = Path(config.out) / FOLDER
         try:
-            open_run(self._folder, config, MAY_CHANGE, continued=True)
+            claim(self._folder, config, MAY_CHANGE, continued=True)
         except UserError as error:
-            raise UserError(str(error).replace("another run=", f"another out=, or remove {self._folder}")) from None
+            raise UserError(str(error).replace("another out=", f"another out=, or remove {self._folder}")) from None
         whose = [_digest_of(model) for model in models]
         policy = _bytes_of(config.policy) if config.policy else b""
         made = [line for line in versions() if not line.startswith("command ")]

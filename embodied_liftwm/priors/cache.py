@@ -11,7 +11,6 @@ the same counts as not there. Everything is read through the `TrainingReader`: n
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
@@ -29,6 +28,7 @@ from safetensors.torch import load_file, save
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import parse_json, read_json, remove_partials, write_bytes, write_text
+from embodied_liftwm.folder_lock import held
 from embodied_liftwm.priors.contract import Clip, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.packing import check_observations, pack, unpack
 from embodied_liftwm.priors.registry import check_name
@@ -110,18 +110,12 @@ class PriorCache:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the cache for writing, and remove what killed writers left. The system frees it when the process dies.
+        """Hold the cache for writing, and remove what killed writers left.
 
         Raises:
             UserError: another process holds it.
         """
-        with (self.folder / ABOUT).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another `liftwm priors run` is writing {self.folder}: wait for it to finish") from None
-            except OSError:  # a disk without locks: two passes write the same files, each of them whole
-                pass
+        with held(self.folder, "data="):
             remove_partials(self.folder)
             yield
 

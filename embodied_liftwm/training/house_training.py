@@ -17,7 +17,8 @@ from torch import nn
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import remove_partials, whole_folder, write_sums
+from embodied_liftwm.files import whole_folder, write_sums
+from embodied_liftwm.interrupts import finishing
 from embodied_liftwm.priors.house_network import HouseConfig
 from embodied_liftwm.priors.house_views_network import ViewsConfig
 from embodied_liftwm.training import checkpoint as ckpt
@@ -53,7 +54,6 @@ class HouseTrainer:
         self._resume()
 
     def _resume(self) -> None:
-        remove_partials(self.run / "checkpoints")
         found = ckpt.checkpoints(self.run)
         if not found:
             return
@@ -72,6 +72,7 @@ class HouseTrainer:
 
         Raises:
             UserError: the loss is no longer finite; the last good checkpoint is kept.
+            KeyboardInterrupt: asked to stop: the step was finished and its checkpoint written.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         logs = (
@@ -79,8 +80,8 @@ class HouseTrainer:
             TensorBoardLog(self.run / "tensorboard", self.step),
         )
         try:
-            with Prefetcher(self.batch) as batches:
-                while self.progress < 1.0:
+            with finishing() as asked, Prefetcher(self.batch) as batches:
+                while self.progress < 1.0 and not asked.stop:
                     row = self.advance(batches.take)
                     on_step(row)
                     if self.step % self.config.log_every == 0:
@@ -88,7 +89,7 @@ class HouseTrainer:
                             log.write(row)
                     if self.step % self.config.save_every == 0:
                         self.save()
-            self.save()
+                self.save()
         finally:
             for log in logs:
                 log.close()

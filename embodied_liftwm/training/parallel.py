@@ -74,6 +74,16 @@ class Processes:
             dist.broadcast(shared, 0)
             return float(shared)
 
+    def any(self, here: bool) -> bool:
+        """Whether something is so in any of the processes.
+
+        Raises:
+            UserError: another process is gone.
+        """
+        share = torch.tensor(float(here), device=self.device)
+        self.average([share])
+        return bool(share > 0.0)
+
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """Let the first process run the block before all others do."""

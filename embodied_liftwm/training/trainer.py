@@ -22,7 +22,7 @@ from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
 from embodied_liftwm.data.splits import check_split
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import remove_partials
+from embodied_liftwm.interrupts import finishing
 from embodied_liftwm.training import checkpoint as ckpt
 from embodied_liftwm.training.batches import load_parts, rows_of
 from embodied_liftwm.training.body import fit_ego_motion
@@ -62,8 +62,6 @@ class Trainer:
         self._resume()
 
     def _resume(self) -> None:
-        if self.processes.is_first:
-            remove_partials(self.run / "checkpoints")
         found = ckpt.checkpoints(self.run)
         newest = int(self.processes.from_first(ckpt.step_of(found[-1]) if found else -1))
         if newest < 0:
@@ -96,11 +94,13 @@ class Trainer:
 
         Raises:
             UserError: the loss is no longer finite; the last good checkpoint is kept. Or another process is lost.
+            KeyboardInterrupt: asked to stop, in any of the processes: the step was finished and its checkpoint written.
         """
         logs = self._logs() if self.processes.is_first else []
         try:
-            with Prefetcher(self.load_parts) as batches:
-                while self.progress < 1.0:
+            with finishing() as asked, Prefetcher(self.load_parts) as batches:
+                stop = False  # as all processes agree
+                while self.progress < 1.0 and not stop:
                     row = self._advance(batches.take)
                     on_step(row)
                     if self.step % self.config.log_every == 0:
@@ -108,7 +108,9 @@ class Trainer:
                             log.write(row)
                     if self.step % self.config.save_every == 0:
                         self.save()
-            self.save()
+                    stop = self.processes.any(asked.stop)
+                self.save()
+                asked.stop = asked.stop or stop
         finally:
             for log in logs:
                 log.close()

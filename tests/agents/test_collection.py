@@ -15,13 +15,14 @@ import h5py
 import numpy as np
 import pytest
 
+from embodied_liftwm import folder_lock
+from embodied_liftwm.commands import collect as collect_command
 from embodied_liftwm.config import CollectConfig, EnvOptions
 from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.integrity import check
 from embodied_liftwm.data.storage import data_files, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
-from liftwm_agents import folder_lock
-from liftwm_agents.collection import collect
+from liftwm_agents.collection import CollectProgress, collect
 from liftwm_agents.collection_workers import CollectShards, Report, Shard
 from liftwm_agents.env_source import find_env
 
@@ -228,6 +229,23 @@ def test_episodes_on_disk_are_not_collected_again(undisturbed: Path, tmp_path: P
     assert_same(undisturbed, tmp_path)
 
 
+def test_an_interrupted_command_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(meter: object, progress: CollectProgress) -> dict[str, float]:
+        if progress.episodes == 2:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr(collect_command._Meter, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt) as told:
+        collect_command.run(config(tmp_path, episodes=100))
+    held = len(scan(tmp_path))
+    assert str(told.value) == f"{held} episodes are kept in {tmp_path}: the same command continues there" and held >= 2
+    monkeypatch.undo()
+    with pytest.raises(KeyboardInterrupt, match="no episode was finished"):
+        monkeypatch.setattr(collect_command, "collect", lambda *given: signal.raise_signal(signal.SIGINT))
+        collect_command.run(config(tmp_path / "new"))
+
+
 def test_workers_see_the_folder_of_their_collection(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not see .*: the dataset must be on a file system that all nodes share"):
         CollectShards(config(tmp_path / "elsewhere"), find_env("toy_camera_env:make_env")).start(print)
@@ -307,7 +325,7 @@ def test_two_collections_of_one_folder_are_refused(tmp_path: Path) -> None:
     try:
         while not episodes_of(tmp_path / "data"):
             time.sleep(0.01)
-        with pytest.raises(UserError, match="another collection is writing"):
+        with pytest.raises(UserError, match=r"another process \(pid \d+ on .*\) holds .*data"):
             collect(config(tmp_path / "data"))
     finally:
         process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.commands import train_agent
@@ -329,6 +331,36 @@ def test_command_trains_and_refuses_a_model_that_does_not_fit(tmp_path: Path) ->
         train_agent.run(replace(elsewhere, model="tests.agents.test_policy:make_large_model"))
     with pytest.raises(UserError, match="unknown env"):
         train_agent.run(replace(elsewhere, run=str(tmp_path / "third"), env="Revisitt-S"))
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, settings: TrainAgentConfig, rollout: int) -> str:
+    """What `train-agent` says when Ctrl-C is pressed in a rollout, counted from 0."""
+    collect, begun = PPO.collect_rollouts, []
+
+    def collect_until(*given: Any, **named: Any) -> bool:
+        if len(begun) == rollout:
+            signal.raise_signal(signal.SIGINT)
+        begun.append(rollout)
+        return collect(*given, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as told:
+        patch.setattr(PPO, "collect_rollouts", collect_until)
+        train_agent.run(settings)
+    return str(told.value)
+
+
+def test_an_interrupted_command_says_what_is_kept_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    settings = replace(config(tmp_path, 64), model="tests.agents.test_policy:make_model")
+    assert interrupted(monkeypatch, settings, 0).startswith("no step was kept in")
+    first = config(tmp_path, 64).num_envs * settings.rollout_steps
+    assert interrupted(monkeypatch, settings, 1) == f"{first} steps are kept in {tmp_path}: the same command continues there"
+    assert train_agent.run(settings) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] >= 64
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("policy*")}
+    capsys.readouterr()
+    assert train_agent.run(settings) == 0
+    assert before and before == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("policy*")}
+    assert "already trained to step 64: nothing to do; more steps= continue it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("discrete", [False, True])

@@ -31,7 +31,8 @@ def test_a_picture_and_a_path_give_a_video(picture: Path, tmp_path: Path, capsys
     assert cli.main(["generate", MODEL, f"first_frame={picture}", "path=yaw-40", "steps=2", f"out={out}", "bootstrap=5"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "48 x 40, its central square resized to 32 x 32" in shown and "not WorldScore's" in shown
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "picture.png", "rows.csv", "video.mp4"]
+    written = ["metrics.json", "picture.png", "rows.csv", "video.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([".lock", "config.yaml", "versions.txt", *written])
     with av.open(str(out / "video.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 5 and frames[0].shape == (256, 256, 3)

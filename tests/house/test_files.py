@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,15 @@ def test_a_folder_appears_whole_and_goes_whole(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".partial-7-step").mkdir()
-    (tmp_path / ".partial-7-step" / "weights").write_text("")
-    (tmp_path / ".partial-8-note").write_text("")
-    (tmp_path / "note").write_text("")
+    step = tmp_path / ".partial-99999999-step"
+    step.mkdir()
+    (step / "weights").write_text("")
+    (tmp_path / ".partial-odd-note").write_text("")
+    writing = tmp_path / f".partial-{os.getppid()}-note"
+    for path in (writing, tmp_path / "note"):
+        path.write_text("")
     remove_partials(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["note"]
+    assert {p.name for p in tmp_path.iterdir()} == {"note", writing.name}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ PACKAGES = {
     "liftwm_envs": ROOT / "envs/liftwm_envs",
     "liftwm_agents": ROOT / "agents/liftwm_agents",
 }
-CONTRACTS = {"", "config", "distributions", "errors", "files", "plugins", "protocols", "tensor_tree", "threads", "weights"}
+CONTRACTS = {
+    "", "config", "distributions", "errors", "files", "folder_lock", "interrupts", "plugins", "protocols", "tensor_tree",
+    "threads", "weights",
+}  # fmt: skip
 ALLOWED = {
     "geometry": set(),
     "gaussians": {"geometry"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -305,15 +306,18 @@ def test_what_breaks_the_contract_is_not_stored(dataset: Path, found: PseudoObse
     assert 0 not in cache
 
 
-def test_one_process_writes_at_a_time(dataset: Path) -> None:
-    cache, other_one = make(dataset), make(dataset)
-    (cache.folder / ".partial-7-episode-00000000.safetensors").write_text("half")
-    with cache.writing():
-        assert [path.name for path in cache.folder.iterdir()] == ["prior.json"]
-        with pytest.raises(UserError, match="another `liftwm priors run` is writing"), other_one.writing():
-            pass
-    with other_one.writing():
+def test_one_process_writes_at_a_time(dataset: Path, hold: Callable[[Path], subprocess.Popen[str]]) -> None:
+    cache = make(dataset)
+    partial = cache.folder / ".partial-99999999-episode-00000000.safetensors"
+    partial.write_text("half")
+    other_one = hold(cache.folder)
+    with pytest.raises(UserError, match="another process"), cache.writing():
         pass
+    assert partial.exists()
+    other_one.kill()
+    other_one.wait()
+    with cache.writing():
+        assert not partial.exists()
 
 
 def test_a_second_writer_changes_nothing(dataset: Path) -> None:

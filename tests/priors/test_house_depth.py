@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +219,9 @@ def test_resumed_training_ends_at_the_same_weights(rooms: Path, tmp_path: Path):
         trainer.advance()
     trainer.save()
     trainer.advance()  # a step that a kill loses
+    with pytest.raises(KeyboardInterrupt):
+        HouseTrainer(replace(broken, save_every=100), SMALL).fit(lambda row: signal.raise_signal(signal.SIGINT))
+    assert checkpoints(tmp_path / "broken")[-1].name == "step-00000003"
     HouseTrainer(broken, SMALL).fit()
     ends = [load_file(checkpoints(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "broken")]
     assert checkpoints(tmp_path / "broken")[-1].name == "step-00000004"

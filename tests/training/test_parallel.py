@@ -72,7 +72,9 @@ def test_two_processes_continue_where_they_were_stopped_and_agree_on_the_clock(
     assert (first["rank"], second["rank"]) == (0, 1)
     assert first["step"] == second["step"] > 0
     assert first["seconds"] == second["seconds"] >= 0.6
+    assert checkpoints(tmp_path / "stopped")[-1].name == "step-00000002"
     for said in (first, second):
+        assert said["stopped"] == 2, "one was interrupted, both stop"
         assert said["average"] == [[[0.5] * 3] * 2, [0.0, 1.5, 3.0, 4.5]]
         assert said["from_first"] == 0.1
         assert not [name for name in said["threads"] if "gloo" in name], "the group's threads outlive it"

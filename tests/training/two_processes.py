@@ -1,11 +1,13 @@
-"""What each of two processes does in `test_parallel.py`: trainings as a library, and the two exchanges by themselves.
+"""What each of two processes does in `test_parallel.py`: trainings as a library, and the exchanges by themselves.
 
 torchrun --nproc-per-node 2 two_processes.py DATA RESUMED TIMED OUT
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -23,12 +25,17 @@ def main(data: Path, resumed: Path, timed: Path, out: Path) -> None:
         Trainer(config(data, resumed, steps=STEPS)).fit()
         by_clock = Trainer(config(data, timed, minutes=0.01, steps=10_000, geometry_first=0.0))
         by_clock.fit()
+        stopped = Trainer(config(data, out / "stopped", save_every=100))
+        with contextlib.suppress(KeyboardInterrupt):
+            stopped.fit(lambda row: signal.raise_signal(signal.SIGINT) if (processes.rank, row["step"]) == (1, 2) else None)
+            raise AssertionError("was not interrupted")
         tensors = [torch.full((2, 3), float(processes.rank)), torch.arange(4.0) * (1 + processes.rank)]
         processes.average(tensors)
         said: dict[str, object] = {
             "rank": processes.rank,
             "step": by_clock.step,
             "seconds": by_clock.seconds,
+            "stopped": stopped.step,
             "average": [tensor.tolist() for tensor in tensors],
             "from_first": processes.from_first(0.1 + processes.rank),
         }
