@@ -118,7 +118,8 @@ class _Recorder:
         """Add a frame, and the step (action, reward, terminated, truncated) that led to it."""
         rgb = obs.get("rgb") if isinstance(obs, dict) else obs
         if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise UserError(f"observation has no image: expected rgb [H, W, 3] uint8, got {describe(rgb)}, frame {self.frames}")
+            expected = "expected rgb [H, W, 3] uint8 in the observation"
+            raise UserError(f"rgb: frame {self.frames} has no image: {expected}, got {describe(rgb)}")
         intrinsics, pose = self._camera_of(obs, info)
         self._put("rgb", self.frames, rgb)
         self._put("world_from_camera", self.frames, self._numbers("world_from_camera", pose, (4, 4)))
@@ -143,6 +144,8 @@ class _Recorder:
     def _numbers(self, name: str, value: Any, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         """As an array; what is beyond float32 becomes infinite, and `Episode.validate` will find it."""
         try:
+            if np.iscomplexobj(value):
+                raise TypeError
             with np.errstate(over="ignore"):
                 return np.asarray(value, dtype).reshape(shape)
         except (TypeError, ValueError, OverflowError):
@@ -155,7 +158,7 @@ class _Recorder:
             return self._camera(self._env, obs, info)
         if not isinstance(obs, dict) or "intrinsics" not in obs or "world_from_camera" not in obs:
             raise UserError(
-                "observation has no camera: expected intrinsics and world_from_camera beside rgb, "
+                f"frame {self.frames} has no camera: expected intrinsics and world_from_camera beside rgb in the observation, "
                 "or a make_env that returns (env, camera_source)"
             )
         return obs["intrinsics"], obs["world_from_camera"]

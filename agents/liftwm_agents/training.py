@@ -22,7 +22,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
-from embodied_liftwm.files import write_text
+from embodied_liftwm.files import read_json, write_text
 from embodied_liftwm.protocols import WorldModel
 from liftwm_agents.held_out import HeldOutScore, HeldOutTours
 from liftwm_agents.policy_file import (
@@ -123,8 +123,8 @@ def train_policy(
 def saved_steps(run: Path) -> int:
     """Steps behind the policy of a run folder; 0 where that is not known."""
     try:
-        return int(json.loads((run / METRICS_NAME).read_text())["steps"])
-    except (OSError, ValueError, KeyError):
+        return int(read_json(run / METRICS_NAME)["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 

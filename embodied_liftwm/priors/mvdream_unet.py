@@ -8,7 +8,6 @@ Stable Diffusion renames them.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import read_json
 from embodied_liftwm.geometry.se3 import look_at
 from embodied_liftwm.priors import hub
 
@@ -50,7 +50,7 @@ def load_unet(folder: Path, views: int = VIEWS) -> Any:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor2_0
 
-    settings = json.loads((folder / "config.json").read_text())
+    settings = read_json(folder / "config.json")
     unet: Any = UNet2DConditionModel(**_as_diffusers(settings, folder))
     weights = {name: tensor.float() for name, tensor in hub.load_weights(folder).items()}
     try:
@@ -66,7 +66,8 @@ def load_unet(folder: Path, views: int = VIEWS) -> Any:
 def _as_diffusers(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The original code's settings in diffusers' words."""
     wanted = ("model_channels", "channel_mult", "num_res_blocks", "attention_resolutions", "context_dim", "camera_dim")
-    lacks = [name for name in wanted if settings.get(name) is None]
+    known = settings if isinstance(settings, dict) else {}
+    lacks = [name for name in wanted if known.get(name) is None]
     if lacks or settings.get("ip_dim"):
         why = f"lacks {', '.join(lacks)}" if lacks else "has image prompts (ImageDream)"
         raise UserError(f"{folder / 'config.json'} {why}: expected MVDream's network, class MultiViewUNetModel")

@@ -242,9 +242,10 @@ def huge_float(arrays: Arrays) -> None:
     [
         (huge_float, "world_from_camera: frame 5 holds inf, expected finite numbers"),
         (lambda a: a.update({POSE: a[POSE][:, :3]}), f"{POSE}: frame 0 holds [3, 4] float32, expected [4, 4] numbers"),
+        (lambda a: a.update({POSE: a[POSE] + 0j}), f"{POSE}: frame 0 holds [4, 4] complex64, expected [4, 4] numbers"),
         (lambda a: a.update(intrinsics=np.ones(4)), "intrinsics: frame 0 holds [4] float64, expected [3, 3] numbers"),
         (lambda a: a.update(reward=np.array(["bad"] * 10)), "reward: frame 1 holds 'bad', expected a number"),
-        (lambda a: a.update(rgb=a["rgb"] / np.float32(255)), "observation has no image: expected rgb [H, W, 3] uint8"),
+        (lambda a: a.update(rgb=a["rgb"] / np.float32(255)), "rgb: frame 0 has no image: expected rgb [H, W, 3] uint8"),
     ],
 )
 def test_what_no_episode_can_hold_is_one_line(replay: Callable[..., Path], spoil: Callable, words: str) -> None:
