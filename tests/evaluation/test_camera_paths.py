@@ -97,9 +97,9 @@ def test_unknown_paths_name_the_nearest(name: str, line: str) -> None:
 def test_bad_files_are_one_line(tmp_path: Path) -> None:
     for name, content, line in (
         ("a.json", "[[1, 2], [3, 4]]", r"expected poses \[T, 4, 4\] with T >= 2, got \[2, 2\]"),
-        ("b.json", "{", "cannot be read as poses"),
+        ("b.json", "{", "cannot be read"),
         ("c.txt", "https://x\n1 2 3", "line 2: expected a timestamp"),
-        ("d.json", json.dumps((2 * np.eye(4)[None].repeat(2, 0)).tolist()), "not orthonormal"),
+        ("d.json", json.dumps((2 * np.eye(4)[None].repeat(2, 0)).tolist()), "frame 0 has a last row of 0 0 0 2"),
         ("e.csv", "", "expected a file"),
     ):
         (tmp_path / name).write_text(content)
