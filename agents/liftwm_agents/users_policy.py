@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.plugins import call_function, find_function
+from embodied_liftwm.plugins import call_function, find_function, users_code
 
 
 class UsersPolicy:
@@ -36,7 +36,8 @@ class UsersPolicy:
             UserError: there is no such function; later, it fails, or what it returns cannot act.
         """
         self._name, self._env, self._seed = name, env, seed
-        find_function(name, f"policy={name}")
+        self._label = f"policy={name}"
+        find_function(name, self._label)
 
     def reset(self) -> None:
         """Make it for the episode that begins."""
@@ -49,18 +50,19 @@ class UsersPolicy:
     def begin(self, tour: Mapping[str, np.ndarray]) -> None:
         """Show it the tour if it cares for one."""
         if callable(begin := getattr(self._made, "begin", None)):
-            begin(tour)
+            with users_code(self._label, begin):
+                begin(tour)
 
     def act(self, obs: Any, info: Mapping[str, Any]) -> Any:
         """Its action."""
-        return self._act(obs, info)
+        with users_code(self._label, self._act):
+            return self._act(obs, info)
 
     def _make(self, seed: int) -> None:
-        label = f"policy={self._name}"
-        made = call_function(self._name, label, self._env, seed)
+        made = call_function(self._name, self._label, self._env, seed)
         act = getattr(made, "act", made)
         if isinstance(made, type) or not callable(act):
             got = f"the class {made.__name__}" if isinstance(made, type) else repr(made)
-            raise UserError(f"{label} returned {got}, expected an object with act(obs, info), or such a function")
+            raise UserError(f"{self._label} returned {got}, expected an object with act(obs, info), or such a function")
         self._made: Any = made
         self._act: Callable[[Any, Any], Any] = act

@@ -25,7 +25,7 @@ from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.interrupts import answer_parent, end
 from embodied_liftwm.terminal import heading, plain_console
-from embodied_liftwm.workers.local_engine import die_with_parent
+from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 
 MODEL_STEP_S, BASELINE_STEP_S = 1.8, 0.46
 """Seconds of a core that a training step takes; of the model the mean of steps on depth alone (0.7) and on everything (2.9)."""
@@ -108,8 +108,9 @@ def train_side_by_side(settings: dict[str, TrainConfig], console: Console) -> No
     processes = {
         name: context.Process(target=_train_one, args=(name, config, rows), daemon=True) for name, config in settings.items()
     }
-    for process in processes.values():
-        process.start()
+    with safe_spawning():
+        for process in processes.values():
+            process.start()
     try:
         try:
             watch(console, rows, processes)

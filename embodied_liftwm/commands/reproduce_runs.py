@@ -19,7 +19,7 @@ from embodied_liftwm.config import ReproduceConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.interrupts import answer_parent, end
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.workers.local_engine import die_with_parent
+from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 
 SETTINGS_MAY_CHANGE = {
     "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "alone_seeds",
@@ -125,9 +125,10 @@ def side_by_side(tasks: Sequence[Task], processes: int, console: Console) -> Non
     made: dict[str, Any] = {task.name: context.Process(target=_do, args=(task, rows), daemon=True) for task in tasks}
     pool = ThreadPoolExecutor(processes)  # a thread starts a process and waits for its end: a slot
     try:
-        for process in made.values():
-            pool.submit(_until_end, process)
-        watch(console, rows, made)
+        with safe_spawning():  # which holds while they wait for their turn
+            for process in made.values():
+                pool.submit(_until_end, process)
+            watch(console, rows, made)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         end([process for process in made.values() if process.pid is not None])

@@ -70,7 +70,7 @@ def _train(config: TrainAgentConfig, folder: Path) -> None:
     console.print(f"policy: {path}, log: tensorboard --logdir {folder}")
     if config.export_zip:
         opener = "sb3_contrib.RecurrentPPO.load" if config.input == "recurrent" else "stable_baselines3.PPO.load"
-        console.print(f"for stable-baselines3: {folder / ZIP_NAME} (open it with {opener})")
+        console.print(f"for stable-baselines3: {folder / ZIP_NAME} (open it with {opener})", soft_wrap=True)
     for line in _held_out(folder):
         console.print(line)
 

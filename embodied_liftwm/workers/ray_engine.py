@@ -20,7 +20,7 @@ from typing import Any
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.workers.contract import LEAVING, Died, Done, Failed, Work, failure
-from embodied_liftwm.workers.watcher import Watcher, descendants
+from embodied_liftwm.workers.watcher import Watcher
 
 PATIENCE_S = 30.0
 """After so long without a sign of any worker, the user is told what Ray is waiting for."""
@@ -77,14 +77,13 @@ class RayEngine:
         _check_address(self._address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         local = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        before = set(descendants(os.getpid()))
         try:
             if self._address:
                 self._ray.init(address=self._address, **quiet)
                 return
-            with _loopback():
+            self._watcher = Watcher()
+            with _loopback(), self._watcher.following():
                 self._ray.init(address="local", **quiet, **local)
-            self._watcher = Watcher(set(descendants(os.getpid())) - before)
         except Exception as error:  # Ray has many, a bare Exception among them
             what = f"ray_address={self._address}: cannot join a Ray cluster" if self._address else "Ray does not start here"
             token = "; one that asks for a token needs RAY_AUTH_MODE=token" if self._address else ""

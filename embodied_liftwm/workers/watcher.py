@@ -10,25 +10,49 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+LOOK_S = 0.1
+"""Between looks for new processes, seconds."""
 
 
 class Watcher:
-    """Ends processes as soon as this one is gone, or at `close`."""
+    """Ends processes as soon as this one is gone, or at `close`: those that are started while it follows."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
-        """The processes that are to end."""
-        listed = "".join(f"{pid} {_begun(pid)}\n" for pid in pids)
+    def __init__(self) -> None:
+        self._known = set(descendants(os.getpid()))
         command = [sys.executable, "-IS", __file__]  # in a session of its own: Ctrl-C is not meant for it
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        assert self._process.stdin is not None
-        self._process.stdin.write(listed.encode())
-        self._process.stdin.flush()
+        self._known.add(self._process.pid)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Learn of the processes that are started in this block, while it runs."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def close(self) -> None:
         """End what is still there, and the watcher."""
         self._process.communicate()
+
+    def _follow(self, over: threading.Event) -> None:
+        assert self._process.stdin is not None
+        last = False
+        while not last:
+            last = over.wait(LOOK_S)
+            new = set(descendants(os.getpid())) - self._known
+            self._known |= new
+            self._process.stdin.write("".join(f"{pid} {_begun(pid)}\n" for pid in new).encode())
+            self._process.stdin.flush()
 
 
 def descendants(pid: int) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from embodied_liftwm.workers.watcher import Watcher, descendants
+from embodied_liftwm.workers.watcher import LOOK_S, Watcher, descendants
 
 TOY = Path(__file__).parents[1] / "agents" / "toy_camera_env.py"
 LISTENING = "0A"
@@ -84,19 +84,20 @@ def test_it_listens_on_loopback_alone_and_leaves_nothing_when_killed(command: su
 def test_a_watcher_ends_grandchildren_of_the_killed() -> None:
     code = """
 import os, subprocess, sys, time
-from embodied_liftwm.workers.watcher import Watcher, descendants
+from embodied_liftwm.workers.watcher import LOOK_S, Watcher, descendants
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-subprocess.Popen([sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {deaf!r}])"])
-while len(descendants(os.getpid())) < 2:
-    time.sleep(0.01)
-Watcher(descendants(os.getpid()))
-print(*descendants(os.getpid()), flush=True)
-time.sleep(600)
+with Watcher().following():
+    subprocess.Popen([sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {deaf!r}])"])
+    while len(descendants(os.getpid())) < 3:
+        time.sleep(0.01)
+    print(*descendants(os.getpid()), flush=True)
+    time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     started = [int(word) for word in process.stdout.readline().split()]
     assert len(started) == 3
+    time.sleep(5 * LOOK_S)
     process.kill()
     process.wait()
     until = time.monotonic() + 5
@@ -106,9 +107,11 @@ time.sleep(600)
 
 
 def test_a_watcher_spares_a_process_that_took_a_number_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     monkeypatch.setattr("embodied_liftwm.workers.watcher._begun", lambda pid: "1")
-    Watcher([child.pid]).close()
+    watcher = Watcher()
+    with watcher.following():
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    watcher.close()
     assert child.poll() is None
     child.kill()
     child.wait()
