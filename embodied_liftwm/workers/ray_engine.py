@@ -10,8 +10,10 @@ import os
 import pickle
 import re
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,12 +84,23 @@ class RayEngine:
                 self._ray.init(address=self._address, **quiet)
                 return
             self._watcher = Watcher()
-            with _loopback(), self._watcher.following():
+            with _loopback(), _own_sigterm(), self._watcher.following():
                 self._ray.init(address="local", **quiet, **local)
         except Exception as error:  # Ray has many, a bare Exception among them
             what = f"ray_address={self._address}: cannot join a Ray cluster" if self._address else "Ray does not start here"
             token = "; one that asks for a token needs RAY_AUTH_MODE=token" if self._address else ""
             raise UserError(f"{what} ({_first_line(error)}){token}; engine=local does without it") from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does on SIGTERM: Ray would print a page and exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class RayWorker:
