@@ -101,7 +101,7 @@ def _draw_window(reader: TrainingReader, config: TrainConfig, episode: int, star
     targets = choose_targets(rng, context, max(0, start - config.span // 4), stop, config.targets)
     steps = np.sort(_draw(rng, np.arange(start, stop), 2 * config.context))
     poses, intrinsics = reader.read(episode, "world_from_camera"), reader.read(episode, "intrinsics")
-    size, remembered = reader.read(episode, "rgb").shape[1], config.model.stereo_sources
+    size, remembered = reader.image_size, config.model.stereo_sources
     frames = np.concatenate([context, targets])
     sources = choose_sources(rng, poses, intrinsics, size, frames, remembered, config.sources)
     return _Drawn(episode, context, targets, steps, sources, int(rng.integers(2**62)))

@@ -12,7 +12,7 @@ def choose_sources(
     rng: np.random.Generator,
     poses: np.ndarray,
     intrinsics: np.ndarray,
-    size: int,
+    size: tuple[int, int],
     frames: np.ndarray,
     remembered: int,
     count: int,
@@ -26,7 +26,7 @@ def choose_sources(
         rng: lends variety.
         poses: believed world_from_camera of the whole episode. [F, 4, 4]
         intrinsics: pixels. [3, 3]
-        size: pixels a side of a frame.
+        size: height and width of a frame, pixels.
         frames: the frames to explain. [N]
         remembered: how many of the sources are to be remembered ones, at most `count`.
         count: how many sources.
@@ -40,7 +40,7 @@ def choose_sources(
     from embodied_liftwm.protocols import Camera
 
     all_poses, number = torch.from_numpy(np.array(poses, np.float32)), len(frames)
-    camera = Camera(torch.from_numpy(np.array(intrinsics, np.float32)).expand(number, 3, 3), all_poses[frames], size, size)
+    camera = Camera(torch.from_numpy(np.array(intrinsics, np.float32)).expand(number, 3, 3), all_poses[frames], *size)
     age = frames[:, None] - np.arange(len(poses))
     remembered = min(remembered, count)
     chosen = np.zeros((number, 0), np.int64)

@@ -16,7 +16,7 @@ def poses() -> np.ndarray:
 
 
 def chosen(seed: int, remembered: int, count: int) -> np.ndarray:
-    return choose_sources(np.random.default_rng(seed), poses(), intrinsics(32), 32, FRAMES, remembered, count)
+    return choose_sources(np.random.default_rng(seed), poses(), intrinsics(32), (32, 32), FRAMES, remembered, count)
 
 
 def test_the_first_are_remembered_ones():
@@ -45,5 +45,5 @@ def test_draws_differ_and_repeat():
 
 def test_a_camera_that_only_turns_has_no_sources():
     turning = np.stack([pose(0.0, 0.0, 0.1 * k) for k in range(12)])
-    found = choose_sources(np.random.default_rng(0), turning, intrinsics(32), 32, np.array([3, 7]), 2, 4)
+    found = choose_sources(np.random.default_rng(0), turning, intrinsics(32), (32, 32), np.array([3, 7]), 2, 4)
     assert (found == np.array([[3], [7]])).all()
