@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each prepares its own .venv (scripts/setup.sh).
-#   make demo ARGS="train.minutes=2"      make test ARGS="tests/geometry -k lift"
+#   make demo ARGS="train.steps=40"      make test ARGS="tests/geometry -k lift"
 
 .PHONY: demo test lint types format docs clean venv help
 .DEFAULT_GOAL := help
