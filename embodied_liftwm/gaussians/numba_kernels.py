@@ -9,12 +9,11 @@ of the kernel's dtype); indices are unsigned, because numba checks signed ones f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
 from embodied_liftwm.gaussians.simd import add_scaled, dot
+from embodied_liftwm.kernels import compiled
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
 _SLACK_PX2 = np.float32(1e-3)
@@ -24,21 +23,13 @@ _X, _Y = _index(0), _index(1)
 _XX, _XY, _YY = _index(0), _index(1), _index(2)
 
 
-def _compile(function: Callable) -> Callable:
-    """`njit` with an on-disk cache where the disk allows one."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no writable place for the cache: compile once a process instead
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@_compile
+@compiled
 def _span(centre, reach, low, high):
     """First pixel of [low, high), and one past the last, whose centre lies within reach."""
     return max(low, int(math.ceil(centre - reach - _HALF))), min(high, int(math.floor(centre + reach - _HALF)) + 1)
 
 
-@_compile
+@compiled
 def _row_span(mean_x, xx, xy, level, dy, reach_y, width):
     """The pixels of one row inside of the ellipse `power = level / 2`; `reach_y` is that ellipse's half height."""
     relative = dy / reach_y
@@ -46,7 +37,7 @@ def _row_span(mean_x, xx, xy, level, dy, reach_y, width):
     return _span(mean_x - xy / xx * dy, half, 0, width)
 
 
-@_compile
+@compiled
 def paint_band(
     order, means2d, conics, depths, radii, opacities, features, cuts, top, bottom, out, transmittance, out_depth, last
 ):
@@ -100,7 +91,7 @@ def paint_band(
                 last_row[column] = rank + 1
 
 
-@_compile
+@compiled
 def paint_band_backward(
     order, means2d, conics, depths, radii, opacities, features, cuts, top, bottom, transmittance, last,
     grad_out, grad_alpha, grad_depth, out_geometry, out_features,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
+
+from embodied_liftwm import kernels
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _LOOSE = {"contract", "nsz", "arcp"}
@@ -18,11 +19,8 @@ _LOOSE = {"contract", "nsz", "arcp"}
 
 
 def compiled(function: Callable) -> Callable:
-    """`njit` with an on-disk cache where the disk allows one."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy", fastmath=_LOOSE)(function)
-    except RuntimeError:  # no writable place for the cache: compile once a process instead
-        return njit(nogil=True, error_model="numpy", fastmath=_LOOSE)(function)
+    """`kernels.compiled` with looser arithmetic."""
+    return kernels.compiled(function, fastmath=_LOOSE)
 
 
 @compiled

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embodied_liftwm.memory.patch_write_kernels import compiled
+from embodied_liftwm.kernels import compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 

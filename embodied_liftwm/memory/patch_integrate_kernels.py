@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embodied_liftwm.geometry.matching_kernels import exp
-from embodied_liftwm.memory.patch_write_kernels import COARSE_HIDDEN, FILLED, GONE, HIDDEN, MATCHED, Sights, compiled, find
+from embodied_liftwm.kernels import compiled
+from embodied_liftwm.memory.patch_write_kernels import COARSE_HIDDEN, FILLED, GONE, HIDDEN, MATCHED, Sights, find
 
 _ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0), np.float32(3.0)
 _index = np.uint64  # numba checks signed indices for being negative

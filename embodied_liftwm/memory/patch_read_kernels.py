@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embodied_liftwm.gaussians.simd import LANES, add_scaled
-from embodied_liftwm.memory.patch_write_kernels import compiled
+from embodied_liftwm.kernels import compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _index = np.uint64  # numba checks signed indices for being negative

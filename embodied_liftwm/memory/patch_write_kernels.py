@@ -8,25 +8,17 @@ cache on disk would not notice a constant that changed in another file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from embodied_liftwm.kernels import compiled
 
 _ZERO, _HALF, _ONE, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(3.0)
 _index = np.uint64  # numba checks signed indices for being negative
 MATCHED, GONE, FILLED, HIDDEN, COARSE_HIDDEN = 1, 2, 3, 4, 5
 """What becomes of a texel; 0 where it stays as it is. Of those that are hidden now, large ones leave an empty place."""
 COARSE_MATCHED = 6  # gone, unless it is hidden
-
-
-def compiled(function: Callable) -> Callable:
-    """`njit` with an on-disk cache where the disk allows one."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no writable place for the cache: compile once a process instead
-        return njit(nogil=True, error_model="numpy")(function)
 
 
 class Rules(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embodied_liftwm.memory.patch_write_kernels import compiled
+from embodied_liftwm.kernels import compiled
 
 AXIS_BITS = 21
 """Bits of a voxel's coordinate along each axis; three of them fit into the 63 of a key."""

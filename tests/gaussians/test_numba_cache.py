@@ -22,8 +22,14 @@ print(package, sum(stats.cache_misses.values()), sum(stats.cache_hits.values()),
 """
 
 
+NOTICE = "liftwm: compiling the kernels that are needed, once for this installation; this can take a minute or two\n"
+
+
 def render(*paths: Path, **environment: str) -> tuple[str, int, int]:
-    """Render in a new process: where the package came from, kernels that were compiled, kernels that came from the cache."""
+    """Render in a new process: where the package came from, kernels that were compiled, kernels that came from the cache.
+
+    What is compiled is announced, in one line however many kernels there are, and nothing else is.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     search = os.pathsep.join([*map(str, paths), kept["PYTHONPATH"]])
     done = subprocess.run(
@@ -36,6 +42,7 @@ def render(*paths: Path, **environment: str) -> tuple[str, int, int]:
     )
     assert done.returncode == 0, done.stderr
     package, misses, hits = done.stdout.splitlines()
+    assert done.stderr == (NOTICE if int(misses) else "")
     return package, int(misses), int(hits)
 
 
@@ -55,3 +62,29 @@ def test_where_nothing_can_be_written_it_compiles_for_itself(tmp_path: Path, roo
     assert Path(package).is_relative_to(tmp_path)
     assert compiled == [1, 0]
     assert not list(tmp_path.rglob("*.nbc"))
+
+
+WORKERS = """
+import multiprocessing
+def compile_all(barrier):
+    barrier.wait(60)
+    import torch
+    from embodied_liftwm.gaussians import rasterize
+    from tests.gaussians.scenes import random_scene
+    with torch.no_grad():
+        rasterize(**random_scene(2), width=8, height=8, backend="numba")
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    workers = [spawn.Process(target=compile_all, args=(barrier,)) for _ in range(2)]
+    for worker in workers: worker.start()
+    for worker in workers: worker.join()
+"""
+
+
+def test_of_several_workers_one_says_that_kernels_are_compiled(tmp_path: Path) -> None:
+    (tmp_path / "workers.py").write_text(WORKERS)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, str(tmp_path / "workers.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, NOTICE)

@@ -16,8 +16,8 @@ PACKAGES = {
     "liftwm_agents": ROOT / "agents/liftwm_agents",
 }
 CONTRACTS = {
-    "", "config", "distributions", "errors", "files", "folder_lock", "interrupts", "plugins", "protocols", "tensor_tree",
-    "threads", "weights",
+    "", "config", "distributions", "errors", "files", "folder_lock", "interrupts", "kernels", "plugins", "protocols",
+    "tensor_tree", "threads", "weights",
 }  # fmt: skip
 ALLOWED = {
     "geometry": set(),
