@@ -43,6 +43,10 @@ def test_every_module_of_the_checkout_is_in_it(wheel_names: list[str], root: Pat
         assert here == {name for name in wheel_names if name.startswith(f"{top}/") and name.endswith(".py")}
 
 
+def test_type_checkers_are_told_of_the_annotations(wheel_names: list[str]) -> None:
+    assert {f"{top}/py.typed" for top in ("embodied_liftwm", "liftwm_envs", "liftwm_agents")} <= set(wheel_names)
+
+
 def test_weights_are_exactly_the_shipped_ones(wheel_names: list[str], root: Path) -> None:
     folders = ("embodied_liftwm/checkpoints/", "embodied_liftwm/priors/weights/")
     here = {str(path.relative_to(root)) for folder in folders for path in (root / folder).glob("*/*")}
