@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from embodied_liftwm import __version__
-from embodied_liftwm.commands import check_belonging, check_devices, load_config, preset_names
+from embodied_liftwm.commands import check_belonging, check_parts, load_config, preset_names
 from embodied_liftwm.commands.schema import help_table, own_keys
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.config.checks import printable, shown
@@ -132,7 +132,7 @@ def _dispatch(parsed: argparse.Namespace) -> int:
         config = load_config(COMMANDS[parsed.command], parsed.preset, parsed.words)
         if parsed.command in NAMED:
             check_belonging(COMMANDS[parsed.command], parsed.command, parsed.name, parsed.words)
-        check_devices(config)
+        check_parts(config)
         arguments.append(config)
     if parsed.command == "data":
         arguments.append([parsed.action, *parsed.words])

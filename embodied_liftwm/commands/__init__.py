@@ -7,6 +7,7 @@ order, and returns the typed object. This package and `cli.py` are the only code
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ Schema = TypeVar("Schema")
 TRUTHS = {text: value for value, words in ((True, "true yes on"), (False, "false no off"))
           for word in words.split() for text in (word, word.capitalize(), word.upper())}  # fmt: skip
 """What may be written for true and false."""
+FEW_THREADS = 8
+"""Threads that any machine may be asked for."""
 LONGEST_NAME = 100
 """Characters of a wrong key that are looked at for what was meant."""
 
@@ -83,6 +86,23 @@ def _owners(comment: str) -> tuple[tuple[str, ...], bool]:
         return (), False
     parts = [begin[2]] if begin[1] else re.findall(r"(?:^|; )((?:\w+, )*\w+): ", comment)
     return tuple(name for part in parts for name in part.split(", ")), bool(begin[1])
+
+
+def check_parts(config: Any) -> None:
+    """Hold what only other packages or this machine know against every part of a configuration, before the command starts.
+
+    Raises:
+        UserError: a device that is not there, more threads than there are cores, terms that no objective has.
+    """
+    check_devices(config)
+    for key in current_keys(config):
+        leaf, most = key.name.rpartition(".")[2], max(FEW_THREADS, os.cpu_count() or 1)
+        if leaf == "threads" and key.default > most:
+            raise UserError(f"{key.name}={key.default}: must be at most {most} on this machine; 1 is rarely slower than 2")
+        if leaf == "terms" and key.default != key.field.default:
+            from embodied_liftwm.training.objective import check_terms
+
+            check_terms(key.default, key.name)
 
 
 def check_devices(config: Any) -> None:

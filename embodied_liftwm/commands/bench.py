@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import disk_errors
 
 NAMES = ("collect", "collect_ray", "rasterize", "train", "state", "memory")
 BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in NAMES}
@@ -23,5 +25,7 @@ def run(name: str, config: BenchConfig) -> int:
     if name not in BENCHES:
         near = difflib.get_close_matches(name, BENCHES, 1)
         raise UserError(f"no benchmark '{name}': {f'did you mean {near[0]}?' if near else 'there is ' + ', '.join(BENCHES)}")
+    with disk_errors(config.out):
+        Path(config.out).mkdir(parents=True, exist_ok=True)
     bench: Callable[[BenchConfig], int] = importlib.import_module(BENCHES[name]).run
     return bench(config)

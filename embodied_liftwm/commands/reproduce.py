@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from embodied_liftwm.config import ReproduceConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import disk_errors
 
 EXPERIMENTS = {name: f"embodied_liftwm.commands.reproduce_{name}" for name in ("agents", "gap", "liftwm", "memories", "priors")}
 """Name -> the module whose `run(config)` runs it."""
@@ -23,5 +25,7 @@ def run(name: str, config: ReproduceConfig) -> int:
         near = difflib.get_close_matches(name, EXPERIMENTS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(EXPERIMENTS)}"
         raise UserError(f"no experiment '{name}': {hint}")
+    with disk_errors(config.results):
+        Path(config.results).mkdir(parents=True, exist_ok=True)
     experiment: Callable[[ReproduceConfig], int] = importlib.import_module(EXPERIMENTS[name]).run
     return experiment(config)

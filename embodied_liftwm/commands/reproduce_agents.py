@@ -29,6 +29,7 @@ from embodied_liftwm.commands.reproduce_runs import claim
 from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train_agent import MAY_CHANGE
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceConfig, TrainAgentConfig
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.arena import Arena, NavigationRow, oracle_agent, random_agent
 from embodied_liftwm.evaluation.bounds import KnownDepth, NoDepthError, with_known_depth
 from embodied_liftwm.evaluation.controls import task_env
@@ -37,6 +38,8 @@ from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine, run_tasks
+from liftwm_agents.env_source import find_env
+from liftwm_agents.training_envs import check_task
 
 SCRIPTED = "scripted"
 
@@ -95,6 +98,7 @@ def run(config: ReproduceConfig) -> int:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
     console, folder = plain_console(), Path(config.out) / "agents"
+    _check_tasks(config)
     with claim(folder, config):
         todo = [cell for cell in cells(config) if not cell.rows(folder).exists()]
         for number, cell in enumerate(run_tasks(Cells(config), todo, find_engine("local", config.processes)), 1):
@@ -107,6 +111,15 @@ def run(config: ReproduceConfig) -> int:
             console.print(line, soft_wrap=True)
         console.print(f"rows: {path}")
         return 0
+
+
+def _check_tasks(config: ReproduceConfig) -> None:
+    """Raises UserError for a task that is not ours, or that the model cannot watch."""
+    model = embodied_liftwm.load(config.agents.train.model, config.agents.train.device)
+    for task in config.agents.tasks:
+        if not find_env(task).ours:
+            raise UserError(f"agents.tasks: {task} is no task of liftwm_envs, such as Revisit-S")
+        check_task(replace(config.agents.train, env=task, input="state"), model)
 
 
 def cells(config: ReproduceConfig) -> list[Cell]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, MOST_THREADS, bounded, check_fields, distinct, may_be_empty
+from embodied_liftwm.config.checks import (
+    LAST_SEED,
+    MOST_PROCESSES,
+    MOST_THREADS,
+    bounded,
+    check_fields,
+    distinct,
+    may_be_empty,
+    shown,
+)
 from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions, training_scenes
 from embodied_liftwm.config.judging import EvaluateConfig, TrainAgentConfig
 from embodied_liftwm.config.training import LEAST_BUDGET, LEAST_LATENT_DIM, ModelConfig, TrainConfig
@@ -66,6 +75,14 @@ class DemoConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         training_scenes(self.collect)
+        if ":" in self.collect.env:
+            raise UserError(f"collect.env={shown(self.collect.env)}: the demo plans, in tasks of liftwm_envs alone")
+        if self.evaluate.suite or len(self.evaluate.suites) < len(EvaluateConfig().suites):
+            raise UserError(f"evaluate.suites={list(self.evaluate.suites)}: the demo shows figures of all three")
+        if self.evaluate.context >= self.collect.steps:
+            raise UserError(f"evaluate.context={self.evaluate.context}: must be below collect.steps={self.collect.steps}")
+        if self.agent.loop:
+            raise UserError("agent.loop=True: the demo trains its policy once")
 
 
 @dataclass(frozen=True)

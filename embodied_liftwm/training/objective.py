@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import nn
 
+from embodied_liftwm.config.checks import shown
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.objectives.elbo import Elbo, elbo
 from embodied_liftwm.objectives.teacher_terms import TEACHER_TERMS, TeacherTerm
@@ -22,9 +23,7 @@ class Objective(nn.Module):
     def __init__(self, names: tuple[str, ...], conventions: Conventions | None = None, hold_noise: bool = False) -> None:
         """Raises UserError for a name that is unknown or given twice."""
         super().__init__()
-        unknown = [name for name in names if name not in TERMS]
-        if unknown or len(set(names)) != len(names) or not names:
-            raise UserError(f"terms={list(names)}: expected distinct names out of {sorted(TERMS)}")
+        check_terms(names)
         self.terms = nn.ModuleDict({name: _term(name, conventions or {}, hold_noise) for name in names})
 
     def forward(self, rollout: Rollout) -> Elbo:
@@ -41,6 +40,13 @@ class Objective(nn.Module):
         """The learned noise scales of teachers; none where they are held."""
         own = [p for term in self.terms.values() if isinstance(term, TeacherTerm) for p in term.parameters()]
         return [p for p in own if p.requires_grad]
+
+
+def check_terms(names: tuple[str, ...], key: str = "terms") -> None:
+    """Raises UserError for a name that is unknown or given twice, and for none at all; `key` is how they are set."""
+    unknown = [name for name in names if name not in TERMS]
+    if unknown or len(set(names)) != len(names) or not names:
+        raise UserError(f"{key}={shown(str(list(names)))}: expected distinct names out of {sorted(TERMS)}")
 
 
 def _term(name: str, conventions: Conventions, held: bool) -> Term:

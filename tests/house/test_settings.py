@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from types import SimpleNamespace
+from types import SimpleNamespace, UnionType
 
 import pytest
 
@@ -44,7 +44,21 @@ def test_every_value_of_every_key_is_taken_or_refused(command: str) -> None:
             except UserError as error:
                 assert key.name in refusal(error)
             else:
-                assert isinstance(value, type(key.default)), (key.name, text, value)
+                kind = key.type if isinstance(key.type, UnionType) else type(key.default)
+                assert isinstance(value, kind), (key.name, text, value)
+
+
+ODD_SIZES = ["64x", "x64", "1x64", "64x64x3", "-64x64", "64x9999", "64 x 48", "9" * 50 + "x64", "64,48"]
+
+
+@pytest.mark.parametrize("text", [*NASTY, *ODD_SIZES])
+def test_image_sizes_are_sides_or_refused(text: str) -> None:
+    try:
+        options = load_config(COMMANDS["collect"], None, [f"env_options.image_size={text}"]).env_options
+    except UserError as error:
+        assert "env_options.image_size" in refusal(error)
+    else:
+        assert all(16 <= side <= 2048 for side in options.sides)
 
 
 def test_whole_configurations_of_odd_words_are_taken_or_refused() -> None:
@@ -91,6 +105,16 @@ BAD_LINES = {
     "train -1": "'-1' is not of the form key=value",
     "train STEPS=3": "unknown key 'STEPS': did you mean 'steps'?",
     "train threads=100000": "threads=100000: must be at most 256",
+    "train threads=200": "threads=200: must be at most ",
+    "reproduce liftwm train.terms=frames": "train.terms=['frames']: expected distinct names out of ['continuation', ",
+    "demo train.terms=": "train.terms=[]: expected distinct names out of ",
+    "demo evaluate.suites=views": "evaluate.suites=['views']: the demo shows figures of all three",
+    "demo collect.steps=40": "evaluate.context=48: must be below collect.steps=40",
+    "demo collect.env=mine:make": "collect.env=mine:make: the demo plans, in tasks of liftwm_envs",
+    "reproduce liftwm results=/dev/null": "cannot write /dev/null: a file stands where a folder should be",
+    "bench rasterize out=/dev/null/x": "cannot write /dev/null/x: ",
+    "reproduce agents agents.train.model=nowhere results=/tmp": "no model at nowhere",
+    "reproduce agents agents.tasks=Foo-S results=/tmp": "unknown env 'Foo-S'",
     "train geometry_first=7": "geometry_first=7.0: must be at most 1",
     "train minutes=nan": "minutes=nan: must be a finite number, 0 to 525600",
     "train device=meta": "device=meta: not usable here",
