@@ -51,13 +51,13 @@ def layout_fault(arrays: Mapping[str, Any], truth: Mapping[str, Any]) -> str:
         arrays: what `ARRAYS` names.
         truth: what `TRUTH_ARRAYS` names, or nothing.
     """
-    tables = [(key, array, *ARRAYS[key]) for key, array in arrays.items()]
-    tables += [(f"truth/{key}", array, *TRUTH_ARRAYS[key]) for key, array in truth.items()]
-    counts = [shape[0] - (axes[0] == "F") for _, array, axes, _ in tables if axes[0] in "FT" and (shape := _shape(array))]
+    tables = [(key, array, _shape(array), *ARRAYS[key]) for key, array in arrays.items()]
+    tables += [(f"truth/{key}", array, _shape(array), *TRUTH_ARRAYS[key]) for key, array in truth.items()]
+    counts = [shape[0] - (axes[0] == "F") for _, _, shape, axes, _ in tables if axes[0] in "FT" and shape]
     actions = max(Counter(counts).most_common(1)[0][0], 1) if counts else 1  # as most arrays have it
     sizes = {"3": 3, "4": 4, "7": 7, "T": actions, "F": actions + 1}
-    for key, array, axes, dtype in tables:
-        fault = _array_fault(array, axes.split(), dtype, sizes)
+    for key, array, shape, axes, dtype in tables:
+        fault = _array_fault(array, shape, axes.split(), dtype, sizes)
         if fault:
             return f"{key}: {fault}"
     return "" if min(sizes["H"], sizes["W"]) > 0 else "rgb: frames have no pixels"
@@ -67,11 +67,10 @@ def _shape(array: Any) -> tuple[int, ...]:
     return getattr(array, "shape", None) or ()
 
 
-def _array_fault(array: Any, axes: list[str], dtype: str, sizes: dict[str, int]) -> str:
+def _array_fault(array: Any, shape: tuple[int, ...], axes: list[str], dtype: str, sizes: dict[str, int]) -> str:
     """Check one array, and bind axis letters to the sizes first seen."""
-    shape, found = _shape(array), getattr(array, "dtype", None)
     fits = len(shape) == len(axes) and all(sizes.setdefault(axis, size) == size for axis, size in zip(axes, shape, strict=True))
-    if fits and found == np.dtype(dtype):
+    if fits and getattr(array, "dtype", None) == np.dtype(dtype):
         return ""
     expected = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
     count = f" for {sizes['T']} actions and {sizes['F']} frames" if axes[0] in "FT" else ""

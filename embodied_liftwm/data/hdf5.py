@@ -84,16 +84,18 @@ def open_array(group: h5py.Group, name: str) -> h5py.Dataset:
     found = _own(group, name)
     if not isinstance(found, h5py.Dataset):
         raise _refusal(group, name, "is no array")
-    layout = found.id.get_create_plist()
-    if layout.get_layout() == h5py.h5d.VIRTUAL:
+    layout, shape = found.id.get_create_plist(), found.shape
+    kind = layout.get_layout()
+    if kind == h5py.h5d.VIRTUAL:
         raise _refusal(group, name, "is a virtual dataset, whose data lie in other files")
     if layout.get_external_count():
         raise _refusal(group, name, "keeps its data in another file (external storage)")
-    claimed, stored = (found.size or 0) * found.id.get_type().get_size(), found.id.get_storage_size()
-    if claimed > stored * (DEFLATED_TO if found.chunks else 1):
+    size = 0 if shape is None else math.prod(shape)
+    claimed, stored = size * found.id.get_type().get_size(), found.id.get_storage_size()
+    if claimed > stored * (DEFLATED_TO if kind == h5py.h5d.CHUNKED else 1):
         raise _refusal(group, name, f"claims {claimed} bytes and holds {stored}")
-    if found.chunks and found.size:
-        chunks, held = math.prod(-(-s // c) for s, c in zip(found.shape, found.chunks, strict=True)), found.id.get_num_chunks()
+    if size and kind == h5py.h5d.CHUNKED:
+        chunks, held = math.prod(-(-s // c) for s, c in zip(shape, layout.get_chunk(), strict=True)), found.id.get_num_chunks()
         if held < chunks:
             raise _refusal(group, name, f"holds {held} of {chunks} chunks")
     return found
@@ -119,10 +121,11 @@ def parse_text(group: h5py.Group, name: str, content: bytes) -> Any:
 
 def _own(parent: h5py.Group, name: str) -> Any:
     """A member by a hard link: soft and external ones are not followed."""
-    links = parent.id.links
-    if not links.exists(name.encode()):
-        raise KeyError(f"no {name} in {parent.name.strip('/') or 'it'}")
-    if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+    try:
+        link = parent.id.links.get_info(name.encode())
+    except (KeyError, RuntimeError):
+        raise KeyError(f"no {name} in {(parent.name or '').strip('/') or 'it'}") from None
+    if link.type != h5py.h5l.TYPE_HARD:
         raise _refusal(parent, name, "is a link to elsewhere")
     return parent[name]
 
