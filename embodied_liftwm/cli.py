@@ -47,12 +47,15 @@ NAMED = {
 }
 """Commands that take a NAME, and what it says."""
 KEPT = {
+    "train": "it had not begun yet: what was kept before is as it was",  # and train-agent
+    "collect": "it had not begun yet: what was kept before is as it was",
+    "evaluate": "it had not begun yet: what was kept before is as it was",
     "demo": "what was finished is kept: the same command continues with the rest",
     "reproduce": "what was finished is kept: the same command continues with the rest",
     "priors run": "episodes that were observed are kept: the same command continues with the rest",
     "data import": "clips that were imported are kept: the same command continues with the rest",
 }
-"""What interrupted commands have left that do not say it themselves; the others keep nothing."""
+"""What interrupted commands have left that do not say it themselves, or not yet; the others keep nothing."""
 DATA_ACTIONS = {
     "info": "summary",
     "check": "integrity of every shard",

@@ -78,6 +78,9 @@ def test_outside_the_command_line_and_the_main_thread_signals_stay_as_they_are()
         (["priors", "list"], "interrupted; nothing was kept"),
         (["priors", "run"], "interrupted; episodes that were observed are kept: the same command continues"),
         (["generate"], "interrupted; nothing was kept"),
+        (["train"], "interrupted; it had not begun yet: what was kept before is as it was"),
+        (["train-agent"], "interrupted; it had not begun yet: what was kept before is as it was"),
+        (["collect"], "interrupted; it had not begun yet: what was kept before is as it was"),
         (["demo"], "interrupted; what was finished is kept: the same command continues"),
     ],
 )
