@@ -108,7 +108,7 @@ def load_episodes(config: EvaluateConfig) -> list[Any]:
 
     if not {"views", "persistence"} & set(config.suites):
         return []
-    reader = EvaluationReader(config.data)
+    reader = EvaluationReader(config.data, "eval")
     check_split(reader.info, reader.seeds, "eval", f"data={config.data}")
     wanted = min(config.episodes or len(reader), len(reader))
     episodes = [reader[position] for position in range(wanted)]

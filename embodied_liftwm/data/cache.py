@@ -21,7 +21,7 @@ import numpy as np
 
 from embodied_liftwm.data.gate import ARRAYS
 from embodied_liftwm.data.splits import seed_of
-from embodied_liftwm.data.storage import data_files, group_name, read_episode, read_outline, scan
+from embodied_liftwm.data.storage import data_files, group_name, how_to_collect, read_episode, read_outline, scan
 from embodied_liftwm.errors import UserError
 
 LAYOUT = 2
@@ -94,7 +94,7 @@ def build(dataset: Path, folder: Path) -> None:
     """Decode every episode of a dataset into `folder`, which appears whole."""
     files = scan(dataset)
     if not files:
-        raise UserError(f"the dataset at {dataset} holds no episode yet: run `liftwm collect out={dataset}`")
+        raise UserError(f"the dataset at {dataset} holds no episode yet: run {how_to_collect(dataset)}")
     folder.parent.mkdir(exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:

@@ -15,6 +15,7 @@ from embodied_liftwm.data.storage import (
     data_files,
     episode_indices,
     group_name,
+    how_to_collect,
     listed_episodes,
     read_episode,
     read_info,
@@ -50,7 +51,7 @@ def summarize(path: str | Path) -> DatasetSummary:
     folder = Path(path)
     info, files = read_info(folder), scan(folder)
     if not files:
-        raise UserError(f"the dataset at {path} holds no episode yet: run `liftwm collect out={path}`")
+        raise UserError(f"the dataset at {path} holds no episode yet: run {how_to_collect(path)}")
     outlines = [read_outline(file_path, index) for index, file_path in files.items()]
     shapes, metas = [outline.shapes["rgb"] for outline in outlines], [outline.meta for outline in outlines]
     lengths = [shape[0] - 1 for shape in shapes]

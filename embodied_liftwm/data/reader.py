@@ -13,7 +13,7 @@ from embodied_liftwm.data.cache import DecodedCache
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.gate import ARRAYS
 from embodied_liftwm.data.splits import seed_of
-from embodied_liftwm.data.storage import read_episode, read_info, read_outline, scan
+from embodied_liftwm.data.storage import how_to_collect, read_episode, read_info, read_outline, scan
 from embodied_liftwm.errors import TruthAccessError, UserError
 
 Read = TypeVar("Read")
@@ -115,17 +115,21 @@ class TrainingReader:
 class EvaluationReader:
     """Whole episodes, truth included. Never give one to training."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, split: str = "") -> None:
         """Open the dataset folder `path`.
+
+        Args:
+            path: of the dataset.
+            split: that it should be collected with, for what is said where there is none.
 
         Raises:
             UserError: no dataset there, no episode in it, or a truncated or foreign file, named.
         """
         self.path = Path(path)
-        self.info: dict[str, Any] = read_info(self.path)
+        self.info: dict[str, Any] = read_info(self.path, split)
         self._files = scan(self.path)
         if not self._files:
-            raise UserError(f"the dataset at {path} holds no episode yet: run `liftwm collect out={path}`")
+            raise UserError(f"the dataset at {path} holds no episode yet: run {how_to_collect(path, split)}")
         self.indices = list(self._files)
 
     def __len__(self) -> int:

@@ -87,8 +87,17 @@ def _as_spans(indices: set[int]) -> list[list[int]]:
     return spans
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def how_to_collect(folder: str | Path, split: str = "") -> str:
+    """The command that makes a dataset, or goes on with one; `split` where it is not the default."""
+    return f"`liftwm collect {f'split={split} ' if split else ''}out={folder}`"
+
+
+def read_info(folder: Path, split: str = "") -> dict[str, Any]:
     """Read `dataset.json`.
+
+    Args:
+        folder: of the dataset.
+        split: that it should be collected with, for what is said where there is none.
 
     Raises:
         UserError: no dataset there, or a file of another kind or a newer format.
@@ -97,7 +106,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     try:
         info = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no dataset at {folder}: {INFO} is missing; make one with `liftwm collect out={folder}`") from None
+        raise UserError(f"no dataset at {folder}: {INFO} is missing; make one with {how_to_collect(folder, split)}") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         found = info.get("format") if isinstance(info, dict) else type(info).__name__
         raise UserError(f"{path}: format {found}, this version reads format {FORMAT}")

@@ -46,7 +46,9 @@ class TeacherReader:
             UserError: no dataset there, no episode in it, scenes that are not the teachers', no truth, or frames of several
                 sizes.
         """
-        episodes = [episode for path in paths.split(",") for episode in _episodes(Path(path.strip()))]
+        episodes = [episode for path in paths.split(",") if path.strip() for episode in _episodes(Path(path.strip()))]
+        if not episodes:
+            raise UserError(f"data={paths}: names no dataset")
         sizes = {episode.image_size for episode in episodes}
         if len(sizes) > 1:
             raise UserError(f"{paths}: frames of several sizes, {sorted(sizes)}: collect them at one image_size")
@@ -120,7 +122,7 @@ def noisy(rgb: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _episodes(path: Path) -> list[Episode]:
     """Every episode of a dataset, each from a scene of the teachers."""
-    reader = EvaluationReader(path)
+    reader = EvaluationReader(path, "teacher")
     check_split(reader.info, reader.seeds, "teacher", f"data={path}")
     return list(reader)
 
