@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -36,7 +37,9 @@ _EXIT_WAIT_S = 5.0
 
 _lock = threading.RLock()
 _thread = threading.local()
-_shared: dict[str, Any] = {"context": None, "switches": None, "depth": 0, "ended": False, "spare": [], "inherited": []}
+_shared: dict[str, Any] = {"context": None, "switches": None, "depth": 0, "spare": [], "inherited": []}
+_shared |= {"ending": False, "ended": False}
+_busy: set[int] = set()  # threads `at_work`
 _targets: weakref.WeakSet[_Target] = weakref.WeakSet()  # every one of this process
 _returned: deque[_Target] = deque()  # by renderers that ended, in whatever thread; spare from the next drawing on
 
@@ -113,8 +116,25 @@ def _egl_switches(*handles: Any) -> tuple[Callable[[], None], Callable[[], None]
     return partial(switch, context), partial(switch, None)
 
 
+@contextmanager
+def at_work() -> Iterator[None]:
+    """A block that the end of the process waits for: Python stops daemon threads in the midst of MuJoCo, which crashes it."""
+    me = threading.get_ident()
+    _busy.add(me)
+    try:
+        if _shared["ending"] and threading.current_thread() is not threading.main_thread():
+            _busy.discard(me)
+            threading.Event().wait()  # for the end
+        yield
+    finally:
+        _busy.discard(me)
+
+
 def _free_shared() -> None:
     """Free everything while the GL library is still loaded. The lock is kept: daemon threads wait there for the end."""
+    _shared["ending"], give_up = True, time.monotonic() + _EXIT_WAIT_S
+    while _busy - {threading.get_ident()} and time.monotonic() < give_up:
+        time.sleep(0.001)
     if not _lock.acquire(timeout=_EXIT_WAIT_S):
         return
     _shared["ended"] = True
@@ -133,6 +153,7 @@ def _start_over() -> None:
     _shared.update(context=None, switches=None, depth=0, spare=[], inherited=inherited)
     _targets.clear()
     _returned.clear()
+    _busy.clear()
 
 
 # No thread draws while the process is copied: the child would find GL half-way through a frame.

@@ -14,7 +14,7 @@ from liftwm_envs.cameras import intrinsics_from_fovy, world_from_opencv
 from liftwm_envs.embodiments import EMBODIMENTS, SUBSTEPS
 from liftwm_envs.engine import mujoco
 from liftwm_envs.motion import Track
-from liftwm_envs.rendering import Renderer
+from liftwm_envs.rendering import Renderer, at_work
 from liftwm_envs.scene import Scene
 from liftwm_envs.shells import Show
 
@@ -25,6 +25,7 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 class Simulation:
     """Physics and camera of one scene. `step`, `render_rgb_depth` and `render_segmentation` are what one control step costs."""
 
+    @at_work()
     def __init__(self, scene: Scene, embodiment: str, image_size: tuple[int, int]) -> None:
         self.scene = scene
         self.embodiment = EMBODIMENTS[embodiment]()
@@ -58,6 +59,7 @@ class Simulation:
         names = [(cup_body(number), object_body(number)) for number in ids]
         return [tuple(int(self.model.body_mocapid[self.model.body(name).id]) for name in pair) for pair in names]  # type: ignore[misc]
 
+    @at_work()
     def step(self) -> None:
         """One control step under `self.action`: `SUBSTEPS` steps of physics, each with its velocity command."""
         model, data, control, action = self.model, self.data, self.embodiment.control, self.action

@@ -141,11 +141,11 @@ env = make(); env.reset(seed=1)
 threading.Thread(target=env.close).start()
 env.close(); env.close()
 """,
-    "a daemon that goes on drawing": """
+    "a daemon that goes on stepping": """
 def work():
     env = make(); env.reset(seed=1)
     while True:
-        env.unwrapped.sim.render(); ready.set()
+        env.step(still); ready.set()
 ready = threading.Event()
 threading.Thread(target=work, daemon=True).start(); ready.wait(60)
 kept.append(make()); kept[0].reset(seed=2)
