@@ -118,7 +118,7 @@ class WorldModelVecEnv(VecEnvWrapper):
 def check_spaces(space: spaces.Space, width: int, model: WorldModel) -> None:
     """Raise UserError where a model cannot watch an environment of this observation space, with `width` numbers an action."""
     if not isinstance(space, spaces.Dict) or any(key not in space.spaces for key in KEYS):
-        raise UserError(f"the environment's observation must be a Dict with {', '.join(KEYS)}, got {space}")
+        raise UserError(f"the environment's observation must be a Dict with {', '.join(KEYS)}, got a {type(space).__name__}")
     shape, size = space["rgb"].shape, frame_size_of(model)
     assert shape is not None
     if size is not None and tuple(shape[:2]) != size:

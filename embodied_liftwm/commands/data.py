@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from embodied_liftwm.config.checks import check_text
 from embodied_liftwm.data.integrity import DatasetSummary, check, summarize
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
@@ -25,6 +26,8 @@ def run(words: list[str]) -> int:
         Exit code: 1 if `check` found problems, else 0.
     """
     action, *rest = words
+    for word in rest:
+        check_text(f"data {action}", word, may_be_empty=True)
     known = OPTIONS.get(action, ())
     folders = [word for place, word in enumerate(rest) if _is_folder(word, place == 0, known)]
     if len(folders) != 1:
@@ -33,7 +36,7 @@ def run(words: list[str]) -> int:
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known) or 'none'}"
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}" if known else "it takes none"
             raise UserError(f"unknown option '{key}' of data {action}: {hint}")
     return {"info": _info, "check": _check, "play": _play, "import": _import}[action](folders[0], options)
 

@@ -119,29 +119,40 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
         UserError: no checkpoint there, or one of another architecture; the tensor is named.
     """
     folder = _checkpoint_folder(Path(name_or_path))
-    _check_body(model, folder, name_or_path)
+    described = read_json(folder / "model.json") if (folder / "model.json").is_file() else {}
+    described = described if isinstance(described, dict) else {}
+    _check_body(model, described.get("shapes"), name_or_path)
+    other = f"another architecture{_differing(model, described.get('model'))}"
     path = folder / "model.safetensors"
     stored, wanted = read_weights(path), model.state_dict()
     for name, old in stored.items():
         new = wanted.get(name)
         if new is None:
-            raise UserError(f"{path} has an extra tensor {name!r}: these are weights of another architecture")
+            raise UserError(f"{path} has an extra tensor {name!r}: these are weights of {other}")
         shrunk = old.dim() == new.dim() and any(a > b for a, b in zip(old.shape, new.shape, strict=True))
         if old.dim() != new.dim() or (shrunk and ".trunk." not in name):
             got, expected = list(old.shape), list(new.shape)
-            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected} or less: another architecture")
+            raise UserError(f"{path}: tensor {name!r} has shape {got}, expected {expected} or less: {other}")
         if new.dim() > 1:
             new[: len(old)] = 0.0
         common = tuple(slice(min(a, b)) for a, b in zip(old.shape, new.shape, strict=True))
         new[common] = old[common]
 
 
-def _check_body(model: nn.Module, folder: Path, name: str) -> None:
-    """Raises UserError for weights that learned other actions or goals than the model is told."""
+def _differing(model: nn.Module, then: Any) -> str:
+    """In what a model's settings differ from those of a checkpoint's model.json, for the end of a line."""
+    now = getattr(model, "config", None)
+    if now is None or not isinstance(then, dict):
+        return ""
+    mine = asdict(now)
+    other = [f"model.{key}={value}" for key, value in then.items() if key in mine and mine[key] != value]
+    return f"; it has {', '.join(other)}" if other else ""
+
+
+def _check_body(model: nn.Module, then: Any, name: str) -> None:
+    """Raises UserError for weights that learned other actions or goals, by the shapes of their model.json, than the model."""
     now: Any = getattr(model, "shapes", None)
-    described = read_json(folder / "model.json") if now is not None and (folder / "model.json").is_file() else {}
-    then = described.get("shapes") if isinstance(described, dict) else None
-    if not isinstance(then, dict):
+    if now is None or not isinstance(then, dict):
         return
     for what, key in (("actions", "action_dim"), ("goals", "goal_dim")):
         was, has = then.get(key), getattr(now, key)

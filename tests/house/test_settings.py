@@ -136,6 +136,8 @@ BAD_LINES = {
     "priors lst": "priors lst: did you mean list?",
     "data": "the following arguments are required: action, DIR (",
     "data plya x": "unknown word 'plya': did you mean 'play'?",
+    "data check a\x1bb": "data check=a\\x1bb: must not hold the control character '\\x1b'",
+    "data info x fps=3": "unknown option 'fps' of data info: it takes none",
     "data play x episodes=1": "unknown option 'episodes' of data play: did you mean 'episode'?",
     "doctor now": "unrecognized arguments: now",
 }  # fmt: skip
