@@ -36,7 +36,7 @@ class Observation(TensorTree):
 
     rgb: Tensor  # [B, 3, H, W] float32 in [0, 1]
     camera: Camera  # the pose the agent believes it has (exact, or odometry)
-    action: Tensor  # [B, A] the action that led here; zeros on the first frame
+    action: Tensor  # [B, A] the action that led here; zeros on the first frame, [B, 0] where nobody acts, as on a camera path
     is_first: Tensor  # [B] bool, true on the first frame of an episode: the model forgets what it held
     goal: Tensor | None = None  # [B, G] the task's instruction, zeros before it is given
 

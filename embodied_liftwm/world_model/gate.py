@@ -48,7 +48,8 @@ def check_observation(observation: Observation, rows: int, size: tuple[int, int]
     _check_form(camera, rows, like, "observation.camera")
     if (camera.height, camera.width) != size:
         raise UserError(f"observation.camera is of {camera.height} x {camera.width} pixels, its rgb of {size[0]} x {size[1]}")
-    _check_tensor("observation.action", observation.action, (rows, action), "[B, A]", like)
+    acted = not isinstance(observation.action, Tensor) or observation.action.shape[1:] != (0,)
+    _check_tensor("observation.action", observation.action, (rows, action if acted else 0), "[B, A]", like)
     if observation.goal is not None:
         _check_tensor("observation.goal", observation.goal, (rows, goal), "[B, G]", like)
     if not isinstance(first, Tensor) or first.dtype != torch.bool or tuple(first.shape) != (rows,):

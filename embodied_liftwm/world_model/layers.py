@@ -18,8 +18,8 @@ def levels_of(image_size: tuple[int, int], cell: int) -> int:
     """How often a picture's grid of cells of `cell` pixels is halved: until its shorter side has about four, if it can be so
     often, but once at least."""
     height, width = (side // cell for side in image_size)
-    enough, even = min(height, width) // 4, math.gcd(height, width)
-    return max(1, min(enough.bit_length() - 1, (even & -even).bit_length() - 1))
+    enough, even = round(math.log2(min(height, width) / 4)), math.gcd(height, width)
+    return max(1, min(enough, (even & -even).bit_length() - 1))
 
 
 class ResidualBlock(nn.Module):

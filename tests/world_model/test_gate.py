@@ -15,6 +15,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
+from embodied_liftwm.world_model.layers import levels_of
 from tests.toy_room import episode, intrinsics
 
 HEIGHT, WIDTH, ROWS = 32, 48, 2
@@ -134,7 +135,9 @@ def test_what_is_no_observation_is_refused_and_the_state_is_as_it_was(model: Bas
     refused(lambda: model.observe(good, good), "state is a Observation")
     for name, tensor in state.named_tensors().items():
         assert torch.equal(tensor.nan_to_num(), before[name].nan_to_num()), name
-    assert bool(model.render(model.observe(state, good), good.camera).rgb.isfinite().all())
+    for action in (good.action, torch.zeros(ROWS, 0)):  # a camera path has none
+        after = model.observe(state, replace(good, action=action))
+        assert bool(model.render(after, good.camera).rgb.isfinite().all())
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (63, 65), (30, 50), (1, 1), (17, 200)])
@@ -174,3 +177,12 @@ def test_what_extreme_cameras_see_is_finite(model: BaseWorldModel, name: str) ->
     }  # fmt: skip
     view = model.render(state, tried[name])
     assert all(bool(t.isfinite().all()) for t in (view.rgb, view.depth, view.seen)) and float(view.depth.min()) > 0
+
+
+@pytest.mark.parametrize("side", [64, 128, 32])
+def test_how_often_grids_are_halved(side: int) -> None:
+    """Square frames as ever; what is nearly so deep takes as many halvings, so that weights of square frames fit it."""
+    assert [levels_of((side, side), cell) for cell in (1, 2)] == [round(math.log2(side // 4)), round(math.log2(side // 8))]
+    assert levels_of((48, 64), 2) == levels_of((64, 48), 2) == levels_of((64, 64), 2) == 3
+    assert levels_of((16, 64), 8) == levels_of((16, 16), 8) == 1
+    assert levels_of((48, 112), 1) == 4 and levels_of((144, 176), 2) == 3  # a grid of an odd number of cells is not halved
