@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.weights import read_tensors
 
 Files = Sequence[tuple[str, ...]]
 """What a checkpoint must hold: for each file the names that it may have, relative to the checkpoint's folder."""
@@ -85,15 +86,20 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors by name of a model of diffusers whose class is not in it; a .bin is read as tensors, never unpickled."""
+    """Tensors by name of a model of diffusers whose class is not in it; a .bin is read as tensors, never unpickled.
+
+    Raises:
+        UserError: the file is damaged, or holds other things than tensors.
+    """
     path = _first(folder, DIFFUSION_MODEL)
     assert path is not None, folder
-    if path.suffix == ".bin":
+    if path.suffix != ".bin":
+        return read_tensors(path)
+    try:
         tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return tensors
-    from safetensors.torch import load_file
-
-    return load_file(path)
+    except Exception as error:  # whatever a damaged archive leads to
+        raise UserError(f"{path} is not a readable file of tensors: {' '.join(str(error).split())[:200]}") from None
+    return tensors
 
 
 def quiet() -> None:

@@ -210,6 +210,10 @@ def test_what_is_missing_or_of_another_model_is_said_in_one_line(
     with pytest.raises(UserError, match="has image prompts"):
         load_unet(tmp_path)
     config.write_text(json.dumps(LAYOUT["config"]))
+    for suffix in ("bin", "safetensors"):  # the second is taken first
+        (tmp_path / f"diffusion_pytorch_model.{suffix}").write_bytes(b"PK\x03\x04 cut")
+        with pytest.raises(UserError, match=f"diffusion_pytorch_model.{suffix} is not a readable"):
+            load_unet(tmp_path)
     save_file({"conv_in.weight": torch.zeros(2)}, tmp_path / "diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError, match="its weights are not those of MVDream's network"):
         load_unet(tmp_path)
