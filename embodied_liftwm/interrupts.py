@@ -67,8 +67,9 @@ def finishing() -> Iterator[Asked]:
         raise KeyboardInterrupt
 
 
-def answer_parent() -> None:
-    """In a spawned process: Ctrl-C is the parent's to answer, and its SIGTERM, however often it comes, interrupts once."""
+@contextmanager
+def answering_parent() -> Iterator[None]:
+    """In a spawned process: Ctrl-C is the parent's to answer; its SIGTERM, however often it comes, interrupts once."""
     came = Asked()
 
     def terminate(number: int, frame: Any) -> None:
@@ -78,6 +79,10 @@ def answer_parent() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def end(processes: Sequence[Any]) -> None:

@@ -23,7 +23,7 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, kept, watch
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.interrupts import answer_parent, end
+from embodied_liftwm.interrupts import answering_parent, end
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 
@@ -126,10 +126,9 @@ def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
     from embodied_liftwm.training.trainer import Trainer
 
     die_with_parent()
-    answer_parent()
+    run_folder = Path(config.run)
     try:
-        run_folder = Path(config.run)
-        with open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder))):
+        with answering_parent(), open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder))):
             trainer = Trainer(config)
             trainer.fit(lambda row: rows.put((name, row | {"progress": trainer.progress})))
         rows.put((name, None))

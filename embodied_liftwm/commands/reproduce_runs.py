@@ -17,7 +17,7 @@ from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, TRAINED, watch
 from embodied_liftwm.config import ReproduceConfig, TrainConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.interrupts import answer_parent, end
+from embodied_liftwm.interrupts import answering_parent, end
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 
@@ -142,9 +142,9 @@ def _until_end(process: Any) -> None:
 def _do(task: Task, rows: Any) -> None:
     """A task's progress, its end or its error goes into `rows`."""
     die_with_parent()
-    answer_parent()
     try:
-        task.work(lambda row: rows.put((task.name, row)))
+        with answering_parent():
+            task.work(lambda row: rows.put((task.name, row)))
         rows.put((task.name, None))
     except UserError as error:
         rows.put((task.name, str(error)))
