@@ -98,7 +98,8 @@ def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
 
         trainer.fit(show)
     minutes = trainer.seconds / 60
-    console.print(f"trained to step {trainer.step} in {minutes:.1f} minutes, psnr {meter.quality:.2f} dB: {config.run}")
+    quality = f", psnr {meter.quality:.2f} dB" if math.isfinite(meter.quality) else ""  # none while depth is learned alone
+    console.print(f"trained to step {trainer.step} in {minutes:.1f} minutes{quality}: {config.run}")
 
 
 def _train_teacher(config: TrainConfig, console: Console) -> None:

@@ -93,7 +93,7 @@ def other_size(place: Path) -> None:
 
 def odd_size(place: Path) -> None:
     shutil.rmtree(place / "DATA")
-    write_dataset(place / "DATA", episodes=1, size=48)
+    write_dataset(place / "DATA", episodes=1, size=40)
 
 
 def no_truth(place: Path) -> None:
@@ -146,7 +146,7 @@ BAD: list[tuple[Callable[[Path], None], str, tuple[str, ...], str]] = [
     (nothing, "collect", ("out=DATA",), "DATA was collected with env=toy"),
     (cut_shard, "collect", ("out=DATA",), "DATA/episode-00000001.h5 is truncated"),
     (nothing, "collect", ("policy=oracle", "env=CartPole-v1", "env_options.image_size=64"), "policy=oracle knows liftwm"),
-    (odd_size, "train", (), "image size 48"),
+    (odd_size, "train", (), "models take sides that are multiples of 16"),
     (nothing, "train", ("learning_rate=-1",), "learning_rate=-1.0: must be above 0"),
     (nothing, "train", ("terms=frames",), "terms=['frames']: expected distinct names out of"),
     (nothing, "train", (*CONTINUE, "model.width=16"), "RUN holds a run with model.width=8, asked for model.width=16"),

@@ -55,8 +55,9 @@ def run(dataset: Path, *words: str, name: str = NAME) -> int:
 
 
 def files(dataset: Path) -> dict[str, bytes]:
-    """Every file of every cache."""
-    return {str(path.relative_to(dataset)): path.read_bytes() for path in sorted((dataset / "priors").glob("*/*"))}
+    """Every file of every cache, but for what holds it while it is written."""
+    found = sorted((dataset / "priors").glob("*/[!.]*"))
+    return {str(path.relative_to(dataset)): path.read_bytes() for path in found}
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -95,11 +96,11 @@ def test_every_episode_is_observed_once(dataset: Path, capsys: pytest.CaptureFix
 
 def test_a_second_run_does_nothing_and_says_so(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(dataset)
-    before = {path: path.stat().st_mtime_ns for path in (dataset / "priors").glob("*/*")}
+    before = {path: path.stat().st_mtime_ns for path in (dataset / "priors").glob("*/[!.]*")}
     capsys.readouterr()
     assert run(dataset) == 0
     assert "holds all 4 episodes already: nothing to do" in capsys.readouterr().out
-    assert before == {path: path.stat().st_mtime_ns for path in (dataset / "priors").glob("*/*")}
+    assert before == {path: path.stat().st_mtime_ns for path in (dataset / "priors").glob("*/[!.]*")}
 
 
 def test_a_pass_that_was_killed_goes_on(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +111,7 @@ def test_a_pass_that_was_killed_goes_on(dataset: Path, tmp_path: Path, capsys: p
     killed = subprocess.run([sys.executable, "-c", KILLED_AT_FSYNC, "3", *words], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (folder,) = (dataset / "priors").iterdir()
-    left = {path.name for path in folder.iterdir()}
+    left = {path.name for path in folder.iterdir()} - {".lock"}
     assert {name for name in left if not name.startswith(".partial-")} == {"prior.json", "episode-00000000.safetensors"}
     assert len(left) == 3
     done = folder / "episode-00000000.safetensors"
