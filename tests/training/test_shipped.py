@@ -88,7 +88,8 @@ def test_what_the_package_ships_loads_and_has_a_card() -> None:
 
 def test_a_training_begins_with_the_weights_of_another(run: Path, data: Path, tmp_path: Path) -> None:
     begun = Trainer(config(data, tmp_path / "begun", initial=str(run), seed=5))
-    assert begun.step == 0 and same(begun.model.state_dict(), weights(run))
+    at_first, given = ({k: v for k, v in w.items() if "ego_motion" not in k} for w in (begun.model.state_dict(), weights(run)))
+    assert begun.step == 0 and same(at_first, given)  # what the body does is fitted to the data at hand
     begun.fit()
     continued = Trainer(config(data, tmp_path / "begun", initial="nowhere", seed=5))  # its own checkpoint comes first
     assert continued.step == begun.step and same(continued.model.state_dict(), begun.model.state_dict())
