@@ -40,7 +40,7 @@ def test_a_view_shows_what_moves_where_it_is_by_then(data: Path, tmp_path: Path)
     """A red point a metre ahead goes left; rendered now, 10 steps later and 10 steps before."""
     model = Trainer(config(data, tmp_path, **MOVING)).model
     assert isinstance(model, LiftWM)
-    size = model.image_size
+    size = model.image_size[0]
     state, like = model.initial_state(1), torch.zeros(())
     movers = Movers.empty(1, 32, SMALL.latent_dim, like)
     fields = {"means": [1.0, 0.0, 1.0], "velocities": [0.0, 0.03, 0.0], "rgb": [1.0, 0.0, 0.0], "sizes": 0.2, "evidence": 1e4}
