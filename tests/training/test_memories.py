@@ -28,16 +28,14 @@ def gains(data: Path, run: Path, memory: str) -> dict[str, float]:
 
 def test_a_short_training_lowers_the_loss_of_a_cloud(data: Path, tmp_path: Path) -> None:
     found = gains(data, tmp_path / "run", "rgb_cloud")
-    for term in ("frame", "ego_motion", "multi_view"):
+    for term in ("frame", "multi_view"):
         assert found[term] > 0.02, term
     model = load(str(tmp_path / "run"))
     assert isinstance(model, WorldModel) and model.config.memory == "rgb_cloud"
 
 
 def test_a_short_training_lowers_the_loss_of_raw_context(data: Path, tmp_path: Path) -> None:
-    found = gains(data, tmp_path / "run", "context")
-    for term in ("frame", "ego_motion"):
-        assert found[term] > 0.02, term
+    assert gains(data, tmp_path / "run", "context")["frame"] > 0.02
 
 
 def test_raw_context_learns_depth(data: Path, tmp_path: Path) -> None:
