@@ -26,6 +26,7 @@ from embodied_liftwm.config.checks import printable, shown
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import errno_of
 from embodied_liftwm.interrupts import terminable
+from embodied_liftwm.plugins import users_fault
 
 SUMMARIES = {
     "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
@@ -105,11 +106,13 @@ def _kept(parsed: argparse.Namespace) -> str:
 
 
 def user_message(error: BaseException) -> str | None:
-    """One line for an error that the input, the machine or the disk caused; None for a bug of ours."""
+    """One line for an error that the input, code of the user's, the machine or the disk caused; None for a bug of ours."""
     environments = sys.modules.get("liftwm_envs.errors")  # an EnvError can only come from a module that is loaded
     mine = (UserError, environments.EnvError) if environments else UserError
     if isinstance(error, mine):
         return printable(" ".join(str(error).split()))
+    if fault := users_fault(error):
+        return printable(fault)
     if isinstance(error, OSError):
         return _disk_message(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(OUT_OF_MEMORY, str(error))):

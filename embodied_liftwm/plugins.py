@@ -21,6 +21,8 @@ from typing import Any
 from embodied_liftwm.errors import UserError
 
 _OURS = ("embodied_liftwm", "liftwm_envs", "liftwm_agents")
+_named: set[str] = set()
+"""Files of modules that the user named: theirs, wherever they are installed."""
 _LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
@@ -46,7 +48,9 @@ def import_named(name: str, label: str) -> ModuleType:
     look_in_working_folder()
     with users_code(label):
         try:
-            return importlib.import_module(module)
+            found = importlib.import_module(module)
+            _named.add(os.path.abspath(getattr(found, "__file__", None) or ""))
+            return found
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # one that the user's module needs
@@ -101,6 +105,13 @@ def users_code(label: str, function: Callable[..., Any] | None = None) -> Iterat
         raise UserError(": ".join(part for part in parts if part)) from error
 
 
+def users_fault(error: BaseException) -> str | None:
+    """One line for an error that came through code of the user's, with their own line of it; None for any other."""
+    if isinstance(error, UserError) or not (line := _line_of(error, None)):
+        return None
+    return ": ".join(part for part in (line, type(error).__name__, " ".join(str(error).split())) if part)
+
+
 def require_methods(made: Any, label: str, methods: Sequence[str], contract: str) -> None:
     """Refuse what a function of the user's returned if it cannot do what is needed.
 
@@ -132,7 +143,7 @@ def shadowed(module: ModuleType) -> str:
     return "" if same else f"; {file.name} of this folder gives way to it: rename yours"
 
 
-def _line_of(error: Exception, function: Callable[..., Any] | None) -> str:
+def _line_of(error: BaseException, function: Callable[..., Any] | None) -> str:
     """`my_model.py:3 (x = 1 / 0)`: the last line of the user's that an error came through; empty if there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return _place(error.filename, error.lineno, error.text)
@@ -150,6 +161,8 @@ def _place(file: str, line: int | None, text: str | None) -> str:
 
 def _is_library(file: str) -> bool:
     """Whether a file is none of the user's: of this project, of Python or of something installed."""
+    if file in _named:
+        return False
     ours = [os.path.dirname(sys.modules[name].__file__ or "") for name in _OURS if name in sys.modules]
     python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     folders = tuple(f"{folder}{os.sep}" for folder in (*ours, *python))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -11,9 +11,11 @@ import numpy as np
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.data.gate import TRUTH_PER_FRAME, describe
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.plugins import users_fault
 from liftwm_agents.env_source import CameraSource
 
 PROGRESS_FRAMES = 32
+_STEPPED = ("obs", "reward", "terminated", "truncated", "info")
 _STEPS: dict[str, tuple[tuple[int, ...], type]] = {
     "action": ((-1,), np.float32), "reward": ((), np.float32), "terminated": ((), np.bool_), "truncated": ((), np.bool_),
 }  # fmt: skip
@@ -72,8 +74,8 @@ def record_episode(
     Raises:
         UserError: the observation holds no image or no camera, or the action space is neither Box nor Discrete.
     """
-    encode = action_encoder(env.action_space)
-    obs, info = env.reset(seed=seed)
+    encode = action_encoder(getattr(env, "action_space", None))
+    obs, info = ask(env, "reset", ("obs", "info"), seed=seed)
     recorder = _Recorder(env, camera, steps)
     recorder.add(obs, info)
     actor = policy(env)
@@ -81,7 +83,7 @@ def record_episode(
     on_ready()
     for step in range(steps):
         action = actor.act(obs, info)
-        obs, reward, terminated, truncated, info = env.step(action)
+        obs, reward, terminated, truncated, info = ask(env, "step", _STEPPED, action)
         cut = step == steps - 1 and not terminated
         recorder.add(obs, info, encode(action), reward, terminated, truncated or cut)
         if recorder.frames % PROGRESS_FRAMES == 0:
@@ -92,11 +94,42 @@ def record_episode(
     return recorder.finish({"seed": seed})
 
 
-def action_encoder(space: gym.Space) -> Callable[[Any], np.ndarray]:
+def ask(env: gym.Env, method: str, wanted: Sequence[str], *arguments: Any, **named: Any) -> tuple[Any, ...]:
+    """What `reset` or `step` of anyone's environment returns.
+
+    Raises:
+        UserError: it takes or gives what it does not in Gymnasium's interface, as environments of older ones do.
+    """
+    given = ", ".join([*("action" for _ in arguments), *(f"{name}=" for name in named)])
+    rule = f"expected {method}({given}) -> ({', '.join(wanted)}), as gymnasium.Env has it"
+    try:
+        made = getattr(env, method)(*arguments, **named)
+    except TypeError as error:
+        if f"{method}() " not in str(error) or users_fault(error):
+            raise
+        raise UserError(f"{error}: {rule}") from error
+    if not isinstance(made, tuple) or len(made) != len(wanted) or not isinstance(made[-1], dict):
+        parts = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else type(made).__name__
+        raise UserError(f"{method} of {type(env.unwrapped).__name__} returned ({parts}): {rule} with info a dict")
+    return made
+
+
+def action_encoder(space: gym.Space | None) -> Callable[[Any], np.ndarray]:
     """How actions of a space become float32 [A]: continuous ones as they are, discrete ones one-hot."""
     if isinstance(space, gym.spaces.Discrete):
         eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
-        return lambda action: eye[int(action) - start]
+
+
+        def one_hot(action: Any) -> np.ndarray:
+            try:
+                index = int(action) - start
+            except (TypeError, ValueError):
+                index = -1
+            if not 0 <= index < len(eye):
+                raise UserError(f"action: got {action!r:.60}, expected one of {start} .. {start + len(eye) - 1}")
+            return eye[index]
+
+        return one_hot
     if isinstance(space, gym.spaces.Box):
         return lambda action: np.asarray(action).reshape(-1)
     raise UserError(f"action space {type(space).__name__} cannot be recorded: Box and Discrete can")

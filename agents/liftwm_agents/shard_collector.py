@@ -12,7 +12,7 @@ from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import group_name
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.plugins import is_function_name
+from embodied_liftwm.plugins import is_function_name, users_fault
 from liftwm_agents.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.recording import Policy, RandomActions, record_episode
 from liftwm_agents.users_policy import UsersPolicy
@@ -46,8 +46,11 @@ class ShardCollector:
         policy = partial(self.policy_maker, config.policy, ours=self._source.ours, seed=seed)
         try:
             episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
-        except UserError as error:
-            raise UserError(f"{group_name(index)}: {error}") from error
+        except Exception as error:
+            line = str(error) if isinstance(error, UserError) else users_fault(error)
+            if line is None:
+                raise
+            raise UserError(f"{group_name(index)}: {line}") from error
         about = {
             "index": index,
             "env": config.env,

@@ -13,6 +13,7 @@ from torch import Tensor
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.episodes import EpisodeBatch, Scorable
+from embodied_liftwm.plugins import users_fault
 from embodied_liftwm.protocols import Camera, Observation, View, frame_size_of
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.generation import render_then_observe
@@ -52,19 +53,19 @@ class CheckedModel:
 
     def initial_state(self, batch_size: int) -> TensorTree:
         """A state that remembers nothing."""
-        return self._state(self.model.initial_state(batch_size), "initial_state", batch_size)
+        return self._state(self._ask("initial_state", batch_size), "initial_state", batch_size)
 
     def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
         """Write one observation."""
-        return self._state(self.model.observe(state, observation), "observe", len(observation.rgb))
+        return self._state(self._ask("observe", state, observation), "observe", len(observation.rgb))
 
     def imagine(self, state: TensorTree, action: Tensor) -> TensorTree:
         """Advance one step without looking."""
-        return self._state(self.model.imagine(state, action), "imagine", len(action))
+        return self._state(self._ask("imagine", state, action), "imagine", len(action))
 
     def summarize(self, state: TensorTree, rows: int | None = None) -> Tensor:
         """What probes may read of a state of `rows` rows, or of as many as its tensors have. [B, F]"""
-        found = self.model.summarize(state)
+        found = self._ask("summarize", state)
         rows = len(next(iter(state.named_tensors().values()))) if rows is None else rows
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -74,7 +75,7 @@ class CheckedModel:
     def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
         """-log p of what is seen now, before observing it. [B]"""
         self.needs(["surprise"])
-        found, rows = self.model.surprise(state, observation), len(observation.rgb)
+        found, rows = self._ask("surprise", state, observation), len(observation.rgb)
         if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise UserError(f"model {self.source}: surprise expected [{rows}], got {got}{self.where}")
@@ -82,7 +83,7 @@ class CheckedModel:
 
     def ego_camera(self, state: TensorTree) -> Camera:
         """The camera that the state believes it looks through."""
-        found = self.model.ego_camera(state)
+        found = self._ask("ego_camera", state)
         if not isinstance(found, Camera):
             raise UserError(f"model {self.source}: ego_camera returned a {type(found).__name__}, expected a Camera{self.where}")
         self._finite("ego_camera", "world_from_camera", found.world_from_camera)
@@ -90,7 +91,7 @@ class CheckedModel:
 
     def render(self, state: TensorTree, camera: Camera) -> View:
         """Read what the cameras would see; each output checked."""
-        return self._view(self.model.render(state, camera), camera)
+        return self._view(self._ask("render", state, camera), camera)
 
     def generate(self, state: TensorTree, camera: Camera) -> tuple[TensorTree, View]:
         """One step of closed-loop generation: the model's own where it has one, else what is rendered is observed."""
@@ -113,6 +114,15 @@ class CheckedModel:
             expected = getattr(shapes, name, found)
             if expected != found:
                 raise UserError(f"{where} has {name} {found}, model {self.source} is for {expected}: not the same task or body")
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """What a method of the model returns; one that takes other arguments than the protocol's is named."""
+        try:
+            return getattr(self.model, method)(*arguments)
+        except TypeError as error:
+            if f"{method}() " not in str(error) or users_fault(error):
+                raise
+            raise UserError(f"model {self.source}: {error}: see embodied_liftwm.protocols.WorldModel{self.where}") from error
 
     def _state(self, state: Any, method: str, batch_size: int) -> TensorTree:
         if not isinstance(state, TensorTree):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.plugins import users_fault
 
 Task = TypeVar("Task")
 Message = TypeVar("Message")
@@ -116,6 +117,7 @@ def failure(error: Exception | SystemExit | KeyboardInterrupt) -> Failed:
         return Failed("", True, error)
     # By name: EnvError belongs to liftwm_envs, which may not be imported here.
     user_error = isinstance(error, ValueError) and type(error).__name__ in ("UserError", "EnvError", "TruthAccessError")
-    if user_error and os.environ.get("LIFTWM_TRACEBACK") == "1":
+    line = str(error) if user_error else users_fault(error)
+    if line is not None and os.environ.get("LIFTWM_TRACEBACK") == "1":
         traceback.print_exc()
-    return Failed(str(error) if user_error else traceback.format_exc(), user_error)
+    return Failed(traceback.format_exc() if line is None else line, line is not None)

@@ -209,7 +209,10 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
             ):
                 raise EnvError(f"action {action!r}: must be an integer in [0, {len(self._discrete) - 1}]")
             return self._discrete[int(action)]
-        values = np.asarray(action, np.float64)
+        try:
+            values = np.asarray(action, np.float64)
+        except (TypeError, ValueError):
+            raise EnvError(f"action {action!r:.60}: must be {self._action_dim} numbers") from None
         if values.shape != (self._action_dim,):
             raise EnvError(f"action of shape {list(values.shape)}: must be [{self._action_dim}]")
         if not all(-_MOST <= value <= _MOST for value in values.tolist()):  # also false for NaN

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from embodied_liftwm.errors import UserError
 from liftwm_agents.collection import CollectProgress, collect
 from liftwm_agents.collection_workers import CollectShards, Report, Shard
 from liftwm_agents.env_source import find_env
+from liftwm_agents.recording import action_encoder
+from liftwm_agents.shard_collector import ShardCollector
 
 HERE = Path(__file__).parent
 
@@ -266,9 +269,35 @@ def test_a_worker_that_always_dies_is_reported(tmp_path: Path) -> None:
         collect(config(tmp_path, env="toy_camera_env:make_mortal"))
 
 
-def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug of the environment"):
+def test_an_environment_that_fails_is_blamed_by_its_line(tmp_path: Path) -> None:
+    line = r"^episode-00000000: \S*toy_camera_env.py:\d+ \(raise .*\): ZeroDivisionError: a bug of the environment$"
+    with pytest.raises(UserError, match=line):
         collect(config(tmp_path, env="toy_camera_env:make_buggy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("OldStep", r"step of OldStep returned \(dict, float, bool, dict\): expected step\(action\) -> \(obs, reward, term"),
+        ("OldReset", r"OldReset.reset\(\) got an unexpected keyword argument 'seed': expected reset\(seed=\) -> \(obs, info\)"),
+    ],
+)
+def test_an_environment_of_an_older_interface_is_told_of_the_present_one(tmp_path: Path, name: str, line: str) -> None:
+    with pytest.raises(UserError, match=f"^episode-00000000: {line}"):
+        ShardCollector(config(tmp_path), find_env(f"toy_camera_env:{name}")).record(0)
+
+
+def test_episodes_before_a_fault_of_the_environment_are_kept(tmp_path: Path) -> None:
+    line = r"^episode-00000002: \S*toy_camera_env.py:\d+ \(np.zeros.*\): ValueError: cannot reshape"
+    with pytest.raises(UserError, match=line):
+        collect(config(tmp_path, env="toy_camera_env:LostReset", episodes=5))
+    assert sorted(scan(tmp_path)) == [0, 1]
+
+
+@pytest.mark.parametrize("action", [3, -1, "left", None])
+def test_an_action_that_is_none_of_the_space_is_named(action: object) -> None:
+    with pytest.raises(UserError, match=r"action: got .*, expected one of 0 .. 2"):
+        action_encoder(gym.spaces.Discrete(3))(action)
 
 
 def test_discrete_actions_are_one_hot(tmp_path: Path) -> None:

@@ -114,3 +114,27 @@ def make_buggy() -> gym.Env:
             raise ZeroDivisionError("a bug of the environment")
 
     return Buggy()
+
+
+class OldStep(ToyEnv):
+    """`step` as it was before Gymnasium."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, done, _, info = super().step(action)
+        return obs, reward, done, info
+
+
+class OldReset(ToyEnv):
+    def reset(self) -> Any:
+        return super().reset()[0]
+
+
+class LostReset(ToyEnv):
+    """Knows its way into two episodes."""
+
+    begun = 0
+
+    def reset(self, **named: Any) -> Any:
+        self.begun += 1
+        np.zeros((2, 3))[0].reshape(3 if self.begun < 3 else 4)
+        return super().reset(**named)

@@ -90,12 +90,12 @@ def test_step_never_changes_frames_handed_out() -> None:
     env.close()
 
 
-@pytest.mark.parametrize("bad", [[np.nan, 0.0], [1.5, 0.0], [0.0], [0.0, np.inf], [[0.0, 0.0]]])
-def test_bad_continuous_actions_are_refused(bad: list) -> None:
+@pytest.mark.parametrize("bad", [[np.nan, 0.0], [1.5, 0.0], [0.0], [0.0, np.inf], [[0.0, 0.0]], "left", {}, None])
+def test_bad_continuous_actions_are_refused(bad: object) -> None:
     env = make()
     env.reset(seed=0)
     with pytest.raises(EnvError, match="action"):
-        env.unwrapped.step(np.array(bad, np.float32))
+        env.unwrapped.step(np.array(bad, np.float32) if isinstance(bad, list) else bad)
     env.close()
 
 

@@ -52,6 +52,25 @@ def test_a_state_must_keep_its_batch_axis(episodes):
         evaluate_views([CheckedModel(Shrinks(1.0), "mine")], episodes, 20, 1)
 
 
+class Narrow(PlainModel):
+    """Takes other arguments than the protocol has."""
+
+    @torch.no_grad()
+    def observe(self, state):
+        return state
+
+    def summarize(self, state):
+        return len(3)
+
+
+def test_a_method_that_takes_other_arguments_is_named(episodes):
+    model = CheckedModel(Narrow(2.0), "mine")
+    with pytest.raises(UserError, match=r"^model mine: Narrow.observe\(\) takes 2 pos.* 3 were given: see .*WorldModel at"):
+        evaluate_views([model], episodes, 20, 1)
+    with pytest.raises(TypeError, match="has no len"):  # its own affair
+        model.summarize(model.initial_state(1), 1)
+
+
 class LaterFaulty(PlainModel):
     """Nothing is wrong with the first views."""
 

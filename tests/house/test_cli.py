@@ -70,7 +70,8 @@ def test_bad_words_give_2_and_one_line(words: list[str], message: str, capsys: p
 
 
 def fake_command(monkeypatch: pytest.MonkeyPatch, body) -> None:
-    """Let `liftwm collect` run `body`."""
+    """Let `liftwm collect` run `body`, which is not the user's."""
+    monkeypatch.setattr(cli, "users_fault", lambda _: None)
     monkeypatch.setattr(cli.importlib, "import_module", lambda _: SimpleNamespace(run=body))
 
 

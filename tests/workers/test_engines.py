@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import frame_size_of
 from embodied_liftwm.workers import Engine, find_engine, run_tasks
-from embodied_liftwm.workers.contract import Died
+from embodied_liftwm.workers.contract import Died, failure
 from embodied_liftwm.workers.ray_engine import RayEngine
 from tests.workers.toy_work import Squares
 
@@ -48,11 +50,19 @@ def test_errors_of_the_user_are_one_line(engine: Engine, tmp_path: Path) -> None
         list(run_tasks(Squares(tmp_path, refuse_at=4), TASKS, engine))
 
 
-def test_bugs_keep_their_traceback(engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(
-        RuntimeError, match=r"a squaring process failed\nTraceback(.|\n)*_compute(.|\n)*ZeroDivisionError: a bug"
-    ):
+def test_errors_in_code_that_is_not_ours_show_its_line(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^\S*toy_work.py:\d+ \(raise .*\): ZeroDivisionError: a bug$"):
         list(run_tasks(Squares(tmp_path, fail_at=4), TASKS, engine))
+
+
+def test_bugs_keep_their_traceback() -> None:
+    try:
+        frame_size_of(SimpleNamespace(image_size=object()))
+    except TypeError as error:
+        assert error.__traceback__ is not None
+        failed = failure(error.with_traceback(error.__traceback__.tb_next)).error("squaring")  # without the line of this file
+    assert isinstance(failed, RuntimeError)
+    assert "a squaring process failed\n" in str(failed) and "TypeError" in str(failed)
 
 
 def test_a_worker_that_is_dead_when_it_gets_a_task_says_so(engine: Engine, tmp_path: Path) -> None:
