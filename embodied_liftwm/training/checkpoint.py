@@ -94,9 +94,10 @@ def read_resume(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimiser's tensors and the trainer's state (with its `step` and `seconds`) of a checkpoint.
 
     Raises:
-        UserError: one of the two is damaged or missing; says how the run goes on.
+        UserError: one of them, or the weights, is damaged or missing; says how the run goes on.
     """
     try:
+        read_weights(checkpoint / "model.safetensors")
         tensors, state = read_weights(checkpoint / "optimizer.safetensors"), read_json(checkpoint / "state.json")
         check_sum(checkpoint / "state.json")
         resumed = state | {"step": int(state["step"]), "seconds": float(state["seconds"])}

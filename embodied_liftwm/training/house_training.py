@@ -57,8 +57,8 @@ class HouseTrainer:
         found = ckpt.checkpoints(self.run)
         if not found:
             return
-        load_weights(self.network, found[-1] / "model.safetensors")
         tensors, state = ckpt.read_resume(found[-1])
+        load_weights(self.network, found[-1] / "model.safetensors")
         ckpt.restore_optimizer(self.optimizer, tensors)
         self.step, self.seconds = state["step"], state["seconds"]
 

@@ -72,8 +72,8 @@ class Trainer:
                 self.processes.average([parameter.data for parameter in self.model.ego_motion.parameters()])
             return
         checkpoint = ckpt.path_of(self.run, newest)
-        load_weights(self.model, checkpoint / "model.safetensors")
         tensors, state = ckpt.read_resume(checkpoint)
+        load_weights(self.model, checkpoint / "model.safetensors")
         objective = self.learner.objective
         noise = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
         if noise.keys() != objective.state_dict().keys():

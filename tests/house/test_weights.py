@@ -218,3 +218,15 @@ def test_moments_of_another_training_are_refused() -> None:
     for name, tensor in (("2.exp_avg", torch.zeros(3)), ("x", torch.zeros(3)), ("0.exp_avg", torch.zeros(2, 3))):
         with pytest.raises(UserError, match="fits no parameter"):
             restore_optimizer(optimizer, {name: tensor})
+
+
+def last_byte_changed(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\xff" * 99), Path.unlink, last_byte_changed])
+def test_weights_that_are_damaged_say_how_the_run_goes_on(checkpoint: Path, spoil: Callable[[Path], object]) -> None:
+    spoil(checkpoint / "model.safetensors")
+    with pytest.raises(UserError, match=r"damaged \(.*model.safetensors.*\): remove it, and the run goes on from the"):
+        read_resume(checkpoint)
