@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -20,6 +20,8 @@ _STEPS: dict[str, tuple[tuple[int, ...], type]] = {
     "action": ((-1,), np.float32), "reward": ((), np.float32), "terminated": ((), np.bool_), "truncated": ((), np.bool_),
 }  # fmt: skip
 """What a step holds: shape and dtype of each."""
+_TOLD: dict[str, tuple[type, str]] = {"success": (bool, "true or false"), "shortest_path_m": (float, "metres")}
+"""What `info` may tell, and what it has to be."""
 
 
 class Policy(Protocol):
@@ -119,7 +121,6 @@ def action_encoder(space: gym.Space | None) -> Callable[[Any], np.ndarray]:
     if isinstance(space, gym.spaces.Discrete):
         eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
 
-
         def one_hot(action: Any) -> np.ndarray:
             try:
                 index = int(action) - start
@@ -162,33 +163,55 @@ class _Recorder:
         for (name, (shape, dtype)), value in zip(_STEPS.items(), step, strict=False):
             self._put(name, self.frames - 1, self._numbers(name, value, shape, dtype))
         self._check_intrinsics(self._numbers("intrinsics", intrinsics, (3, 3)))
-        self._infos.append({key: info[key] for key in ("phase", "success", "shortest_path_m") if key in info})
+        self._infos.append(self._told(info))
         self.frames += 1
 
     def _add_truth(self, truth: Any) -> None:
         if (truth is not None) != self._truth and self.frames:
             raise UserError(f"truth: frame {self.frames} {'lacks it' if self._truth else 'has it'}, unlike those before it")
         self._truth = truth is not None
-        if truth is not None and set(truth) != set(TRUTH_PER_FRAME):
-            raise UserError(f"truth: expected {', '.join(TRUTH_PER_FRAME)}, got {', '.join(truth)}")
+        if truth is not None and (not isinstance(truth, Mapping) or set(truth) != set(TRUTH_PER_FRAME)):
+            got = ", ".join(map(str, truth)) or "nothing" if isinstance(truth, Mapping) else type(truth).__name__
+            raise UserError(f"truth: frame {self.frames}: expected {', '.join(TRUTH_PER_FRAME)}, got {got}")
         for name, value in (truth or {}).items():
             self._put(f"truth/{name}", self.frames, np.asarray(value))
 
     def _numbers(self, name: str, value: Any, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         """As an array; what is beyond float32 becomes infinite, and `Episode.validate` will find it."""
         try:
-            if np.iscomplexobj(value):
+            if np.iscomplexobj(value) or isinstance(value, str) or (dtype is np.bool_ and value not in (0, 1)):
                 raise TypeError
             with np.errstate(over="ignore"):
                 return np.asarray(value, dtype).reshape(shape)
-        except (TypeError, ValueError, OverflowError):
-            found = describe(value) if isinstance(value, np.ndarray) else f"'{value}'"[:60]
-            wanted = "a number" if shape == () else "numbers" if -1 in shape else f"{list(shape)} numbers"
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor that needs its gradient
+            found = describe(value) if isinstance(value, np.ndarray) else " ".join(f"'{value}'".split())[:60]
+            wanted = {(): "a number", (-1,): "numbers"}.get(shape, f"{list(shape)} numbers")
+            wanted = "true or false" if dtype is np.bool_ else wanted
             raise UserError(f"{name}: frame {self.frames} holds {found}, expected {wanted}") from None
+
+    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+        """What `info` tells of how it goes."""
+        found: dict[str, Any] = {"call": isinstance(info.get("phase"), str) and info["phase"] == "call"}
+        for key, (kind, expected) in _TOLD.items():
+            if (value := info.get(key)) is None:
+                continue
+            try:
+                if isinstance(value, str):
+                    raise TypeError
+                found[key] = kind(value)
+            except (TypeError, ValueError):
+                got = " ".join(f"{value!r}".split())[:60]
+                raise UserError(f"info: {key} of frame {self.frames} is {got}, expected {expected}") from None
+        return found
 
     def _camera_of(self, obs: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         if self._camera is not None:
-            return self._camera(self._env, obs, info)
+            found: Any = self._camera(self._env, obs, info)
+            if not isinstance(found, tuple | list) or len(found) != 2:
+                got = f"{len(found)} things" if isinstance(found, tuple | list) else type(found).__name__
+                rule = "expected (intrinsics, world_from_camera)"
+                raise UserError(f"frame {self.frames}: the camera source returned {got}, {rule}")
+            return found[0], found[1]
         if not isinstance(obs, dict) or "intrinsics" not in obs or "world_from_camera" not in obs:
             raise UserError(
                 f"frame {self.frames} has no camera: expected intrinsics and world_from_camera beside rgb in the observation, "
@@ -235,11 +258,10 @@ class _Recorder:
 
 def _outcome(infos: list[dict[str, Any]]) -> dict[str, Any]:
     """Success, the first frame after the goal was called, and the shortest path from there; None where there is none."""
-    called = next((frame for frame, info in enumerate(infos) if info.get("phase") == "call"), None)
-    success = bool(infos[-1]["success"]) if "success" in infos[-1] else None
+    called = next((frame for frame, info in enumerate(infos) if info["call"]), None)
     path = None if called is None else infos[called].get("shortest_path_m")
     return {
-        "success": success,
+        "success": infos[-1].get("success"),
         "call_frame": called,
-        "shortest_path_m": None if path is None or not np.isfinite(path) else float(path),
+        "shortest_path_m": None if path is None or not np.isfinite(path) else path,
     }

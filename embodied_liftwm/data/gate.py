@@ -38,6 +38,8 @@ ROWS = {"F": "frame", "T": "step", "O": "object"}
 RIGID = 1e-3
 """Largest deviation of R R^T from the identity."""
 SKEW_PX = 1e-3
+FARTHEST = 1e5
+"""Largest coordinate of a position, metres: beyond it float32 no longer tells centimetres."""
 FOCAL_SHARES = (0.1, 100.0)
 """Least and largest focal length, as a share of the frame's side: views of 157 and of half a degree."""
 _FINITE = "expected finite numbers"
@@ -126,6 +128,10 @@ def pose_fault(poses: np.ndarray) -> str:
         return f"frame {frame} has a rotation that is {what}: {_RIGID}"
     if turned.any():
         return f"frame {int(np.argmax(turned))} is mirrored (determinant -1): {_RIGID}"
+    away = np.abs(poses[:, :3, 3]).max(-1)
+    if (away > FARTHEST).any():
+        frame = int(np.argmax(away > FARTHEST))
+        return f"frame {frame} lies {away[frame]:.3g} m from the origin: expected {FARTHEST:g} m at most"
     return ""
 
 
