@@ -146,8 +146,14 @@ def _free_shared() -> None:
 
 
 def _start_over() -> None:
-    """In a forked child: what the parent had is kept, never used: its destructors would delete this process's GL objects."""
+    """In a forked child: what the parent had is kept, never used: its destructors would delete this process's GL objects.
+
+    Nor does MuJoCo end the display with the child: that waits for threads of the parent's driver, for ever.
+    """
     global _lock, _thread
+    atexit.unregister(_free_shared)
+    if (end_display := getattr(sys.modules.get("mujoco.egl"), "_terminate_display", None)) is not None:
+        atexit.unregister(end_display)
     _lock, _thread = threading.RLock(), threading.local()
     inherited = [*_shared["inherited"], _shared["context"], *_targets]
     _shared.update(context=None, switches=None, depth=0, spare=[], inherited=inherited)
