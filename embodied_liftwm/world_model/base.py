@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -170,6 +171,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
 
     def predict(self, state: S) -> Prediction:
         """Reward and continuation expected in this state."""
+        self._rows(state)
         return self.heads(self.summarize(state), state.ego.goal)
 
     def surprise(self, state: S, observation: Observation) -> Tensor:
@@ -181,6 +183,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
 
     def ego_camera(self, state: S) -> Camera:
         """The camera the state believes it looks through now."""
+        self._rows(state)
         return Camera(state.ego.intrinsics, state.ego.world_from_camera, *self.image_size)
 
     def check_next(self, state: S, camera: Camera) -> None:
@@ -192,9 +195,14 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         check_observation(observation, self._rows(state), *sizes, next(self.parameters()))
 
     def _rows(self, state: S) -> int:
-        if not isinstance(state, AgentState):
+        if type(state) is not self._state_type:
             raise UserError(f"state is a {type(state).__name__}: expected what initial_state or observe of this model returned")
         return len(state.ego.world_from_camera)
+
+    @cached_property
+    def _state_type(self) -> type[S]:
+        with torch.no_grad():
+            return type(self.initial_state(1))
 
     def blank_ego(self, batch_size: int) -> EgoState:
         """An ego state before anything was seen: at the origin, with a 90 degree field of view."""

@@ -60,6 +60,7 @@ def check_observation(observation: Observation, rows: int, size: tuple[int, int]
     (low, high), *others = _numbers(*told)
     _check_range(float(low), float(high))
     _check_camera(others[0], others[1], camera, "observation.camera")
+    _check_centre(others[0], camera)
     _check_action(others[2], "observation.action")
     if observation.goal is not None and not np.isfinite(others[3]).all():
         raise UserError(f"observation.goal is not finite: {others[3].tolist()}")
@@ -110,6 +111,8 @@ def _check_tensor(name: str, value: object, shape: tuple[int, ...], axes: str, l
         raise UserError(f"{name} is {_shown(value)}: {expected}{why}")
     if value.dtype != like.dtype:
         raise UserError(f"{name} is {_shown(value)}: {expected}")
+    if value.layout != torch.strided:
+        raise UserError(f"{name} is sparse: expected a plain tensor, to_dense() makes one")
     if value.device != like.device:
         raise UserError(f"{name} is on {value.device}, the model on {like.device}: move one of them with .to()")
 
@@ -163,6 +166,20 @@ def _check_camera(intrinsics: np.ndarray, poses: np.ndarray, camera: Camera, nam
             if rows.any():
                 row = int(rows.argmax())
                 raise UserError(f"{name}.{part} of row {row} {say(row)}")
+
+
+def _check_centre(intrinsics: np.ndarray, camera: Camera) -> None:
+    """Of what a frame was taken with; what is rendered may be a part of a larger picture."""
+    centre = intrinsics[:, :2, 2]
+    outside = ((centre < 0.0) | (centre > (camera.width, camera.height))).any(1)
+    if outside.any():
+        row = int(outside.argmax())
+        found = f"({centre[row, 0]:g}, {centre[row, 1]:g})"
+        size = f"{camera.height} x {camera.width} pixels"
+        raise UserError(
+            f"observation.camera.intrinsics of row {row} have the principal point {found}, outside of {size}: "
+            "are they those of a frame of another size?"
+        )
 
 
 def _faults_of_intrinsics(k: np.ndarray, height: int, width: int) -> list[Fault]:

@@ -82,6 +82,8 @@ def goal_place(points: Tensor, area: Tensor, likeness: Tensor) -> tuple[Tensor, 
         World position [B, 3] in metres, and the surface of the cluster, weighed by likeness, in AREA_M2 [B]; 0 where nothing is
         alike.
     """
+    if not points.shape[1]:
+        return points.new_zeros(len(points), 3), area.new_zeros(len(points))
     votes = likeness * (area / VOTE).clamp_max(1.0)
     best = votes.topk(min(VOTERS, votes.shape[1]), dim=1).indices
     points = points.gather(1, best[..., None].expand(-1, -1, 3))

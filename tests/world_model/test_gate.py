@@ -101,6 +101,11 @@ OBSERVATIONS: dict[str, tuple[Callable[[Observation], object], str]] = {
     "width first": (lambda o: replace(o, rgb=o.rgb.mT), "height comes before width"),
     "half": (lambda o: replace(o, rgb=o.rgb.half()), "float16 .*: expected float32"),
     "another size": (lambda o: replace(o, rgb=o.rgb[..., ::2]), r"expected float32 \[2, 3, 32, 48\]"),
+    "sparse": (lambda o: replace(o, rgb=o.rgb.to_sparse()), "rgb is sparse: expected a plain tensor"),
+    "intrinsics of another size": (
+        lambda o: replace(o, camera=intrinsics_of(lambda k: k * k.new_tensor([[4], [4], [1]]))(o.camera)),
+        r"row 0 have the principal point \(96, 96\), outside of 32 x 48 pixels",
+    ),
     "camera of another size": (lambda o: replace(o, camera=replace(o.camera, height=WIDTH)), "is of 48 x 48 pixels"),
     "one row": (lambda o: o.index([0]), "the state has 2 rows"),
     "longer action": (lambda o: replace(o, action=torch.zeros(ROWS, 3)), r"action is float32 \[2, 3\]: expected"),
@@ -133,11 +138,20 @@ def test_what_is_no_observation_is_refused_and_the_state_is_as_it_was(model: Bas
         refused(lambda action=action: model.imagine(state, action), "action")
     refused(lambda: model.generate(state, replace(good.camera, width=96)), "camera is of 32 x 96 pixels: expected 32 x 48")
     refused(lambda: model.observe(good, good), "state is a Observation")
+    other = made("patches" if model.config.memory == "recurrent" else "recurrent").initial_state(ROWS)
+    render, imagine = lambda s: model.render(s, good.camera), lambda s: model.imagine(s, good.action)
+    for call in (model.predict, model.ego_camera, render, imagine):
+        refused(lambda call=call: call(other), f"state is a {type(other).__name__}: expected what initial_state")
     for name, tensor in state.named_tensors().items():
         assert torch.equal(tensor.nan_to_num(), before[name].nan_to_num()), name
     for action in (good.action, torch.zeros(ROWS, 0)):  # a camera path has none
         after = model.observe(state, replace(good, action=action))
         assert bool(model.render(after, good.camera).rgb.isfinite().all())
+
+
+def test_a_state_that_remembers_nothing_can_be_summarized(model: BaseWorldModel) -> None:
+    state = model.initial_state(ROWS)
+    assert bool(model.summarize(state).isfinite().all()) and bool(model.predict(state).reward.isfinite().all())
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (63, 65), (30, 50), (1, 1), (17, 200)])
