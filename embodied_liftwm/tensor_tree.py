@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import whole_file
 from embodied_liftwm.weights import read_tensors, save_tensors
 
@@ -88,13 +89,13 @@ class TensorTree:
         """A tree of this structure with the tensors of `path`.
 
         Raises:
-            UserError: no such file, or a damaged one.
-            KeyError: a file of another structure.
+            UserError: no such file, a damaged one, or one of another structure.
         """
         stored = read_tensors(path)
         mine = self.named_tensors()
         if stored.keys() != mine.keys():
-            raise KeyError(f"state file {path} holds {sorted(stored)}, expected {sorted(mine)}")
+            found, expected = (", ".join(sorted(names)) for names in (stored, mine))
+            raise UserError(f"{path} is of another class: it holds {found}, expected {expected}")
         names = iter(mine)
         return self.map(lambda _: stored[next(names)])
 

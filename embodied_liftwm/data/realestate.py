@@ -30,7 +30,7 @@ COLUMNS = 19
 ROW = "a timestamp, fx fy cx cy, two zeros and 12 numbers"
 LARGEST_SHARE = 16.0
 """Of fx fy cx cy: a focal length of 16 widths sees four degrees, and 16 pixels are none."""
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 SAME_INTRINSICS = 1e-4
 """Largest change of fx fy cx cy within a clip: an episode has one camera."""
 
@@ -75,7 +75,8 @@ def read_camera_file(path: str | Path) -> CameraFile:
     rotation, translation = np.split(numbers[:, 6:].reshape(-1, 3, 4), [3], axis=2)
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3, :3] = np.swapaxes(rotation, 1, 2)  # the inverse of a rigid motion, which it is checked to be
-    poses[:, :3, 3:] = -np.swapaxes(rotation, 1, 2) @ translation
+    with np.errstate(all="ignore"):
+        poses[:, :3, 3:] = -np.swapaxes(rotation, 1, 2) @ translation
     if fault := pose_fault(poses):
         raise UserError(f"{path}: world_from_camera: {fault}")
     return CameraFile(url, timestamps, numbers[:, :4], poses)
@@ -83,7 +84,7 @@ def read_camera_file(path: str | Path) -> CameraFile:
 
 def _row(path: Path, number: int, words: list[str]) -> tuple[str, list[float]]:
     try:
-        if len(words) != COLUMNS or not words[0].isdecimal():
+        if len(words) != COLUMNS or not words[0].isdecimal() or any("_" in word for word in words):  # float takes 0_8 for 8
             raise ValueError
         numbers = [float(word) for word in words[1:]]
     except ValueError:

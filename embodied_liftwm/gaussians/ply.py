@@ -58,9 +58,18 @@ def write_ply(path: str | Path, means: Tensor, quats: Tensor, scales: Tensor, op
 
     Returns:
         How many primitives were written.
+
+    Raises:
+        UserError: numbers that are not finite, or a quaternion of length 0: no file that `read_ply` would refuse.
     """
     columns = [means, torch.zeros_like(means), (rgb - 0.5) / _C0, _logit(opacities)[:, None], _log_scale(scales), quats]
-    table = torch.cat([column.detach().float().cpu() for column in columns], dim=-1)[(opacities > 0).cpu()]
+    table = torch.cat([column.detach().float().cpu() for column in columns], dim=-1)
+    table = table[(opacities != 0).cpu()]
+    sound = (table.abs() <= _MOST).all(-1) & (scales[(opacities != 0)].detach().cpu() <= _MOST).all(-1)  # NaN is neither
+    wrong = (~sound | (table[:, -4:].norm(dim=-1) < _SHORTEST_QUATERNION)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(f"{path}: primitive {row} of those whose opacity is not 0 is no Gaussian: {table[row].tolist()}")
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
     header += [*(f"property float {name}" for name in _LAYOUT), "end_header", ""]
     write_bytes(path, "\n".join(header).encode() + table.numpy().astype("<f4").tobytes())

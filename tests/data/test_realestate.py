@@ -254,3 +254,22 @@ def test_the_two_view_protocol_scores_the_frames_of_its_index(tmp_path: Path) ->
     (tmp_path / "index.json").write_text('{"k": {"context": [0, 4]}}')
     with pytest.raises(UserError, match="not an evaluation index"):
         read_evaluation_index(tmp_path / "index.json")
+
+
+@pytest.mark.parametrize("ending", [".PNG", ".JPG", ".jpeg"])
+def test_pictures_of_other_endings_are_found(tmp_path: Path, ending: str) -> None:
+    write_clip(tmp_path, "k")
+    for picture in (tmp_path / "k").iterdir():
+        image = Image.open(picture)
+        image.load()
+        picture.unlink()
+        image.save(picture.with_suffix(ending), "PNG" if ending == ".PNG" else "JPEG")
+    assert len(read_clip(tmp_path / "k.txt", HEIGHT).rgb) == 5
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("old", "new", "words"), [("0.25", "inf", "frame 1 holds"), ("0.9", "0_9", "line 2: expected a")])
+def test_numbers_that_are_none_are_one_line(tmp_path: Path, old: str, new: str, words: str) -> None:
+    (tmp_path / "a.txt").write_text(HAND.replace(old, new))
+    with pytest.raises(UserError, match=words):
+        read_camera_file(tmp_path / "a.txt")

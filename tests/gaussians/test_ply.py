@@ -56,6 +56,18 @@ def test_empty_slots_are_left_out_and_extremes_survive(tmp_path: Path) -> None:
     assert read_ply(tmp_path / "b.ply").means.shape == (0, 3)
 
 
+@pytest.mark.parametrize(("field", "value"), [(0, torch.nan), (0, 1e9), (1, 0.0), (2, torch.inf), (3, torch.nan), (4, 1e9)])
+def test_what_could_not_be_read_is_not_written(tmp_path: Path, field: int, value: float) -> None:
+    scene = one_scene(5)
+    write_ply(tmp_path / "a.ply", *scene)
+    before = (tmp_path / "a.ply").read_bytes()
+    scene[field] = scene[field].clone()
+    scene[field][3] = value
+    with pytest.raises(UserError, match="primitive 3 of those whose opacity is not 0 is no Gaussian"):
+        write_ply(tmp_path / "a.ply", *scene)
+    assert (tmp_path / "a.ply").read_bytes() == before
+
+
 def with_layout(content: bytes, names: list[str], kinds: dict[str, str]) -> bytes:
     """The same Gaussians as another tool writes them: properties in another order, of other types, and further ones."""
     header, body = content.split(b"end_header\n")

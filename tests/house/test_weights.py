@@ -67,6 +67,13 @@ def test_conjugates_are_numbers_and_what_the_format_lacks_is_said(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_a_state_of_another_class_is_named(tmp_path: Path) -> None:
+    leaf = Leaf(torch.zeros(1), torch.ones(1))
+    leaf.save(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"a.safetensors is of another class: it holds .*, expected .*wide"):
+        Tree(leaf, torch.ones(2)).load(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("content", [
     b"", b"\x00", b"junk" * 20, struct.pack("<Q", 2**63), struct.pack("<Q", 90_000_000) + b"{}", struct.pack("<Q", 2) + b"{}x",
     struct.pack("<Q", 60_000) + b"[" * 60_000,
