@@ -6,7 +6,6 @@ Every input has the same scenes, tours, rewards and actions. With several proces
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,13 +14,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 from liftwm_agents.action_table import TableActions, table_for
 from liftwm_agents.baselines import PixelEnv
+from liftwm_agents.env_processes import EnvProcesses
 from liftwm_agents.env_source import find_env
 from liftwm_agents.features import WorldModelVecEnv, check_spaces
 from liftwm_agents.imagination import ImaginedVecEnv
@@ -97,21 +96,10 @@ def make_venv(config: TrainAgentConfig, model: WorldModel, features: FeatureConf
         return _imagined(config, model, features, seeds[0])
     if config.input != "state":
         makers: list[Callable[[], gym.Env]] = [partial(make_env, config, seed) for seed in seeds]
-        return _in_processes(makers) if config.parallel else DummyVecEnv(makers)
+        return EnvProcesses(makers) if config.parallel else DummyVecEnv(makers)
     if config.parallel:
-        return _in_processes([partial(_watched_env, config, seed, features) for seed in seeds])
+        return EnvProcesses([partial(_watched_env, config, seed, features) for seed in seeds])
     return _watched(config, model, seeds, features)
-
-
-def _in_processes(makers: list[Callable[[], gym.Env]]) -> SubprocVecEnv:
-    with safe_spawning():
-        return SubprocVecEnv([partial(_in_this_process, make) for make in makers], "spawn")
-
-
-def _in_this_process(make: Callable[[], gym.Env]) -> gym.Env:
-    os.environ.pop("PYTHONSAFEPATH", None)
-    die_with_parent()
-    return make()
 
 
 def _watched(config: TrainAgentConfig, model: WorldModel, seeds: list[int], features: FeatureConfig) -> WorldModelVecEnv:
