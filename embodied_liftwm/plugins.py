@@ -166,7 +166,7 @@ def _is_library(file: str) -> bool:
     ours = [os.path.dirname(sys.modules[name].__file__ or "") for name in _OURS if name in sys.modules]
     python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     folders = tuple(f"{folder}{os.sep}" for folder in (*ours, *python))
-    return file.startswith(("<", *folders)) or any(name in file for name in _LIBRARIES)
+    return file.startswith(("<", *folders)) or file.endswith(".pyx") or any(name in file for name in _LIBRARIES)
 
 
 def _file_of(module: ModuleType) -> str:

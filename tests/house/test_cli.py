@@ -147,3 +147,11 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys) -> None:
     fake_command(monkeypatch, raiser(KeyboardInterrupt("step 7 is kept")))
     assert cli.main(["train"]) == 130
     assert capsys.readouterr().err == "\nliftwm: interrupted; step 7 is kept\n"
+
+
+def test_compiled_code_of_a_library_is_not_blamed_as_the_users() -> None:
+    code = compile("raise OSError(28, 'No space left on device')", "h5py/h5f.pyx", "exec")
+    with pytest.raises(OSError, match="No space") as caught:
+        exec(code, {})
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next  # type: ignore[union-attr]
+    assert "pyx" not in (cli.user_message(caught.value) or "")
