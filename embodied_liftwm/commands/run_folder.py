@@ -22,7 +22,7 @@ from embodied_liftwm import __version__
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.data.storage import INFO
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import remove_partials, write_text
+from embodied_liftwm.files import remove_folder, remove_partials, write_text
 from embodied_liftwm.folder_lock import held
 
 PACKAGES = ("torch", "mujoco", "gymnasium", "stable-baselines3", "numpy", "h5py", "numba")
@@ -33,6 +33,8 @@ WRITTEN = (
     "policy.zip",
 )  # fmt: skip
 """What commands write into their folders: things of these names that others made would be lost."""
+OPENED = {"config.yaml", "versions.txt", ".lock", ".lock-workers"}
+"""What a folder holds before any work."""
 TRACES = {INFO: "collect", "checkpoints/step-*/model.json": "train", "policy.safetensors": "train-agent"}
 """By what a folder that the Python interface made, without config.yaml, belongs to a command."""
 
@@ -41,16 +43,23 @@ TRACES = {INFO: "collect", "checkpoints/step-*/model.json": "train", "policy.saf
 def open_run(folder: str | Path, config: Any, may_change: Collection[str] = (), continued: bool = False) -> Iterator[Path]:
     """Hold a run folder for this process, and `claim` it for the command.
 
-    Inside a block that holds it already, as `liftwm demo` does when it evaluates, it stays the outer command's.
+    Inside a block that holds it already, as `liftwm demo` does when it evaluates, it stays the outer command's. A new folder is
+    taken away again where bad input ends the block before any work.
 
     Raises:
         UserError: another process holds it; or as `claim` says. Nothing was written then.
     """
     folder = Path(folder)
+    new = not folder.exists()
     with held(folder, _key(config)) as anew:
         if anew:
             claim(folder, config, may_change, continued)
-        yield folder
+        try:
+            yield folder
+        except UserError:
+            if new and all(path.is_dir() or path.name in OPENED for path in folder.rglob("*")):
+                remove_folder(folder)
+            raise
 
 
 def claim(folder: Path, config: Any, may_change: Collection[str] = (), continued: bool = False) -> None:

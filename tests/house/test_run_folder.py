@@ -129,3 +129,21 @@ def test_notes_beside_a_run_and_results_of_older_versions_are_no_hindrance(tmp_p
     with open_run(tmp_path, EvaluateConfig()):
         pass
     assert (tmp_path / "log.txt").read_text() == "started by me"
+
+
+@pytest.mark.parametrize("words", [["train", "data=nowhere"], ["evaluate", "data=nowhere"], ["train-agent", "model=nowhere"]])
+@pytest.mark.parametrize("there", [False, True])
+def test_bad_input_leaves_no_new_folder(words: list[str], there: bool, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    if there:
+        (tmp_path / "mine").mkdir()
+    assert cli.main([*words, "out=mine" if words[0] == "evaluate" else "run=mine"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert (tmp_path / "mine").exists() == there
+
+
+def test_what_was_done_before_a_fault_stays(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="later"), open_run(tmp_path / "run", TrainConfig()) as folder:
+        (folder / "metrics.csv").write_text("step\n")
+        raise UserError("later")
+    assert (tmp_path / "run" / "metrics.csv").exists()
