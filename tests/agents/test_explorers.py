@@ -129,7 +129,7 @@ def test_a_support_is_left_after_its_frames_for_places_at_one_distance() -> None
 
 @pytest.mark.parametrize("name", ["support", "support-", "support-x", "support--1", "support-1-leave-0.5", "support-1-after-3"])
 def test_a_support_that_does_not_parse_is_one_clear_line(name: str) -> None:
-    with pytest.raises(UserError, match=f"^policy={name}: expected explore .* support-METRES, such as support-0.3$"):
+    with pytest.raises(UserError, match=f"^policy={name}: expected explore .* support-METRES, such as support-0.3"):
         CollectConfig(policy=name)
     with pytest.raises(EnvError, match="support-METRES"):
         make_policy(name, gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True), 0)

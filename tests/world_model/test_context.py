@@ -109,7 +109,7 @@ def depth_error(model: ContextWorldModel, heading: float) -> float:
 
 def test_colours_that_agree_tell_depth_before_anything_is_learned() -> None:
     torch.manual_seed(0)
-    built = build_model(replace(CONFIG, memory="context", latent_dim=8, stride=2, planes=40), ModelShapes(64, 2, 9))
+    built = build_model(replace(CONFIG, memory="context", latent_dim=8, stride=2, planes=40), ModelShapes(32, 2, 9))
     model = cast(ContextWorldModel, built.eval().requires_grad_(False))
     found = [depth_error(model, heading) for heading in (0.0, 1.5, 3.0)]
     model.attention.log_sharpness.fill_(-10.0)
