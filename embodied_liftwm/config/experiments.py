@@ -66,9 +66,9 @@ class DemoConfig:
     out: str = "runs/demo"  # everything the demo writes
     collect: CollectConfig = field(default_factory=lambda: CollectConfig(episodes=160, steps=96))
     eval_episodes: int = bounded(12, 1, 100_000)  # held-out episodes for the figures
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=160))  # of the model, and of the baseline but for its
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=120))  # of the model, and of the baseline but for its
     # steps
-    baseline_steps: int = bounded(640, 1, 100_000_000)  # as long on a core of its own as the model takes: 0.45 and 1.8 s a step
+    baseline_steps: int = bounded(440, 1, 100_000_000)  # as long on a core of its own as the model takes: 0.64 and 2.3 s a step
     evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(navigation_episodes=12))
     agent: TrainAgentConfig = field(default_factory=lambda: TrainAgentConfig(steps=512))
 
