@@ -28,8 +28,7 @@ from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 
 MODEL_STEP_S, BASELINE_STEP_S = 2.3, 0.64
-"""Seconds that a training step takes beside the other one; of the model the mean of steps on depth alone (0.8) and on everything
-(3.8)."""
+"""Seconds that a training step takes beside the other model's: the mean of steps on depth alone (0.8) and on all (3.8)."""
 EPISODE_S, AGENT_STEP_S, JUDGED_S, COMPILE_S = 0.11, 0.05, 5.0, 45.0
 """Seconds to collect an episode, to play and learn a step of the policy, to judge an episode, and to compile kernels once."""
 
