@@ -20,10 +20,10 @@ import torch
 import embodied_liftwm
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.evaluation.bounds import LastFrame, untrained, with_true_depth
-from embodied_liftwm.evaluation.budget_curve import at_budget
 from embodied_liftwm.evaluation.results_table import Judged, TableFigure, judge, table_figures
 from embodied_liftwm.evaluation.rows import write_rows
+from embodied_liftwm.evaluation.views.bounds import LastFrame, untrained, with_true_depth
+from embodied_liftwm.evaluation.views.budget_curve import at_budget
 
 CONTEXT, VIEWS, RESAMPLES = 48, 8, 1000
 BUDGETS = (64, 128, 256, 1024)

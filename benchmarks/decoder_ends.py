@@ -19,18 +19,18 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from embodied_liftwm.commands.bench_memory_parts import encoded
-from embodied_liftwm.commands.bench_table import Row, machine, report, seconds_in_turn, using_threads
+from embodied_liftwm.bench.memory_parts import encoded
+from embodied_liftwm.bench.table import Row, machine, report, seconds_in_turn, using_threads
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.distributions import DiagonalGaussian
-from embodied_liftwm.evaluation.episodes import truth_of
-from embodied_liftwm.evaluation.metrics import psnr
+from embodied_liftwm.evaluation.metrics.images import psnr
+from embodied_liftwm.evaluation.views.episodes import truth_of
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.latent_decoder import Completed
-from embodied_liftwm.world_model.layers import ResidualBlock
+from embodied_liftwm.world_model.decoders.latents import Completed
+from embodied_liftwm.world_model.layers.blocks import ResidualBlock
 
 SIZE, STRIDE, STEPS, BATCH, SEEDS, CALLS, LEARNING_RATE = 256, 8, 150, 2, 3, 21, 1e-3  # at 3e-3 four trainings of 15 fail
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
-from embodied_liftwm.evaluation import expectation, hidden_changes
-from embodied_liftwm.evaluation.contestants import LAST_FRAME, contestant
+from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, contestant
+from embodied_liftwm.evaluation.permanence import expectation, hidden_changes
 from embodied_liftwm.evaluation.rows import write_rows
 
 RESAMPLES = 1000

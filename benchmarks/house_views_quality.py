@@ -31,8 +31,8 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.geometry.warp import backward_warp
 from embodied_liftwm.priors.contract import Clip, PriorOptions
-from embodied_liftwm.priors.house_views import NEAR_ENOUGH, VIEW_EVERY, HouseViewsTeacher, parallax_log_factor
-from embodied_liftwm.priors.orbit import chosen_frames
+from embodied_liftwm.priors.generative.orbit import chosen_frames
+from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, VIEW_EVERY, HouseViewsTeacher, parallax_log_factor
 from embodied_liftwm.protocols import Camera
 
 STEPS_M = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -22,9 +22,9 @@ from torch import Tensor
 import embodied_liftwm
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.evaluation.episodes import EpisodeBatch
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.evaluation.statistics import bootstrap_mean
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.memory.movers import Movers
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.world_model.summary import goal_likeness

@@ -21,12 +21,12 @@ import torch
 
 import embodied_liftwm
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig
-from embodied_liftwm.evaluation.arena import Arena, make_env
+from embodied_liftwm.evaluation.navigation.arena import Arena, make_env
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.files import whole_file
 from embodied_liftwm.protocols import Observation
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.planner import PlannerPolicy
+from liftwm_agents.planning.planner import PlannerPolicy
 
 SETTINGS: tuple[PlannerConfig, ...] = (
     *(PlannerConfig(num_samples=n, iterations=1) for n in (8, 32)),

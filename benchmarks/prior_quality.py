@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.evaluation.episodes import truth_of
-from embodied_liftwm.evaluation.prior_quality import Judged, QualityRow, compare, summarize
+from embodied_liftwm.evaluation.metrics.prior_quality import Judged, QualityRow, compare, summarize
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.geometry.matching.plane_sweep import plane_sweep
+from embodied_liftwm.geometry.matching.semi_global import semi_global
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
-from embodied_liftwm.geometry.plane_sweep import plane_sweep
-from embodied_liftwm.geometry.semi_global import semi_global
 from embodied_liftwm.geometry.view_selection import KEPT_VIEWS, choose_views
 from embodied_liftwm.priors.contract import Clip, DepthMaps, Prior, PriorOptions
 from embodied_liftwm.priors.contract import PseudoObservations as Observed

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 from PIL import Image
 
-from liftwm_envs.policies import OraclePolicy
-from liftwm_envs.scene import Scene
-from liftwm_envs.shells import CUP_RADIUS_M
+from liftwm_envs.rooms.scene import Scene
+from liftwm_envs.rooms.shells import CUP_RADIUS_M
+from liftwm_envs.tasks.policies import OraclePolicy
 
 OUT = Path(__file__).parent / "images" / "tasks"
 FRAMES, SCALE, COLOURS = 8, 2, 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embodied_liftwm.evaluation.floors import MeanColour, MeanColourState
+from embodied_liftwm.evaluation.views.mean_colour import MeanColour, MeanColourState
 from embodied_liftwm.protocols import Camera, Observation, Prediction
 
 

@@ -64,7 +64,7 @@ def run(config: TrainAgentConfig) -> None:
         UserError: an environment that is none of ours.
         KeyboardInterrupt: says what is kept.
     """
-    from liftwm_agents.env_source import find_env
+    from liftwm_agents.collection.env_source import find_env
 
     if not find_env(config.env).ours:
         raise UserError(f"env={config.env}: loop=true collects guided tours, which environments of liftwm have")
@@ -90,7 +90,7 @@ def run(config: TrainAgentConfig) -> None:
 
 def play_round(config: TrainAgentConfig, arm: str, number: int, console: Console) -> LoopRow:
     """Collect, train the world model, train the policy, judge both."""
-    from liftwm_agents.training import train_policy
+    from liftwm_agents.policies.training import train_policy
 
     folder = Path(config.run) / arm
     episodes = config.round_episodes * (number if arm == "loop" else config.rounds)
@@ -118,9 +118,9 @@ def collect_settings(config: TrainAgentConfig, data: Path, episodes: int) -> Col
 def _collect_with_policy(config: TrainAgentConfig, folder: Path, number: int, console: Console) -> None:
     """The episodes of a round that are not there yet, with the policy and the world model of the round before."""
     from embodied_liftwm.data.storage import scan, write_episode
-    from liftwm_agents.env_source import find_env
-    from liftwm_agents.policy import PPOPolicy
-    from liftwm_agents.shard_collector import ShardCollector
+    from liftwm_agents.collection.env_source import find_env
+    from liftwm_agents.collection.shard_collector import ShardCollector
+    from liftwm_agents.policies.policy import PPOPolicy
 
     data, found = folder / "data", scan(folder / "data")
     indices = range(config.round_episodes * (number - 1), config.round_episodes * number)
@@ -145,7 +145,7 @@ def _tour_then(policy: Any) -> Callable[..., Any]:
     """A maker of policies, as collectors call it."""
 
     def make(name: str, env: Any, *, ours: bool, seed: int) -> Any:
-        from liftwm_agents.collecting_policy import TourThenPolicy
+        from liftwm_agents.collection.collecting_policy import TourThenPolicy
 
         return TourThenPolicy(env, policy)
 
@@ -155,8 +155,8 @@ def _tour_then(policy: Any) -> Callable[..., Any]:
 def _judge(config: TrainAgentConfig, arm: str, number: int, model: Any, path: Path) -> LoopRow:
     """The policy on held-out tours, the world model on held-out episodes."""
     from embodied_liftwm.data import EvaluationReader
-    from liftwm_agents.held_out import HeldOutTours
-    from liftwm_agents.policy_file import open_policy
+    from liftwm_agents.policies.held_out import HeldOutTours
+    from liftwm_agents.policies.policy_file import open_policy
 
     tours = HeldOutTours(config, model)
     score = tours.score(open_policy(path))

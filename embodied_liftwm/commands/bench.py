@@ -12,7 +12,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors
 
 NAMES = ("collect", "collect_ray", "rasterize", "train", "state", "memory")
-BENCHES = {name: f"embodied_liftwm.commands.bench_{name}" for name in NAMES}
+BENCHES = {name: f"embodied_liftwm.bench.{name}" for name in NAMES}
 """Name -> the module whose `run(config)` times it."""
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.storage import scan
 from embodied_liftwm.terminal import plain_console, text_column
-from liftwm_agents.collection import CollectProgress, collect
+from liftwm_agents.collection.collect import CollectProgress, collect
 
 
 def run(config: CollectConfig) -> None:

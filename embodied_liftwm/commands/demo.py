@@ -19,11 +19,11 @@ from typing import Any, Literal
 from rich.console import Console
 
 from embodied_liftwm.commands import collect, evaluate, train_agent
-from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.commands.train import MAY_CHANGE, kept, watch
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.interrupts import answering_parent, end
+from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
 

@@ -27,11 +27,11 @@ from rich.table import Table
 from rich.text import Text
 
 import embodied_liftwm
-from embodied_liftwm.commands.run_folder import open_run
-from embodied_liftwm.commands.unfinished import kept
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
+from embodied_liftwm.evaluation.permanence.unfinished import kept
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.plugins import is_function_name
+from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine
 
@@ -104,7 +104,7 @@ def load_episodes(config: EvaluateConfig) -> list[Any]:
     """
     from embodied_liftwm.data import EvaluationReader
     from embodied_liftwm.data.splits import check_split
-    from embodied_liftwm.evaluation.episodes import truth_of
+    from embodied_liftwm.evaluation.views.episodes import truth_of
 
     if not {"views", "persistence"} & set(config.suites):
         return []
@@ -133,7 +133,7 @@ def _check_fit(model: Any, episodes: list[Any], config: EvaluateConfig) -> None:
     if "navigation" in config.suites:
         from gymnasium.spaces import flatdim
 
-        from embodied_liftwm.evaluation.arena import make_env
+        from embodied_liftwm.evaluation.navigation.arena import make_env
 
         env = make_env(config)
         observed: Any = env.observation_space
@@ -148,12 +148,12 @@ def _measure(config: EvaluateConfig, console: Console, models: list[Any], episod
     """All suites, one after another, each with a line."""
     from embodied_liftwm.evaluation.checked import CheckedModel
     from embodied_liftwm.evaluation.cost import measure_cost
-    from embodied_liftwm.evaluation.floors import floor_model
     from embodied_liftwm.evaluation.judging import judge_all
-    from embodied_liftwm.evaluation.navigation import evaluate_navigation
-    from embodied_liftwm.evaluation.persistence import Persistence
+    from embodied_liftwm.evaluation.metrics.persistence import Persistence
+    from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
     from embodied_liftwm.evaluation.summary import Rows
-    from embodied_liftwm.evaluation.views import novel_views
+    from embodied_liftwm.evaluation.views.mean_colour import floor_model
+    from embodied_liftwm.evaluation.views.novel import novel_views
 
     rows, device = Rows(), config.device
     with_floor = [*models, CheckedModel(floor_model(episodes, device), "floor", "mean colour")] if episodes else []
@@ -183,7 +183,7 @@ def timed(console: Console, name: str, work: Callable[[], Result], describe: Cal
 
 def agents_of(config: EvaluateConfig) -> dict[str, Any]:
     """Who navigates: the planner on each model's state, a learned policy, the random floor and the scripted ceiling."""
-    from embodied_liftwm.evaluation.arena import oracle_agent, random_agent
+    from embodied_liftwm.evaluation.navigation.arena import oracle_agent, random_agent
 
     agents: dict[str, Any] = {"planner": partial(planner_agent, config.model, config.planner, config.device)}
     if config.baseline:
@@ -196,7 +196,7 @@ def agents_of(config: EvaluateConfig) -> dict[str, Any]:
 def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, seed: int) -> Any:
     """A planner on a model loaded in this very process."""
     from embodied_liftwm.evaluation.checked import ActingModel
-    from liftwm_agents.planner import PlannerPolicy
+    from liftwm_agents.planning.planner import PlannerPolicy
 
     return PlannerPolicy(ActingModel(embodied_liftwm.load(source, device), source), planner, env.action_space, device, seed)
 
@@ -204,8 +204,8 @@ def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, se
 def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, trust: bool = False) -> Any:
     """A policy of the user's, or one of `liftwm train-agent` on a model loaded in this very process."""
     from embodied_liftwm.evaluation.checked import ActingModel
-    from liftwm_agents.policy import PPOPolicy
-    from liftwm_agents.users_policy import UsersPolicy
+    from liftwm_agents.collection.users_policy import UsersPolicy
+    from liftwm_agents.policies.policy import PPOPolicy
 
     if is_function_name(path) and not Path(path).exists():
         return UsersPolicy(path, env, seed)
@@ -214,7 +214,7 @@ def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, tr
 
 def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) -> dict[str, Any]:
     """What the figures come from."""
-    from embodied_liftwm.commands.run_folder import versions
+    from embodied_liftwm.run_folder import versions
 
     data: dict[str, Any] = {"path": config.data, "episodes": len(episodes), "frames": sum(len(e.rgb) for e in episodes)}
     if episodes:
@@ -262,8 +262,8 @@ def _write(
     config: EvaluateConfig, console: Console, models: list[Any], episodes: list[Any], rows: Any, metrics: dict[str, Any]
 ) -> Path:
     """rows.csv, metrics.json and the report, each whole or not at all."""
-    from embodied_liftwm.evaluation.report import Report, read_curve, write_report
-    from embodied_liftwm.evaluation.strips import choose_revisits, make_strip
+    from embodied_liftwm.evaluation.report.page import Report, read_curve, write_report
+    from embodied_liftwm.evaluation.views.strips import choose_revisits, make_strip
 
     out = Path(config.out)
     write_text(out / "rows.csv", csv_text(rows.flat()))
@@ -307,7 +307,7 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 
 def result_tables(metrics: dict[str, Any]) -> list[Table]:
     """The report's first columns for the terminal, each figure with its interval."""
-    from embodied_liftwm.evaluation import tables
+    from embodied_liftwm.evaluation.report import tables
 
     labels = labels_of(metrics["models"])
     parts = (

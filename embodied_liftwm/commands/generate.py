@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 import embodied_liftwm
-from embodied_liftwm.commands.generate_tours import check_start, path_of, tours_of
-from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import GenerateConfig
+from embodied_liftwm.evaluation.generation.starts import check_start, path_of, tours_of
 from embodied_liftwm.files import write_bytes, write_text
+from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
 
 DRIFTS = ("psnr_seen", "psnr", "abs_rel_seen")
@@ -46,8 +46,8 @@ def generate(config: GenerateConfig, console: Console) -> dict[str, Any]:
             folder that another process holds or another command owns.
     """
     from embodied_liftwm.evaluation.checked import CheckedModel
-    from embodied_liftwm.evaluation.closed_loop import closed_loop_rows
-    from embodied_liftwm.evaluation.closed_loop import generate as generate_tour
+    from embodied_liftwm.evaluation.generation.closed_loop import closed_loop_rows
+    from embodied_liftwm.evaluation.generation.closed_loop import generate as generate_tour
     from embodied_liftwm.evaluation.progress import progress
 
     path = path_of(config)  # bad words cost no loading
@@ -69,7 +69,7 @@ def generate(config: GenerateConfig, console: Console) -> dict[str, Any]:
 
 
 def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any) -> dict[str, Any]:
-    from embodied_liftwm.evaluation.closed_loop import drift, revisit_share, summarize_closed_loop
+    from embodied_liftwm.evaluation.generation.closed_loop import drift, revisit_share, summarize_closed_loop
 
     figures = summarize_closed_loop(rows, config.bootstrap)
     own = [row for row in rows if row.episode == tour.episode]
@@ -102,7 +102,7 @@ def _scores(tour: Any, rgb: Any, poses: np.ndarray | None = None) -> dict[str, A
     """Scores in WorldScore's form, which are not WorldScore's."""
     import torch
 
-    from embodied_liftwm.evaluation.worldscore_like import flow_consistency, reprojection_consistency
+    from embodied_liftwm.evaluation.metrics.worldscore_like import flow_consistency, reprojection_consistency
     from embodied_liftwm.protocols import Camera
 
     steps = np.asarray(tour.path.poses if poses is None else poses, np.float32)
@@ -124,9 +124,9 @@ def _number(value: float) -> float | None:
 
 def _write(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any, metrics: dict[str, Any]) -> None:
     from embodied_liftwm.data.video import write_mp4
-    from embodied_liftwm.evaluation.closed_loop import ClosedLoopRow
-    from embodied_liftwm.evaluation.generated_pictures import frames_uint8, side_by_side
-    from embodied_liftwm.evaluation.pictures import png
+    from embodied_liftwm.evaluation.generation.closed_loop import ClosedLoopRow
+    from embodied_liftwm.evaluation.generation.pictures import frames_uint8, side_by_side
+    from embodied_liftwm.evaluation.report.pictures import png
     from embodied_liftwm.evaluation.rows import write_rows
 
     out = Path(config.out)

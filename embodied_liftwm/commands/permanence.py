@@ -31,19 +31,19 @@ from embodied_liftwm.commands.evaluate import (
     terminal_table,
     timed,
 )
-from embodied_liftwm.commands.run_folder import open_run
-from embodied_liftwm.commands.unfinished import Unfinished
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.suites import Row, Suite, Table
+from embodied_liftwm.evaluation.permanence.suites import Row, Suite, Table
+from embodied_liftwm.evaluation.permanence.unfinished import Unfinished
 from embodied_liftwm.files import disk_errors, write_text
+from embodied_liftwm.run_folder import open_run
 
 
 def suites(config: EvaluateConfig) -> dict[str, Suite]:
     """Every suite of the benchmark by name, in the order of the report. A new suite is a line here."""
-    from embodied_liftwm.evaluation import expectation, hidden_changes
-    from embodied_liftwm.evaluation.controls_suite import controls_suite
-    from embodied_liftwm.evaluation.reading_suite import readings_suite
+    from embodied_liftwm.evaluation.permanence import expectation, hidden_changes
+    from embodied_liftwm.evaluation.permanence.controls_suite import controls_suite
+    from embodied_liftwm.evaluation.readings.suite import readings_suite
 
     planner = partial(planner_on, config.planner)
     learned = partial(policy_agent, _sources(config)[0], config.policy, config.device, trust=config.trust)
@@ -57,7 +57,7 @@ def suites(config: EvaluateConfig) -> dict[str, Suite]:
 def planner_on(planner: PlannerConfig, model: Any, device: str, env: Any, seed: int) -> Any:
     """The planner, on the state of a model."""
     from embodied_liftwm.evaluation.checked import ActingModel
-    from liftwm_agents.planner import PlannerPolicy
+    from liftwm_agents.planning.planner import PlannerPolicy
 
     return PlannerPolicy(ActingModel(model), planner, env.action_space, device, seed)
 
@@ -114,7 +114,7 @@ def measure_task(
 
     Suites with a `question` are measured together, on tours that are watched once.
     """
-    from embodied_liftwm.evaluation.watched_worlds import watch
+    from embodied_liftwm.evaluation.permanence.watched_worlds import watch
 
     left = {suite.name: kept.read(task, suite) for suite in asked}
     found = {name: rows for name, rows in left.items() if rows is not None}
@@ -146,7 +146,7 @@ def _write(
     out: Path, metrics: dict[str, Any], rows: list[dict[str, Any]], chosen: Sequence[Suite], pictures: Any, console: Console
 ) -> None:
     """rows.csv, metrics.json, the report and the tables of the terminal."""
-    from embodied_liftwm.evaluation.permanence_page import write_page
+    from embodied_liftwm.evaluation.report.permanence_page import write_page
 
     labels = permanence_labels(metrics["models"])
     write_text(out / "rows.csv", csv_text(rows))
@@ -178,15 +178,15 @@ def runs_on(suite: Suite, task: str) -> bool:
 
 def load_manifests(config: EvaluateConfig) -> dict[str, Any]:
     """The manifest of every task, each checked byte by byte."""
-    from embodied_liftwm.evaluation.manifest import folder_of, load_manifest
+    from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
 
     return {task: load_manifest(task, folder_of(config.manifests)) for task in config.tasks}
 
 
 def load_contestants(config: EvaluateConfig) -> list[Any]:
     """The model, or several of one kind; the baseline; and, where it is ours, the first with nothing but its last frame."""
-    from embodied_liftwm.evaluation.contestants import LAST_FRAME, contestant
-    from embodied_liftwm.evaluation.reading_figures import SEED_MARK
+    from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, contestant
+    from embodied_liftwm.evaluation.readings.figures import SEED_MARK
     from embodied_liftwm.world_model.base import BaseWorldModel
 
     sources = _sources(config)
@@ -208,7 +208,7 @@ def check_before(models: Sequence[Any], task: str, manifest: Any, config: Evalua
     from gymnasium.spaces import flatdim
 
     from embodied_liftwm.evaluation.checked import ALL, try_out
-    from embodied_liftwm.evaluation.guided import Guide
+    from embodied_liftwm.evaluation.navigation.guided import Guide
 
     guide = Guide(task, manifest.options)
     observed: Any = guide.env.observation_space
@@ -231,7 +231,7 @@ def chosen_seeds(manifest: Any, config: EvaluateConfig) -> list[int]:
 
 def _provenance(config: EvaluateConfig, models: Sequence[Any], manifests: dict[str, Any]) -> dict[str, Any]:
     """What the figures come from."""
-    from embodied_liftwm.commands.run_folder import versions
+    from embodied_liftwm.run_folder import versions
 
     listed = {
         task: {
@@ -256,7 +256,7 @@ def _provenance(config: EvaluateConfig, models: Sequence[Any], manifests: dict[s
 
 def permanence_labels(models: dict[str, dict[str, Any]]) -> dict[str, str]:
     """How tables and the report call each model, floor and ceiling."""
-    from embodied_liftwm.evaluation.contestants import LAST_FRAME
+    from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME
 
     own = {key: entry for key, entry in models.items() if key != LAST_FRAME}
     fixed = {LAST_FRAME: "last frame alone", "random": "random", "oracle": "scripted oracle", "mean place": "mean place"}
@@ -265,7 +265,7 @@ def permanence_labels(models: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 def terminal_tables(metrics: dict[str, Any], chosen: Sequence[Suite], labels: dict[str, str]) -> list[Any]:
     """The first columns of every table that is meant for the terminal."""
-    from embodied_liftwm.evaluation import tables
+    from embodied_liftwm.evaluation.report import tables
 
     found = []
     for task, by_suite in metrics["tasks"].items():

@@ -11,7 +11,8 @@ from embodied_liftwm.config import ReproduceConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors
 
-EXPERIMENTS = {name: f"embodied_liftwm.commands.reproduce_{name}" for name in ("agents", "gap", "liftwm", "memories", "priors")}
+NAMES = ("agents", "gap", "liftwm", "memories", "priors")
+EXPERIMENTS = {name: f"embodied_liftwm.experiments.{name}.experiment" for name in NAMES}
 """Name -> the module whose `run(config)` runs it."""
 
 

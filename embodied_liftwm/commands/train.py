@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console, text_column
 
 if TYPE_CHECKING:
-    from embodied_liftwm.training.house_training import HouseTrainer
+    from embodied_liftwm.training.inhouse.training import HouseTrainer
     from embodied_liftwm.training.parallel import Processes
     from embodied_liftwm.training.trainer import Trainer
 
@@ -103,7 +103,7 @@ def _train(config: TrainConfig, processes: Processes, console: Console) -> None:
 
 
 def _train_teacher(config: TrainConfig, console: Console) -> None:
-    from embodied_liftwm.training.house_training import HouseTrainer
+    from embodied_liftwm.training.inhouse.training import HouseTrainer
 
     trainer = HouseTrainer(config)
     if _is_over(trainer, console):

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 import embodied_liftwm
-from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import TrainAgentConfig
+from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console, text_column
 
 MAY_CHANGE = (
@@ -26,8 +26,8 @@ def run(config: TrainAgentConfig) -> int:
         KeyboardInterrupt: says how many steps are kept.
     """
     from embodied_liftwm.commands import agent_loop
-    from liftwm_agents.policy_file import policy_at
-    from liftwm_agents.training import saved_steps
+    from liftwm_agents.policies.policy_file import policy_at
+    from liftwm_agents.policies.training import saved_steps
 
     folder = Path(config.run)
     begun = policy_at(folder) is not None or any((folder / arm).exists() for arm in agent_loop.ARMS)
@@ -46,9 +46,9 @@ def run(config: TrainAgentConfig) -> int:
 
 
 def _train(config: TrainAgentConfig, folder: Path) -> None:
-    from liftwm_agents.policy_file import POLICY_NAME, ZIP_NAME
-    from liftwm_agents.training import AgentProgress, saved_steps, train_policy
-    from liftwm_agents.training_envs import check_task
+    from liftwm_agents.policies.policy_file import POLICY_NAME, ZIP_NAME
+    from liftwm_agents.policies.training import AgentProgress, saved_steps, train_policy
+    from liftwm_agents.policies.training_envs import check_task
 
     console, done = plain_console(), saved_steps(folder)
     if done >= config.steps and (folder / POLICY_NAME).exists() and not config.export_zip:
@@ -78,7 +78,7 @@ def _train(config: TrainAgentConfig, folder: Path) -> None:
 def _held_out(folder: Path) -> list[str]:
     """The last row of the curve, in words; nothing where nothing was evaluated."""
     from embodied_liftwm.evaluation.statistics import wilson_interval
-    from liftwm_agents.training import CURVE_NAME, read_curve
+    from liftwm_agents.policies.training import CURVE_NAME, read_curve
 
     curve = read_curve(folder)
     if not curve:

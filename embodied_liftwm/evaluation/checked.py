@@ -12,7 +12,7 @@ from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.episodes import EpisodeBatch, Scorable
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, Scorable
 from embodied_liftwm.plugins import users_fault
 from embodied_liftwm.protocols import Camera, Observation, View, frame_size_of
 from embodied_liftwm.tensor_tree import TensorTree

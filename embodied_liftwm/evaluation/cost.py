@@ -11,7 +11,7 @@ import torch
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.episodes import EpisodeBatch
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 
 WARM_UP = 3
 """Calls that are made first and not counted: compilation, allocation, caches."""

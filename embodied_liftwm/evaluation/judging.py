@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.episodes import EpisodeBatch, batches, rollout
 from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, batches, rollout
 from embodied_liftwm.tensor_tree import TensorTree
 
 

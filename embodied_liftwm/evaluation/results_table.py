@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.evaluation.calibration import calibration_error
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.judging import judge_all
-from embodied_liftwm.evaluation.persistence import GAP_BINS, Persistence, PersistenceRow
+from embodied_liftwm.evaluation.metrics.calibration import calibration_error
+from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS, Persistence, PersistenceRow
+from embodied_liftwm.evaluation.report.tables import Column
 from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_sums
 from embodied_liftwm.evaluation.summary import VIEW_METRICS, gap_label
-from embodied_liftwm.evaluation.tables import Column
-from embodied_liftwm.evaluation.views import ViewRow, novel_views
+from embodied_liftwm.evaluation.views.novel import ViewRow, novel_views
 
 POOLED = "pooled"
 LABELS = {

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from embodied_liftwm.evaluation.arena import NavigationRow
-from embodied_liftwm.evaluation.calibration import calibration_error, reliability
 from embodied_liftwm.evaluation.cost import CostRow
-from embodied_liftwm.evaluation.navigation import NavigationResult
-from embodied_liftwm.evaluation.persistence import GAP_BINS, PersistenceRow
+from embodied_liftwm.evaluation.metrics.calibration import calibration_error, reliability
+from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS, PersistenceRow
+from embodied_liftwm.evaluation.navigation.arena import NavigationRow
+from embodied_liftwm.evaluation.navigation.navigation import NavigationResult
 from embodied_liftwm.evaluation.rows import plain
 from embodied_liftwm.evaluation.statistics import bootstrap_mean, interquartile_mean, paired_difference, wilson_interval
-from embodied_liftwm.evaluation.views import ViewRow
+from embodied_liftwm.evaluation.views.novel import ViewRow
 
 VIEW_METRICS = tuple(name for name, field in ViewRow.__dataclass_fields__.items() if str(field.type) == "float")
 """Columns of `ViewRow` whose mean over views is a figure; `seen_ece` is made of its bins."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching_kernels import compiled
+from embodied_liftwm.geometry.matching.semi_global_kernels import compiled
 
 
 @compiled

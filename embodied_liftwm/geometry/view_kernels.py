@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching_kernels import compiled
+from embodied_liftwm.geometry.matching.semi_global_kernels import compiled
 
 _ZERO, _HALF, _ONE, _THIRD = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(1.0 / 3.0)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.latent_read import LatentRead, read_placed
+from embodied_liftwm.memory.latents.read import LatentRead, read_placed
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 

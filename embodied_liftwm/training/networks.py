@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.world_model.layers import Pyramid, ResidualBlock
+from embodied_liftwm.world_model.layers.blocks import Pyramid, ResidualBlock
 
 
 def image_networks(model: nn.Module) -> Iterator[nn.Module]:

@@ -13,13 +13,13 @@ from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
 from embodied_liftwm.geometry.se3 import inverse_pose, relative_pose, se3_log
 from embodied_liftwm.geometry.view_selection import has_parallax
-from embodied_liftwm.memory.recent import STEPS
+from embodied_liftwm.memory.frames.recent import STEPS
 from embodied_liftwm.objectives.taught import Taught, TaughtDepth, TaughtMatches, TaughtNormals, TaughtPoints, TaughtViews
 from embodied_liftwm.objectives.terms import Lifted, Moved, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.training.teacher_windows import said_in
 from embodied_liftwm.world_model.base import BaseWorldModel
-from embodied_liftwm.world_model.context import ContextWorldModel
+from embodied_liftwm.world_model.baselines.context import ContextWorldModel
 from embodied_liftwm.world_model.encoder import Sources
 from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.motion import Recent

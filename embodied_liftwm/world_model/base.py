@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.geometry.plane_sweep import Sweep
+from embodied_liftwm.geometry.matching.plane_sweep import Sweep
 from embodied_liftwm.geometry.se3 import relative_twist
 from embodied_liftwm.protocols import Camera, Observation, Prediction, View
-from embodied_liftwm.world_model.decoder import Decoded
+from embodied_liftwm.world_model.decoders.surface import Decoded
 from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
 from embodied_liftwm.world_model.encoder import Sources
 from embodied_liftwm.world_model.gate import check_action, check_camera, check_observation
 from embodied_liftwm.world_model.generation import render_then_observe
-from embodied_liftwm.world_model.layers import levels_of
+from embodied_liftwm.world_model.layers.blocks import levels_of
 from embodied_liftwm.world_model.motion import Motion
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching_kernels import compiled, exp
+from embodied_liftwm.geometry.matching.semi_global_kernels import compiled, exp
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 

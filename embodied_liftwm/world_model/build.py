@@ -10,12 +10,12 @@ import torch
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
-from embodied_liftwm.world_model.context import ContextWorldModel
+from embodied_liftwm.world_model.baselines.context import ContextWorldModel
+from embodied_liftwm.world_model.baselines.recurrent import RecurrentWorldModel
 from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM
 from embodied_liftwm.world_model.liftwm_gaussians import GaussianLiftWM
 from embodied_liftwm.world_model.liftwm_latent import AppendLiftWM, BoundedLiftWM
-from embodied_liftwm.world_model.recurrent import RecurrentWorldModel
 
 MODELS: dict[str, Callable[[ModelConfig, ModelShapes], BaseWorldModel[Any]]] = {
     "patches": LiftWM,

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.geometry.plane_sweep import Sweep, plane_sweep
-from embodied_liftwm.geometry.semi_global import semi_global
+from embodied_liftwm.geometry.matching.plane_sweep import Sweep, plane_sweep
+from embodied_liftwm.geometry.matching.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.depth_belief import Matches, belief_of, believe
-from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention
-from embodied_liftwm.world_model.layers import Pyramid, levels_of, ray_channels
+from embodied_liftwm.world_model.layers.blocks import Pyramid, levels_of, ray_channels
+from embodied_liftwm.world_model.layers.epipolar_attention import EpipolarAttention
 from embodied_liftwm.world_model.motion import Recent
 
 TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8

@@ -17,17 +17,17 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.cameras import resize_intrinsics
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
-from embodied_liftwm.memory.fusion import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
-from embodied_liftwm.memory.keyframes import Keyframes
+from embodied_liftwm.memory.frames.keyframes import Keyframes
+from embodied_liftwm.memory.frames.recent import RecentFrames
 from embodied_liftwm.memory.movers import MOVES, MoverDynamics, Movers, Sight, read_movers, write_movers
-from embodied_liftwm.memory.patch_map import PatchMap, texel_m
-from embodied_liftwm.memory.patch_read import read_patches
-from embodied_liftwm.memory.patch_write import NEW_PATCHES, write_patches
-from embodied_liftwm.memory.recent import RecentFrames
+from embodied_liftwm.memory.patches.look_weights import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
+from embodied_liftwm.memory.patches.map import PatchMap, texel_m
+from embodied_liftwm.memory.patches.read import read_patches
+from embodied_liftwm.memory.patches.write import NEW_PATCHES, write_patches
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import BaseWorldModel, Matched, ModelShapes, Rendering
-from embodied_liftwm.world_model.decoder import SplatDecoder
+from embodied_liftwm.world_model.decoders.surface import SplatDecoder
 from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import TYPICAL_SPREAD_SEEN, Encoder, Encoding, Sources
 from embodied_liftwm.world_model.motion import Motion, MotionEncoder, Recent

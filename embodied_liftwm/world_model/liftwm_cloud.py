@@ -16,15 +16,15 @@ from torch import Tensor
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.distributions import DiagonalGaussian
+from embodied_liftwm.memory.cloud.cloud import RgbCloud
+from embodied_liftwm.memory.cloud.render import CloudView, render_cloud
 from embodied_liftwm.memory.growing import where_by_field
-from embodied_liftwm.memory.rgb_cloud import RgbCloud
-from embodied_liftwm.memory.rgb_cloud_render import CloudView, render_cloud
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.world_model.base import ModelShapes, Rendering
-from embodied_liftwm.world_model.cell_codec import CellEncoder
+from embodied_liftwm.world_model.decoders.cell_codec import CellEncoder
+from embodied_liftwm.world_model.decoders.latents import LatentDecoder
 from embodied_liftwm.world_model.encoder import Encoding
 from embodied_liftwm.world_model.generation import shown
-from embodied_liftwm.world_model.latent_decoder import LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
 from embodied_liftwm.world_model.summary import AREA_M2, Surface
 

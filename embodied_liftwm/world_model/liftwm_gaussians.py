@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from embodied_liftwm.gaussians.rasterize import rasterize
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.fuse import fuse
-from embodied_liftwm.memory.gaussian_map import GaussianMap
-from embodied_liftwm.memory.lift import lift
+from embodied_liftwm.memory.gaussians.lift import lift
+from embodied_liftwm.memory.gaussians.map import GaussianMap
+from embodied_liftwm.memory.gaussians.merge import fuse
+from embodied_liftwm.memory.gaussians.rasterizer.rasterize import rasterize
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.encoder import Encoding
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState, Splatted, values_of

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.memory.keyframes import Keyframes
-from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, CacheRead, CellFrame, LatentCache, cell_evidence
-from embodied_liftwm.memory.latent_cache_append import AppendCache
-from embodied_liftwm.memory.latent_cache_bounded import BoundedCache, slots_for
+from embodied_liftwm.memory.frames.keyframes import Keyframes
+from embodied_liftwm.memory.latents.append import AppendCache
+from embodied_liftwm.memory.latents.bounded import BoundedCache, slots_for
+from embodied_liftwm.memory.latents.cache import LARGEST_LATENT, CacheRead, CellFrame, LatentCache, cell_evidence
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.world_model.base import ModelShapes, Rendering
-from embodied_liftwm.world_model.cell_codec import CellEncoder
+from embodied_liftwm.world_model.decoders.cell_codec import CellEncoder
+from embodied_liftwm.world_model.decoders.latents import KNOWN_FROM, Completed, LatentDecoder
 from embodied_liftwm.world_model.depth_belief import Matches
 from embodied_liftwm.world_model.encoder import Encoder, Encoding, Sources
 from embodied_liftwm.world_model.generation import shown
-from embodied_liftwm.world_model.latent_decoder import KNOWN_FROM, Completed, LatentDecoder
 from embodied_liftwm.world_model.liftwm import LiftWM, LiftWMState
 from embodied_liftwm.world_model.summary import Surface
 

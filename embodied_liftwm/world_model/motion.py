@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embodied_liftwm.geometry.plane_sweep import Sweep, grey_range
-from embodied_liftwm.geometry.velocity_sweep import velocity_sweep
+from embodied_liftwm.geometry.matching.plane_sweep import Sweep, grey_range
+from embodied_liftwm.geometry.matching.velocity_sweep import velocity_sweep
 from embodied_liftwm.protocols import Camera
 
 FASTEST_M = 0.06

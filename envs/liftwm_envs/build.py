@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from liftwm_envs import textures
 from liftwm_envs.cameras import FOVY_DEG
 from liftwm_envs.engine import mujoco
-from liftwm_envs.scene import SCREEN_HEIGHT_M, WALL_HEIGHT_M, WALL_THICKNESS_M, Room, Scene, SceneObject, Screen, Wall
-from liftwm_envs.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, Show
+from liftwm_envs.rooms import textures
+from liftwm_envs.rooms.scene import SCREEN_HEIGHT_M, WALL_HEIGHT_M, WALL_THICKNESS_M, Room, Scene, SceneObject, Screen, Wall
+from liftwm_envs.rooms.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, Show
 
 TIMESTEP_S = 0.0125
 ZNEAR_M, ZFAR_M = 0.04, 40.0

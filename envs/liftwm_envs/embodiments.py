@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from liftwm_envs.build import AGENT_NAME, TIMESTEP_S, add_camera
 from liftwm_envs.engine import mujoco
-from liftwm_envs.scene import AGENT_RADIUS_M
+from liftwm_envs.rooms.scene import AGENT_RADIUS_M
 
 CONTROL_S = 0.25
 SUBSTEPS = round(CONTROL_S / TIMESTEP_S)

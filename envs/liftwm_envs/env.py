@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from liftwm_envs.cameras import size_of
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
-from liftwm_envs.layout import make_scene
-from liftwm_envs.moving_task import MovingOcclusionTask
 from liftwm_envs.odometry import Odometry
 from liftwm_envs.records import Record
-from liftwm_envs.scene import SHAPES, Scene
-from liftwm_envs.search_task import SearchTask
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.scene import SHAPES, Scene
 from liftwm_envs.settings import settings_of
-from liftwm_envs.shell_task import ShellGameTask
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import OcclusionTask, Task
+from liftwm_envs.tasks.moving import MovingOcclusionTask
+from liftwm_envs.tasks.search import SearchTask
+from liftwm_envs.tasks.shells import ShellGameTask
+from liftwm_envs.tasks.task import OcclusionTask, Task
 
 TASKS: dict[str, type[Task]] = {
     "Revisit": Task,

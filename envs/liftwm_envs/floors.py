@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs import ENV_IDS
-from liftwm_envs.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
-from liftwm_envs.shell_task import ShellGameTask
-from liftwm_envs.tasks import SEEN_PX
-from liftwm_envs.watching import follow
+from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
+from liftwm_envs.tasks.shells import ShellGameTask
+from liftwm_envs.tasks.task import SEEN_PX
+from liftwm_envs.tasks.watching import follow
 from liftwm_envs.wrappers import GuidedTour
 
 FIRST_SEED = 2**30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from liftwm_envs.errors import EnvError
-from liftwm_envs.scene import SceneOptions
+from liftwm_envs.rooms.scene import SceneOptions
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from liftwm_envs.build import AGENT_NAME, CAMERA_NAME, SCREEN_SUNK_M, cup_body, 
 from liftwm_envs.cameras import intrinsics_from_fovy, world_from_opencv
 from liftwm_envs.embodiments import EMBODIMENTS, SUBSTEPS
 from liftwm_envs.engine import mujoco
-from liftwm_envs.motion import Track
 from liftwm_envs.rendering import Renderer, at_work
-from liftwm_envs.scene import Scene
-from liftwm_envs.shells import Show
+from liftwm_envs.rooms.motion import Track
+from liftwm_envs.rooms.scene import Scene
+from liftwm_envs.rooms.shells import Show
 
 _RISE_STEPS = 4
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs.errors import EnvError
-from liftwm_envs.policies import TourPolicy
 from liftwm_envs.records import Record
+from liftwm_envs.tasks.policies import TourPolicy
 
 _MAX_TOUR_STEPS = 4000
 

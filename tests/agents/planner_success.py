@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d
 import liftwm_envs  # noqa: F401  registers the ids
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import Camera, View
-from liftwm_agents.planner import PlannerPolicy
+from liftwm_agents.planning.planner import PlannerPolicy
 from liftwm_envs.embodiments import Drone
 from liftwm_envs.wrappers import GuidedTour
 from tests.agents.oracle_model import STEP_M, CloudState, DepthTap, OracleMemory

@@ -13,19 +13,19 @@ import pytest
 from torch import Tensor
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import reproduce_agents
 from embodied_liftwm.commands.agent_loop import TABLE, LoopRow, collect_settings
-from embodied_liftwm.commands.agents_aims import ALL, LONG, ORACLE_STATE, POOLED, AgentFigure, aim_lines, aims
-from embodied_liftwm.commands.reproduce_agents import by_gap, cells, figure, on_oracle_state, settings
 from embodied_liftwm.config import AgentsConfig, EnvOptions, EvaluateConfig, ReproduceConfig, TrainAgentConfig
 from embodied_liftwm.data.storage import scan
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.arena import NavigationRow, oracle_agent, random_agent
-from embodied_liftwm.evaluation.bounds import TRUE_SPREAD
-from embodied_liftwm.evaluation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.navigation.arena import NavigationRow, oracle_agent, random_agent
+from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.evaluation.views.bounds import TRUE_SPREAD
+from embodied_liftwm.experiments.agents import experiment as reproduce_agents
+from embodied_liftwm.experiments.agents.aims import ALL, LONG, ORACLE_STATE, POOLED, AgentFigure, aim_lines, aims
+from embodied_liftwm.experiments.agents.experiment import by_gap, cells, figure, on_oracle_state, settings
 from embodied_liftwm.protocols import Camera
-from liftwm_agents.collecting_policy import TourThenPolicy
+from liftwm_agents.collection.collecting_policy import TourThenPolicy
 from liftwm_agents.observations import tour_observations
 from tests.plain_model import PlainModel
 

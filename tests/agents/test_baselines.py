@@ -18,13 +18,13 @@ from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
-from liftwm_agents.action_table import TableActions
-from liftwm_agents.baselines import PLAYING, PixelEnv, PixelExtractor, TouredRecurrentPPO
-from liftwm_agents.features import WorldModelVecEnv
-from liftwm_agents.policy import PPOPolicy
-from liftwm_agents.readout import FeatureConfig
-from liftwm_agents.training import train_policy
-from liftwm_agents.training_envs import WatchedEnv
+from liftwm_agents.policies.action_table import TableActions
+from liftwm_agents.policies.baselines import PLAYING, PixelEnv, PixelExtractor, TouredRecurrentPPO
+from liftwm_agents.policies.features import WorldModelVecEnv
+from liftwm_agents.policies.policy import PPOPolicy
+from liftwm_agents.policies.readout import FeatureConfig
+from liftwm_agents.policies.training import train_policy
+from liftwm_agents.policies.training_envs import WatchedEnv
 from tests.agents.oracle_model import OracleMemory
 from tests.agents.test_policy import TourTap
 from tests.agents.toy_env import TOUR_FRAMES, ToyRoom

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from liftwm_agents.belief import SpatialBelief
-from liftwm_agents.perception import level_cameras
+from liftwm_agents.planning.belief import SpatialBelief
+from liftwm_agents.planning.perception import level_cameras
 from tests.agents.oracle_model import CloudState, OracleMemory
 from tests.agents.test_planner import RED, blob
 

@@ -23,11 +23,11 @@ from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.integrity import check
 from embodied_liftwm.data.storage import data_files, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
-from liftwm_agents.collection import CollectProgress, collect
-from liftwm_agents.collection_workers import CollectShards, Report, Shard
-from liftwm_agents.env_source import find_env
-from liftwm_agents.recording import action_encoder
-from liftwm_agents.shard_collector import ShardCollector
+from liftwm_agents.collection.collect import CollectProgress, collect
+from liftwm_agents.collection.env_source import find_env
+from liftwm_agents.collection.recording import action_encoder
+from liftwm_agents.collection.shard_collector import ShardCollector
+from liftwm_agents.collection.workers import CollectShards, Report, Shard
 
 HERE = Path(__file__).parent
 
@@ -137,7 +137,7 @@ def test_truth_follows_what_moves(tmp_path: Path) -> None:
 def start(folder: Path, episodes: int, pause_s: float = 0.01) -> subprocess.Popen[bytes]:
     """A collection in a process of its own, that can be killed."""
     code = (
-        "from embodied_liftwm.config import CollectConfig; from liftwm_agents.collection import collect\n"
+        "from embodied_liftwm.config import CollectConfig; from liftwm_agents.collection.collect import collect\n"
         "if __name__ == '__main__': collect(CollectConfig(env='toy_camera_env:make_env', policy='random', "
         f"out={str(folder)!r}, episodes={episodes}, episodes_per_shard=2, steps=8, workers=2))"
     )

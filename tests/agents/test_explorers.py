@@ -10,7 +10,7 @@ import pytest
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.errors import UserError
-from liftwm_agents.explorers import EXPLORERS, ExplorePolicy, make_policy
+from liftwm_agents.collection.explorers import EXPLORERS, ExplorePolicy, make_policy
 from liftwm_envs import EnvError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gymnasium
 import pytest
 
-from liftwm_agents.explorers import ExplorePolicy, WalkPolicy, make_policy
-from liftwm_envs.shell_task import WATCHED_FRAMES
+from liftwm_agents.collection.explorers import ExplorePolicy, WalkPolicy, make_policy
+from liftwm_envs.tasks.shells import WATCHED_FRAMES
 
 
 @pytest.mark.parametrize("name", ["tour", "loop"])

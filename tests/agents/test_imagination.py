@@ -9,9 +9,9 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.errors import UserError
-from liftwm_agents.features import WorldModelVecEnv
-from liftwm_agents.imagination import REACH_M, ImaginedVecEnv
-from liftwm_agents.readout import FeatureConfig, Watched, watch_start
+from liftwm_agents.policies.features import WorldModelVecEnv
+from liftwm_agents.policies.imagination import REACH_M, ImaginedVecEnv
+from liftwm_agents.policies.readout import FeatureConfig, Watched, watch_start
 from tests.agents.oracle_model import OracleMemory
 from tests.agents.test_policy import TourTap
 from tests.agents.toy_env import HALF_ROOM_M, ToyRoom

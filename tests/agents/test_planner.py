@@ -11,13 +11,13 @@ from gymnasium import spaces
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
-from liftwm_agents.action_plan import GaussianPlan, make_plan
-from liftwm_agents.belief import SpatialBelief, spread
-from liftwm_agents.mapping import Grid, OccupancyMap, _closed, cost_to_go, frontier
 from liftwm_agents.observations import encode_action, infer_action_space
-from liftwm_agents.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
-from liftwm_agents.planner import PlannerPolicy
-from liftwm_agents.search import elite_weights, imagine_poses, improve_plan, path_integral_weights
+from liftwm_agents.planning.action_plan import GaussianPlan, make_plan
+from liftwm_agents.planning.belief import SpatialBelief, spread
+from liftwm_agents.planning.mapping import Grid, OccupancyMap, _closed, cost_to_go, frontier
+from liftwm_agents.planning.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
+from liftwm_agents.planning.planner import PlannerPolicy
+from liftwm_agents.planning.search import elite_weights, imagine_poses, improve_plan, path_integral_weights
 from liftwm_envs.wrappers import GuidedTour
 from tests.agents.oracle_model import DepthTap, OracleMemory
 from tests.agents.toy_env import ToyRoom

@@ -19,13 +19,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from embodied_liftwm.commands import train_agent
 from embodied_liftwm.config import EVAL_SEED_OFFSET, PlannerConfig, TrainAgentConfig
 from embodied_liftwm.errors import UserError
-from liftwm_agents.features import BirdsEyeExtractor, WorldModelVecEnv
-from liftwm_agents.planner import PlannerPolicy
-from liftwm_agents.policy import PPOPolicy
-from liftwm_agents.policy_file import open_policy
-from liftwm_agents.readout import FeatureConfig
-from liftwm_agents.start_pool import TrainingSeeds
-from liftwm_agents.training import read_curve, train_policy
+from liftwm_agents.planning.planner import PlannerPolicy
+from liftwm_agents.policies.features import BirdsEyeExtractor, WorldModelVecEnv
+from liftwm_agents.policies.policy import PPOPolicy
+from liftwm_agents.policies.policy_file import open_policy
+from liftwm_agents.policies.readout import FeatureConfig
+from liftwm_agents.policies.start_pool import TrainingSeeds
+from liftwm_agents.policies.training import read_curve, train_policy
 from tests.agents.oracle_model import DepthTap, OracleMemory
 from tests.agents.toy_env import TOUR_FRAMES, ToyRoom
 

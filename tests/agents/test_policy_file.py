@@ -21,8 +21,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from embodied_liftwm.errors import UserError
-from liftwm_agents.policy import PPOPolicy
-from liftwm_agents.policy_file import (
+from liftwm_agents.policies.policy import PPOPolicy
+from liftwm_agents.policies.policy_file import (
     ABOUT,
     POLICY_NAME,
     ZIP_NAME,

@@ -15,9 +15,9 @@ import pytest
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.storage import data_files, scan
-from embodied_liftwm.evaluation.arena import random_agent
-from embodied_liftwm.evaluation.navigation import evaluate_navigation
-from liftwm_agents.collection import collect
+from embodied_liftwm.evaluation.navigation.arena import random_agent
+from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
+from liftwm_agents.collection.collect import collect
 from tests.agents.test_collection import HERE, assert_same, config
 
 

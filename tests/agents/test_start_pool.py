@@ -8,10 +8,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET
 from embodied_liftwm.protocols import Observation
-from liftwm_agents.action_table import TableActions, table_for
-from liftwm_agents.features import WorldModelVecEnv
-from liftwm_agents.readout import FeatureConfig
-from liftwm_agents.start_pool import StartPool, TrainingSeeds
+from liftwm_agents.policies.action_table import TableActions, table_for
+from liftwm_agents.policies.features import WorldModelVecEnv
+from liftwm_agents.policies.readout import FeatureConfig
+from liftwm_agents.policies.start_pool import StartPool, TrainingSeeds
 from tests.agents.oracle_model import CloudState, OracleMemory
 from tests.agents.test_policy import TourTap
 from tests.agents.toy_env import TOUR_FRAMES, ToyRoom

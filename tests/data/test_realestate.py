@@ -237,8 +237,8 @@ def test_a_picture_without_a_range_is_refused(tmp_path: Path) -> None:
 
 def test_the_two_view_protocol_scores_the_frames_of_its_index(tmp_path: Path) -> None:
     from embodied_liftwm.evaluation.checked import CheckedModel
-    from embodied_liftwm.evaluation.floors import MeanColour
-    from embodied_liftwm.evaluation.two_view import evaluate_two_view, read_evaluation_index
+    from embodied_liftwm.evaluation.views.mean_colour import MeanColour
+    from embodied_liftwm.evaluation.views.two_view import evaluate_two_view, read_evaluation_index
 
     write_clip(tmp_path, "k")
     index = {"k": {"context": [4, 0], "target": [1, 2, 3]}, "unusable": None}

@@ -9,12 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from liftwm_envs.floor_plan import canonical_doors, draw_floor_plan, is_held_out
-from liftwm_envs.layout import make_scene
-from liftwm_envs.looks import draw_looks
-from liftwm_envs.policies import OraclePolicy
-from liftwm_envs.scene import PALETTE, Door
+from liftwm_envs.rooms.floor_plan import canonical_doors, draw_floor_plan, is_held_out
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.looks import draw_looks
+from liftwm_envs.rooms.scene import PALETTE, Door
 from liftwm_envs.settings import SETTINGS, settings_of
+from liftwm_envs.tasks.policies import OraclePolicy
 from liftwm_envs.wrappers import GuidedTour
 
 PINNED = {  # of scenes and tours as they were before there were L, ShellGame and Search

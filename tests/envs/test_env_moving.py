@@ -10,14 +10,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from liftwm_envs.layout import make_scene
-from liftwm_envs.motion import Track
-from liftwm_envs.navigation import distance_to_rectangles
-from liftwm_envs.policies import OraclePolicy, TourPolicy
-from liftwm_envs.scene import Scene
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.motion import Track
+from liftwm_envs.rooms.navigation import distance_to_rectangles
+from liftwm_envs.rooms.scene import Scene
 from liftwm_envs.settings import settings_of
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX
+from liftwm_envs.tasks.policies import OraclePolicy, TourPolicy
+from liftwm_envs.tasks.task import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
 ENV_ID = "liftwm/MovingOcclusion-S-v0"

@@ -10,8 +10,8 @@ import pytest
 
 from liftwm_envs import ENV_IDS, rendering
 from liftwm_envs.cameras import back_project, intrinsics_from_fovy, world_from_opencv, yaw_of
-from liftwm_envs.layout import make_scene
-from liftwm_envs.scene import SceneOptions
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.scene import SceneOptions
 from liftwm_envs.simulation import Simulation
 
 

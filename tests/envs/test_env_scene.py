@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from liftwm_envs import textures
-from liftwm_envs.layout import make_scene
-from liftwm_envs.navigation import Grid, bounded_angle, distance_to_rectangles, path_length
-from liftwm_envs.policies import room_order
-from liftwm_envs.scene import PALETTE, SHAPES, SceneOptions
+from liftwm_envs.rooms import textures
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.navigation import Grid, bounded_angle, distance_to_rectangles, path_length
+from liftwm_envs.rooms.scene import PALETTE, SHAPES, SceneOptions
+from liftwm_envs.tasks.policies import room_order
 
 
 @pytest.mark.parametrize("rooms", [1, 2, 3, 4, 5, 9])

@@ -11,13 +11,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from liftwm_envs.layout import make_scene
-from liftwm_envs.policies import OraclePolicy, TourPolicy
-from liftwm_envs.scene import Scene
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.scene import Scene
+from liftwm_envs.rooms.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, LOWER_STEPS, SWAP_STEPS, Show, Swap, cup_pixels
 from liftwm_envs.settings import settings_of
-from liftwm_envs.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, LOWER_STEPS, SWAP_STEPS, Show, Swap, cup_pixels
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX
+from liftwm_envs.tasks.policies import OraclePolicy, TourPolicy
+from liftwm_envs.tasks.task import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
 ENV_ID = "liftwm/ShellGame-S-v0"

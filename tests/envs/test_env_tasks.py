@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from liftwm_envs import EnvError
-from liftwm_envs.layout import make_scene
-from liftwm_envs.policies import OraclePolicy, RandomPolicy, TourPolicy
-from liftwm_envs.scene import SceneOptions
+from liftwm_envs.rooms.layout import make_scene
+from liftwm_envs.rooms.scene import SceneOptions
 from liftwm_envs.settings import settings_of
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks import MIN_CALL_M, REACH_M, SEEN_PX
+from liftwm_envs.tasks.policies import OraclePolicy, RandomPolicy, TourPolicy
+from liftwm_envs.tasks.task import MIN_CALL_M, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
 IDS = tuple(f"liftwm/{task}-S-v0" for task in ("Revisit", "Occlusion", "MovingOcclusion", "ShellGame", "Search"))

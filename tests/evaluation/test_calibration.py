@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_liftwm.evaluation.calibration import bin_sums, brier, calibration_error, reliability
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.floors import floor_model
+from embodied_liftwm.evaluation.metrics.calibration import bin_sums, brier, calibration_error, reliability
+from embodied_liftwm.evaluation.metrics.visibility import seen_mask
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import bootstrap_mean, bootstrap_sums
 from embodied_liftwm.evaluation.summary import Rows, summarize
-from embodied_liftwm.evaluation.views import ViewRow, evaluate_views
-from embodied_liftwm.evaluation.visibility import seen_mask
+from embodied_liftwm.evaluation.views.mean_colour import floor_model
+from embodied_liftwm.evaluation.views.novel import ViewRow, evaluate_views
 
 
 @dataclass

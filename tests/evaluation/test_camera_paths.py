@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.camera_paths import named_path, read_path, recorded_path
+from embodied_liftwm.evaluation.generation.camera_paths import named_path, read_path, recorded_path
 
 
 @pytest.mark.parametrize("name", ["yaw-90", "yaw-45.5", "out-and-back-1", "out-0.3", "aba", "abca-0.8", "loop", "loop-1"])

@@ -8,12 +8,12 @@ import torch
 from embodied_liftwm.commands.permanence import planner_on
 from embodied_liftwm.config import EnvOptions, EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.arena import make_env
 from embodied_liftwm.evaluation.checked import ActingModel, CheckedModel
 from embodied_liftwm.evaluation.cost import measure_cost
-from embodied_liftwm.evaluation.episodes import EpisodeBatch, batches, rollout
-from embodied_liftwm.evaluation.floors import MeanColour
-from embodied_liftwm.evaluation.views import evaluate_views
+from embodied_liftwm.evaluation.navigation.arena import make_env
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, batches, rollout
+from embodied_liftwm.evaluation.views.mean_colour import MeanColour
+from embodied_liftwm.evaluation.views.novel import evaluate_views
 from tests.plain_model import PlainModel
 
 

@@ -12,7 +12,7 @@ import torch
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.closed_loop import (
+from embodied_liftwm.evaluation.generation.closed_loop import (
     ClosedLoopRow,
     closed_loop_rows,
     drift,
@@ -20,12 +20,12 @@ from embodied_liftwm.evaluation.closed_loop import (
     revisit_share,
     summarize_closed_loop,
 )
-from embodied_liftwm.evaluation.floors import floor_model
+from embodied_liftwm.evaluation.generation.tours import recorded_tour
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
-from embodied_liftwm.evaluation.tours import recorded_tour
+from embodied_liftwm.evaluation.views.mean_colour import floor_model
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.base import ModelShapes
-from embodied_liftwm.world_model.recurrent import RecurrentWorldModel
+from embodied_liftwm.world_model.baselines.recurrent import RecurrentWorldModel
 
 
 class Witness:

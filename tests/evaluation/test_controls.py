@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
-from embodied_liftwm.evaluation.altered import OtherGoal, SwappedMemory, with_noisy_depth
-from embodied_liftwm.evaluation.bounds import KnownDepth
-from embodied_liftwm.evaluation.controls import (
+from embodied_liftwm.evaluation.permanence.altered import OtherGoal, SwappedMemory, with_noisy_depth
+from embodied_liftwm.evaluation.permanence.controls import (
     CLEARED,
     DEPTH,
     ODOMETRY,
@@ -30,10 +29,11 @@ from embodied_liftwm.evaluation.controls import (
     place_error,
     run_controls,
 )
-from embodied_liftwm.evaluation.controls_suite import show_controls, summarize_controls
-from embodied_liftwm.evaluation.suites import Chart, Table
+from embodied_liftwm.evaluation.permanence.controls_suite import show_controls, summarize_controls
+from embodied_liftwm.evaluation.permanence.suites import Chart, Table
+from embodied_liftwm.evaluation.views.bounds import KnownDepth
 from liftwm_agents.observations import tour_observations
-from liftwm_agents.planner import PlannerPolicy
+from liftwm_agents.planning.planner import PlannerPolicy
 from tests.agents.oracle_model import OracleMemory
 from tests.agents.toy_env import BALL, ToyRoom
 

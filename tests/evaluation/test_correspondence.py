@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.evaluation.correspondence import LEAST_POINTS, WINDOW_REACH, Reference, epipolar_error, find_reference
-from embodied_liftwm.evaluation.visibility import Visibility
+from embodied_liftwm.evaluation.metrics.correspondence import (
+    LEAST_POINTS,
+    WINDOW_REACH,
+    Reference,
+    epipolar_error,
+    find_reference,
+)
+from embodied_liftwm.evaluation.metrics.visibility import Visibility
 from embodied_liftwm.geometry.cameras import pixel_centres
 from embodied_liftwm.protocols import Camera
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.evaluation.depth_information import (
+from embodied_liftwm.experiments.gap.information import (
     NOTHING,
     Measurement,
     colours,
@@ -20,7 +20,7 @@ from embodied_liftwm.evaluation.depth_information import (
     normals,
     pseudo_depth,
 )
-from embodied_liftwm.evaluation.gap_toy import bumpy, partners, support_rows, term_rows
+from embodied_liftwm.experiments.gap.toy import bumpy, partners, support_rows, term_rows
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.geometry.se3 import make_pose, so3_exp
 

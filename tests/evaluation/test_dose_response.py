@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_liftwm.evaluation.dose_response import Dose, crossing, dose_figures, teacher_figures, turns_at
-from embodied_liftwm.evaluation.prior_quality import depth_quality, quality_estimate
+from embodied_liftwm.evaluation.metrics.prior_quality import depth_quality, quality_estimate
 from embodied_liftwm.evaluation.results_table import Judged, TableFigure, relative_changes
+from embodied_liftwm.experiments.priors.doses import Dose, crossing, dose_figures, teacher_figures, turns_at
 from embodied_liftwm.priors.contract import DepthMaps, PseudoObservations
 from tests.evaluation.test_results_table import view
 from tests.toy_room import episode

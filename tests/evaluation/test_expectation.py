@@ -7,11 +7,11 @@ from torch import Tensor
 
 from embodied_liftwm.config import EnvOptions, EvaluateConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation import expectation, hidden_changes, hidden_worlds
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.expectation_videos import WINDOW, differing, hidden_times, quadruplets
-from embodied_liftwm.evaluation.hidden_worlds import KINDS, Film, Stage, changes, kinds_of
-from embodied_liftwm.evaluation.watched_worlds import after_beginning, watch
+from embodied_liftwm.evaluation.permanence import expectation, hidden_changes, hidden_worlds
+from embodied_liftwm.evaluation.permanence.expectation_videos import WINDOW, differing, hidden_times, quadruplets
+from embodied_liftwm.evaluation.permanence.hidden_worlds import KINDS, Film, Stage, changes, kinds_of
+from embodied_liftwm.evaluation.permanence.watched_worlds import after_beginning, watch
 from embodied_liftwm.protocols import View
 from embodied_liftwm.tensor_tree import TensorTree
 

@@ -10,7 +10,8 @@ import pytest
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.gap import (
+from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.experiments.gap.views import (
     GLO,
     TWO_D,
     GapRow,
@@ -21,7 +22,6 @@ from embodied_liftwm.evaluation.gap import (
     gap_row,
     judge,
 )
-from embodied_liftwm.evaluation.rows import read_rows, write_rows
 
 CONTEXT = 24
 

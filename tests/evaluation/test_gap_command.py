@@ -10,12 +10,12 @@ import pytest
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.commands.reproduce_gap import all_jobs, jobs
-from embodied_liftwm.commands.reproduce_runs import GAUSSIANS_A_PATCH, TWO_D_TERMS
 from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.evaluation.gap import GLO, TWO_D, GapRow
 from embodied_liftwm.evaluation.rows import read_rows
+from embodied_liftwm.experiments.gap.experiment import all_jobs, jobs
+from embodied_liftwm.experiments.gap.views import GLO, TWO_D, GapRow
+from embodied_liftwm.experiments.runs import GAUSSIANS_A_PATCH, TWO_D_TERMS
 
 
 def words(folder: Path, *more: str) -> list[str]:

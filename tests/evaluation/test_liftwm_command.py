@@ -10,11 +10,11 @@ import pytest
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.commands.reproduce_liftwm import BOUNDS, Model, models_of, settings, trained_rows
-from embodied_liftwm.commands.reproduce_runs import TWO_D_TERMS
 from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig, TrainConfig
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.evaluation.table_page import TablePage, write_page
+from embodied_liftwm.evaluation.report.table_page import TablePage, write_page
+from embodied_liftwm.experiments.liftwm.experiment import BOUNDS, Model, models_of, settings, trained_rows
+from embodied_liftwm.experiments.runs import TWO_D_TERMS
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model

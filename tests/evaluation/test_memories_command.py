@@ -11,11 +11,11 @@ import torch
 
 from embodied_liftwm import cli, load
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.commands.memories_report import apart, order
-from embodied_liftwm.commands.memory_models import Memory, made_of, settings, trained_rows
 from embodied_liftwm.config import ModelConfig, ReproduceConfig
-from embodied_liftwm.evaluation.memory_figures import memory_bytes
-from embodied_liftwm.memory.context_frames import ContextFrames
+from embodied_liftwm.evaluation.generation.memory_figures import memory_bytes
+from embodied_liftwm.experiments.memories.models import Memory, made_of, settings, trained_rows
+from embodied_liftwm.experiments.memories.report import apart, order
+from embodied_liftwm.memory.frames.context import ContextFrames
 from embodied_liftwm.training.borrowed import borrow_depth
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from embodied_liftwm.evaluation import metrics
+from embodied_liftwm.evaluation.metrics import images as metrics
 from embodied_liftwm.geometry.cameras import camera_rays
 
 

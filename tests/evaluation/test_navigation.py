@@ -6,8 +6,8 @@ import pytest
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.arena import Arena, oracle_agent, random_agent, soft_spl, spl
-from embodied_liftwm.evaluation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.navigation.arena import Arena, oracle_agent, random_agent, soft_spl, spl
+from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
 
 CONFIG = EvaluateConfig(env="Revisit-S", navigation_episodes=3, workers=1)
 

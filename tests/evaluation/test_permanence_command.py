@@ -16,12 +16,12 @@ from rich.console import Console
 from embodied_liftwm import cli
 from embodied_liftwm.commands import permanence
 from embodied_liftwm.commands.evaluate import evaluate
-from embodied_liftwm.commands.unfinished import Unfinished
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions, EvaluateConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.manifest_make import make_manifest, write_manifest
-from embodied_liftwm.evaluation.readings import OUTCOMES, RenderRow, VerdictRow
-from embodied_liftwm.evaluation.suites import Suite
+from embodied_liftwm.evaluation.permanence.manifest_make import make_manifest, write_manifest
+from embodied_liftwm.evaluation.permanence.suites import Suite
+from embodied_liftwm.evaluation.permanence.unfinished import Unfinished
+from embodied_liftwm.evaluation.readings.readings import OUTCOMES, RenderRow, VerdictRow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/evaluate_your_model.md"
 SEED = EVAL_SEED_OFFSET + 4321
@@ -256,8 +256,8 @@ def test_a_changed_byte_ends_the_run(prepared, tmp_path):
 
 def test_the_last_frame_alone_forgets(episodes):
     from embodied_liftwm.config import ModelConfig
-    from embodied_liftwm.evaluation.contestants import LastFrameAlone
-    from embodied_liftwm.evaluation.episodes import EpisodeBatch
+    from embodied_liftwm.evaluation.navigation.contestants import LastFrameAlone
+    from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
     from embodied_liftwm.world_model.base import ModelShapes
     from embodied_liftwm.world_model.build import build_model
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.floors import floor_model
-from embodied_liftwm.evaluation.persistence import evaluate_persistence, find_revisits
+from embodied_liftwm.evaluation.metrics.persistence import evaluate_persistence, find_revisits
+from embodied_liftwm.evaluation.views.mean_colour import floor_model
 
 
 def pixels(*counts):

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import load_config, reproduce_liftwm
-from embodied_liftwm.commands.priors_report import headline
-from embodied_liftwm.commands.reproduce_priors import dosed, lessons
-from embodied_liftwm.commands.reproduce_students import settings
-from embodied_liftwm.commands.reproduce_teachers import Teacher
+from embodied_liftwm.commands import load_config
 from embodied_liftwm.config import DoseConfig, ReproduceConfig
-from embodied_liftwm.evaluation.dose_response import Dose, dose_figures
 from embodied_liftwm.evaluation.results_table import TableFigure
+from embodied_liftwm.experiments.liftwm import experiment as reproduce_liftwm
+from embodied_liftwm.experiments.priors.doses import Dose, dose_figures
+from embodied_liftwm.experiments.priors.experiment import dosed, lessons
+from embodied_liftwm.experiments.priors.report import headline
+from embodied_liftwm.experiments.priors.students import settings
+from embodied_liftwm.experiments.priors.teachers import Teacher
 
 MVS = Teacher("mvs", "0" * 16, ("depth", "normals"))
 SPLATS = Teacher("gaussian_splatting", "1" * 16, ("depth", "views"))

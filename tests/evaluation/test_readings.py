@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions
-from embodied_liftwm.evaluation.episodes import EpisodeBatch
-from embodied_liftwm.evaluation.guided import Guide, Guided
-from embodied_liftwm.evaluation.hidden import gap_at, questions, shown_frames
-from embodied_liftwm.evaluation.probe import Asked, distance_m, fit
-from embodied_liftwm.evaluation.read_state import judge_view
-from embodied_liftwm.evaluation.reading_figures import show, summarize
-from embodied_liftwm.evaluation.readings import (
+from embodied_liftwm.evaluation.navigation.guided import Guide, Guided
+from embodied_liftwm.evaluation.permanence.suites import Chart, Table
+from embodied_liftwm.evaluation.readings.figures import show, summarize
+from embodied_liftwm.evaluation.readings.hidden import gap_at, questions, shown_frames
+from embodied_liftwm.evaluation.readings.probe import Asked, distance_m, fit
+from embodied_liftwm.evaluation.readings.read_state import judge_view
+from embodied_liftwm.evaluation.readings.readings import (
     NOT_READABLE,
     NOT_STORED,
     NOT_USED,
@@ -27,7 +27,7 @@ from embodied_liftwm.evaluation.readings import (
     outcome_of,
     verdict_rows,
 )
-from embodied_liftwm.evaluation.suites import Chart, Table
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.protocols import View
 
 SEED = EVAL_SEED_OFFSET + 4321

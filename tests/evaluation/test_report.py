@@ -4,11 +4,11 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from embodied_liftwm.evaluation import charts, pictures, plans
-from embodied_liftwm.evaluation.charts import Series
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.persistence import Revisit
-from embodied_liftwm.evaluation.strips import PointMap, choose_revisits, frames_of, make_strip
+from embodied_liftwm.evaluation.metrics.persistence import Revisit
+from embodied_liftwm.evaluation.report import charts, pictures, plans
+from embodied_liftwm.evaluation.report.charts import Series
+from embodied_liftwm.evaluation.views.strips import PointMap, choose_revisits, frames_of, make_strip
 
 
 def test_a_strip_shows_the_object_before_during_and_after():

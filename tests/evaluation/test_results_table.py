@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.evaluation.budget_curve import at_budget, curve_figures, measure_costs
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.cost import CostRow
-from embodied_liftwm.evaluation.persistence import PersistenceRow, evaluate_persistence
+from embodied_liftwm.evaluation.metrics.persistence import PersistenceRow, evaluate_persistence
 from embodied_liftwm.evaluation.results_table import Judged, judge, pooled, table_figures
-from embodied_liftwm.evaluation.views import ViewRow, evaluate_views
+from embodied_liftwm.evaluation.views.budget_curve import at_budget, curve_figures, measure_costs
+from embodied_liftwm.evaluation.views.novel import ViewRow, evaluate_views
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from embodied_liftwm.evaluation.arena import NavigationRow
-from embodied_liftwm.evaluation.navigation import NavigationResult
-from embodied_liftwm.evaluation.persistence import PersistenceRow
+from embodied_liftwm.evaluation.metrics.persistence import PersistenceRow
+from embodied_liftwm.evaluation.navigation.arena import NavigationRow
+from embodied_liftwm.evaluation.navigation.navigation import NavigationResult
+from embodied_liftwm.evaluation.report.tables import VIEW_COLUMNS, cell, figure_table, headline
 from embodied_liftwm.evaluation.summary import Rows, summarize
-from embodied_liftwm.evaluation.tables import VIEW_COLUMNS, cell, figure_table, headline
 
 NAN = float("nan")
 

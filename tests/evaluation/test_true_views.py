@@ -11,7 +11,7 @@ import pytest
 
 import liftwm_envs  # noqa: F401
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.true_views import TrueWorld, can_draw, is_clear
+from embodied_liftwm.evaluation.views.true_views import TrueWorld, can_draw, is_clear
 
 
 def test_a_drawn_frame_is_the_frame_the_agent_saw() -> None:

@@ -6,9 +6,9 @@ import torch
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.floors import floor_model
-from embodied_liftwm.evaluation.views import evaluate_views, target_frames
-from embodied_liftwm.evaluation.visibility import seen_mask
+from embodied_liftwm.evaluation.metrics.visibility import seen_mask
+from embodied_liftwm.evaluation.views.mean_colour import floor_model
+from embodied_liftwm.evaluation.views.novel import evaluate_views, target_frames
 
 
 def mean(rows, model, field):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.evaluation.flow import dense_flow, lands_inside, round_trip
-from embodied_liftwm.evaluation.worldscore_like import flow_consistency, reprojection_consistency, score
+from embodied_liftwm.evaluation.metrics.flow import dense_flow, lands_inside, round_trip
+from embodied_liftwm.evaluation.metrics.worldscore_like import flow_consistency, reprojection_consistency, score
 from embodied_liftwm.geometry.cameras import pixel_centres
 from embodied_liftwm.protocols import Camera
 from tests import toy_room

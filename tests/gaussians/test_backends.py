@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.gaussians import rasterize
+from embodied_liftwm.memory.gaussians import rasterize
 from embodied_liftwm.threads import for_each
 from tests.gaussians.scenes import NAMES, one_gaussian, random_scene
 

@@ -11,8 +11,8 @@ from pathlib import Path
 RENDER = """
 import torch
 from embodied_liftwm import __file__ as package
-from embodied_liftwm.gaussians import rasterize
-from embodied_liftwm.gaussians.numba_kernels import paint_band
+from embodied_liftwm.memory.gaussians import rasterize
+from embodied_liftwm.memory.gaussians.rasterizer.numba_kernels import paint_band
 from tests.gaussians.scenes import random_scene
 with torch.no_grad():
     ours, expected = (rasterize(**random_scene(20), width=8, height=8, backend=name).alphas for name in ("numba", "torch"))
@@ -69,7 +69,7 @@ import multiprocessing
 def compile_all(barrier):
     barrier.wait(60)
     import torch
-    from embodied_liftwm.gaussians import rasterize
+    from embodied_liftwm.memory.gaussians import rasterize
     from tests.gaussians.scenes import random_scene
     with torch.no_grad():
         rasterize(**random_scene(2), width=8, height=8, backend="numba")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.gaussians import choose_backend, rasterize
 from embodied_liftwm.geometry import inverse_pose, look_at, project
+from embodied_liftwm.memory.gaussians import choose_backend, rasterize
 from tests.gaussians.scenes import NAMES, intrinsics, one_gaussian, random_scene
 
 BACKENDS = ["torch", "numba"]
@@ -180,7 +180,7 @@ sys.modules["numba"] = None
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
-from embodied_liftwm.gaussians import rasterize
+from embodied_liftwm.memory.gaussians import rasterize
 from tests.gaussians.scenes import random_scene
 for _ in range(2):
     print(rasterize(**random_scene(5), width=8, height=8).alphas.shape)
@@ -200,7 +200,7 @@ def test_works_after_a_fork() -> None:
     code = """
 import os, torch
 torch.set_num_threads(2)
-from embodied_liftwm.gaussians import rasterize
+from embodied_liftwm.memory.gaussians import rasterize
 from tests.gaussians.scenes import random_scene
 scene = random_scene(50)
 expected = rasterize(**scene, width=32, height=32, backend="numba").alphas.detach()

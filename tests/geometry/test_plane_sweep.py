@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from embodied_liftwm.geometry.plane_sweep import UNKNOWN, Sweep, grey_range, plane_sweep, relative_views
+from embodied_liftwm.geometry.matching.plane_sweep import UNKNOWN, Sweep, grey_range, plane_sweep, relative_views
 from embodied_liftwm.geometry.se3 import se3_exp
 from embodied_liftwm.protocols import Camera
 from tests.toy_room import intrinsics, pose, render

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from embodied_liftwm.geometry.semi_global import EDGE_SHARPNESS, JUMP_PENALTY, STEP_PENALTY, semi_global
+from embodied_liftwm.geometry.matching.semi_global import EDGE_SHARPNESS, JUMP_PENALTY, STEP_PENALTY, semi_global
 
 
 def volume(seed: int, height: int = 5, width: int = 7, planes: int = 6) -> tuple[torch.Tensor, torch.Tensor]:

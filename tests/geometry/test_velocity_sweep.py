@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
-from embodied_liftwm.geometry.plane_sweep import Sweep, plane_sweep
+from embodied_liftwm.geometry.matching.plane_sweep import Sweep, plane_sweep
+from embodied_liftwm.geometry.matching.velocity_sweep import velocity_sweep
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.geometry.velocity_sweep import velocity_sweep
 from embodied_liftwm.protocols import Camera
 from tests.sliding_box import FORWARD, RECENT, SIDEWAYS, STILL, STRIDE, TURNING, Seen, look
 

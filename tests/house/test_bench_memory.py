@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import bench_memory
-from embodied_liftwm.commands.bench_memory_build import build
-from embodied_liftwm.commands.bench_memory_more import ContextMemory, PatchMemory
-from embodied_liftwm.commands.bench_memory_parts import Made, encoded, new_watch
-from embodied_liftwm.commands.bench_memory_room import CORNERS_M, camera_of, film, render
+from embodied_liftwm.bench import memory as bench_memory
+from embodied_liftwm.bench.memory_build import build
+from embodied_liftwm.bench.memory_more import ContextMemory, PatchMemory
+from embodied_liftwm.bench.memory_parts import Made, encoded, new_watch
+from embodied_liftwm.bench.memory_room import CORNERS_M, camera_of, film, render
 from embodied_liftwm.config import BenchConfig, ModelConfig
 from embodied_liftwm.geometry.cameras import back_project
 

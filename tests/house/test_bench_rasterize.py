@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from embodied_liftwm.commands import bench_rasterize
-from embodied_liftwm.commands.bench_rasterize import Case, dense_torch, make_scene
+from embodied_liftwm.bench import rasterize as bench_rasterize
+from embodied_liftwm.bench.rasterize import Case, dense_torch, make_scene
 from embodied_liftwm.config import BenchConfig
-from embodied_liftwm.gaussians import rasterize
-from embodied_liftwm.gaussians.projection import front_to_back, project_gaussians
+from embodied_liftwm.memory.gaussians import rasterize
+from embodied_liftwm.memory.gaussians.rasterizer.projection import front_to_back, project_gaussians
 
 SMALL = Case(16, 24, times_dense=1, ms=1000)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import bench_latent_read, bench_state
-from embodied_liftwm.commands.bench_table import seconds_in_turn
+from embodied_liftwm.bench import latent_read as bench_latent_read
+from embodied_liftwm.bench import state as bench_state
+from embodied_liftwm.bench.table import seconds_in_turn
 
 TINY = ["env_options.image_size=32", "steps=30", "repeats=2", "model.width=8", "threads=1"]
 

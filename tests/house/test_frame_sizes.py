@@ -17,7 +17,7 @@ from embodied_liftwm.config import CollectConfig, ModelConfig, TrainConfig
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.training.trainer import Trainer
-from liftwm_agents.collection import collect
+from liftwm_agents.collection.collect import collect
 
 SMALL = ("model.width=8", "model.budget=64", "model.stride=4", "model.planes=6")
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands.run_folder import open_run
 from embodied_liftwm.config import DemoConfig, EvaluateConfig, GenerateConfig, ReproduceConfig, TrainAgentConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import write_text
 from embodied_liftwm.folder_lock import held
+from embodied_liftwm.run_folder import open_run
 
 Hold = Callable[[Path], subprocess.Popen[str]]
 WORDS = {"collect": "out", "train": "run", "train-agent": "run", "evaluate": "out", "demo": "out"}

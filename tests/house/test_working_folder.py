@@ -17,7 +17,7 @@ from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.priors.contract import PriorOptions
 from embodied_liftwm.priors.registry import open_prior
-from liftwm_agents.env_source import find_env
+from liftwm_agents.collection.env_source import find_env
 
 TOY = (Path(__file__).parents[1] / "agents" / "toy_camera_env.py").read_text()
 POLICY = """

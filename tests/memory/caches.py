@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry import look_at
-from embodied_liftwm.memory.latent_cache import CellFrame, cell_evidence
+from embodied_liftwm.memory.latents.cache import CellFrame, cell_evidence
 from embodied_liftwm.protocols import Camera
 
 SIZE, STRIDE, CHANNELS = 32, 2, 5

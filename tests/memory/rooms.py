@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.patch_map import PatchMap
-from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.memory.patches.map import PatchMap
+from embodied_liftwm.memory.patches.write import write_patches
 from embodied_liftwm.protocols import Camera
 
 SIZE, FOCAL = 48, 40.0

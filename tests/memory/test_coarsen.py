@@ -2,8 +2,8 @@
 
 import torch
 
-from embodied_liftwm.memory.coarsen import FILL, coarsen
-from embodied_liftwm.memory.gaussian_map import GaussianMap
+from embodied_liftwm.memory.gaussians.coarsen import FILL, coarsen
+from embodied_liftwm.memory.gaussians.map import GaussianMap
 
 
 def cloud(count: int, edge: float = 2.0, rows: int = 1) -> GaussianMap:

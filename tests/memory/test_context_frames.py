@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.context_frames import ContextFrames
+from embodied_liftwm.memory.frames.context import ContextFrames
 from embodied_liftwm.protocols import Camera
 from tests.toy_room import intrinsics, pose
 

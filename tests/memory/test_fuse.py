@@ -3,9 +3,9 @@
 import torch
 
 from embodied_liftwm.geometry.se3 import so3_exp
-from embodied_liftwm.memory.fuse import fuse
-from embodied_liftwm.memory.gaussian_map import GaussianMap
-from embodied_liftwm.memory.lift import lift
+from embodied_liftwm.memory.gaussians.lift import lift
+from embodied_liftwm.memory.gaussians.map import GaussianMap
+from embodied_liftwm.memory.gaussians.merge import fuse
 from embodied_liftwm.protocols import Camera
 
 SIZE, STRIDE, GRID, BUDGET = 32, 4, 8, 200

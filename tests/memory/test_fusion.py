@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.association import Association
-from embodied_liftwm.memory.fusion import (
+from embodied_liftwm.memory.patches.association import Association
+from embodied_liftwm.memory.patches.frame import Frame, frame_of
+from embodied_liftwm.memory.patches.integrate import associate
+from embodied_liftwm.memory.patches.look_weights import (
     FEATURES,
     LARGEST_LOG_FACTOR,
     MAX_EVIDENCE_RATIO,
@@ -18,10 +20,8 @@ from embodied_liftwm.memory.fusion import (
     Weights,
     compare,
 )
-from embodied_liftwm.memory.patch_frame import Frame, frame_of
-from embodied_liftwm.memory.patch_integrate import associate
-from embodied_liftwm.memory.patch_map import Patches, PatchMap
-from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.memory.patches.map import Patches, PatchMap
+from embodied_liftwm.memory.patches.write import write_patches
 from tests.memory.rooms import SIZE, camera, nothing, render, write
 
 HERE, THERE = camera((-1.0, 0.0, 1.3)), camera((-0.8, 0.15, 1.25), yaw=0.1)

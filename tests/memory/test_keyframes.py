@@ -4,7 +4,7 @@ import torch
 
 from embodied_liftwm.geometry.se3 import so3_exp
 from embodied_liftwm.geometry.view_selection import KEPT_VIEWS
-from embodied_liftwm.memory.keyframes import Keyframes
+from embodied_liftwm.memory.frames.keyframes import Keyframes
 from embodied_liftwm.protocols import Camera
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.memory.gaussian_map import GaussianMap
-from embodied_liftwm.memory.latent_cache import LARGEST_LATENT, LATENT_STEP, CellFrame, LatentCache
-from embodied_liftwm.memory.latent_cache_append import BLOCK, AppendCache
-from embodied_liftwm.memory.latent_cache_bounded import ROW_BYTES, BoundedCache, slots_for
-from embodied_liftwm.memory.latent_cache_tokens import token_bytes
-from embodied_liftwm.memory.latent_read import read_latents
+from embodied_liftwm.memory.gaussians.map import GaussianMap
+from embodied_liftwm.memory.latents.append import BLOCK, AppendCache
+from embodied_liftwm.memory.latents.bounded import ROW_BYTES, BoundedCache, slots_for
+from embodied_liftwm.memory.latents.cache import LARGEST_LATENT, LATENT_STEP, CellFrame, LatentCache
+from embodied_liftwm.memory.latents.read import read_latents
+from embodied_liftwm.memory.latents.tokens import token_bytes
 from tests.memory.caches import CHANNELS, GRID, SIZE, STRIDE, camera_at, frame_of, latents_of, lifted
 
 CELLS = GRID * GRID

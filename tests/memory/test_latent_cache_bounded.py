@@ -10,11 +10,11 @@ from torch import Tensor
 
 from embodied_liftwm.geometry import project
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.latent_cache import CellFrame
-from embodied_liftwm.memory.latent_cache_bounded import HALF_SURE, BoundedCache
-from embodied_liftwm.memory.latent_cache_compare import DOUBT, SIMILAR
-from embodied_liftwm.memory.latent_cache_thin import FILL, thin
-from embodied_liftwm.memory.latent_cache_tokens import Tokens
+from embodied_liftwm.memory.latents.bounded import HALF_SURE, BoundedCache
+from embodied_liftwm.memory.latents.cache import CellFrame
+from embodied_liftwm.memory.latents.compare import DOUBT, SIMILAR
+from embodied_liftwm.memory.latents.thin import FILL, thin
+from embodied_liftwm.memory.latents.tokens import Tokens
 from tests.memory.caches import CHANNELS, GRID, STRIDE, camera_at, frame_of, latents_of
 
 CELLS = GRID * GRID

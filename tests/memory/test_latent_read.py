@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry import back_project, inverse_pose, make_pose, resize_intrinsics, se3_exp, so3_exp
-from embodied_liftwm.memory.latent_read import LatentRead, read_latents
+from embodied_liftwm.memory.latents.read import LatentRead, read_latents
 from embodied_liftwm.protocols import Camera
 
 SIZE, STRIDE, FOCAL = 24, 4, 14.0

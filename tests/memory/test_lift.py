@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from embodied_liftwm.geometry.se3 import quat_to_matrix, so3_exp
-from embodied_liftwm.memory.lift import FOOTPRINT_SIGMA, MIN_COSINE, lift
+from embodied_liftwm.memory.gaussians.lift import FOOTPRINT_SIGMA, MIN_COSINE, lift
 from embodied_liftwm.protocols import Camera
 
 SIZE, STRIDE, FOCAL = 32, 2, 20.0

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.data.sampling import RECENT
+from embodied_liftwm.memory.frames.recent import STEPS
 from embodied_liftwm.memory.movers import MoverDynamics, Movers, Sight, read_movers, write_movers
-from embodied_liftwm.memory.recent import STEPS
 from embodied_liftwm.protocols import Camera
 from tests.memory.rooms import camera
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.patch_coarsen import add_coarsened
-from embodied_liftwm.memory.patch_frame import least_levels
-from embodied_liftwm.memory.patch_map import DETAIL_LEVELS, MAX_LEVEL, Patches, PatchMap
-from embodied_liftwm.memory.patch_read import read_patches
+from embodied_liftwm.memory.patches.coarsen import add_coarsened
+from embodied_liftwm.memory.patches.frame import least_levels
+from embodied_liftwm.memory.patches.map import DETAIL_LEVELS, MAX_LEVEL, Patches, PatchMap
+from embodied_liftwm.memory.patches.read import read_patches
 from embodied_liftwm.protocols import Camera
 from tests.memory.rooms import SMOOTHNESS, camera, nothing, render, write
 

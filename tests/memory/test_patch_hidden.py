@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory import patch_frame, patch_integrate, patch_read, patch_write
-from embodied_liftwm.memory.patch_map import HIDDEN, PatchMap
-from embodied_liftwm.memory.patch_read import read_patches
-from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.memory.patches import frame as patch_frame
+from embodied_liftwm.memory.patches import integrate as patch_integrate
+from embodied_liftwm.memory.patches import read as patch_read
+from embodied_liftwm.memory.patches import write as patch_write
+from embodied_liftwm.memory.patches.map import HIDDEN, PatchMap
+from embodied_liftwm.memory.patches.read import read_patches
+from embodied_liftwm.memory.patches.write import write_patches
 from embodied_liftwm.protocols import Camera
 from tests.memory.rooms import BOX, BOX_COLOUR, FOCAL, SIZE, camera, nothing, render
 

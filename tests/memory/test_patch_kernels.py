@@ -13,25 +13,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.matching_kernels import exp
-from embodied_liftwm.memory import (
-    patch_frame,
-    patch_frame_compiled,
-    patch_frame_kernels,
-    patch_integrate,
-    patch_read,
-    patch_read_compiled,
-    patch_write,
-    patch_write_compiled,
-)
-from embodied_liftwm.memory.fusion import LearnedFusion
-from embodied_liftwm.memory.latent_read import LatentRead
-from embodied_liftwm.memory.patch_backend import compilable
-from embodied_liftwm.memory.patch_frame import Frame, frame_of, surfaces
-from embodied_liftwm.memory.patch_integrate import associate, integrate
-from embodied_liftwm.memory.patch_map import PatchMap
-from embodied_liftwm.memory.patch_read import read_patches
-from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.geometry.matching.semi_global_kernels import exp
+from embodied_liftwm.memory.latents.read import LatentRead
+from embodied_liftwm.memory.patches import frame as patch_frame
+from embodied_liftwm.memory.patches import integrate as patch_integrate
+from embodied_liftwm.memory.patches import read as patch_read
+from embodied_liftwm.memory.patches import write as patch_write
+from embodied_liftwm.memory.patches.backend import compilable
+from embodied_liftwm.memory.patches.cpu import frame as patch_frame_compiled
+from embodied_liftwm.memory.patches.cpu import frame_kernels as patch_frame_kernels
+from embodied_liftwm.memory.patches.cpu import read as patch_read_compiled
+from embodied_liftwm.memory.patches.cpu import write as patch_write_compiled
+from embodied_liftwm.memory.patches.frame import Frame, frame_of, surfaces
+from embodied_liftwm.memory.patches.integrate import associate, integrate
+from embodied_liftwm.memory.patches.look_weights import LearnedFusion
+from embodied_liftwm.memory.patches.map import PatchMap
+from embodied_liftwm.memory.patches.read import read_patches
+from embodied_liftwm.memory.patches.write import write_patches
 from embodied_liftwm.protocols import Camera
 from tests import toy_room
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_liftwm.memory.patch_map import (
+from embodied_liftwm.memory.patches.map import (
     HIDDEN,
     MAX_LEVEL,
     NOWHERE,

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embodied_liftwm.memory.latent_read import read_latents, read_placed
-from embodied_liftwm.memory.patch_map import PatchMap, texel_m
-from embodied_liftwm.memory.patch_read import read_patches
+from embodied_liftwm.memory.latents.read import read_latents, read_placed
+from embodied_liftwm.memory.patches.map import PatchMap, texel_m
+from embodied_liftwm.memory.patches.read import read_patches
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import concatenate
 from tests.memory.rooms import FOCAL, SIZE, SMOOTHNESS, camera, nothing, render, write

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.patch_map import NOWHERE, PatchMap, texel_m
-from embodied_liftwm.memory.patch_read import read_patches
-from embodied_liftwm.memory.patch_write import write_patches
+from embodied_liftwm.memory.patches.map import NOWHERE, PatchMap, texel_m
+from embodied_liftwm.memory.patches.read import read_patches
+from embodied_liftwm.memory.patches.write import write_patches
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import concatenate
 from tests.memory.rooms import BOX, FOCAL, ROOM, SIZE, camera, nothing, render, write

@@ -14,8 +14,8 @@ from torch import Tensor
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry import make_pose, so3_exp
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.rgb_cloud import RgbCloud, keys_of, sizes_of
-from embodied_liftwm.memory.rgb_cloud_render import CloudView, _render_torch, render_cloud
+from embodied_liftwm.memory.cloud.cloud import RgbCloud, keys_of, sizes_of
+from embodied_liftwm.memory.cloud.render import CloudView, _render_torch, render_cloud
 from embodied_liftwm.protocols import Camera
 from tests.toy_room import intrinsics, pose, render
 

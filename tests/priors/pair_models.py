@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry import back_project, inverse_pose, transform
 from embodied_liftwm.priors.contract import Clip, PriorOptions
-from embodied_liftwm.priors.stereo_models import StereoModel, import_class, what_is_missing
+from embodied_liftwm.priors.geometric.stereo_models import StereoModel, import_class, what_is_missing
 from tests import toy_room
 
 SIZE = 32

@@ -13,7 +13,7 @@ import torch
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.priors import hub
 from embodied_liftwm.priors.contract import Clip, PriorOptions
-from embodied_liftwm.priors.depth_anything import CARD, agreement, licence_of, to_frame_size
+from embodied_liftwm.priors.geometric.depth_anything import CARD, agreement, licence_of, to_frame_size
 from embodied_liftwm.priors.registry import open_prior
 
 transformers = pytest.importorskip("transformers")

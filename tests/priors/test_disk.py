@@ -17,10 +17,10 @@ from embodied_liftwm.geometry.cameras import back_project, pixel_centres, projec
 from embodied_liftwm.geometry.epipolar import fundamental_matrix
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.priors.contract import Clip, PriorOptions, PseudoObservations
-from embodied_liftwm.priors.disk import DiskSettings, DiskTriangulation
-from embodied_liftwm.priors.disk_features import find_weights, mutual_nearest
+from embodied_liftwm.priors.geometric.disk import DiskSettings, DiskTriangulation
+from embodied_liftwm.priors.geometric.disk_features import find_weights, mutual_nearest
+from embodied_liftwm.priors.geometric.triangulation import sampson_distance, triangulate
 from embodied_liftwm.priors.registry import find_card, open_prior
-from embodied_liftwm.priors.triangulation import sampson_distance, triangulate
 from embodied_liftwm.protocols import Camera
 from tests.priors.textured_room import Drive, drive, shaken
 

@@ -14,10 +14,10 @@ import torch
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry import project
 from embodied_liftwm.geometry.cameras import pixel_centres
-from embodied_liftwm.priors import pairs
 from embodied_liftwm.priors.contract import Clip, PriorOptions
+from embodied_liftwm.priors.geometric import pairs
+from embodied_liftwm.priors.geometric.stereo_models import DUST3R, import_class
 from embodied_liftwm.priors.registry import find_card, open_prior
-from embodied_liftwm.priors.stereo_models import DUST3R, import_class
 from tests.priors.pair_models import DUST3R_KWARGS, SIZE, save_tiny, side, toy_clip, true_answer, true_points
 from tests.toy_room import pose
 
@@ -208,7 +208,7 @@ def test_a_clone_of_the_repository_serves_as_well(tmp_path: Path) -> None:
     (tmp_path / "mast3r").symlink_to(site / "mast3r")
     (tmp_path / "dust3r").symlink_to(site / "dust3r")
     check = (
-        "import sys; from embodied_liftwm.priors.stereo_models import *; before = list(sys.path);"
+        "import sys; from embodied_liftwm.priors.geometric.stereo_models import *; before = list(sys.path);"
         f"print(import_class(DUST3R, {str(tmp_path / 'dust3r')!r}).__module__,"
         f"import_class(MAST3R, {str(tmp_path)!r}).__module__, sys.modules['mast3r'].__file__, sys.path == before)"
     )

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.gaussians import rasterize, write_ply
-from embodied_liftwm.gaussians.ply import PlyGaussians
 from embodied_liftwm.geometry import inverse_pose, se3_exp
-from embodied_liftwm.priors import gaussian_splatting as splatting
-from embodied_liftwm.priors import splat_fit, splat_scene
+from embodied_liftwm.memory.gaussians import rasterize, write_ply
+from embodied_liftwm.memory.gaussians.ply import PlyGaussians
 from embodied_liftwm.priors.contract import Clip, PriorOptions
+from embodied_liftwm.priors.generative import gaussian_splatting as splatting
+from embodied_liftwm.priors.generative import splat_fit, splat_scene
+from embodied_liftwm.priors.generative.splat_fit import FitSettings
 from embodied_liftwm.priors.registry import open_prior
-from embodied_liftwm.priors.splat_fit import FitSettings
 from tests import toy_room
 from tests.priors.pair_models import toy_clip
 

@@ -20,8 +20,8 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.geometry.normals import depth_to_normals
 from embodied_liftwm.priors.contract import Clip, PriorOptions
-from embodied_liftwm.priors.house_depth import SHIPPED, depth_confidence, normal_confidence
-from embodied_liftwm.priors.house_loss import (
+from embodied_liftwm.priors.inhouse.depth import SHIPPED, depth_confidence, normal_confidence
+from embodied_liftwm.priors.inhouse.depth_loss import (
     depth_residual,
     gradient_matching,
     laplace_nll,
@@ -29,13 +29,13 @@ from embodied_liftwm.priors.house_loss import (
     truths_of,
     von_mises_fisher_nll,
 )
-from embodied_liftwm.priors.house_network import Guess, HouseConfig, HouseNetwork, describe
+from embodied_liftwm.priors.inhouse.depth_network import Guess, HouseConfig, HouseNetwork, describe
 from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.training.checkpoint import checkpoints
-from embodied_liftwm.training.house_data import Frames, TeacherReader, jittered, mirrored
-from embodied_liftwm.training.house_training import HouseTrainer, export
-from liftwm_agents.env_source import find_env
-from liftwm_agents.shard_collector import ShardCollector
+from embodied_liftwm.training.inhouse.frames import Frames, TeacherReader, jittered, mirrored
+from embodied_liftwm.training.inhouse.training import HouseTrainer, export
+from liftwm_agents.collection.env_source import find_env
+from liftwm_agents.collection.shard_collector import ShardCollector
 from tests import toy_room
 
 SMALL = HouseConfig(image_size=32, stem=8, widths=(8, 16))

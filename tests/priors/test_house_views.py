@@ -19,17 +19,17 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project, project
 from embodied_liftwm.geometry.se3 import make_pose, se3_exp, so3_exp
 from embodied_liftwm.geometry.warp import sample_pixels
-from embodied_liftwm.priors import house_views
 from embodied_liftwm.priors.beside import ROOM_M, cameras_beside
 from embodied_liftwm.priors.contract import Clip, PriorOptions
-from embodied_liftwm.priors.house_network import Guess, HouseConfig
-from embodied_liftwm.priors.house_views import NEAR_ENOUGH, SHIPPED, HouseViewsTeacher, colour_confidence, parallax_log_factor
-from embodied_liftwm.priors.house_views_loss import BETA, DEPTH_WEIGHT, views_losses
-from embodied_liftwm.priors.house_views_network import HouseViews, Imagined, ViewsConfig, describe_views, moved, view_rays
+from embodied_liftwm.priors.inhouse import views as house_views
+from embodied_liftwm.priors.inhouse.depth_network import Guess, HouseConfig
+from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, SHIPPED, HouseViewsTeacher, colour_confidence, parallax_log_factor
+from embodied_liftwm.priors.inhouse.views_loss import BETA, DEPTH_WEIGHT, views_losses
+from embodied_liftwm.priors.inhouse.views_network import HouseViews, Imagined, ViewsConfig, describe_views, moved, view_rays
 from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.training.checkpoint import checkpoints
-from embodied_liftwm.training.house_data import NOISE
-from embodied_liftwm.training.house_pairs import (
+from embodied_liftwm.training.inhouse.frames import NOISE
+from embodied_liftwm.training.inhouse.pairs import (
     LARGEST_STEP_M,
     LARGEST_TURN_DEG,
     LEAST_STEP_M,
@@ -39,9 +39,9 @@ from embodied_liftwm.training.house_pairs import (
     mirrored_pairs,
     partners,
 )
-from embodied_liftwm.training.house_training import HouseTrainer, export
-from liftwm_agents.env_source import find_env
-from liftwm_agents.shard_collector import ShardCollector
+from embodied_liftwm.training.inhouse.training import HouseTrainer, export
+from liftwm_agents.collection.env_source import find_env
+from liftwm_agents.collection.shard_collector import ShardCollector
 from tests import toy_room
 from tests.priors.test_house_depth import room_clip, write_rooms
 
@@ -161,8 +161,8 @@ def lifted(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_views_show_what_frames_do_where_their_poses_say_mirrored_or_not(rooms: Path, monkeypatch, flip: bool):
-    monkeypatch.setattr("embodied_liftwm.training.house_pairs.FLIP_SHARE", float(flip))
-    monkeypatch.setattr("embodied_liftwm.training.house_pairs.jittered_pairs", lambda pairs, rng: pairs)
+    monkeypatch.setattr("embodied_liftwm.training.inhouse.pairs.FLIP_SHARE", float(flip))
+    monkeypatch.setattr("embodied_liftwm.training.inhouse.pairs.jittered_pairs", lambda pairs, rng: pairs)
     pairs = PairReader(str(rooms)).pairs(0, 0, 24, 2)
     colours, inside = lifted(pairs)
     missed = (colours - pairs.rgb.flatten(2)).abs().mean(1)[inside]  # a box room: nothing hides anything

@@ -15,10 +15,10 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry import project
 from embodied_liftwm.geometry.cameras import pixel_centres
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.priors import mast3r, pairs
 from embodied_liftwm.priors.contract import PriorOptions
+from embodied_liftwm.priors.geometric import mast3r, pairs
+from embodied_liftwm.priors.geometric.stereo_models import MAST3R, import_class
 from embodied_liftwm.priors.registry import find_card, open_prior
-from embodied_liftwm.priors.stereo_models import MAST3R, import_class
 from tests.priors.pair_models import MAST3R_KWARGS, SIZE, save_tiny, side, toy_clip, true_answer, true_points
 
 

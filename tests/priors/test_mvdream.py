@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import look_at
 from embodied_liftwm.priors.contract import Clip, NovelViews, PriorOptions
-from embodied_liftwm.priors.mvdream import CARD, CONFIDENCE, MVDream
-from embodied_liftwm.priors.mvdream_unet import camera_embedding, load_unet
+from embodied_liftwm.priors.generative.mvdream import CARD, CONFIDENCE, MVDream
+from embodied_liftwm.priors.generative.mvdream_unet import camera_embedding, load_unet
 from embodied_liftwm.priors.registry import open_prior
 
 diffusers = pytest.importorskip("diffusers")

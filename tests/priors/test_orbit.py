@@ -9,8 +9,8 @@ import torch
 
 from embodied_liftwm.geometry.cameras import project
 from embodied_liftwm.geometry.se3 import inverse_pose, look_at
-from embodied_liftwm.priors import orbit
 from embodied_liftwm.priors.contract import Clip
+from embodied_liftwm.priors.generative import orbit
 from tests import toy_room
 
 POINT = torch.tensor([[0.3, -0.2, 0.7]])

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import look_at
 from embodied_liftwm.priors.contract import Clip, NovelViews, PriorOptions
+from embodied_liftwm.priors.generative.zero123 import CARD, CONFIDENCE, MOVES_DEG, Zero123, clip_pixels, relative_move
 from embodied_liftwm.priors.registry import open_prior
-from embodied_liftwm.priors.zero123 import CARD, CONFIDENCE, MOVES_DEG, Zero123, clip_pixels, relative_move
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

@@ -11,10 +11,11 @@ from typing import Literal
 import pytest
 import torch
 
-from embodied_liftwm.commands import bench_train, stopwatch
-from embodied_liftwm.commands.stopwatch import REST, Stopwatch, watching
+from embodied_liftwm.bench import stopwatch
+from embodied_liftwm.bench import train as bench_train
+from embodied_liftwm.bench.stopwatch import REST, Stopwatch, watching
 from embodied_liftwm.config import BenchConfig
-from embodied_liftwm.memory import patch_read
+from embodied_liftwm.memory.patches import read as patch_read
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.world_model import liftwm_gaussians
 from tests.training.small import SMALL, config, disturb

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from embodied_liftwm.commands import reproduce_runs
 from embodied_liftwm.commands import train as command
 from embodied_liftwm.commands.train import TRAINED, watch
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.experiments import runs as reproduce_runs
 from embodied_liftwm.training.trainer import Trainer
 from tests.training.small import config
 

@@ -15,9 +15,9 @@ from embodied_liftwm.geometry.cameras import back_project, camera_rays, project,
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import ModelShapes
+from embodied_liftwm.world_model.baselines.context import ContextWorldModel
+from embodied_liftwm.world_model.baselines.context_attention import MATCHED, ContextAttention, FrameFeatures, place, sample
 from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.context import ContextWorldModel
-from embodied_liftwm.world_model.context_attention import MATCHED, ContextAttention, FrameFeatures, place, sample
 from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.toy_room import intrinsics, pose, render
 from tests.training.small import disturb

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from embodied_liftwm.world_model.decoder import (
+from embodied_liftwm.world_model.decoders.surface import (
     BOX_LOGITS,
     BOXES_PX,
     GREY,

@@ -10,7 +10,7 @@ import torch
 from embodied_liftwm.geometry.cameras import back_project, project
 from embodied_liftwm.geometry.se3 import inverse_pose, se3_exp
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.world_model.epipolar_attention import EpipolarAttention, pair_geometry
+from embodied_liftwm.world_model.layers.epipolar_attention import EpipolarAttention, pair_geometry
 
 RANGE = (0.25, 10.0)
 SIDE = 16

@@ -15,7 +15,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.layers import levels_of
+from embodied_liftwm.world_model.layers.blocks import levels_of
 from tests.toy_room import episode, intrinsics
 
 HEIGHT, WIDTH, ROWS = 32, 48, 2

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry import look_at
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.world_model.cell_codec import CellDecoder, CellEncoder, cosine_transform
-from embodied_liftwm.world_model.latent_decoder import LARGEST_LOG_STEP, LatentDecoder
+from embodied_liftwm.world_model.decoders.cell_codec import CellDecoder, CellEncoder, cosine_transform
+from embodied_liftwm.world_model.decoders.latents import LARGEST_LOG_STEP, LatentDecoder
 from tests.training.small import disturb
 
 SIZE = 32

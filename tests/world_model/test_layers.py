@@ -5,7 +5,7 @@ import torch
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.geometry.se3 import se3_exp
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.world_model.layers import ray_channels
+from embodied_liftwm.world_model.layers.blocks import ray_channels
 
 
 def test_ray_channels_say_where_a_ray_points_and_where_it_meets_the_floor() -> None:

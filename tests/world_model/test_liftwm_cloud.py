@@ -10,7 +10,7 @@ import torch
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.memory.rgb_cloud_render import CloudView, render_cloud
+from embodied_liftwm.memory.cloud.render import CloudView, render_cloud
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM, cells_of, filled, observed_cells

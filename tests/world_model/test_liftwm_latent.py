@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.memory.latent_cache_append import BLOCK, AppendCache
+from embodied_liftwm.memory.latents.append import BLOCK, AppendCache
 from embodied_liftwm.protocols import Camera, Observation, WorldModel
 from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import ModelShapes

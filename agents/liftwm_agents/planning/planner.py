@@ -1,0 +1,240 @@
+"""An agent that returns to what it remembers: MPPI or CEM over `imagine`, on a map and a goal read out of the state.
+
+It knows nothing of the world but what the model's state renders. `truth` is never read, nor any task metric in `info`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from embodied_liftwm.config import PlannerConfig
+from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.tensor_tree import TensorTree
+from liftwm_agents.observations import (
+    encode_action,
+    infer_action_space,
+    is_last_frame,
+    single,
+    to_observation,
+    tour_observations,
+)
+from liftwm_agents.planning.action_plan import ActionPlan, make_plan
+from liftwm_agents.planning.belief import SpatialBelief, ego_pose
+from liftwm_agents.planning.mapping import TOUCHING, CostField, cost_to_go, frontier
+from liftwm_agents.planning.search import improve_plan
+
+READ_EVERY = 4  # steps between readings of the state
+SURVEY_PLACES = 8  # places of the tour from which the state is read when the goal is called
+LEAST_CONFIDENCE = 0.01  # below, the goal counts as not found and the agent explores
+ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the call stands: it was not the goal
+HALTED_M = 1.2  # or, this near, as many steps without getting on: something is in the way that will not go away
+NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
+CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
+BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined
+BUMP_STEPS = 2  # so often in a row is a bump; once may be inertia
+
+
+class PlannerPolicy:
+    """Acts in an environment through a world model.
+
+    Example:
+        >>> policy = PlannerPolicy(model, PlannerConfig())      # doctest: +SKIP
+        >>> obs, info = env.reset(seed=0)                       # doctest: +SKIP
+        >>> policy.begin(info["tour"])                          # doctest: +SKIP
+        >>> action = policy.act(obs, info)                      # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: PlannerConfig,
+        action_space: spaces.Space | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            model: any world model.
+            config: see `PlannerConfig`.
+            action_space: of the environment; None to infer it from the tour's actions.
+            device: where the model's tensors live.
+            seed: of the sampled action sequences.
+        """
+        self._model, self._config, self._device, self._seed = model, config, device, seed
+        self._given_space = action_space
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: a new episode begins."""
+        self._space = self._given_space
+        self._state: TensorTree = self._model.initial_state(1)
+        self._belief = SpatialBelief(self._model, self._config.panorama_views, self._config.cell_m)
+        self._generator = torch.Generator().manual_seed(self._seed)
+        self._plan: ActionPlan | None = None
+        self._field: CostField | None = None
+        self._last_action: np.ndarray | None = None
+        self._expected_xy: np.ndarray | None = None
+        self._last_xy: np.ndarray | None = None
+        self._tour: Mapping[str, np.ndarray] | None = None
+        self._goal = np.zeros(0)
+        self._first, self._steps, self._arrived, self._held = True, 0, 0, 0
+        self._visited: list[np.ndarray] = []
+        self._plans, self._plan_seconds = 0, 0.0
+
+    @torch.no_grad()
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        """Start an episode by watching its guided tour.
+
+        Args:
+            tour: `info["tour"]` of a GuidedTour: stacked arrays of every frame up to the call.
+        """
+        self.reset()
+        if self._space is None:
+            self._space = infer_action_space(tour["action"])
+        for observation in tour_observations(tour, self._device):
+            self._state = self._model.observe(self._state, observation)
+            self._visited.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
+        self._tour, self._first = tour, False
+
+    @torch.no_grad()
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
+        """Observe, and choose the next action.
+
+        Args:
+            obs: the environment's observation.
+            info: ignored; part of the common signature of all agents.
+
+        Returns:
+            An action of the environment's action space.
+        """
+        self._observe(obs)
+        position, heading = ego_pose(self._model, self._state)
+        self._feel(position, heading)
+        called = not np.array_equal(obs["goal"], self._goal)
+        if called or self._steps % READ_EVERY == 0 or self._field is None:
+            self._read(obs["goal"], called)
+        started = time.perf_counter()
+        self._replan()
+        self._plans, self._plan_seconds = self._plans + 1, self._plan_seconds + time.perf_counter() - started
+        self._steps += 1
+        return self._take(position)
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What the agent believes now.
+
+        Returns:
+            goal_xyz [3] or None (world, metres), confidence in [0, 1], map (`Grid`), rejected [R, 2] world xy,
+            plans_per_second (search alone, without observing and reading).
+        """
+        return {
+            "goal_xyz": self._belief.goal_xyz,
+            "confidence": self._belief.confidence,
+            "map": self._belief.grid(),
+            "rejected": self._belief.rejected,
+            "plans_per_second": self._plans / self._plan_seconds if self._plans else float("nan"),
+        }
+
+    @property
+    def state(self) -> TensorTree:
+        """The world model's state, batch of one."""
+        return self._state
+
+    def _observe(self, obs: Mapping[str, np.ndarray]) -> None:
+        if self._space is None:
+            raise ValueError("PlannerPolicy: give action_space, or begin() with a tour, before act()")
+        if self._last_action is None:
+            self._last_action = np.zeros(spaces.flatdim(self._space), dtype=np.float32)
+        if self._steps > 0 or not is_last_frame(self._tour, obs):
+            observation = to_observation(single(obs), self._last_action[None], self._first, self._device)
+            self._state = self._model.observe(self._state, observation)
+        self._first = False
+
+    def _feel(self, position: np.ndarray, heading: float) -> None:
+        """Learn from the body: where it stands is free, what stops it is not, and a goal that is not there is not there."""
+        if self._expected_xy is not None and self._last_xy is not None:
+            wanted, moved = self._expected_xy - self._last_xy, position[:2] - self._last_xy
+            length = float(np.linalg.norm(wanted))
+            held = length > BUMP_LEAST_M and float(np.linalg.norm(moved)) < BUMP_SHARE * length
+            self._held = self._held + 1 if held else 0
+            if self._held >= BUMP_STEPS:
+                self._belief.bump(position, float(np.arctan2(wanted[1], wanted[0])))
+                self._field = None
+        self._belief.stand(position[None])
+        self._visited.append(position)
+        goal = self._belief.goal_xyz
+        away = np.inf if goal is None else float(np.linalg.norm(goal[:2] - position[:2]))
+        halted = len(self._visited) > PATIENCE and np.ptp(self._visited[-PATIENCE:], axis=0)[:2].max() < 0.1
+        self._arrived = self._arrived + 1 if away < (HALTED_M if halted else ARRIVED_M) else 0
+        if self._arrived >= PATIENCE:
+            self._belief.reject()
+            self._field, self._arrived = None, 0
+
+    def _read(self, goal: np.ndarray, called: bool) -> None:
+        """Look around in the state, find the goal, and price the ways to it.
+
+        Args:
+            goal: the instruction. [G]
+            called: it is a new one.
+        """
+        if called:
+            self._goal, self._arrived = np.array(goal), 0
+            self._belief.survey(self._state, np.stack(self._visited), SURVEY_PLACES)
+            self._belief.search(self._state, goal)
+        else:
+            self._belief.look(self._state)
+            self._belief.locate(goal)
+        grid = self._belief.grid()
+        if self._belief.confidence >= LEAST_CONFIDENCE and self._belief.goal_xyz is not None:
+            self._field = cost_to_go(grid, self._belief.goal_xyz[None, :2])
+            return
+        edge = frontier(grid)
+        self._field = cost_to_go(grid, edge, reach_m=0.0) if len(edge) else None
+
+    def _replan(self) -> None:
+        config = self._config
+        assert self._space is not None
+        if self._plan is None:
+            self._plan = make_plan(self._space, config.horizon, config.noise)
+        else:
+            self._plan.shift()
+        improve_plan(self._plan, self._model, self._state, self._cost, config, self._generator)
+
+    def _cost(self, poses: Tensor, actions: Tensor) -> Tensor:
+        """Price of imagined sequences in metres: [S, T, 4, 4], [S, T, A] -> [S]."""
+        control = CONTROL_M * (actions**2).mean(dim=(1, 2))
+        if self._field is None:  # nowhere to go: turn and look
+            facing = torch.atan2(poses[:, :, 1, 2], poses[:, :, 0, 2])
+            turned = torch.atan2(torch.sin(facing[:, 1:] - facing[:, :-1]), torch.cos(facing[:, 1:] - facing[:, :-1]))
+            moved = (poses[:, -1, :2, 3] - poses[:, 0, :2, 3]).norm(dim=-1)
+            return moved - turned.sum(dim=1).abs()
+        xy = poses[:, :, :2, 3]
+        nose = xy[:, -1] + NOSE_M * poses[:, -1, :2, 2]
+        path = torch.cat([xy, nose[:, None]], dim=1).double().numpy()
+        cost, touching = self._field.at(path)
+        # Touching is paid for ever after: a sequence must not gain by passing through a wall within the horizon.
+        stride = np.linalg.norm(np.diff(path, axis=1, prepend=path[:, :1]), axis=-1)
+        total = cost + TOUCHING * np.cumsum(touching * stride, axis=1)
+        price = torch.from_numpy(total[:, :-1].mean(axis=1) + total[:, -1]).float()
+        tilt = poses[:, :, 2, 2].abs().mean(dim=1) + (poses[:, :, 2, 3] - poses[:, :1, 2, 3]).abs().mean(dim=1)
+        return price + control + TILT_M * tilt
+
+    def _take(self, position: np.ndarray) -> np.ndarray | int:
+        """Commit to the first action of the plan, and expect what it does."""
+        assert self._plan is not None and self._space is not None
+        chosen = self._plan.first()
+        device = self._model.ego_camera(self._state).world_from_camera.device
+        imagined = self._model.imagine(self._state, chosen[None].to(device))
+        self._expected_xy, self._last_xy = ego_pose(self._model, imagined)[0][:2], position[:2]
+        if isinstance(self._space, spaces.Discrete):
+            action = int(chosen.argmax()) + int(self._space.start)
+            self._last_action = encode_action(action, self._space)
+            return action
+        self._last_action = chosen.numpy().astype(np.float32)
+        return self._last_action.copy()

@@ -1,0 +1,166 @@
+"""Learned policies that act like the planner: on what a world model remembers, on pixels, or recurrent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.tensor_tree import TensorTree
+from liftwm_agents.observations import KEYS, encode_action, single
+from liftwm_agents.policies.action_table import table_for
+from liftwm_agents.policies.baselines import PixelObservation, episode_frames
+from liftwm_agents.policies.policy_file import about_of, open_policy
+from liftwm_agents.policies.readout import FeatureConfig, FeatureReader, Features, follow, watch_start
+from liftwm_agents.policies.start_pool import Start
+
+
+class PPOPolicy:
+    """A trained policy that acts like the planner: `begin` with the tour, then `act`."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        source: str | Path | OnPolicyAlgorithm,
+        device: str = "cpu",
+        features: FeatureConfig | None = None,
+        deterministic: bool = True,
+        trust: bool = False,
+    ) -> None:
+        """
+        Args:
+            model: the world model that the policy was trained on; those on pixels and recurrent ones make no use of it.
+            source: `policy.safetensors`, the run folder that holds it, or an algorithm in training.
+            device: where the model's tensors live.
+            features: what is read of the state; None for what it was trained on.
+            deterministic: take the most probable action instead of a sample.
+            trust: open a zip of stable-baselines3 too, which runs what is in it.
+
+        Raises:
+            UserError: no such file, a damaged or foreign one, a zip without `trust`, or another model's summary.
+        """
+        self._algorithm = source if isinstance(source, OnPolicyAlgorithm) else open_policy(Path(source), trust=trust)
+        about = about_of(self._algorithm)
+        self._space, self._deterministic = self._algorithm.action_space, deterministic
+        self._recurrent = about["input"] == "recurrent"
+        self._sight: _Sight
+        if about["input"] in ("state", "imagined"):
+            self._sight = _StateSight(model, features or FeatureConfig(**about["features"]), device)
+        else:
+            self._sight = _PixelSight(self._algorithm.observation_space)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: a new episode begins."""
+        self._tour: Mapping[str, np.ndarray] | None = None
+        self._start: Start | None = None
+        self._table: np.ndarray | None = None
+        self._last_action: np.ndarray | None = None
+        self._hidden: Any = None
+
+    def begin(self, tour: Mapping[str, np.ndarray], start: Start | None = None) -> None:
+        """Start an episode with its guided tour, `info["tour"]`; it is watched with the first observation.
+
+        Args:
+            tour: stacked frames and actions.
+            start: of a pool, to watch the same tour only once.
+
+        Raises:
+            UserError: the policy chooses among other actions than the environment takes.
+        """
+        self.reset()
+        self._tour, self._start = tour, start
+        width = tour["action"].shape[1]
+        if spaces.flatdim(self._space) == width:
+            return
+        self._table = table_for(width)
+        if not isinstance(self._space, spaces.Discrete) or len(self._table) != int(self._space.n):
+            raise UserError(
+                f"the policy acts in {self._space}, the environment takes {width} numbers: evaluate with the env_options "
+                "(embodiment, action) that it was trained with"
+            )
+
+    @torch.no_grad()
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
+        """Observe, and choose the next action. `info` is ignored."""
+        if self._last_action is None:
+            width = spaces.flatdim(self._space) if self._tour is None else self._tour["action"].shape[1]
+            *before, seen = self._sight.begin(self._tour, self._start, {key: obs[key] for key in KEYS}, width)
+            for k, frame in enumerate(before if self._recurrent else ()):
+                self._predict(frame, k == 0)
+            action = self._predict(seen, not before)
+        else:
+            action = self._predict(self._sight.add(obs, self._last_action), False)
+        chosen = action if self._table is None else self._table[int(action)]
+        self._last_action = encode_action(action, self._space) if self._table is None else chosen
+        return int(chosen) if isinstance(self._space, spaces.Discrete) and self._table is None else chosen
+
+    def _predict(self, seen: dict[str, np.ndarray], first: bool) -> np.ndarray:
+        try:
+            action, self._hidden = self._algorithm.predict(
+                seen, state=self._hidden, episode_start=np.array([first]), deterministic=self._deterministic
+            )  # type: ignore[assignment]
+        except ValueError as error:
+            raise UserError(f"the policy was trained on another model's features: {error}") from error
+        return action
+
+
+class _Sight(Protocol):
+    """How a policy sees an episode."""
+
+    def begin(
+        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
+    ) -> list[dict[str, np.ndarray]]:
+        """What it sees of the tour, and last of all the first frame that it acts on."""
+        ...
+
+    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
+        """What it sees after a step of `action` [A]."""
+        ...
+
+
+class _StateSight:
+    """Through a world model."""
+
+    def __init__(self, model: WorldModel, config: FeatureConfig, device: str) -> None:
+        self._model, self._config, self._device = model, config, device
+        self._reader = FeatureReader(model, config)
+        self._state: TensorTree = model.initial_state(1)
+
+    def begin(
+        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
+    ) -> list[Features]:
+        watched = watch_start(self._model, self._config, first, {"tour": tour, "start": start}, action_dim, self._device)
+        self._state, self._reader = watched.state, watched.reader
+        return [self._reader.read(self._state, first)]
+
+    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> Features:
+        (self._state,) = follow(self._model, [self._state], [self._reader], single(obs), action[None], self._device)
+        return self._reader.read(self._state, obs)
+
+
+class _PixelSight:
+    """Without one."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        assert isinstance(space, spaces.Dict)
+        image = space["image"].shape
+        assert image is not None
+        self._stack = image[0] // 3
+        self._view = PixelObservation(self._stack, 0)
+
+    def begin(
+        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
+    ) -> list[dict[str, np.ndarray]]:
+        self._view = PixelObservation(self._stack, action_dim)
+        return list(episode_frames(self._view, tour, first))
+
+    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
+        return self._view.add(obs, action, True)

@@ -1,0 +1,1 @@
+"""`liftwm bench`: speed and memory, as ratios within one run."""

@@ -1,0 +1,1 @@
+"""Metrics: functions of tensors, each with its definition."""

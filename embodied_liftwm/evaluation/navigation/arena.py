@@ -1,0 +1,208 @@
+"""One environment and the agents that navigate it, in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from embodied_liftwm.config import EvaluateConfig
+from embodied_liftwm.errors import UserError
+
+
+class Agent(Protocol):
+    """What is scored: made once per process, follows its environment from episode to episode.
+
+    It may offer `reseed(seed)`, called before each episode with the episode's seed, and `diagnostics()`, a dict whose
+    `goal_xyz` is where it believes the goal to be.
+    """
+
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        """Start an episode by watching its guided tour."""
+        ...
+
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
+        """An action of the environment's action space."""
+        ...
+
+
+AgentFactory = Callable[[gymnasium.Env, int], Agent]
+"""Makes an agent for an environment and a seed. It is sent to other processes: a function or a partial of one, no lambda."""
+
+
+@dataclass(frozen=True)
+class NavigationRow:
+    """One (agent, episode)."""
+
+    agent: str
+    episode: int
+    seed: int
+    success: float  # 1 or 0
+    spl: float
+    soft_spl: float
+    steps: int  # from the call on
+    path_m: float  # travelled from the call on
+    shortest_m: float  # geodesic at the call
+    final_distance_m: float  # geodesic at the end
+    bumps: int
+    gap_steps: int = -1  # at the call, since what is called was last in view; -1 where it never was, or nothing says
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What happened, to draw. Positions are true world xy in metres."""
+
+    agent: str
+    seed: int
+    tour: list[list[float]]  # as driven
+    path: list[list[float]]  # from the call on
+    goal_object: int
+    remembered_goal: list[float] | None  # where the agent last believed the goal to be, if it says so
+    success: bool
+    scene: dict[str, Any]
+    targets_reached: int = 0  # objects called one after another that were reached; more than one in Search alone
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One seed: removed for a reason, or a row and a trace for each agent."""
+
+    removed: str = ""
+    rows: tuple[NavigationRow, ...] = ()
+    traces: tuple[Trace, ...] = ()
+    act_seconds: tuple[float, ...] = ()  # mean per action
+
+
+class Arena:
+    """An environment and all agents."""
+
+    def __init__(self, agents: Mapping[str, AgentFactory], config: EvaluateConfig) -> None:
+        self.env = make_env(config)
+        self.agents = {name: factory(self.env, config.seed) for name, factory in agents.items()}
+
+    def play(self, episode: int, seed: int) -> Outcome:
+        """All agents, one after another, on one seed."""
+        played = []
+        for name, agent in self.agents.items():
+            obs, info = self.env.reset(seed=seed)
+            if not info.get("solvable_by_memory", True):
+                return Outcome(removed="unsolvable by memory")
+            if info["success"]:
+                return Outcome(removed="solved at the start")
+            if callable(getattr(agent, "reseed", None)):
+                agent.reseed(seed)  # type: ignore[attr-defined]
+            played.append(self._navigate(name, agent, obs, info, episode, seed))
+        rows, traces, seconds = zip(*played, strict=True)
+        return Outcome("", rows, traces, seconds)
+
+    def _navigate(
+        self, name: str, agent: Agent, obs: dict[str, Any], info: dict[str, Any], episode: int, seed: int
+    ) -> tuple[NavigationRow, Trace, float]:
+        """One agent from the call to the end."""
+        tour, gap = info["tour"], int(info.get("gap_steps", -1))
+        agent.begin(tour)
+        path, bumps, spent, done = [np.asarray(info["position"], np.float64)], 0, 0.0, False
+        while not done:
+            started = time.perf_counter()
+            action = agent.act(obs, info)
+            spent += time.perf_counter() - started
+            obs, _, terminated, truncated, info = self.env.step(action)
+            path.append(np.asarray(info["position"], np.float64))
+            bumps += bool(info.get("bump", False))
+            done = bool(terminated or truncated)
+        length = float(np.linalg.norm(np.diff(np.stack(path), axis=0), axis=1).sum())
+        success, shortest, final = bool(info["success"]), float(info["shortest_path_m"]), float(info["distance_to_goal"])
+        row = NavigationRow(
+            agent=name, episode=episode, seed=seed, success=float(success), spl=spl(success, shortest, length),
+            soft_spl=soft_spl(0.0 if success else final, shortest, length), steps=len(path) - 1, path_m=length,
+            shortest_m=shortest, final_distance_m=final, bumps=bumps, gap_steps=gap,
+        )  # fmt: skip
+        simulated: Any = self.env.unwrapped
+        trace = Trace(
+            agent=name, seed=seed, tour=tour["world_from_camera"].reshape(-1, 4, 4)[:, :2, 3].tolist(),
+            path=np.stack(path).tolist(), goal_object=int(info.get("goal_object", 0)),
+            remembered_goal=_remembered_goal(agent), success=success, scene=simulated.scene.describe(),
+            targets_reached=int(info.get("targets_reached", success)),
+        )  # fmt: skip
+        return row, trace, spent / (len(path) - 1)
+
+
+def spl(success: bool, shortest_m: float, path_m: float) -> float:
+    """Success weighted by path length: success x shortest / max(travelled, shortest).
+
+    Anderson et al. 2018, arXiv:1807.06757. Lengths in metres.
+    """
+    return float(success) * shortest_m / max(path_m, shortest_m, 1e-6)
+
+
+def soft_spl(final_m: float, shortest_m: float, path_m: float) -> float:
+    """SPL with progress in place of success: max(0, 1 - final / shortest) x shortest / max(travelled, shortest).
+
+    Datta et al. 2020, arXiv:2009.03231. `final_m` is the geodesic distance left at the end, `shortest_m` that at the start.
+    """
+    progressed = max(0.0, 1.0 - final_m / max(shortest_m, 1e-6))
+    return progressed * shortest_m / max(path_m, shortest_m, 1e-6)
+
+
+def make_env(config: EvaluateConfig) -> gymnasium.Env:
+    """The task with its guided tour. Raises UserError for an id that does not exist."""
+    from liftwm_envs import ENV_IDS
+    from liftwm_envs.wrappers import GuidedTour
+
+    name = config.env if config.env.startswith("liftwm/") else f"liftwm/{config.env}-v0"
+    if name not in ENV_IDS:
+        known = ", ".join(known.removeprefix("liftwm/").removesuffix("-v0") for known in ENV_IDS)
+        raise UserError(f"env={config.env}: navigation needs a task of liftwm_envs: {known}")
+    return GuidedTour(gymnasium.make(name, disable_env_checker=True, **asdict(config.env_options)))
+
+
+def random_agent(env: gymnasium.Env, seed: int) -> Agent:
+    """Uniform actions: the floor."""
+    return _Random(env, seed)
+
+
+def oracle_agent(env: gymnasium.Env, seed: int) -> Agent:
+    """The scripted oracle, which reads the hidden state: the ceiling."""
+    return _Oracle(env, seed)
+
+
+class _Random:
+    """Another stream of actions in every episode."""
+
+    def __init__(self, env: gymnasium.Env, seed: int) -> None:
+        self.env, self.seed = env, seed
+        self.reseed(0)
+
+    def reseed(self, seed: int) -> None:
+        from liftwm_envs.tasks.policies import RandomPolicy
+
+        self.policy = RandomPolicy(self.env, self.seed + seed)
+
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        self.policy.reset()
+
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
+        return self.policy.act(dict(obs), dict(info))
+
+
+class _Oracle:
+    def __init__(self, env: gymnasium.Env, seed: int) -> None:
+        from liftwm_envs.tasks.policies import OraclePolicy
+
+        self.policy = OraclePolicy(env, seed)
+
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        self.policy.reset()
+
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
+        return self.policy.act(dict(obs), dict(info))
+
+
+def _remembered_goal(agent: Any) -> list[float] | None:
+    diagnostics = getattr(agent, "diagnostics", None)
+    goal = diagnostics().get("goal_xyz") if callable(diagnostics) else None
+    return None if goal is None else [float(v) for v in goal]

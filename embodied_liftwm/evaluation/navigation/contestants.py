@@ -1,0 +1,73 @@
+"""Who is judged beside a model: the same model without a memory; and how any of them is made anew in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import embodied_liftwm
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.views.bounds import LastFrame
+from embodied_liftwm.evaluation.views.mean_colour import MeanColour, MeanColourState, floor_model
+from embodied_liftwm.protocols import Camera, Observation, Prediction
+from embodied_liftwm.tensor_tree import TensorTree
+
+LAST_FRAME, FLOOR = "last_frame", "floor"
+"""Names of the model that is emptied before each frame, and of the mean colour."""
+
+
+class LastFrameAlone(LastFrame):
+    """`LastFrame` as a whole `WorldModel`: what is left of a model when all that it may use is the last frame."""
+
+    def imagine(self, state: TensorTree, action: Tensor) -> TensorTree:
+        return self.model.imagine(state, action)
+
+    def predict(self, state: TensorTree) -> Prediction:
+        return self.model.predict(state)
+
+    def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
+        """Of what is seen, to a model that remembers the frame before."""
+        return self.model.surprise(state, replace(observation, is_first=torch.zeros_like(observation.is_first)))
+
+    def summarize(self, state: TensorTree) -> Tensor:
+        return self.model.summarize(state)
+
+    def ego_camera(self, state: TensorTree) -> Camera:
+        return self.model.ego_camera(state)
+
+    @property
+    def primitives(self) -> Callable[[TensorTree], tuple[Tensor, Tensor, Tensor]]:
+        """The model's, where it has any: what is left is read as the whole is."""
+        return self.model.primitives
+
+
+class Unmoved(MeanColour):
+    """The floor as something that can go blind: the mean colour of a tour, wherever the camera goes."""
+
+    def imagine(self, state: MeanColourState, action: Tensor) -> MeanColourState:
+        return state
+
+
+def floor_of(episode: Episode, device: str) -> CheckedModel:
+    """The floor of one episode: its mean colour at its median true depth, which is more than a model may know."""
+    return CheckedModel(Unmoved(floor_model([episode], device).depth_m, device), FLOOR, "mean colour")
+
+
+def contestant(name: str, source: str, device: str) -> CheckedModel:
+    """Load the model that rows call `name`, as every process that judges does for itself."""
+    model = embodied_liftwm.load(source, device)
+    return CheckedModel(LastFrameAlone(model) if name == LAST_FRAME else model, name, source)
+
+
+def sources_of(models: Sequence[CheckedModel]) -> tuple[tuple[str, str], ...]:
+    """What another process needs to load these models: names and sources."""
+    return tuple((model.name, model.source) for model in models)
+
+
+def load_all(sources: Sequence[tuple[str, str]], device: str) -> list[CheckedModel]:
+    """Load them there."""
+    return [contestant(name, source, device) for name, source in sources]

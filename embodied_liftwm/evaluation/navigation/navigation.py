@@ -1,0 +1,109 @@
+"""Use: every agent gets the same guided tours of the same scenes, and must then go to the object that is called.
+
+Protocol. One integer seed fixes a scene, its tour and its goal. `GuidedTour` drives the tour; an agent digests it
+(`begin(tour)`) and acts from the call on. Episodes that memory cannot solve (the goal was never in view) and episodes solved
+where they start are removed for all agents, and counted. What remains is paired: same seeds, same order, for every agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
+from embodied_liftwm.evaluation.navigation.arena import AgentFactory, Arena, NavigationRow, Outcome, Trace, make_env
+from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.workers import Engine, find_engine, run_tasks
+
+SEED_OFFSET = EVAL_SEED_OFFSET + 2**24
+"""First seed of navigation: beyond those of evaluation datasets, so that no goal lies in a scene of theirs."""
+
+
+@dataclass(frozen=True)
+class NavigationResult:
+    """Rows of all agents, what was removed and why, and the time taken to decide."""
+
+    rows: list[NavigationRow]
+    removed: dict[str, list[int]]  # reason -> seeds
+    traces: list[Trace]
+    act_ms: dict[str, float]  # agent -> mean milliseconds per action; a timing, so never twice the same
+
+
+def evaluate_navigation(
+    agents: Mapping[str, AgentFactory], config: EvaluateConfig, seeds: Sequence[int] | None = None
+) -> NavigationResult:
+    """Let every agent navigate the same episodes, spread over `config.workers` processes.
+
+    Args:
+        agents: name -> factory, importable from a fresh process.
+        config: env, env_options, navigation_episodes, seed, workers, engine and ray_address are read.
+        seeds: of the episodes; by default the `config.navigation_episodes` from `SEED_OFFSET` + `config.seed` on.
+
+    Raises:
+        UserError: no such environment, workers that keep dying, or no Ray for engine=ray.
+        RuntimeError: a bug in a worker, with its traceback.
+    """
+    seeds = [SEED_OFFSET + config.seed + i for i in range(config.navigation_episodes)] if seeds is None else list(seeds)
+    engine = find_engine(config.engine, min(config.workers, len(seeds)), config.ray_address)
+    with progress("navigation", len(seeds)) as advance:
+        if engine.workers == 1 and config.engine == "local":
+            outcomes = _in_this_process(dict(agents), config, seeds, advance)
+        else:
+            outcomes = _in_workers(dict(agents), config, seeds, engine, advance)
+    return _collect(list(agents), seeds, outcomes)
+
+
+@dataclass(frozen=True)
+class _Play:
+    """The work of a worker: a task is an episode and its seed, the one message of it what came out."""
+
+    agents: dict[str, AgentFactory]
+    config: EvaluateConfig
+    name: str = "navigating"
+
+    def start(self, report: Callable[[tuple[int, Outcome]], None]) -> Callable[[tuple[int, int]], None]:
+        arena = Arena(self.agents, self.config)
+        return lambda task: report((task[0], arena.play(*task)))
+
+    def left(self, task: tuple[int, int], message: tuple[int, Outcome]) -> tuple[int, int]:
+        return task
+
+    def place(self, task: tuple[int, int]) -> str:
+        return f"episode {task[0]}"
+
+
+def _in_this_process(
+    agents: dict[str, AgentFactory], config: EvaluateConfig, seeds: list[int], advance: Callable[[int], None]
+) -> list[Outcome]:
+    arena = Arena(agents, config)
+    outcomes = []
+    for episode, seed in enumerate(seeds):
+        outcomes.append(arena.play(episode, seed))
+        advance(1)
+    arena.env.close()
+    return outcomes
+
+
+def _in_workers(
+    agents: dict[str, AgentFactory], config: EvaluateConfig, seeds: list[int], engine: Engine, advance: Callable[[int], None]
+) -> list[Outcome]:
+    make_env(config).close()  # a mistake in the environment is better named here than by a worker
+    outcomes: dict[int, Outcome] = {}
+    for episode, outcome in run_tasks(_Play(agents, config), list(enumerate(seeds)), engine):
+        advance(episode not in outcomes)
+        outcomes[episode] = outcome
+    return [outcomes[episode] for episode in range(len(seeds))]
+
+
+def _collect(agents: list[str], seeds: list[int], outcomes: list[Outcome]) -> NavigationResult:
+    removed: dict[str, list[int]] = {}
+    for seed, outcome in zip(seeds, outcomes, strict=True):
+        if outcome.removed:
+            removed.setdefault(outcome.removed, []).append(seed)
+    kept = [outcome for outcome in outcomes if not outcome.removed]
+    rows = [outcome.rows[i] for i in range(len(agents)) for outcome in kept]
+    traces = [outcome.traces[i] for i in range(len(agents)) for outcome in kept]
+    seconds = {name: [outcome.act_seconds[i] for outcome in kept] for i, name in enumerate(agents)}
+    return NavigationResult(rows, removed, traces, {name: 1e3 * float(np.mean(s)) for name, s in seconds.items() if s})

@@ -1,0 +1,1 @@
+"""Pages, charts, plans and pictures."""

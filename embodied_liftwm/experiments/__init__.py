@@ -1,0 +1,1 @@
+"""`liftwm reproduce`: experiments of the project, each rows that are trained, judged and reported."""

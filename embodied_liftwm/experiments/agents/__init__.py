@@ -1,0 +1,1 @@
+"""What a persistent state is worth to a policy."""

@@ -1,0 +1,1 @@
+"""The 3D-awareness gap: what the 2D loss cannot know of depth, in closed form and on episodes."""

@@ -1,0 +1,1 @@
+"""Every memory on one scale."""

@@ -1,0 +1,1 @@
+"""Does a teacher help, and when does it harm?"""

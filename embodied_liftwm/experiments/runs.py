@@ -1,0 +1,153 @@
+"""What the experiments of `liftwm reproduce` share: their folder, their datasets, and models trained side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from embodied_liftwm.commands import collect
+from embodied_liftwm.commands.train import MAY_CHANGE, TRAINED, watch
+from embodied_liftwm.config import ReproduceConfig, TrainConfig
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.interrupts import answering_parent, end
+from embodied_liftwm.run_folder import open_run
+from embodied_liftwm.training.trainer import Trainer
+from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
+
+SETTINGS_MAY_CHANGE = {
+    "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "alone_seeds",
+    "dose_seeds", "processes", "bootstrap", "memories", "cache_bytes", "loops",
+}  # fmt: skip
+"""Settings in which a continued experiment may differ: how much of it is done, not how any part of it is."""
+TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
+"""The frame term, and what of the task every model learns beside it."""
+GAUSSIANS_A_PATCH = 32
+"""Gaussians that take about the bytes of a patch. Where the frame term moves depth they are the better read-out
+(docs/experiments.md, section 14): alpha compositing lets more of a picture's error reach depth than the first surface does."""
+
+Tell = Callable[[dict[str, float]], None]
+"""Takes a step's row with its `progress`, for the bar; `train.TRAINED` once there are no more."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for a process of its own."""
+
+    name: str  # of its bar
+    work: Callable[[Tell], None]  # a function of a module, perhaps with `partial`: it travels to the process
+
+
+def claim(folder: Path, config: ReproduceConfig) -> AbstractContextManager[Path]:
+    """Hold the experiment's folder, and write the settings into it, or hold those that are there against these.
+
+    Raises:
+        UserError: another process holds it, or it holds the experiment with another setting, which is named.
+    """
+    return open_run(folder, config, SETTINGS_MAY_CHANGE, continued=True)
+
+
+def collect_both(config: ReproduceConfig, data: Path, policy: str = "", held_out_policy: str = "") -> None:
+    """Training episodes, and held-out ones of other scenes and layouts; what is there is not collected again.
+
+    Args:
+        config: of the experiment.
+        data: gets the datasets `train` and `eval`.
+        policy: the explorer of the training episodes; empty for that of `config.collect`.
+        held_out_policy: of the held-out ones.
+    """
+    policies = policy or config.collect.policy, held_out_policy or config.collect.policy
+    collect.run(replace(config.collect, out=str(data / "train"), split="train", policy=policies[0]))
+    held_out = replace(config.collect, out=str(data / "eval"), split="eval", policy=policies[1], seed=config.eval_seed)
+    collect.run(replace(held_out, episodes=config.eval_episodes))
+
+
+def seeds(config: ReproduceConfig) -> range:
+    """Training seeds of the experiment."""
+    return range(config.train.seed, config.train.seed + config.seeds)
+
+
+def without_geometry(train: TrainConfig) -> TrainConfig:
+    """The same model with the frame term alone, and what only that term could teach.
+
+    What it has to teach depth is the splatted image; matching frames by depth is not part of it. A state of patches becomes one
+    of Gaussians, of about as many bytes.
+    """
+    unmatched = replace(train.model, stereo_sources=0, epipolar_heads=0, frame_moves_depth=True)
+    if unmatched.memory == "patches":
+        unmatched = replace(unmatched, memory="gaussians", budget=GAUSSIANS_A_PATCH * unmatched.budget, movers=0)
+    return replace(train, terms=TWO_D_TERMS, geometry_first=0.0, model=unmatched)
+
+
+def train(
+    settings: TrainConfig,
+    tell: Tell,
+    after_step: Callable[[Trainer], None] = lambda trainer: None,
+    begin: Callable[[Trainer], None] = lambda trainer: None,
+) -> None:
+    """Train a model, or go on with it, to its end.
+
+    Args:
+        settings: of the run.
+        tell: takes every step's row, with its progress, and the word that the training is over.
+        after_step: called after every step, before it is told.
+        begin: called before the first step, and again before the first of every resumption.
+    """
+    from embodied_liftwm.training.checkpoint import checkpoints
+
+    folder = Path(settings.run)
+    with open_run(folder, settings, MAY_CHANGE, continued=bool(checkpoints(folder))):
+        trainer = Trainer(settings)
+        begin(trainer)
+
+        def step(row: dict[str, float]) -> None:
+            after_step(trainer)
+            tell(row | {"progress": trainer.progress})
+
+        trainer.fit(step)
+    tell(TRAINED)
+
+
+def side_by_side(tasks: Sequence[Task], processes: int, console: Console) -> None:
+    """Do tasks in processes of their own, so many at once, with a bar for each.
+
+    Raises:
+        UserError: one of them failed; its reason.
+    """
+    context = multiprocessing.get_context("spawn")
+    rows: Any = context.Queue()
+    made: dict[str, Any] = {task.name: context.Process(target=_do, args=(task, rows), daemon=True) for task in tasks}
+    pool = ThreadPoolExecutor(processes)  # a thread starts a process and waits for its end: a slot
+    try:
+        with safe_spawning():  # which holds while they wait for their turn
+            for process in made.values():
+                pool.submit(_until_end, process)
+            watch(console, rows, made)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end([process for process in made.values() if process.pid is not None])
+
+
+def _until_end(process: Any) -> None:
+    process.start()
+    process.join()
+
+
+def _do(task: Task, rows: Any) -> None:
+    """A task's progress, its end or its error goes into `rows`."""
+    die_with_parent()
+    try:
+        with answering_parent():
+            task.work(lambda row: rows.put((task.name, row)))
+        rows.put((task.name, None))
+    except UserError as error:
+        rows.put((task.name, str(error)))
+    except KeyboardInterrupt:
+        rows.cancel_join_thread()  # nobody reads them any more
+        raise SystemExit(143) from None

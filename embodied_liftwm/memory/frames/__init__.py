@@ -1,0 +1,1 @@
+"""Memories of frames as they were: all of them, the newest, or those that stereo needs."""

@@ -1,0 +1,1 @@
+"""Patch maps on a CPU without gradients: compiled kernels, shared among threads."""

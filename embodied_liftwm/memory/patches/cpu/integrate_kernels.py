@@ -1,0 +1,206 @@
+"""The compiled kernel of `patch_integrate`: a patch at a time, its texels are associated, weighed and blended in place.
+
+The house rules of `patch_write_kernels` hold. Threads take different patches; pixels that several explain get the same value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embodied_liftwm.geometry.matching.semi_global_kernels import exp
+from embodied_liftwm.kernels import compiled
+from embodied_liftwm.memory.patches.cpu.write_kernels import COARSE_HIDDEN, FILLED, GONE, HIDDEN, MATCHED, Sights, find
+
+_ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0), np.float32(3.0)
+_index = np.uint64  # numba checks signed indices for being negative
+_FEATURES = 8
+
+
+class Weighing(NamedTuple):
+    """What a `fusion` is made of; a Kalman filter has no units."""
+
+    first: np.ndarray  # [units, 8]
+    first_bias: np.ndarray  # [units]
+    last: np.ndarray  # [2, units]
+    last_bias: np.ndarray  # [2]
+    most_kept: Any  # evidence kept, at most, relative to what is seen
+    largest: Any  # logarithm of the largest factor
+
+
+class Scratch(NamedTuple):
+    """The matched texels of one patch."""
+
+    texel: np.ndarray  # [M] int64
+    features: np.ndarray  # [8, M]
+    hidden: np.ndarray  # [M]
+    factors: np.ndarray  # [2, M]
+
+
+@compiled
+def integrate(texels, meeting, frame, weighing, rules, first, end, explained, hidden):
+    """Integrate a frame into patches first..end of a meeting, in place.
+
+    Args:
+        explained: [B * H * W] uint8, set to one where a texel is what the pixel sees.
+        hidden: [R] int64 texels that are hidden now, written.
+    """
+    count = texels.heights.shape[1]
+    real = texels.heights.dtype
+    found = Sights(
+        np.empty((1, count), real),
+        np.empty((1, count), np.int64),
+        np.empty((1, count, 2), real),
+        np.empty((1, count), real),
+        np.empty((1, count), np.bool_),
+        np.empty((1, count), np.uint8),
+    )
+    scratch = Scratch(
+        np.empty(count, np.int64), np.empty((_FEATURES, count), real), np.empty(count, real), np.empty((2, count), real)
+    )
+    for r in range(first, end):
+        hidden[r] = find(texels, meeting, r, frame, rules, found, 0)
+        matched = _matched(found, scratch)
+        if len(weighing.first_bias) and matched:
+            _compare(texels, meeting, r, frame, rules, found, matched, scratch)
+            _weigh(weighing, matched, scratch)
+        else:
+            scratch.factors[:, :matched] = _ONE
+        _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained)
+
+
+@compiled
+def _matched(found, scratch):
+    """Number the texels that match; returns how many do."""
+    count = 0
+    for m in range(found.fate.shape[1]):
+        if found.fate[0, m] == MATCHED:
+            scratch.texel[count] = m
+            count += 1
+    return count
+
+
+@compiled
+def _limited(value, limit):
+    return min(max(value, -limit), limit)
+
+
+@compiled
+def _compare(texels, meeting, r, frame, rules, found, matched, scratch):
+    """`fusion.compare` of the matched texels, into `scratch.features`."""
+    n = meeting.rows[r]
+    size, features = meeting.sizes[texels.levels[n]], scratch.features
+    channels = texels.latents.shape[2]
+    for k in range(matched):
+        m = _index(scratch.texel[k])
+        pixel = _index(found.pixel[0, m])
+        cell = _index(frame.cells[pixel])
+        depth, seen = frame.depth[pixel], max(frame.certainty[pixel], rules.least_evidence)
+        kept = max(texels.evidence[n, m], rules.least_evidence)
+        behind = found.z[0, m] - depth
+        latents, colours = _ZERO, _ZERO
+        for d in range(channels):
+            latents += abs(texels.latents[n, m, d] - frame.latents[cell, d])
+        for c in range(3):
+            colours += abs(texels.rgb[n, m, c] - frame.rgb[pixel, c])
+        features[0, k] = _limited(np.float32(20.0) * behind / depth, _TWO)
+        features[1, k] = min(abs(behind) / math.sqrt(_ONE / seen + _ONE / kept), _TWO)
+        features[2, k] = _limited(np.float32(0.25) * math.log(kept / seen), _TWO)
+        features[3, k] = _limited(_THREE - _HALF * math.log(seen * depth * depth), _TWO)
+        features[4, k] = min(latents / np.float32(channels), _THREE)
+        features[5, k] = min(np.float32(5.0 / 3.0) * colours, _THREE)
+        features[6, k] = _limited(math.log(size / frame.footprint[pixel]), _TWO)
+        features[7, k] = _ONE if frame.edge[pixel] else _ZERO
+
+
+@compiled
+def _weigh(weighing, matched, scratch):
+    """`LearnedFusion.factors`, with texels innermost, because that vectorises."""
+    features, hidden, factors = scratch.features, scratch.hidden, scratch.factors
+    for i in range(2):
+        factors[i, :matched] = weighing.last_bias[i]
+    for u in range(len(weighing.first_bias)):
+        hidden[:matched] = weighing.first_bias[u]
+        for f in range(_FEATURES):
+            weight, feature = weighing.first[u, f], features[f]
+            for k in range(matched):
+                hidden[k] += weight * feature[k]
+        seen, kept, to_seen, to_kept = factors[0], factors[1], weighing.last[0, u], weighing.last[1, u]
+        for k in range(matched):
+            value = hidden[k] / (_ONE + exp(-hidden[k]))
+            seen[k] += to_seen * value
+            kept[k] += to_kept * value
+    for i in range(2):
+        factor = factors[i]
+        for k in range(matched):
+            tanh = _ONE - _TWO / (_ONE + exp(_TWO * factor[k]))
+            factor[k] = exp(weighing.largest * tanh)
+
+
+@compiled
+def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained):
+    """Let the texels of a patch become what they are and see, by shares of their evidence."""
+    n, start = meeting.rows[r], meeting.batch[r] * frame.height * frame.width
+    eye = frame.eyes[meeting.batch[r], texels.faces[n] // 2 % 3]
+    matched = 0
+    for m in range(texels.heights.shape[1]):
+        fate, pixel = found.fate[0, m], _index(found.pixel[0, m])
+        if fate in (GONE, COARSE_HIDDEN):
+            texels.evidence[n, m] = _ZERO
+        if fate not in (MATCHED, FILLED, HIDDEN):
+            continue
+        seen, kept = frame.certainty[pixel], _ZERO
+        if fate == MATCHED:
+            kept = min(texels.evidence[n, m], weighing.most_kept * seen) * scratch.factors[1, matched]
+            seen *= scratch.factors[0, matched]
+            matched += 1
+        total = seen + kept
+        share = seen / max(total, rules.least_evidence)
+        explained[pixel], texels.evidence[n, m] = 1, total
+        scale = frame.depth[pixel] / max(found.z[0, m], rules.near_m)
+        height = eye + (found.heights[0, m] - eye) * scale
+        texels.heights[n, m] += share * (height - texels.heights[n, m])
+        _blend_colour(texels.rgb, n, m, found.uv[0, m, 0], found.uv[0, m, 1], pixel, start, share, frame)
+        cell = _index(frame.cells[pixel])
+        for d in range(texels.latents.shape[2]):
+            texels.latents[n, m, d] += share * (frame.latents[cell, d] - texels.latents[n, m, d])
+
+
+@compiled
+def _blend_colour(rgb, n, m, u, v, pixel, start, share, frame):
+    """Blend the frame's colour at (u, v) into rgb[n, m]: bilinear, but of the pixel itself at an edge.
+
+    Args:
+        start: first pixel of the frame in the list.
+    """
+    if frame.edge[pixel]:
+        for k in range(3):
+            rgb[n, m, k] += share * (frame.rgb[pixel, k] - rgb[n, m, k])
+        return
+    x, y = u - _HALF, v - _HALF
+    column, line = int(math.floor(x)), int(math.floor(y))
+    right, down = x - np.float32(column), y - np.float32(line)
+    left_column, right_column = max(column, 0), min(column + 1, frame.width - 1)
+    upper_row, lower_row = start + max(line, 0) * frame.width, start + min(line + 1, frame.height - 1) * frame.width
+    a, b = _index(upper_row + left_column), _index(upper_row + right_column)
+    c, d = _index(lower_row + left_column), _index(lower_row + right_column)
+    for k in range(3):
+        upper = frame.rgb[a, k] + right * (frame.rgb[b, k] - frame.rgb[a, k])
+        lower = frame.rgb[c, k] + right * (frame.rgb[d, k] - frame.rgb[c, k])
+        rgb[n, m, k] += share * (upper + down * (lower - upper) - rgb[n, m, k])
+
+
+@compiled
+def dilate(explained, around):
+    """Which pixels have one that is explained [B, H, W] uint8 among the 3 x 3 around them. [B, H, W] bool, written"""
+    last_row, last_column = explained.shape[1] - 1, explained.shape[2] - 1
+    line = np.empty(explained.shape[2], np.uint8)
+    for b in range(explained.shape[0]):
+        for y in range(explained.shape[1]):
+            above, here, below = explained[b, max(y - 1, 0)], explained[b, y], explained[b, min(y + 1, last_row)]
+            for x in range(last_column + 1):
+                line[x] = above[x] | here[x] | below[x]
+            for x in range(last_column + 1):
+                around[b, y, x] = (line[max(x - 1, 0)] | line[x] | line[min(x + 1, last_column)]) > 0

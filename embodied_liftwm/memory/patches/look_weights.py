@@ -1,0 +1,86 @@
+"""Learned fusion: how much a look at a texel counts against what the map remembers of it.
+
+A texel that a frame sees again is averaged with what is seen, weighted by evidence (`patch_integrate`). Evidence knows of pixel
+sizes and of doubtful depths, but not whether the two look alike. A small network compares them, by projection and by similarity
+of latents and colours, and multiplies both evidences: a look that is worse than it claims counts less, and a memory that
+contradicts its surface is given up sooner. Untrained it multiplies by one, which is the Kalman filter's update.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from embodied_liftwm.memory.patches.association import Association
+from embodied_liftwm.memory.patches.frame import Frame, cell_of
+from embodied_liftwm.memory.patches.map import Patches, texel_m
+
+MAX_EVIDENCE_RATIO = 8.0
+"""Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
+LEAST_EVIDENCE = 1e-6
+"""Evidence below which variances grow no further, 1/m^2."""
+LARGEST_LOG_FACTOR = 2.0
+"""Evidences are multiplied by at most the exponential of this, and divided by as much."""
+FEATURES, UNITS = 8, 16
+
+
+class Weights(NamedTuple):
+    """Evidence of R x M texels that a frame matches or fills, 1/m^2; anything for others."""
+
+    seen: Tensor  # [R, M] of what the frame shows
+    kept: Tensor  # [R, M] of what the map remembers, 0 where a texel was empty
+
+
+class KalmanFusion(nn.Module):
+    """Evidence as it is claimed."""
+
+    def forward(self, old: Patches, found: Association, frame: Frame) -> Weights:
+        """Weigh the texels of R patches that `associate` found again."""
+        seen = frame.certainty[found.look.pixel]
+        kept = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * seen)
+        return Weights(seen, torch.where(found.matched, kept, 0.0))
+
+
+class LearnedFusion(KalmanFusion):
+    """Evidence as experience has it; differentiable in latents, evidence and its own weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compare = nn.Sequential(nn.Linear(FEATURES, UNITS), nn.SiLU(), nn.Linear(UNITS, 2))
+        for parameter in self.compare[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, old: Patches, found: Association, frame: Frame) -> Weights:
+        weights = super().forward(old, found, frame)
+        patch, texel = found.matched.nonzero(as_tuple=True)
+        factors = self.factors(compare(old, found, frame, patch, texel))
+        place = patch, texel
+        return Weights(*(w.index_put(place, w[place] * f) for w, f in zip(weights, factors.unbind(-1), strict=True)))
+
+    def factors(self, features: Tensor) -> Tensor:
+        """By what the evidences seen and kept are multiplied: [K, 8] as `compare` gives them -> [K, 2]"""
+        return (LARGEST_LOG_FACTOR * torch.tanh(self.compare(features))).exp()
+
+
+def compare(old: Patches, found: Association, frame: Frame, patch: Tensor, texel: Tensor) -> Tensor:
+    """What tells a good match from a bad one, for texels `texel` [K] of patches `patch` [K]: numbers around one. [K, 8]"""
+    pixel = found.look.pixel[patch, texel]
+    depth, seen = frame.depth[pixel].detach(), frame.certainty[pixel].clamp_min(LEAST_EVIDENCE)
+    kept = old.evidence[patch, texel].clamp_min(LEAST_EVIDENCE)
+    behind = found.look.z[patch, texel] - depth
+    latents = old.latents[patch, texel] - frame.latents[cell_of(pixel, frame)]
+    colours = old.rgb[patch, texel] - frame.rgb[pixel]
+    size = texel_m(old.levels, depth)[patch]
+    features = [
+        (20.0 * behind / depth).clamp(-2, 2),
+        (behind.abs() * torch.rsqrt(1.0 / seen + 1.0 / kept)).clamp_max(2),
+        (0.25 * (kept / seen).log()).clamp(-2, 2),
+        (-0.5 * (seen * depth.square()).log() + 3.0).clamp(-2, 2),
+        latents.abs().mean(-1).clamp_max(3),
+        (5.0 * colours.abs().mean(-1)).clamp_max(3),
+        (size / frame.footprint[pixel]).log().clamp(-2, 2),
+        frame.edge[pixel].to(depth),
+    ]
+    return torch.stack(features, dim=-1)

@@ -1,0 +1,1 @@
+"""Teachers of our own, trained in other rooms and shipped with their cards."""

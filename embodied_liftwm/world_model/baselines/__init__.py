@@ -1,0 +1,1 @@
+"""World models without a 3D state, to compare with."""

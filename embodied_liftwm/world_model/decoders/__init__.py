@@ -1,0 +1,1 @@
+"""From what a memory shows on its grid to pixels."""

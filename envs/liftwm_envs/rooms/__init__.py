@@ -1,0 +1,1 @@
+"""Worlds from a seed: floor plans, objects, what moves and what hides. Numpy alone; no simulator."""

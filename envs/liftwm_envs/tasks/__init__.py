@@ -1,0 +1,1 @@
+"""The tasks, and scripted policies that read the hidden state."""
