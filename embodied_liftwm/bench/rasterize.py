@@ -24,8 +24,8 @@ from torch import Tensor
 
 from embodied_liftwm.bench.table import Row, machine, report, seconds
 from embodied_liftwm.config import BenchConfig
-from embodied_liftwm.memory.gaussians import choose_backend, rasterize
 from embodied_liftwm.geometry import se3_exp
+from embodied_liftwm.memory.gaussians import choose_backend, rasterize
 from embodied_liftwm.memory.gaussians.rasterizer import torch_backend
 from embodied_liftwm.memory.gaussians.rasterizer.projection import project_gaussians
 from embodied_liftwm.memory.gaussians.rasterizer.rasterize import Backend
