@@ -12,19 +12,19 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, is_function_name, require_methods
 from embodied_liftwm.priors.contract import Prior, PriorCard, PriorOptions, check_licence
 
-MODULES = (
-    "depth_anything",
-    "dust3r",
-    "mast3r",
-    "zero123",
-    "mvdream",
-    "gaussian_splatting",
-    "house_depth",
-    "house_views",
-    "mvs",
-    "disk",
-)
-"""Modules of this package, one a prior, named as the prior is: other people's models, ours, and geometry without weights."""
+MODULES = {
+    "depth_anything": "geometric.depth_anything",
+    "dust3r": "geometric.dust3r",
+    "mast3r": "geometric.mast3r",
+    "zero123": "generative.zero123",
+    "mvdream": "generative.mvdream",
+    "gaussian_splatting": "generative.gaussian_splatting",
+    "house_depth": "inhouse.depth",
+    "house_views": "inhouse.views",
+    "mvs": "geometric.mvs",
+    "disk": "geometric.disk",
+}
+"""Every prior's module in this package, by its name: other people's models, ours, and geometry without weights."""
 
 
 def check_name(name: str) -> None:
@@ -48,7 +48,7 @@ def find_card(name: str) -> PriorCard:
     check_name(name)
     if is_function_name(name):
         raise UserError(f"prior {name}: only priors of this package have a card: {', '.join(MODULES)}")
-    card: PriorCard = importlib.import_module(f"embodied_liftwm.priors.{name}").CARD
+    card: PriorCard = importlib.import_module(f"embodied_liftwm.priors.{MODULES[name]}").CARD
     return card
 
 

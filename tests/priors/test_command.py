@@ -73,7 +73,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> str:
     """The tiny prior as one of ours, with its card."""
     monkeypatch.setitem(sys.modules, "embodied_liftwm.priors.tiny", tiny_prior)
     for module in (registry, command):
-        monkeypatch.setattr(module, "MODULES", ("tiny",))
+        monkeypatch.setattr(module, "MODULES", {"tiny": "tiny"})
     return "tiny"
 
 
