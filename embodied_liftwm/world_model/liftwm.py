@@ -20,7 +20,7 @@ from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.memory.frames.keyframes import Keyframes
 from embodied_liftwm.memory.frames.recent import RecentFrames
 from embodied_liftwm.memory.movers import MOVES, MoverDynamics, Movers, Sight, read_movers, write_movers
-from embodied_liftwm.memory.patches.look_weights import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
+from embodied_liftwm.memory.patches.look_weights import LEAST_EVIDENCE, KalmanWeights, LearnedWeights
 from embodied_liftwm.memory.patches.map import PatchMap, texel_m
 from embodied_liftwm.memory.patches.read import read_patches
 from embodied_liftwm.memory.patches.write import NEW_PATCHES, write_patches
@@ -82,7 +82,7 @@ class LiftWM(BaseWorldModel[LiftWMState]):
         super().__init__(config, shapes, summary_dim=self.CODE + GOAL_FEATURES)
         self.encoder = Encoder(config, shapes.image_size)
         self.decoder = SplatDecoder(config, shapes.image_size)
-        self.fusion = LearnedFusion() if config.learned_fusion else KalmanFusion()
+        self.fusion = LearnedWeights() if config.learned_fusion else KalmanWeights()
         self.motion = MotionEncoder() if config.movers else None
         self.mover_dynamics = MoverDynamics() if config.movers else None
         self.log_memory_noise = nn.Parameter(torch.tensor(0.3).log())  # of a latent that is seen again

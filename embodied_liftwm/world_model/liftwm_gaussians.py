@@ -13,7 +13,7 @@ from torch import Tensor
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.gaussians.lift import lift
 from embodied_liftwm.memory.gaussians.map import GaussianMap
-from embodied_liftwm.memory.gaussians.merge import fuse
+from embodied_liftwm.memory.gaussians.merge import merge
 from embodied_liftwm.memory.gaussians.rasterizer.rasterize import rasterize
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.encoder import Encoding
@@ -35,7 +35,7 @@ class GaussianLiftWM(LiftWM):
         camera, stride = observation.camera, self.config.stride
         depth, spread, latents, opacities = encoding.depth, encoding.spread, encoding.latents, encoding.opacities
         new = lift(depth, spread, latents, opacities, observation.rgb, camera, stride)
-        return fuse(world, new, depth, camera, stride)
+        return merge(world, new, depth, camera, stride)
 
     def splat(self, world: Any, cameras: Camera) -> Splatted:
         batch_size = world.means.shape[0]

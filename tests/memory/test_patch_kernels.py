@@ -26,7 +26,7 @@ from embodied_liftwm.memory.patches.cpu import read as patch_read_compiled
 from embodied_liftwm.memory.patches.cpu import write as patch_write_compiled
 from embodied_liftwm.memory.patches.frame import Frame, frame_of, surfaces
 from embodied_liftwm.memory.patches.integrate import associate, integrate
-from embodied_liftwm.memory.patches.look_weights import LearnedFusion
+from embodied_liftwm.memory.patches.look_weights import LearnedWeights
 from embodied_liftwm.memory.patches.map import PatchMap
 from embodied_liftwm.memory.patches.read import read_patches
 from embodied_liftwm.memory.patches.write import write_patches
@@ -51,10 +51,10 @@ def in_torch(monkeypatch: pytest.MonkeyPatch):
     return call
 
 
-def opinionated() -> LearnedFusion:
+def opinionated() -> LearnedWeights:
     """A fusion that no longer multiplies by one."""
     torch.manual_seed(0)
-    fusion = LearnedFusion()
+    fusion = LearnedWeights()
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return fusion
@@ -209,7 +209,7 @@ def test_a_frame_is_written_as_in_torch(world: PatchMap, in_torch, step: int, le
 
 @torch.no_grad()
 def test_an_untrained_network_writes_what_the_kalman_filter_does(world: PatchMap) -> None:
-    mine, theirs = (write_patches(world, *frame(5), fusion) for fusion in (LearnedFusion(), None))
+    mine, theirs = (write_patches(world, *frame(5), fusion) for fusion in (LearnedWeights(), None))
     assert all(torch.equal(a, b) for a, b in zip(mine.named_tensors().values(), theirs.named_tensors().values(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Fuse: new primitives meet the persistent map. Associate, merge, refute, and keep within the budget.
+"""Merge a frame's primitives into the map: associate, average, refute, and keep within the budget.
 
 Association is projective: an old primitive that falls into a cell of the new frame, at the depth the cell shows as far as
 both can tell, *is* what the cell sees. The two are averaged, weighted by evidence, as a Kalman filter would. One that hangs
@@ -33,7 +33,7 @@ MAX_EVIDENCE_RATIO = 8.0
 """Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
 
 
-def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stride: int) -> GaussianMap:
+def merge(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stride: int) -> GaussianMap:
     """Write one frame's primitives into the map.
 
     Args:
@@ -48,8 +48,8 @@ def fuse(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera, stri
     """
     found = _associate(old, new, depth, camera, stride)
     explained = torch.zeros_like(new.evidence).scatter_reduce(1, found.cell, found.matched.to(depth), "amax")
-    merged = _merge(old, new.gather(found.cell), found.matched)
-    kept = replace(merged, evidence=torch.where(found.gone, 0.0, merged.evidence))
+    averaged = _average(old, new.gather(found.cell), found.matched)
+    kept = replace(averaged, evidence=torch.where(found.gone, 0.0, averaged.evidence))
     return _keep(kept, replace(new, evidence=torch.where(explained > 0, 0.0, new.evidence)))
 
 
@@ -80,7 +80,7 @@ def _associate(old: GaussianMap, new: GaussianMap, depth: Tensor, camera: Camera
     return Association(cell, same & ~coarse, refuted | (same & coarse))
 
 
-def _merge(old: GaussianMap, seen: GaussianMap, matched: Tensor) -> GaussianMap:
+def _average(old: GaussianMap, seen: GaussianMap, matched: Tensor) -> GaussianMap:
     """Average each matched slot with the cell that sees it, weighted by evidence. Primitives shrink, and never grow."""
     weight = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * seen.evidence)
     share = torch.where(matched, seen.evidence / (seen.evidence + weight).clamp_min(1e-9), 0.0)

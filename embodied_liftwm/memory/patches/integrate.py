@@ -18,7 +18,7 @@ from embodied_liftwm.memory.patches.association import Association, Look
 from embodied_liftwm.memory.patches.backend import compilable
 from embodied_liftwm.memory.patches.frame import Frame, cell_of
 from embodied_liftwm.memory.patches.hidden import LEAST_HIDDEN, LEAST_SHARE, is_behind, of_another_colour
-from embodied_liftwm.memory.patches.look_weights import LEAST_EVIDENCE, KalmanFusion, LearnedFusion
+from embodied_liftwm.memory.patches.look_weights import LEAST_EVIDENCE, KalmanWeights, LearnedWeights
 from embodied_liftwm.memory.patches.map import Patches, PatchMap, along, side_of, texel_m, texel_points
 
 GATE_SIGMAS = 2.0
@@ -45,7 +45,7 @@ class Update(NamedTuple):
     evidence: Tensor  # [R, M] 1/m^2, afterwards
 
 
-def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: KalmanFusion) -> tuple[Patches, Tensor]:
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: KalmanWeights) -> tuple[Patches, Tensor]:
     """Update, empty and fill the texels of R patches.
 
     Args:
@@ -65,19 +65,19 @@ def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, fusion: 
     return take_in(old, batch, associate(old, batch, guess, frame), frame, fusion)
 
 
-def take_in(old: Patches, batch: Tensor, found: Association, frame: Frame, fusion: KalmanFusion) -> tuple[Patches, Tensor]:
+def take_in(old: Patches, batch: Tensor, found: Association, frame: Frame, fusion: KalmanWeights) -> tuple[Patches, Tensor]:
     """`integrate` what `associate` has found, in torch."""
     update = _update(old, found, frame, fusion)
     return reference_blend(old, batch, found, update, frame), found.look.pixel[found.matched | found.filled]
 
 
-def integrable(fusion: KalmanFusion, frame: Frame, *held: Tensor | PatchMap) -> bool:
+def integrable(fusion: KalmanWeights, frame: Frame, *held: Tensor | PatchMap) -> bool:
     """Whether a kernel can integrate the frame into what is held."""
     seen = frame.camera, frame.depth, frame.certainty, frame.rgb, frame.latents
-    return type(fusion) in (KalmanFusion, LearnedFusion) and compilable(*held, *seen, *fusion.parameters())
+    return type(fusion) in (KalmanWeights, LearnedWeights) and compilable(*held, *seen, *fusion.parameters())
 
 
-def _update(old: Patches, found: Association, frame: Frame, fusion: KalmanFusion) -> Update:
+def _update(old: Patches, found: Association, frame: Frame, fusion: KalmanWeights) -> Update:
     """Shares and evidence, as the fusion weighs what is seen."""
     seen, kept = fusion(old, found, frame)
     changed = found.matched | found.filled

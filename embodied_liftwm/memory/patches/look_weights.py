@@ -1,6 +1,6 @@
-"""Learned fusion: how much a look at a texel counts against what the map remembers of it.
+"""How much a look at a texel counts against what the map remembers of it.
 
-A texel that a frame sees again is averaged with what is seen, weighted by evidence (`patch_integrate`). Evidence knows of pixel
+A texel that a frame sees again is averaged with what is seen, weighted by evidence (`integrate`). Evidence knows of pixel
 sizes and of doubtful depths, but not whether the two look alike. A small network compares them, by projection and by similarity
 of latents and colours, and multiplies both evidences: a look that is worse than it claims counts less, and a memory that
 contradicts its surface is given up sooner. Untrained it multiplies by one, which is the Kalman filter's update.
@@ -26,24 +26,24 @@ LARGEST_LOG_FACTOR = 2.0
 FEATURES, UNITS = 8, 16
 
 
-class Weights(NamedTuple):
+class Weighed(NamedTuple):
     """Evidence of R x M texels that a frame matches or fills, 1/m^2; anything for others."""
 
     seen: Tensor  # [R, M] of what the frame shows
     kept: Tensor  # [R, M] of what the map remembers, 0 where a texel was empty
 
 
-class KalmanFusion(nn.Module):
+class KalmanWeights(nn.Module):
     """Evidence as it is claimed."""
 
-    def forward(self, old: Patches, found: Association, frame: Frame) -> Weights:
+    def forward(self, old: Patches, found: Association, frame: Frame) -> Weighed:
         """Weigh the texels of R patches that `associate` found again."""
         seen = frame.certainty[found.look.pixel]
         kept = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * seen)
-        return Weights(seen, torch.where(found.matched, kept, 0.0))
+        return Weighed(seen, torch.where(found.matched, kept, 0.0))
 
 
-class LearnedFusion(KalmanFusion):
+class LearnedWeights(KalmanWeights):
     """Evidence as experience has it; differentiable in latents, evidence and its own weights."""
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class LearnedFusion(KalmanFusion):
         for parameter in self.compare[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, old: Patches, found: Association, frame: Frame) -> Weights:
+    def forward(self, old: Patches, found: Association, frame: Frame) -> Weighed:
         weights = super().forward(old, found, frame)
         patch, texel = found.matched.nonzero(as_tuple=True)
         factors = self.factors(compare(old, found, frame, patch, texel))
         place = patch, texel
-        return Weights(*(w.index_put(place, w[place] * f) for w, f in zip(weights, factors.unbind(-1), strict=True)))
+        return Weighed(*(w.index_put(place, w[place] * f) for w, f in zip(weights, factors.unbind(-1), strict=True)))
 
     def factors(self, features: Tensor) -> Tensor:
         """By what the evidences seen and kept are multiplied: [K, 8] as `compare` gives them -> [K, 2]"""

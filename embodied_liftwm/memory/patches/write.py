@@ -20,7 +20,7 @@ from embodied_liftwm.memory.patches.coarsen import add_coarsened
 from embodied_liftwm.memory.patches.frame import Frame, frame_of
 from embodied_liftwm.memory.patches.hidden import hidden_patches, joined, places_behind
 from embodied_liftwm.memory.patches.integrate import FILL_REACH, associate, integrable, integrate, take_in
-from embodied_liftwm.memory.patches.look_weights import KalmanFusion
+from embodied_liftwm.memory.patches.look_weights import KalmanWeights
 from embodied_liftwm.memory.patches.map import (
     NOWHERE,
     Patches,
@@ -51,7 +51,7 @@ def write_patches(
     latents: Tensor,
     rgb: Tensor,
     camera: Camera,
-    fusion: KalmanFusion | None = None,
+    fusion: KalmanWeights | None = None,
 ) -> PatchMap:
     """Write one frame a row into the map.
 
@@ -62,19 +62,19 @@ def write_patches(
         latents: what the encoder says of each cell. [B, D, h, w] with H = h * stride
         rgb: the frames in [0, 1]. [B, 3, H, W]
         camera: the cameras that saw them.
-        fusion: what a look at a texel counts against what is remembered; `KalmanFusion` if None.
+        fusion: what a look at a texel counts against what is remembered; `KalmanWeights` if None.
 
     Returns:
         The map after the frame; differentiable in depth and latents, not in which texel is which pixel.
     """
-    frame, fusion = frame_of(depth, certainty, latents, rgb, camera, world.finest), fusion or KalmanFusion()
+    frame, fusion = frame_of(depth, certainty, latents, rgb, camera, world.finest), fusion or KalmanWeights()
     if integrable(fusion, frame, world):
         return _write_compiled(world, frame, fusion)
     world, explained = _update(world, frame, fusion)
     return _allocate(world, frame, explained, fusion)
 
 
-def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> PatchMap:
+def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanWeights) -> PatchMap:
     """`_update` and `_allocate` by kernels that change a copy of the map."""
     from embodied_liftwm.memory.patches.cpu import write as patch_write_compiled
 
@@ -89,7 +89,7 @@ def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> Patc
     return _insert(world, *crowded) if crowded else world
 
 
-def _update(world: PatchMap, frame: Frame, fusion: KalmanFusion) -> tuple[PatchMap, Tensor]:
+def _update(world: PatchMap, frame: Frame, fusion: KalmanWeights) -> tuple[PatchMap, Tensor]:
     """Take the frame into the patches in view. Also returns which pixels are explained. [B, H, W] bool"""
     rows = _in_view(world, frame.camera)
     old = world.patches().take(rows)
@@ -146,7 +146,7 @@ def _in_view(world: PatchMap, camera: Camera) -> Tensor:
     return (inside & (z > -reach) & world.occupied).flatten().nonzero().squeeze(1)
 
 
-def _allocate(world: PatchMap, frame: Frame, explained: Tensor, fusion: KalmanFusion) -> PatchMap:
+def _allocate(world: PatchMap, frame: Frame, explained: Tensor, fusion: KalmanWeights) -> PatchMap:
     """Add patches for the pixels that nothing explains, to a map of the caller's own."""
     with torch.no_grad():
         keys, guess = _wanted(world, frame, explained)

@@ -117,7 +117,7 @@ def _compare(texels, meeting, r, frame, rules, found, matched, scratch):
 
 @compiled
 def _weigh(weighing, matched, scratch):
-    """`LearnedFusion.factors`, with texels innermost, because that vectorises."""
+    """`LearnedWeights.factors`, with texels innermost, because that vectorises."""
     features, hidden, factors = scratch.features, scratch.hidden, scratch.factors
     for i in range(2):
         factors[i, :matched] = weighing.last_bias[i]

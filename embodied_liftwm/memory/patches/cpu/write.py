@@ -34,7 +34,7 @@ from embodied_liftwm.memory.patches.cpu.write_kernels import (
     Texels,
 )
 from embodied_liftwm.memory.patches.frame import Frame
-from embodied_liftwm.memory.patches.look_weights import KalmanFusion, LearnedFusion
+from embodied_liftwm.memory.patches.look_weights import KalmanWeights, LearnedWeights
 from embodied_liftwm.memory.patches.map import NOWHERE, Patches, PatchMap
 from embodied_liftwm.threads import for_each
 
@@ -73,7 +73,7 @@ class Given(NamedTuple):
     weighing: Weighing
 
 
-def given(frame: Frame, weigher: KalmanFusion) -> Given:
+def given(frame: Frame, weigher: KalmanWeights) -> Given:
     """Everything about a frame that does not depend on which patches it meets."""
     return Given(_pixels(frame), _weighing(weigher))
 
@@ -103,7 +103,7 @@ def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Assoc
     return Association(heights, Look(pixel, uv, z, inside), fate == MATCHED, hidden, gone, filled)
 
 
-def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanFusion) -> tuple[Patches, Tensor]:
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanWeights) -> tuple[Patches, Tensor]:
     """`patch_integrate.integrate`, without gradients."""
     copies = {name: getattr(old, name).clone(memory_format=torch.contiguous_format) for name in CHANGED}
     new = old._replace(**copies)
@@ -187,9 +187,9 @@ def _cells(batch: int, height: int, width: int, stride: int) -> np.ndarray:
     return cells.repeat(stride, axis=1).repeat(stride, axis=2).reshape(-1)
 
 
-def _weighing(weigher: KalmanFusion) -> Weighing:
+def _weighing(weigher: KalmanWeights) -> Weighing:
     limits = np.float32(fusion.MAX_EVIDENCE_RATIO), np.float32(fusion.LARGEST_LOG_FACTOR)
-    if not isinstance(weigher, LearnedFusion):
+    if not isinstance(weigher, LearnedWeights):
         return Weighing._make([*_no_units(), *limits])
     first, last = (weigher.compare.get_submodule(name) for name in ("0", "2"))
     parameters = [parameter for layer in (first, last) for parameter in (layer.weight, layer.bias)]

@@ -15,9 +15,9 @@ from embodied_liftwm.memory.patches.look_weights import (
     FEATURES,
     LARGEST_LOG_FACTOR,
     MAX_EVIDENCE_RATIO,
-    KalmanFusion,
-    LearnedFusion,
-    Weights,
+    KalmanWeights,
+    LearnedWeights,
+    Weighed,
     compare,
 )
 from embodied_liftwm.memory.patches.map import Patches, PatchMap
@@ -39,7 +39,7 @@ def second_look(world: PatchMap, change: float = 0.0) -> tuple[Patches, Associat
 
 def test_kalman_adds_the_evidence_of_memory_and_frame() -> None:
     old, found, frame = second_look(write(nothing(), HERE))
-    seen, kept = KalmanFusion()(old, found, frame)
+    seen, kept = KalmanWeights()(old, found, frame)
     assert float(found.matched.float().mean()) > 0.1
     at = found.look.pixel[found.matched]
     assert torch.equal(seen[found.matched], frame.certainty[at])
@@ -51,16 +51,16 @@ def test_kalman_adds_the_evidence_of_memory_and_frame() -> None:
 
 def test_an_untrained_network_is_the_kalman_filter() -> None:
     given = second_look(write(nothing(), HERE))
-    for mine, theirs in zip(LearnedFusion()(*given), KalmanFusion()(*given), strict=True):
+    for mine, theirs in zip(LearnedWeights()(*given), KalmanWeights()(*given), strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_factors_are_bounded_and_only_of_texels_that_are_seen_again() -> None:
     old, found, frame = second_look(write(nothing(), HERE))
-    fusion = LearnedFusion()
+    fusion = LearnedWeights()
     with torch.no_grad():
         fusion.compare[-1].bias.copy_(torch.tensor([50.0, -50.0]))
-    claimed, weighed = KalmanFusion()(old, found, frame), fusion(old, found, frame)
+    claimed, weighed = KalmanWeights()(old, found, frame), fusion(old, found, frame)
     factor = math.exp(LARGEST_LOG_FACTOR)
     at = found.matched
     assert torch.allclose(weighed.seen[at], factor * claimed.seen[at])
@@ -90,7 +90,7 @@ def test_weights_have_gradients_in_float64() -> None:
     rgb, depth = render(camera((-0.8, 0.15, 1.25), yaw=0.1, dtype=torch.float64))
     there = camera((-0.8, 0.15, 1.25), yaw=0.1, dtype=torch.float64)
     latents = torch.randn(1, 2, SIZE // 2, SIZE // 2, dtype=torch.float64)
-    fusion = LearnedFusion().double()
+    fusion = LearnedWeights().double()
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     old = world.patches()
@@ -121,12 +121,12 @@ def test_it_learns_whom_to_distrust() -> None:
     certainty = (0.01 * depth) ** -2
     right = write(world, HERE)  # the same surfaces, seen once more as they are
 
-    def error(fusion: KalmanFusion) -> Tensor:
+    def error(fusion: KalmanWeights) -> Tensor:
         after = write_patches(world, depth, certainty, latents, spoilt, THERE, fusion)
         both = (world.evidence > 0) & (after.evidence > 0)
         return (after.rgb - right.rgb)[both].square().mean()
 
-    fusion = LearnedFusion()
+    fusion = LearnedWeights()
     optimizer = torch.optim.Adam(fusion.parameters(), 0.05)
     for _ in range(40):
         optimizer.zero_grad()
@@ -134,10 +134,10 @@ def test_it_learns_whom_to_distrust() -> None:
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        assert float(error(fusion)) < 0.3 * float(error(KalmanFusion()))
+        assert float(error(fusion)) < 0.3 * float(error(KalmanWeights()))
 
 
 def test_weights_of_what_is_not_seen_again_are_left_to_the_frame() -> None:
     given = second_look(nothing())
-    weights: Weights = LearnedFusion()(*given)
+    weights: Weighed = LearnedWeights()(*given)
     assert bool((weights.kept == 0).all())

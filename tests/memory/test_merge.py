@@ -1,11 +1,11 @@
-"""Fuse: seen again is one, looked through is gone, out of sight stays, and the budget holds."""
+"""Merging: seen again is one, looked through is gone, out of sight stays, and the budget holds."""
 
 import torch
 
 from embodied_liftwm.geometry.se3 import so3_exp
 from embodied_liftwm.memory.gaussians.lift import lift
 from embodied_liftwm.memory.gaussians.map import GaussianMap
-from embodied_liftwm.memory.gaussians.merge import fuse
+from embodied_liftwm.memory.gaussians.merge import merge
 from embodied_liftwm.protocols import Camera
 
 SIZE, STRIDE, GRID, BUDGET = 32, 4, 8, 200
@@ -22,7 +22,7 @@ def write(old: GaussianMap, depth: torch.Tensor, value: float, at: Camera) -> Ga
     latents = torch.full((1, 3, GRID, GRID), value)
     rgb = torch.full((1, 3, SIZE, SIZE), value)
     new = lift(depth[None], SURE, latents, torch.full((1, GRID, GRID), 0.9), rgb, at, STRIDE)
-    return fuse(old, new, depth[None], at, STRIDE)
+    return merge(old, new, depth[None], at, STRIDE)
 
 
 def empty() -> GaussianMap:
@@ -84,8 +84,8 @@ def test_an_uncertain_depth_gives_way_to_a_certain_one():
     grid = torch.full((1, GRID, GRID), 0.9)
     args = (torch.zeros(1, 3, GRID, GRID), grid, torch.zeros(1, 3, SIZE, SIZE), camera(), STRIDE)
     guess = lift(1.25 * WALL[None], torch.full((1, GRID, GRID), 0.25), *args)
-    state = fuse(empty(), guess, 1.25 * WALL[None], camera(), STRIDE)
-    state = fuse(state, lift(WALL[None], SURE, *args), WALL[None], camera(), STRIDE)
+    state = merge(empty(), guess, 1.25 * WALL[None], camera(), STRIDE)
+    state = merge(state, lift(WALL[None], SURE, *args), WALL[None], camera(), STRIDE)
     assert int(state.occupied.sum()) == GRID * GRID
     torch.testing.assert_close(state.means[..., 2][state.occupied], torch.full((GRID * GRID,), 3.0), atol=0.2, rtol=0)
 
@@ -93,9 +93,9 @@ def test_an_uncertain_depth_gives_way_to_a_certain_one():
 def test_a_doubtful_depth_is_neither_written_nor_heard():
     args = (torch.zeros(1, 3, GRID, GRID), torch.full((1, GRID, GRID), 0.9), torch.zeros(1, 3, SIZE, SIZE), camera(), STRIDE)
     doubt = torch.full((1, GRID, GRID), 0.6)
-    assert int(fuse(empty(), lift(WALL[None], doubt, *args), WALL[None], camera(), STRIDE).occupied.sum()) == 0
+    assert int(merge(empty(), lift(WALL[None], doubt, *args), WALL[None], camera(), STRIDE).occupied.sum()) == 0
     near = write(empty(), 0.5 * WALL, 0.2, camera())
-    after = fuse(near, lift(WALL[None], doubt, *args), WALL[None], camera(), STRIDE)
+    after = merge(near, lift(WALL[None], doubt, *args), WALL[None], camera(), STRIDE)
     assert int(after.occupied.sum()) == GRID * GRID
 
 
@@ -104,6 +104,6 @@ def test_gradients_reach_latents_through_many_merges():
     state = empty()
     for _ in range(3):
         new = lift(WALL[None], SURE, latents, torch.full((1, GRID, GRID), 0.9), torch.zeros(1, 3, SIZE, SIZE), camera(), STRIDE)
-        state = fuse(state, new, WALL[None], camera(), STRIDE)
+        state = merge(state, new, WALL[None], camera(), STRIDE)
     state.latents[state.occupied].sum().backward()
     torch.testing.assert_close(latents.grad, torch.ones_like(latents))
