@@ -56,7 +56,7 @@ def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_it_compiles_for_itself(tmp_path: Path, root: Path) -> None:
     """A file stands where the cache's folder would be, and there is no home: this holds for root too, unlike permissions."""
     shutil.copytree(root / "embodied_liftwm", tmp_path / "embodied_liftwm", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "embodied_liftwm" / "gaussians" / "__pycache__").write_text("not a folder")
+    (tmp_path / "embodied_liftwm/memory/gaussians/rasterizer/__pycache__").write_text("not a folder")
     nowhere = str(tmp_path / "embodied_liftwm" / "cli.py")
     package, *compiled = render(tmp_path, HOME=nowhere, XDG_CACHE_HOME=nowhere)
     assert Path(package).is_relative_to(tmp_path)
