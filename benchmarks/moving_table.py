@@ -25,9 +25,9 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.evaluation.statistics import bootstrap_mean
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
+from embodied_liftwm.goals import colour_likeness
 from embodied_liftwm.memory.movers import Movers
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.world_model.summary import goal_likeness
 
 MOVED_M = 0.3
 """An object moves if its places in an episode lie further apart than this."""
@@ -87,7 +87,7 @@ def judge(model: WorldModel, episode: Episode, number: int) -> list[HiddenRow]:
 
 def _error(movers: Movers, colour: Tensor, place: Tensor) -> float:
     """Metres from the believed place of what has this colour [3] to the true one [2]."""
-    mass = goal_likeness(movers.rgb, colour[None])[0] * (movers.evidence[0] > 0)
+    mass = colour_likeness(movers.rgb, colour[None])[0] * (movers.evidence[0] > 0)
     if float(mass.sum()) < LEAST_MASS:
         return math.nan
     believed = (mass[:, None] * movers.means[0, :, :2]).sum(0) / mass.sum()

@@ -1,8 +1,8 @@
 """The folder of a run: which process holds it, which command it belongs to, and whether a second one may continue it.
 
-    FOLDER/config.yaml     the command, and its resolved configuration
-    FOLDER/versions.txt    what the run was made with
-    FOLDER/.lock           see `folder_lock`
+FOLDER/config.yaml     the command, and its resolved configuration
+FOLDER/versions.txt    what the run was made with
+FOLDER/.lock           see `folder_lock`
 """
 
 from __future__ import annotations

@@ -31,20 +31,7 @@ from embodied_liftwm.world_model.decoders.surface import SplatDecoder
 from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import TYPICAL_SPREAD_SEEN, Encoder, Encoding, Sources
 from embodied_liftwm.world_model.motion import Motion, MotionEncoder, Recent
-from embodied_liftwm.world_model.summary import (
-    AREA_M2,
-    GOAL_FEATURES,
-    GRID_CELLS,
-    GRID_CHANNELS,
-    Landmarks,
-    Surface,
-    birds_eye,
-    egocentric,
-    goal_features,
-    goal_likeness,
-    goal_place,
-    landmarks,
-)
+from embodied_liftwm.world_model.summary import AREA_M2, GOAL_FEATURES, GRID_CELLS, GRID_CHANNELS, Surface, egocentric_code
 
 
 @dataclass(frozen=True)
@@ -229,17 +216,11 @@ class LiftWM(BaseWorldModel[LiftWMState]):
 
     def summarize(self, state: LiftWMState) -> Tensor:
         """An egocentric bird's-eye code of the map, and where the goal is. [B, F]"""
-        pose, surfaces = state.ego.world_from_camera, [self.surface(state.world.detach())]
+        surfaces = [self.surface(state.world.detach())]
         if state.movers is not None:
             surfaces.append(_moving(state.movers.detach()))
-        likeness = [goal_likeness(surface.rgb, state.ego.goal) for surface in surfaces]
-        of_each = map(landmarks, surfaces, likeness)
-        found = Landmarks(*(torch.cat(parts, dim=1) for parts in zip(*of_each, strict=True)))
-        pieces = [(s.points.flatten(1, 2), s.area.flatten(1), a.flatten(1)) for s, a in zip(surfaces, likeness, strict=True)]
-        place, mass = goal_place(*(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True)))
-        grid = birds_eye(found, *egocentric(found.means, pose).unbind(-1))
-        ahead, left, _ = egocentric(place[:, None], pose).unbind(-1)
-        return torch.cat([self.summary(grid), goal_features(mass[:, None], ahead, left)], dim=-1)
+        grid, goal = egocentric_code(surfaces, state.ego.goal, state.ego.world_from_camera)
+        return torch.cat([self.summary(grid), goal], dim=-1)
 
 
 def _certainty(depth: Tensor, spread: Tensor, camera: Camera) -> Tensor:

@@ -10,12 +10,13 @@ from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.goals import hue_likeness
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
 from liftwm_agents.observations import encode_action, infer_action_space
 from liftwm_agents.planning.action_plan import GaussianPlan, make_plan
 from liftwm_agents.planning.belief import SpatialBelief, spread
 from liftwm_agents.planning.mapping import Grid, OccupancyMap, _closed, cost_to_go, frontier
-from liftwm_agents.planning.perception import Panorama, colour_match, heading_of, level_cameras, locate_goal, panorama
+from liftwm_agents.planning.perception import Panorama, heading_of, level_cameras, locate_goal, panorama
 from liftwm_agents.planning.planner import PlannerPolicy
 from liftwm_agents.planning.search import elite_weights, imagine_poses, improve_plan, path_integral_weights
 from liftwm_envs.wrappers import GuidedTour
@@ -53,9 +54,9 @@ def test_goal_is_not_found_where_nothing_was_seen_or_it_was_rejected() -> None:
     assert locate_goal(xyz, rgb, np.ones(len(xyz)), RED, rejected=np.array([[1.0, -1.0]])) == (None, 0.0)
 
 
-def test_colour_match_tolerates_shade_but_not_hue() -> None:
-    colour = np.array([0.8, 0.2, 0.2])
-    shaded, off, other = colour_match(np.array([[0.56, 0.14, 0.14], [0.8, 0.27, 0.22], [0.2, 0.8, 0.2]]), colour)
+def test_likeness_of_hues_tolerates_shade() -> None:
+    colours = torch.tensor([[0.56, 0.14, 0.14], [0.8, 0.27, 0.22], [0.2, 0.8, 0.2]])
+    shaded, off, other = hue_likeness(colours, torch.tensor([0.8, 0.2, 0.2]))
     assert shaded > 0.7 and off > 0.4 and other < 1e-6
 
 

@@ -266,9 +266,7 @@ def test_a_bad_pose_ends_collect_with_one_line_and_keeps_the_rest(replay: Callab
     command = [sys.executable, "-m", "embodied_liftwm.cli", "collect", *words, "workers=2"]
     done = subprocess.run(command, cwd=HERE, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == (
-        "liftwm: error: episode-00000006: world_from_camera: frame 4 holds nan, expected finite numbers\n"
-    )
+    assert done.stderr == ("liftwm: error: episode-00000006: world_from_camera: frame 4 holds nan, expected finite numbers\n")
     kept = list(scan(folder))
     assert {4, 5} <= set(kept) and 6 not in kept
     assert check(folder) == []

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.gaussians import rasterize
 from embodied_liftwm.geometry.cameras import inverse_intrinsics
+from embodied_liftwm.memory.gaussians import rasterize
 from embodied_liftwm.memory.gaussians.rasterizer import gsplat_backend
 from tests.gaussians.scenes import NAMES, intrinsics, random_scene
 

@@ -126,9 +126,7 @@ def test_a_failing_factory_shows_its_own_line_and_on_request_everything(tmp_path
         ("def make(): return int\n", "model=x12:make returned the class int, expected an object of it"),
     ],
 )
-def test_what_is_wrong_with_a_model_is_one_line(
-    folder: Path, code: str, line: str, request: pytest.FixtureRequest
-) -> None:
+def test_what_is_wrong_with_a_model_is_one_line(folder: Path, code: str, line: str, request: pytest.FixtureRequest) -> None:
     name = f"x{request.node.callspec.indices['code']}"
     (folder / f"{name}.py").write_text(code)
     with pytest.raises(UserError) as caught:

@@ -12,12 +12,13 @@ import torch
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import se3_exp
+from embodied_liftwm.goals import colour_likeness, goal_place
 from embodied_liftwm.protocols import Camera, Observation, WorldModel
 from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from embodied_liftwm.world_model.liftwm import LiftWM
-from embodied_liftwm.world_model.summary import GOAL_FEATURES, Surface, goal_likeness, goal_place
+from embodied_liftwm.world_model.summary import GOAL_FEATURES, WHOLE_VOTE, Surface
 from tests.toy_room import episode, intrinsics
 
 SIZE = 32
@@ -182,8 +183,9 @@ def a_ball_and_a_wall(ball: list[float]) -> Surface:
 
 
 def placed(found: Surface, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    pieces = found.points.flatten(1, 2), found.area.flatten(1), goal_likeness(found.rgb, goal).flatten(1)
-    return goal_place(*pieces)
+    pieces = found.points.flatten(1, 2), found.area.flatten(1) / WHOLE_VOTE, colour_likeness(found.rgb, goal).flatten(1)
+    place = goal_place(*pieces)
+    return place.xyz, place.mass * WHOLE_VOTE
 
 
 def test_the_place_of_the_goal_is_that_of_one_thing_and_not_pulled_to_others_of_its_hue():

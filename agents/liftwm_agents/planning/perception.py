@@ -14,15 +14,13 @@ import numpy as np
 import torch
 
 from embodied_liftwm.geometry import back_project
+from embodied_liftwm.goals import CLUSTER_M, goal_place, hue_likeness
 from embodied_liftwm.protocols import Camera, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
 
 MIN_FIELD_OF_VIEW_RAD = math.radians(80.0)  # as the environments' cameras: models render best what looks like their data
 VOXEL_M = 0.05  # points closer than this are one piece of evidence, however many pixels show them
-CLUSTER_RADIUS_M = 0.35  # about the largest object
 MAX_OBJECT_HEIGHT_M = 1.5
-CHROMA_SIGMA = 0.06  # of chromaticity r/(r+g+b), g/(r+g+b): 10-20 % errors of a channel stay within two sigma
-BRIGHTNESS_SIGMA = 0.6  # of log brightness: shading and lamps change it more than the hue
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 """World positions [P, 3] in metres, colours [P, 3] and how much each was observed [P], both in [0, 1]."""
@@ -126,23 +124,6 @@ def held_points(model: WorldModel, state: TensorTree) -> Points | None:
     return xyz, rgb.clip(0, 1), opacity.clip(0, 1)
 
 
-def colour_match(rgb: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """How well colours agree in hue, and roughly in brightness, in [0, 1].
-
-    Args:
-        rgb: [P, 3] in [0, 1].
-        colour: the colour looked for. [3] in [0, 1]
-
-    Returns:
-        exp(-d^2 / 2) of the chromaticity distance and of the log brightness ratio. [P]
-    """
-    brightness = rgb.sum(axis=-1, keepdims=True) + 1e-3
-    wanted = float(colour.sum()) + 1e-3
-    chroma = ((rgb / brightness - colour / wanted) ** 2).sum(axis=-1) / CHROMA_SIGMA**2
-    darker = np.log(brightness[..., 0] / wanted) / BRIGHTNESS_SIGMA
-    return np.exp(-0.5 * (chroma + darker**2))
-
-
 def voxelize(points: np.ndarray, rgb: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average points within cells of VOXEL_M, weighted by `seen`.
 
@@ -181,7 +162,8 @@ def goal_evidence(points: np.ndarray, rgb: np.ndarray, seen: np.ndarray, goal: n
     if not np.any(goal) or not keep.any():
         return np.zeros((0, 3)), np.zeros(0)
     xyz, colour, confidence = voxelize(points[keep], rgb[keep], seen[keep])
-    votes = confidence * colour_match(colour, np.asarray(goal[:3], dtype=np.float64))
+    wanted = torch.as_tensor(np.asarray(goal[:3], dtype=np.float64))
+    votes = confidence * hue_likeness(torch.from_numpy(colour), wanted).numpy()
     strong = votes > 0.1
     return xyz[strong], votes[strong]
 
@@ -193,11 +175,7 @@ def locate_goal(
     goal: np.ndarray,
     rejected: np.ndarray | None = None,
 ) -> tuple[np.ndarray | None, float]:
-    """Find the compact cluster of points that has the goal's colour.
-
-    Votes are smoothed by mean shift from the strongest cells; a cluster counts its votes less those in the ring around it, so
-    that a small object wins over a large wall of the same hue. The best match wins, not the largest: objects seen from near
-    have more voxels.
+    """Find the compact cluster of points that has the goal's colour (`goals.goal_place`), among points of any reading.
 
     Args:
         points: world, metres. [P, 3]
@@ -211,39 +189,10 @@ def locate_goal(
     """
     xyz, votes = goal_evidence(points, rgb, seen, goal)
     if rejected is not None and len(rejected) and len(xyz):
-        far = np.linalg.norm(xyz[:, None, :2] - rejected[None], axis=-1).min(axis=1) > 2 * CLUSTER_RADIUS_M
+        far = np.linalg.norm(xyz[:, None, :2] - rejected[None], axis=-1).min(axis=1) > 2 * CLUSTER_M
         xyz, votes = xyz[far], votes[far]
     if len(votes) == 0:
         return None, 0.0
-    centres = [_mean_shift(xyz, votes, seed) for seed in _seeds(xyz, votes)]
-    confidences = [_cluster_confidence(xyz, votes, centre) for centre in centres]
-    best = int(np.argmax(confidences))
-    return (centres[best], confidences[best]) if confidences[best] > 0 else (None, 0.0)
-
-
-def _seeds(xyz: np.ndarray, votes: np.ndarray, cell_m: float = 0.25, count: int = 12) -> np.ndarray:
-    """Mean position of the cells that hold the most votes. [S, 3]"""
-    _, index = np.unique(np.floor(xyz / cell_m).astype(np.int64), axis=0, return_inverse=True)
-    index = index.reshape(-1)
-    total = np.bincount(index, votes)
-    means = np.stack([np.bincount(index, votes * column) / total for column in xyz.T], axis=-1)
-    return means[np.argsort(-total)[:count]]
-
-
-def _mean_shift(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray, steps: int = 5) -> np.ndarray:
-    for _ in range(steps):
-        near = votes * (np.linalg.norm(xyz - centre, axis=-1) < CLUSTER_RADIUS_M)
-        if near.sum() == 0:
-            break
-        centre = (near[:, None] * xyz).sum(axis=0) / near.sum()
-    return centre
-
-
-def _cluster_confidence(xyz: np.ndarray, votes: np.ndarray, centre: np.ndarray) -> float:
-    """Quality of the votes inside, times how sure their number makes us; votes of the ring to 2.5 radii count against."""
-    distance = np.linalg.norm(xyz - centre, axis=-1)
-    inside = distance < CLUSTER_RADIUS_M
-    ring = (distance >= CLUSTER_RADIUS_M) & (distance < 2.5 * CLUSTER_RADIUS_M)
-    number = float(votes[inside].sum() - 0.5 * votes[ring].sum())
-    quality = float((votes[inside] ** 2).sum() / (votes[inside].sum() + 1e-9))
-    return quality * (1.0 - math.exp(-max(number, 0.0) / 4.0))
+    found = goal_place(torch.from_numpy(xyz)[None], torch.ones(1, len(xyz)).double(), torch.from_numpy(votes)[None])
+    confidence = float(found.confidence)
+    return (found.xyz[0].numpy(), confidence) if confidence > 0 else (None, 0.0)

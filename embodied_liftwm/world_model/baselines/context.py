@@ -18,6 +18,7 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.cameras import camera_rays, resize_intrinsics, transform
 from embodied_liftwm.geometry.se3 import relative_pose
 from embodied_liftwm.geometry.view_selection import relation
+from embodied_liftwm.goals import colour_likeness
 from embodied_liftwm.memory.frames.context import ContextFrames
 from embodied_liftwm.memory.growing import where_by_field
 from embodied_liftwm.protocols import Camera, Observation
@@ -29,7 +30,7 @@ from embodied_liftwm.world_model.depth_belief import belief_of
 from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import TYPICAL_DEPTH_M, Encoder, Sources
 from embodied_liftwm.world_model.layers.blocks import ray_channels
-from embodied_liftwm.world_model.summary import GOAL_FEATURES, egocentric, goal_features, goal_likeness
+from embodied_liftwm.world_model.summary import GOAL_FEATURES, egocentric, goal_features
 
 THUMB = 4
 """Cells a side of the small pictures that a summary reads."""
@@ -138,7 +139,7 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
         there = world.occupied.gather(1, nearest)
         rgb, poses = world.take(nearest)
         thumbs = F.adaptive_avg_pool2d(rgb.flatten(0, 1), THUMB).unflatten(0, nearest.shape)
-        goal = goal_likeness(thumbs.movedim(2, -1).flatten(1, -2), ego.goal).unflatten(1, (nearest.shape[1], -1))
+        goal = colour_likeness(thumbs.movedim(2, -1).flatten(1, -2), ego.goal).unflatten(1, (nearest.shape[1], -1))
         relative = relative_pose(ego.world_from_camera.unsqueeze(1), poses)[..., :3, :].flatten(2)
         codes = self.summary(torch.cat([thumbs.flatten(2), goal, relative], dim=-1))
         mean = (codes * there[..., None]).sum(1) / there.sum(1, keepdim=True).clamp_min(1)
