@@ -6,7 +6,7 @@ Each kernel has a counterpart in torch, its reference, which runs wherever a gra
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from embodied_liftwm.tensor_tree import TensorTree
 
+R = TypeVar("R", bound=NamedTuple)
 _DTYPES = (torch.float32, torch.int64, torch.bool)
 
 
@@ -38,3 +39,8 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     """The tensors as C-contiguous arrays; those that are so already share their memory."""
     return tuple((t.detach() if t.requires_grad else t).contiguous().numpy() for t in tensors)
+
+
+def as_scalars(rules: R, dtype: np.dtype) -> R:
+    """Floats as scalars of `dtype`, integers as they are: numbers that kernels are given."""
+    return type(rules)(*(dtype.type(value) if isinstance(value, float) else value for value in rules))

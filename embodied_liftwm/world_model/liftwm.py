@@ -20,9 +20,10 @@ from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.memory.frames.keyframes import Keyframes
 from embodied_liftwm.memory.frames.recent import RecentFrames
 from embodied_liftwm.memory.movers import MOVES, MoverDynamics, Movers, Sight, read_movers, write_movers
-from embodied_liftwm.memory.patches.look_weights import LEAST_EVIDENCE, KalmanWeights, LearnedWeights
+from embodied_liftwm.memory.patches.look_weights import KalmanWeights, LearnedWeights
 from embodied_liftwm.memory.patches.map import PatchMap, texel_m
 from embodied_liftwm.memory.patches.read import read_patches
+from embodied_liftwm.memory.patches.rules import MEETING
 from embodied_liftwm.memory.patches.write import NEW_PATCHES, write_patches
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.tensor_tree import TensorTree
@@ -247,7 +248,7 @@ def _moving(movers: Movers) -> Surface:
 
 def values_of(world: Any) -> Tensor:
     """What a decoder reads of each primitive or texel: colour, latent, and the doubt that is left. [B, ..., 3 + D + 1]"""
-    doubt = -0.25 * world.evidence.clamp_min(LEAST_EVIDENCE).log() + 1.5
+    doubt = -0.25 * world.evidence.clamp_min(MEETING.least_evidence).log() + 1.5
     return torch.cat([world.rgb, world.latents, doubt.unsqueeze(-1)], dim=-1)
 
 

@@ -8,19 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.patches.association import Association
-from embodied_liftwm.memory.patches.frame import Frame, frame_of
+from embodied_liftwm.memory.patches.frame import frame_of
 from embodied_liftwm.memory.patches.integrate import associate
 from embodied_liftwm.memory.patches.look_weights import (
     FEATURES,
-    LARGEST_LOG_FACTOR,
-    MAX_EVIDENCE_RATIO,
     KalmanWeights,
     LearnedWeights,
     Weighed,
     compare,
 )
 from embodied_liftwm.memory.patches.map import Patches, PatchMap
+from embodied_liftwm.memory.patches.rules import MEETING
+from embodied_liftwm.memory.patches.types import Association, Frame
 from embodied_liftwm.memory.patches.write import write_patches
 from tests.memory.rooms import SIZE, camera, nothing, render, write
 
@@ -44,7 +43,7 @@ def test_kalman_adds_the_evidence_of_memory_and_frame() -> None:
     at = found.look.pixel[found.matched]
     assert torch.equal(seen[found.matched], frame.certainty[at])
     claims = zip(old.evidence[found.matched].tolist(), frame.certainty[at].tolist(), strict=True)
-    expected = [min(remembered, MAX_EVIDENCE_RATIO * shown) for remembered, shown in claims]
+    expected = [min(remembered, MEETING.max_evidence_ratio * shown) for remembered, shown in claims]
     assert kept[found.matched].tolist() == pytest.approx(expected)
     assert bool((kept[found.filled] == 0).all())
 
@@ -61,7 +60,7 @@ def test_factors_are_bounded_and_only_of_texels_that_are_seen_again() -> None:
     with torch.no_grad():
         fusion.compare[-1].bias.copy_(torch.tensor([50.0, -50.0]))
     claimed, weighed = KalmanWeights()(old, found, frame), fusion(old, found, frame)
-    factor = math.exp(LARGEST_LOG_FACTOR)
+    factor = math.exp(MEETING.largest_log_factor)
     at = found.matched
     assert torch.allclose(weighed.seen[at], factor * claimed.seen[at])
     assert torch.allclose(weighed.kept[at], claimed.kept[at] / factor)
@@ -75,7 +74,7 @@ def test_features_tell_what_disagrees() -> None:
         old, found, frame = second_look(world, change)
         return compare(old, found, frame, *found.matched.nonzero(as_tuple=True))
 
-    alike, different = features(0.0), features(0.1)  # more would be another surface (`patch_hidden`)
+    alike, different = features(0.0), features(0.1)  # more would be another surface (`hidden`)
     assert alike.shape[1] == FEATURES and bool(alike.isfinite().all())
     assert float(alike[:, 4].max()) == 0 and torch.allclose(different[:, 4], torch.tensor(0.1))  # latents
     assert float((different[:, 5] - alike[:, 5]).mean()) == pytest.approx(0.5, rel=0.2)  # colours, less what differs already

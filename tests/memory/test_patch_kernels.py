@@ -13,22 +13,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry.compiled import compilable
 from embodied_liftwm.geometry.matching.semi_global_kernels import exp
 from embodied_liftwm.memory.latents.read import LatentRead
 from embodied_liftwm.memory.patches import frame as patch_frame
 from embodied_liftwm.memory.patches import integrate as patch_integrate
 from embodied_liftwm.memory.patches import read as patch_read
 from embodied_liftwm.memory.patches import write as patch_write
-from embodied_liftwm.memory.patches.backend import compilable
-from embodied_liftwm.memory.patches.cpu import frame as patch_frame_compiled
-from embodied_liftwm.memory.patches.cpu import frame_kernels as patch_frame_kernels
-from embodied_liftwm.memory.patches.cpu import read as patch_read_compiled
-from embodied_liftwm.memory.patches.cpu import write as patch_write_compiled
-from embodied_liftwm.memory.patches.frame import Frame, frame_of, surfaces
+from embodied_liftwm.memory.patches.cpu import associate as associate_on_cpu
+from embodied_liftwm.memory.patches.cpu import frame as frame_on_cpu
+from embodied_liftwm.memory.patches.cpu import integrate as integrate_on_cpu
+from embodied_liftwm.memory.patches.cpu import read as read_on_cpu
+from embodied_liftwm.memory.patches.frame import frame_of, surfaces
 from embodied_liftwm.memory.patches.integrate import associate, integrate
 from embodied_liftwm.memory.patches.look_weights import LearnedWeights
 from embodied_liftwm.memory.patches.map import PatchMap
 from embodied_liftwm.memory.patches.read import read_patches
+from embodied_liftwm.memory.patches.types import Frame
 from embodied_liftwm.memory.patches.write import write_patches
 from embodied_liftwm.protocols import Camera
 from tests import toy_room
@@ -121,7 +122,7 @@ def test_surfaces_are_those_of_torch(in_torch) -> None:
 def test_the_weight_of_a_depth_falls_off_as_the_exponential_does() -> None:
     x = np.linspace(0, 30, 500, dtype=np.float32)
     exact = np.exp(-np.minimum(x, 20.0).astype(np.float64))
-    np.testing.assert_allclose([patch_frame_kernels._decay(value) for value in x], exact, rtol=4e-6)
+    np.testing.assert_allclose([frame_on_cpu._decay(value) for value in x], exact, rtol=4e-6)
 
 
 @pytest.mark.parametrize("step", [0, 3, 9])
@@ -263,7 +264,7 @@ def test_results_do_not_depend_on_how_the_work_is_cut(world: PatchMap, monkeypat
         return write_patches(world, *frame(4)), read_patches(world, values, frame(4)[-1])
 
     written, read = both()
-    for module in (patch_frame_compiled, patch_write_compiled, patch_read_compiled):
+    for module in (frame_on_cpu, associate_on_cpu, integrate_on_cpu, read_on_cpu):
         monkeypatch.setattr(module, "ranges", lambda count, *_: list(pairwise([0, count // 5, count // 2, count])))
     in_parts, read_in_parts = both()
     assert all(

@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.cameras import back_project
-from embodied_liftwm.memory.patches.backend import compilable
+from embodied_liftwm.geometry.compiled import compilable
+from embodied_liftwm.memory.patches.cpu import frame as on_cpu
 from embodied_liftwm.memory.patches.map import DETAIL_LEVELS, texel_m
+from embodied_liftwm.memory.patches.rules import FRAME
+from embodied_liftwm.memory.patches.types import Frame, Surfaces
 from embodied_liftwm.protocols import Camera
-
-EDGE = 0.1
-"""A step of depth between neighbouring pixels, as a share of it, beyond which a pixel may mix two surfaces."""
-EDGE_TRUST = 0.1
-"""Evidence of such pixels, relative to others."""
-SMOOTHING_CELLS, SMOOTHING_LOG = 2, 0.08
-"""Normals are of the depth averaged over windows of this radius, among depths whose logarithms differ by about the second."""
 
 DETAIL_CHROMA = 0.18
 """A texel of the usual size would not do where, within it, chroma ranges over so much."""
 WINDOWS = (3, 5, 9, 17)
 """Pixels a side of the windows in which that is looked for, the least that such a texel fits into; each is made of the last."""
-
-
-class Surfaces(NamedTuple):
-    """The geometry that frames show."""
-
-    points: Tensor  # [B, H, W, 3] metres, world frame
-    normals: Tensor  # [B, H, W, 3] unit, world frame, towards the camera
-    nearest: Tensor  # [B, H, W] least depth of the 3 x 3 pixels around, metres
-    edge: Tensor  # [B, H, W] bool: among them are two surfaces
-
-
-class Frame(NamedTuple):
-    """One frame as it is written; pixels of all rows in one list, B * H * W long, unless said otherwise."""
-
-    camera: Camera  # B cameras
-    depth: Tensor  # z-depth, metres
-    certainty: Tensor  # inverse variance of where the surface is, 1/m^2; 0 where depth is too doubtful
-    rgb: Tensor  # [B * H * W, 3] in [0, 1]
-    latents: Tensor  # [B * h * w, D]
-    stride: int  # pixels a side of a cell of latents
-    points: Tensor  # [B * H * W, 3] metres, world frame
-    normals: Tensor  # [B * H * W, 3] unit, world frame, towards the camera
-    nearest: Tensor  # least depth of the 3 x 3 pixels around, metres
-    edge: Tensor  # bool: among them are two surfaces
-    footprint: Tensor  # metres a pixel's width covers there
-    finest: Tensor  # and edge of the finest texels that it may allocate: the footprint, or more where the budget was full
-    # and nothing small is to be seen
 
 
 def frame_of(depth: Tensor, certainty: Tensor, latents: Tensor, rgb: Tensor, camera: Camera, finest: Tensor) -> Frame:
@@ -112,38 +79,29 @@ def chroma(rgb: Tensor, dim: int) -> Tensor:
 def measures(depth: Tensor, certainty: Tensor, edge: Tensor, camera: Camera, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`footprint`, `finest` and `certainty` of a `Frame`; `edge` is of its surfaces, `least` as found above. [B, H, W] each"""
     if compilable(depth, certainty, camera):
-        from embodied_liftwm.memory.patches.cpu import frame as patch_frame_compiled
-
-        return patch_frame_compiled.measures(depth, certainty, edge, camera, least)
+        return on_cpu.measures(depth, certainty, edge, camera, least)
     footprint = depth.detach() / camera.intrinsics[:, None, None, 0, 0]
-    return footprint, torch.maximum(footprint, texel_m(least, footprint)), certainty * torch.where(edge, EDGE_TRUST, 1.0)
+    return footprint, torch.maximum(footprint, texel_m(least, footprint)), certainty * torch.where(edge, FRAME.edge_trust, 1.0)
 
 
 @torch.no_grad()
 def surfaces(depth: Tensor, camera: Camera) -> Surfaces:
     """Points, normals and edges of frames of `depth` [B, H, W]."""
     if compilable(depth, camera):
-        from embodied_liftwm.memory.patches.cpu import frame as patch_frame_compiled
-
-        return patch_frame_compiled.surfaces(depth, camera)
-    return reference_surfaces(depth, camera)
-
-
-def reference_surfaces(depth: Tensor, camera: Camera) -> Surfaces:
-    """`surfaces` in torch."""
+        return on_cpu.surfaces(depth, camera)
     nearest = -F.max_pool2d(-depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
     farthest = F.max_pool2d(depth.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
     points = back_project(depth, camera.intrinsics, camera.world_from_camera)
-    return Surfaces(points, _normals(depth, camera), nearest, farthest - nearest > EDGE * depth)
+    return Surfaces(points, _normals(depth, camera), nearest, farthest - nearest > FRAME.edge * depth)
 
 
 def _normals(depth: Tensor, camera: Camera) -> Tensor:
     """Normals of the smoothed depth, towards the camera, in the world frame. [B, H, W, 3]"""
-    reach = 2 * SMOOTHING_CELLS + 1
+    reach = 2 * FRAME.smoothing_cells + 1
     log_depth = depth.log().unsqueeze(1)
-    padded = F.pad(log_depth, (SMOOTHING_CELLS,) * 4, mode="replicate")
+    padded = F.pad(log_depth, (FRAME.smoothing_cells,) * 4, mode="replicate")
     around = F.unfold(padded, reach).unflatten(2, depth.shape[-2:])
-    weight = torch.exp(-((around - log_depth) / SMOOTHING_LOG).square())
+    weight = torch.exp(-((around - log_depth) / FRAME.smoothing_log).square())
     smooth = ((around * weight).sum(1) / weight.sum(1)).exp()
     points = back_project(smooth, camera.intrinsics, camera.world_from_camera)
     normal = F.normalize(torch.linalg.cross(_slope(points, 2), _slope(points, 1)), dim=-1)
@@ -157,12 +115,3 @@ def _slope(points: Tensor, dim: int) -> Tensor:
     first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
     before, after = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
     return torch.where(before.square().sum(-1, keepdim=True) < after.square().sum(-1, keepdim=True), before, after)
-
-
-def cell_of(pixel: Tensor, frame: Frame) -> Tensor:
-    """The cell of latents that pixels of the list, int64 of any shape, belong to. int64"""
-    width, height = frame.camera.width, frame.camera.height
-    inner = pixel % (width * height)
-    columns, rows = width // frame.stride, height // frame.stride
-    cell = (inner // width // frame.stride) * columns + inner % width // frame.stride
-    return pixel // (width * height) * (columns * rows) + cell

@@ -3,7 +3,7 @@
 Depth alone cannot tell the two: where a screen rises 15 cm in front of an object 3 m away, both lie within the doubt of either
 depth, and averaged by evidence the object would become the screen within a few looks. Their colours tell. Texels that a pixel
 meets at about their depth but in another colour, several of a patch together, are taken for hidden: the patch takes the new
-surface, and a second one of the same cube and face (`patch_map.HIDDEN`) keeps the old, which cannot be nearer than what hides
+surface, and a second one of the same cube and face (`map.HIDDEN`) keeps the old, which cannot be nearer than what hides
 it. It is updated where it is seen again in its own colour, and goes where a ray passes through, as everything else.
 """
 
@@ -12,21 +12,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embodied_liftwm.memory.patches.association import Association, Look
-from embodied_liftwm.memory.patches.frame import Frame
 from embodied_liftwm.memory.patches.map import HIDDEN, Patches, PatchMap, along, patch_keys
+from embodied_liftwm.memory.patches.rules import MEETING
+from embodied_liftwm.memory.patches.types import Association, Frame, Look
 
-OTHER_COLOUR = 0.15
-"""Mean difference over channels from which on a texel and a pixel are taken for different surfaces."""
-LEAST_HIDDEN, LEAST_SHARE = 6, 0.5
-"""Texels of a patch that must be so together, and share of those that are met at all: a few lie on borders."""
 BEHIND = 0.03
 """How far behind a surface, as a share of its depth, what it hides lies at least."""
 
 
 def of_another_colour(old: Patches, look: Look, frame: Frame) -> Tensor:
     """Texels that their pixel shows in another colour, wherever they are. [R, M] bool"""
-    return (old.rgb - frame.rgb[look.pixel]).abs().mean(-1) > OTHER_COLOUR
+    return (old.rgb - frame.rgb[look.pixel]).abs().mean(-1) > MEETING.other_colour
 
 
 def is_behind(faces: Tensor) -> Tensor:

@@ -13,17 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from embodied_liftwm.memory.patches.association import Association
-from embodied_liftwm.memory.patches.frame import Frame, cell_of
 from embodied_liftwm.memory.patches.map import Patches, texel_m
+from embodied_liftwm.memory.patches.rules import MEETING
+from embodied_liftwm.memory.patches.types import Association, Frame, cell_of
 
-MAX_EVIDENCE_RATIO = 8.0
-"""Old evidence counts at most this many times the new frame's, so that the map follows a world that changes."""
-LEAST_EVIDENCE = 1e-6
-"""Evidence below which variances grow no further, 1/m^2."""
-LARGEST_LOG_FACTOR = 2.0
-"""Evidences are multiplied by at most the exponential of this, and divided by as much."""
 FEATURES, UNITS = 8, 16
+"""Of the network that compares: what `compare` gives, and its hidden layer."""
 
 
 class Weighed(NamedTuple):
@@ -39,7 +34,7 @@ class KalmanWeights(nn.Module):
     def forward(self, old: Patches, found: Association, frame: Frame) -> Weighed:
         """Weigh the texels of R patches that `associate` found again."""
         seen = frame.certainty[found.look.pixel]
-        kept = torch.minimum(old.evidence, MAX_EVIDENCE_RATIO * seen)
+        kept = torch.minimum(old.evidence, MEETING.max_evidence_ratio * seen)
         return Weighed(seen, torch.where(found.matched, kept, 0.0))
 
 
@@ -61,14 +56,14 @@ class LearnedWeights(KalmanWeights):
 
     def factors(self, features: Tensor) -> Tensor:
         """By what the evidences seen and kept are multiplied: [K, 8] as `compare` gives them -> [K, 2]"""
-        return (LARGEST_LOG_FACTOR * torch.tanh(self.compare(features))).exp()
+        return (MEETING.largest_log_factor * torch.tanh(self.compare(features))).exp()
 
 
 def compare(old: Patches, found: Association, frame: Frame, patch: Tensor, texel: Tensor) -> Tensor:
     """What tells a good match from a bad one, for texels `texel` [K] of patches `patch` [K]: numbers around one. [K, 8]"""
     pixel = found.look.pixel[patch, texel]
-    depth, seen = frame.depth[pixel].detach(), frame.certainty[pixel].clamp_min(LEAST_EVIDENCE)
-    kept = old.evidence[patch, texel].clamp_min(LEAST_EVIDENCE)
+    depth, seen = frame.depth[pixel].detach(), frame.certainty[pixel].clamp_min(MEETING.least_evidence)
+    kept = old.evidence[patch, texel].clamp_min(MEETING.least_evidence)
     behind = found.look.z[patch, texel] - depth
     latents = old.latents[patch, texel] - frame.latents[cell_of(pixel, frame)]
     colours = old.rgb[patch, texel] - frame.rgb[pixel]

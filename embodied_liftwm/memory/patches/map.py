@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_liftwm.memory.patches.rules import MEETING
 from embodied_liftwm.tensor_tree import TensorTree
 
 TEXEL_M = 0.02
@@ -32,7 +35,7 @@ DETAIL_LEVELS = 4
 """Where a texel would mix colours or surfaces it is finer by so many levels than elsewhere, once the budget is full."""
 NOWHERE = torch.iinfo(torch.int64).max
 """Key of what is no patch."""
-HIDDEN = 6
+HIDDEN = MEETING.behind
 """Added to the face of a patch that holds what another surface, of the same cube and face, has come to hide."""
 
 
@@ -110,6 +113,12 @@ class Patches(NamedTuple):
 def texel_m(levels: Tensor, like: Tensor) -> Tensor:
     """Edge of a texel in metres, in the dtype of `like`."""
     return TEXEL_M * torch.exp2(0.5 * levels.to(like))
+
+
+@cache
+def texel_sizes() -> np.ndarray:
+    """Edge of a texel at each level, metres. [MAX_LEVEL + 1] float32"""
+    return texel_m(torch.arange(MAX_LEVEL + 1), torch.zeros(1)).numpy()
 
 
 def level_of(size_m: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Reading a patch map: what a camera sees of it, by surface splatting with a depth test.
 
 A texel that covers more than about a pixel is splatted as several points on its own tangent plane, so that a surface seen from
-close by does not let through what is behind it. The rest is `latent_read`: the first surface counts, and nothing behind it.
+close by does not let through what is behind it. The rest is `latents.read`: the first surface counts, and nothing behind it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embodied_liftwm.geometry.compiled import compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.latents.read import LatentRead, read_placed
-from embodied_liftwm.memory.patches.backend import compilable
+from embodied_liftwm.memory.patches.cpu import read as on_cpu
 from embodied_liftwm.memory.patches.map import PatchMap, along, side_of, texel_m
+from embodied_liftwm.memory.patches.rules import READING
 from embodied_liftwm.protocols import Camera
-
-POINT_PX = 0.7
-"""Largest distance of splatted points of one texel, pixels."""
-MOST_POINTS = 24
-"""Points a side of a texel at most."""
-STEEPEST = 1.5
-"""Largest slope of a relief against its face that is believed."""
-NEAR_M = 0.05
-DEPTH_TOLERANCE, TEMPERATURE = 0.1, 0.02
-UNSURE, UNSURE_WEIGHT = 0.5, 0.3
-"""Standard deviation of where a texel is, as a share of its depth, from which on it hides no other; and its weight then."""
 
 
 class Seen(NamedTuple):
@@ -51,14 +42,7 @@ def read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead
         The values, depths and coverage of every pixel of the B * V views.
     """
     if compilable(values, world, cameras):
-        from embodied_liftwm.memory.patches.cpu import read as patch_read_compiled
-
-        return patch_read_compiled.read_patches(world, values, cameras)
-    return reference_read_patches(world, values, cameras)
-
-
-def reference_read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead:
-    """`read_patches` in torch."""
+        return on_cpu.read_patches(world, values, cameras)
     points = world.points()
     with torch.no_grad():
         seen = _in_view(world, points, cameras)
@@ -68,8 +52,8 @@ def reference_read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> 
     moved = points.flatten(0, 2).index_select(0, texels) + (offsets[:, :, None] * tangents[rows]).sum(1)
     splatted = values.flatten(0, 2).index_select(0, texels)
     views, sure = seen.views[rows], seen.sure[rows]
-    weights = torch.where(sure, moved.new_ones(()), UNSURE_WEIGHT)
-    options = {"depth_tolerance": DEPTH_TOLERANCE, "temperature": TEMPERATURE}
+    weights = torch.where(sure, moved.new_ones(()), READING.unsure_weight)
+    options = {"depth_tolerance": READING.depth_tolerance, "temperature": READING.temperature}
     return read_placed(moved, splatted, weights, views, cameras, 1, sure, **options)
 
 
@@ -84,13 +68,13 @@ def _in_view(world: PatchMap, points: Tensor, cameras: Camera) -> Seen:
     size = texel_m(world.levels, points)[..., None].expand(-1, -1, texels).reshape(batch, 1, -1)
     reach = z + 0.5 * size * cameras.intrinsics[:, 0, 0].view(batch, views, 1)
     there = (world.evidence > 0).view(batch, 1, -1)
-    inside = (z > NEAR_M) & there & (u > -reach) & (v > -reach)
+    inside = (z > READING.near_m) & there & (u > -reach) & (v > -reach)
     inside = inside & (u < cameras.width * z + reach) & (v < cameras.height * z + reach)
     row, view, texel = inside.nonzero(as_tuple=True)
     pixels = size[row, 0, texel] * cameras.intrinsics[row * views + view, 0, 0] / z[row, view, texel]
-    count = (pixels / POINT_PX).ceil().clamp(1, MOST_POINTS).long()
+    count = (pixels / READING.point_px).ceil().clamp(1, READING.most_points).long()
     which = row * patches * texels + texel
-    sure = world.evidence.flatten()[which].rsqrt() < UNSURE * z[row, view, texel]
+    sure = world.evidence.flatten()[which].rsqrt() < READING.unsure * z[row, view, texel]
     return Seen(which, row * views + view, count, sure)
 
 
@@ -104,7 +88,7 @@ def _tangents(world: PatchMap, texels: Tensor) -> Tensor:
     axes = along(world.faces.flatten()[patch])
     steps = []
     for rise, axis in zip(rises, axes[:, 1:].unbind(1), strict=True):
-        height = torch.maximum(torch.minimum(rise.flatten()[texels], STEEPEST * size), -STEEPEST * size)
+        height = torch.maximum(torch.minimum(rise.flatten()[texels], READING.steepest * size), -READING.steepest * size)
         step = F.one_hot(axis, 3) * size[:, None] + F.one_hot(axes[:, 0], 3) * height[:, None]
         steps.append(step)
     return torch.stack(steps, dim=1)

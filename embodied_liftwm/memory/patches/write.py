@@ -1,4 +1,4 @@
-"""Writing a frame into a patch map: update what is in view (`patch_integrate`), and allocate patches for what is new.
+"""Writing a frame into a patch map: update what is in view (`integrate`), and allocate patches for what is new.
 
 Pixels that no texel explains allocate the patches that their points fall into. What is out of sight stays as it is: that is
 what permanence means here.
@@ -17,9 +17,11 @@ from torch import Tensor
 from embodied_liftwm.geometry.compiled import compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.patches.coarsen import add_coarsened
-from embodied_liftwm.memory.patches.frame import Frame, frame_of
+from embodied_liftwm.memory.patches.cpu import allocate as allocate_on_cpu
+from embodied_liftwm.memory.patches.cpu import integrate as integrate_on_cpu
+from embodied_liftwm.memory.patches.frame import frame_of
 from embodied_liftwm.memory.patches.hidden import hidden_patches, joined, places_behind
-from embodied_liftwm.memory.patches.integrate import FILL_REACH, associate, integrable, integrate, take_in
+from embodied_liftwm.memory.patches.integrate import associate, integrable, integrate, take_in
 from embodied_liftwm.memory.patches.look_weights import KalmanWeights
 from embodied_liftwm.memory.patches.map import (
     NOWHERE,
@@ -32,16 +34,12 @@ from embodied_liftwm.memory.patches.map import (
     texel_m,
     unpack_keys,
 )
+from embodied_liftwm.memory.patches.rules import LEAST_PIXELS, LEAST_TEXELS, REACH
+from embodied_liftwm.memory.patches.types import Frame
 from embodied_liftwm.protocols import Camera
 
 NEW_PATCHES = 192
 """Patches that one frame may allocate."""
-MIN_PIXELS, MIN_TEXELS = 8, 6
-"""Unexplained pixels that allocate a patch, and texels without which it is not kept."""
-CUBE_REACH = 0.9
-"""How far a cube reaches from its middle, in its edges."""
-REACH = CUBE_REACH + FILL_REACH
-"""How far from there a patch follows a surface."""
 
 
 def write_patches(
@@ -76,16 +74,14 @@ def write_patches(
 
 def _write_compiled(world: PatchMap, frame: Frame, fusion: KalmanWeights) -> PatchMap:
     """`_update` and `_allocate` by kernels that change a copy of the map."""
-    from embodied_liftwm.memory.patches.cpu import write as patch_write_compiled
-
-    given = patch_write_compiled.given(frame, fusion)
+    given = integrate_on_cpu.given(frame, fusion)
     before = world.patches()
-    world, explained, some = patch_write_compiled.update(world, frame, given, REACH)
+    world, explained, some = integrate_on_cpu.update(world, frame, given)
     if len(some):
         old, batch = before.take(some), some // world.faces.shape[1]
         found = associate(old, batch, old.mean_heights(), frame)
         world = _set_aside(world, *hidden_patches(old, batch, found, frame))
-    crowded = patch_write_compiled.allocate(world, *_wanted(world, frame, explained), given, MIN_TEXELS)
+    crowded = integrate_on_cpu.allocate(world, *_wanted(world, frame, explained), given)
     return _insert(world, *crowded) if crowded else world
 
 
@@ -132,9 +128,7 @@ def _fields(world: PatchMap) -> tuple[Tensor, ...]:
 def _in_view(world: PatchMap, camera: Camera) -> Tensor:
     """Occupied patches whose cubes reach into the image. [R] int64 of B * N"""
     if compilable(world.evidence, camera):
-        from embodied_liftwm.memory.patches.cpu import allocate as patch_allocate_compiled
-
-        return patch_allocate_compiled.in_view(world, camera, REACH)
+        return torch.from_numpy(allocate_on_cpu.in_view(world, camera)[0])
     edge = side_of(world.evidence) * texel_m(world.levels, world.heights)
     middle = (world.cells.to(edge) + 0.5) * edge[..., None]
     viewmats = inverse_pose(camera.world_from_camera)
@@ -159,7 +153,7 @@ def _allocate(world: PatchMap, frame: Frame, explained: Tensor, fusion: KalmanWe
     colours, latents = (blank.new_zeros(len(batch), texels, c) for c in (3, channels))
     empty = Patches(cells, faces, levels, blank, colours, latents, blank)
     new, _ = integrate(empty, batch, guess[batch, nth], frame, fusion)
-    kept = ((new.evidence > 0).sum(1) >= MIN_TEXELS).nonzero().squeeze(1)
+    kept = ((new.evidence > 0).sum(1) >= LEAST_TEXELS).nonzero().squeeze(1)
     return _insert(world, new.take(kept), batch[kept])
 
 
@@ -170,9 +164,7 @@ def _wanted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, T
         Keys [B, S], `NOWHERE` where there are fewer, and the mean height of the pixels of each. [B, S] metres
     """
     if compilable(world.evidence, frame.points, frame.certainty):
-        from embodied_liftwm.memory.patches.cpu import allocate as patch_allocate_compiled
-
-        distinct, count, guess = patch_allocate_compiled.wanted(world, frame, explained, MIN_PIXELS)
+        distinct, count, guess = allocate_on_cpu.wanted(world, frame, explained)
     else:
         distinct, count, guess = _counted(world, frame, explained)
     most = count.topk(min(NEW_PATCHES, count.shape[1]), dim=1)
@@ -195,7 +187,7 @@ def _counted(world: PatchMap, frame: Frame, explained: Tensor) -> tuple[Tensor, 
     distinct = torch.full_like(keys, NOWHERE).scatter(1, group, keys)
     known = world.keys().sort(dim=1).values
     place = torch.searchsorted(known, distinct).clamp_max(known.shape[1] - 1)
-    usable = (distinct != NOWHERE) & (known.gather(1, place) != distinct) & (count >= MIN_PIXELS)
+    usable = (distinct != NOWHERE) & (known.gather(1, place) != distinct) & (count >= LEAST_PIXELS)
     return distinct, torch.where(usable, count, 0.0), total / count.clamp_min(1.0)
 
 

@@ -1,43 +1,31 @@
-"""Compiled kernels of how texels meet a frame: what `patch_integrate` finds in torch, a texel at a time.
+"""Where texels fall in a frame and what becomes of them, a texel at a time: `integrate.associate` on a CPU.
 
-They release the GIL and each call writes rows or patches of its own, so that several threads can share the work. Numbers of the
-rules come as arguments, in the dtype of the tensors: numba promotes float32 arithmetic with Python's floats to float64, and its
-cache on disk would not notice a constant that changed in another file.
+Kernels release the GIL, and each call writes patches of its own, so that threads can share them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from embodied_liftwm.geometry.compiled import arrays, as_scalars
+from embodied_liftwm.geometry.se3 import viewmats_array
 from embodied_liftwm.kernels import compiled
+from embodied_liftwm.memory.patches.map import Patches, texel_sizes
+from embodied_liftwm.memory.patches.rules import MEETING
+from embodied_liftwm.memory.patches.types import Association, Frame, Look
+from embodied_liftwm.threads import for_each, ranges
 
 _ZERO, _HALF, _ONE, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(3.0)
 _index = np.uint64  # numba checks signed indices for being negative
 MATCHED, GONE, FILLED, HIDDEN, COARSE_HIDDEN = 1, 2, 3, 4, 5
 """What becomes of a texel; 0 where it stays as it is. Of those that are hidden now, large ones leave an empty place."""
 COARSE_MATCHED = 6  # gone, unless it is hidden
-
-
-class Rules(NamedTuple):
-    """The constants of `patch_integrate`, as scalars of the tensors' dtype but for whole numbers."""
-
-    settle: int
-    near_m: Any
-    gate_sigmas: Any
-    gate_low: Any
-    gate_high: Any
-    coarse: Any
-    fill_gate: Any
-    fill_reach: Any
-    facing_cosine: Any
-    least_evidence: Any
-    other_colour: Any
-    least_hidden: int
-    least_share: Any
-    behind: int  # least face of patches of what is hidden
 
 
 class Texels(NamedTuple):
@@ -92,6 +80,54 @@ class Sights(NamedTuple):
     fate: np.ndarray  # [R, M] uint8
 
 
+def associate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame) -> Association:
+    """`integrate.associate`."""
+    texels, pixels = Texels(*arrays(*old)), pixels_of(frame)
+    shape, dtype = texels.heights.shape, texels.heights.dtype
+    sights = Sights(
+        heights=np.empty(shape, dtype),
+        pixel=np.empty(shape, np.int64),
+        uv=np.empty((*shape, 2), dtype),
+        z=np.empty(shape, dtype),
+        inside=np.empty(shape, np.bool_),
+        fate=np.empty(shape, np.uint8),
+    )
+    meeting, rules = meeting_of(batch, guess), as_scalars(MEETING, dtype)
+
+    def find(first: int, end: int) -> None:
+        _associate(texels, meeting, pixels, rules, first, end, sights)
+
+    for_each(find, ranges(shape[0]))
+    heights, pixel, uv, z, inside, fate = (torch.from_numpy(array) for array in sights)
+    coarse = fate == COARSE_HIDDEN
+    hidden = (fate == HIDDEN) | coarse
+    gone, filled = (fate == GONE) | coarse, (fate == FILLED) | (fate == HIDDEN)
+    return Association(heights, Look(pixel, uv, z, inside), fate == MATCHED, hidden, gone, filled)
+
+
+def meeting_of(batch: Tensor, guess: Tensor) -> Meeting:
+    """All patches of a list."""
+    rows, heights = arrays(batch, guess)
+    return Meeting(np.arange(len(rows)), rows, heights, texel_sizes())
+
+
+def pixels_of(frame: Frame) -> Pixels:
+    camera = frame.camera
+    intrinsics, poses = arrays(camera.intrinsics, camera.world_from_camera)
+    images = (frame.depth, frame.certainty, frame.rgb, frame.latents, frame.points, frame.normals, frame.nearest, frame.edge)
+    listed = arrays(*images, frame.footprint, frame.finest)
+    cells = _cells(len(poses), camera.height, camera.width, frame.stride)
+    eyes = np.ascontiguousarray(poses[:, :3, 3])
+    return Pixels._make([intrinsics @ viewmats_array(poses), eyes, *listed, cells, camera.height, camera.width])
+
+
+@cache
+def _cells(batch: int, height: int, width: int, stride: int) -> np.ndarray:
+    """`types.cell_of` for every pixel. [B * H * W] int64"""
+    cells = np.arange(batch * (height // stride) * (width // stride)).reshape(batch, height // stride, width // stride)
+    return cells.repeat(stride, axis=1).repeat(stride, axis=2).reshape(-1)
+
+
 @compiled
 def _project(base, column, height, near):
     """Pixel coordinates and z-depth of a texel: `base` is where it would be at height 0. Each [3]"""
@@ -128,7 +164,7 @@ def _column(texels, n, matrix, sizes):
 
 
 @compiled
-def associate(texels, meeting, frame, rules, first, end, found):
+def _associate(texels, meeting, frame, rules, first, end, found):
     """Settle the texels of patches first..end, and say where they fall and what becomes of them; writes `found`."""
     for r in range(first, end):
         find(texels, meeting, r, frame, rules, found, r)
@@ -136,7 +172,7 @@ def associate(texels, meeting, frame, rules, first, end, found):
 
 @compiled
 def find(texels, meeting, r, frame, rules, found, out):
-    """`associate` for patch r, into row `out` of `found`. Returns how many of its texels are hidden now."""
+    """`_associate` for patch r, into row `out` of `found`. Returns how many of its texels are hidden now."""
     side = _index(math.sqrt(texels.heights.shape[1]))
     n, row = meeting.rows[r], meeting.batch[r]
     axis, down, size = texels.faces[n] // 2 % 3, texels.faces[n] % 2, meeting.sizes[texels.levels[n]]

@@ -1,33 +1,60 @@
-"""The compiled kernel of `patch_integrate`: a patch at a time, its texels are associated, weighed and blended in place.
+"""Patches take in a frame, one at a time: `integrate` and parts of `write` on a CPU, without gradients.
 
-The house rules of `patch_write_kernels` hold. Threads take different patches; pixels that several explain get the same value.
+The texels of a patch are associated, weighed and blended in place. Kernels release the GIL; threads take different patches, and
+pixels that several explain get the same value.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from embodied_liftwm.geometry.compiled import arrays, as_scalars
 from embodied_liftwm.geometry.matching.semi_global_kernels import exp
 from embodied_liftwm.kernels import compiled
-from embodied_liftwm.memory.patches.cpu.write_kernels import COARSE_HIDDEN, FILLED, GONE, HIDDEN, MATCHED, Sights, find
+from embodied_liftwm.memory.patches.cpu.allocate import blank, in_view, insert
+from embodied_liftwm.memory.patches.cpu.associate import (
+    COARSE_HIDDEN,
+    FILLED,
+    GONE,
+    HIDDEN,
+    MATCHED,
+    Meeting,
+    Pixels,
+    Sights,
+    Texels,
+    find,
+    meeting_of,
+    pixels_of,
+)
+from embodied_liftwm.memory.patches.look_weights import FEATURES, KalmanWeights, LearnedWeights
+from embodied_liftwm.memory.patches.map import NOWHERE, Patches, PatchMap, texel_sizes
+from embodied_liftwm.memory.patches.rules import LEAST_TEXELS, MEETING
+from embodied_liftwm.memory.patches.types import Frame
+from embodied_liftwm.threads import for_each, ranges
 
 _ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0), np.float32(3.0)
+_FEATURES = FEATURES
 _index = np.uint64  # numba checks signed indices for being negative
-_FEATURES = 8
+LEAST_PATCHES = 256
+"""Patches that are worth a thread."""
+CHANGED = ("heights", "rgb", "latents", "evidence")
+"""What a frame changes of patches."""
 
 
 class Weighing(NamedTuple):
-    """What a `fusion` is made of; a Kalman filter has no units."""
+    """The network of `LearnedWeights`; Kalman's have no units."""
 
     first: np.ndarray  # [units, 8]
     first_bias: np.ndarray  # [units]
     last: np.ndarray  # [2, units]
     last_bias: np.ndarray  # [2]
-    most_kept: Any  # evidence kept, at most, relative to what is seen
-    largest: Any  # logarithm of the largest factor
 
 
 class Scratch(NamedTuple):
@@ -39,8 +66,94 @@ class Scratch(NamedTuple):
     factors: np.ndarray  # [2, M]
 
 
+class Given(NamedTuple):
+    """What integrating a frame takes besides the texels."""
+
+    pixels: Pixels
+    weighing: Weighing
+
+
+def given(frame: Frame, weigher: KalmanWeights) -> Given:
+    """Everything about a frame that does not depend on which patches it meets."""
+    return Given(pixels_of(frame), _weighing(weigher))
+
+
+def integrate(old: Patches, batch: Tensor, guess: Tensor, frame: Frame, weigher: KalmanWeights) -> tuple[Patches, Tensor]:
+    """`integrate.integrate`."""
+    copies = {name: getattr(old, name).clone(memory_format=torch.contiguous_format) for name in CHANGED}
+    new = old._replace(**copies)
+    explained = np.zeros(len(frame.depth), np.uint8)
+    change(new, meeting_of(batch, guess), given(frame, weigher), explained)
+    return new, torch.from_numpy(explained.nonzero()[0])
+
+
+def change(patches: Patches, meeting: Meeting, what: Given, explained: np.ndarray) -> np.ndarray:
+    """Integrate a frame into some of the `patches`, in place: what changes of them must be contiguous.
+
+    Marks the pixels that they explain. [B * H * W] uint8
+
+    Returns how many texels of each patch are hidden now. [R] int64
+    """
+    texels = Texels(*arrays(*patches))
+    rules, hidden = as_scalars(MEETING, texels.heights.dtype), np.zeros(len(meeting.rows), np.int64)
+
+    def meet(first: int, end: int) -> None:
+        _integrate(texels, meeting, what.pixels, what.weighing, rules, first, end, explained, hidden)
+
+    for_each(meet, ranges(len(meeting.rows), LEAST_PATCHES))
+    return hidden
+
+
+def update(world: PatchMap, frame: Frame, what: Given) -> tuple[PatchMap, Tensor, Tensor]:
+    """`write._update`; the map is a copy of its own.
+
+    Also returns which of the B * N patches have something to hide. [K] int64
+    """
+    rows, guess = in_view(world, frame.camera)
+    # Torch would copy with its own threads, whose barriers wait for a core on a busy machine.
+    copied = {name: torch.from_numpy(getattr(world, name).detach().numpy().copy()) for name in Patches._fields}
+    world = replace(world, **copied)
+    camera = frame.camera
+    explained = np.zeros(len(frame.depth), np.uint8)
+    hidden = change(world.patches(), Meeting(rows, rows // world.faces.shape[1], guess, texel_sizes()), what, explained)
+    dilated = np.empty((len(camera.intrinsics), camera.height, camera.width), np.bool_)
+    dilate(explained.reshape(dilated.shape), dilated)
+    return world, torch.from_numpy(dilated), torch.from_numpy(rows[hidden > 0])
+
+
+def allocate(world: PatchMap, keys: Tensor, guess: Tensor, what: Given) -> tuple[Patches, Tensor] | None:
+    """Fill the patches `keys` [B, S], and put those of enough texels into the map, in place.
+
+    Returns those and their rows, where a row of the map has too few places; otherwise None.
+    """
+    listed = keys.numpy()
+    batch, nth = (listed != NOWHERE).nonzero()
+    if not len(batch):
+        return None
+    new = blank(listed[batch, nth], world.evidence.shape[2], world.latents.shape[3])
+    meeting = Meeting(np.arange(len(batch)), batch, guess.numpy()[batch, nth], texel_sizes())
+    change(new, meeting, what, np.zeros(what.pixels.depth.shape, np.uint8))
+    kept = np.flatnonzero((new.evidence.numpy() > 0).sum(1) >= LEAST_TEXELS)
+    if insert(world, new, batch, kept):
+        return None
+    return new.take(torch.from_numpy(kept)), torch.from_numpy(batch[kept])
+
+
+def _weighing(weigher: KalmanWeights) -> Weighing:
+    if not isinstance(weigher, LearnedWeights):
+        return _no_units()
+    first, last = (weigher.compare.get_submodule(name) for name in ("0", "2"))
+    parameters = [parameter for layer in (first, last) for parameter in (layer.weight, layer.bias)]
+    return Weighing(*arrays(*cast(list[Tensor], parameters)))
+
+
+@cache
+def _no_units() -> Weighing:
+    return Weighing(*(np.zeros(shape, np.float32) for shape in ((0, _FEATURES), (0,), (2, 0), (2,))))
+
+
 @compiled
-def integrate(texels, meeting, frame, weighing, rules, first, end, explained, hidden):
+def _integrate(texels, meeting, frame, weighing, rules, first, end, explained, hidden):
     """Integrate a frame into patches first..end of a meeting, in place.
 
     Args:
@@ -65,10 +178,10 @@ def integrate(texels, meeting, frame, weighing, rules, first, end, explained, hi
         matched = _matched(found, scratch)
         if len(weighing.first_bias) and matched:
             _compare(texels, meeting, r, frame, rules, found, matched, scratch)
-            _weigh(weighing, matched, scratch)
+            _weigh(weighing, rules, matched, scratch)
         else:
             scratch.factors[:, :matched] = _ONE
-        _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained)
+        _blend(texels, meeting, r, frame, rules, found, scratch, explained)
 
 
 @compiled
@@ -89,7 +202,7 @@ def _limited(value, limit):
 
 @compiled
 def _compare(texels, meeting, r, frame, rules, found, matched, scratch):
-    """`fusion.compare` of the matched texels, into `scratch.features`."""
+    """`look_weights.compare` of the matched texels, into `scratch.features`."""
     n = meeting.rows[r]
     size, features = meeting.sizes[texels.levels[n]], scratch.features
     channels = texels.latents.shape[2]
@@ -116,7 +229,7 @@ def _compare(texels, meeting, r, frame, rules, found, matched, scratch):
 
 
 @compiled
-def _weigh(weighing, matched, scratch):
+def _weigh(weighing, rules, matched, scratch):
     """`LearnedWeights.factors`, with texels innermost, because that vectorises."""
     features, hidden, factors = scratch.features, scratch.hidden, scratch.factors
     for i in range(2):
@@ -136,11 +249,11 @@ def _weigh(weighing, matched, scratch):
         factor = factors[i]
         for k in range(matched):
             tanh = _ONE - _TWO / (_ONE + exp(_TWO * factor[k]))
-            factor[k] = exp(weighing.largest * tanh)
+            factor[k] = exp(rules.largest_log_factor * tanh)
 
 
 @compiled
-def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained):
+def _blend(texels, meeting, r, frame, rules, found, scratch, explained):
     """Let the texels of a patch become what they are and see, by shares of their evidence."""
     n, start = meeting.rows[r], meeting.batch[r] * frame.height * frame.width
     eye = frame.eyes[meeting.batch[r], texels.faces[n] // 2 % 3]
@@ -153,7 +266,7 @@ def _blend(texels, meeting, r, frame, weighing, rules, found, scratch, explained
             continue
         seen, kept = frame.certainty[pixel], _ZERO
         if fate == MATCHED:
-            kept = min(texels.evidence[n, m], weighing.most_kept * seen) * scratch.factors[1, matched]
+            kept = min(texels.evidence[n, m], rules.max_evidence_ratio * seen) * scratch.factors[1, matched]
             seen *= scratch.factors[0, matched]
             matched += 1
         total = seen + kept
