@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 import embodied_liftwm
-from embodied_liftwm.commands.permanence import planner_on
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig
 from embodied_liftwm.evaluation.navigation.arena import Arena, oracle_agent, random_agent
 from embodied_liftwm.evaluation.permanence.controls import task_env
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, LastFrame, with_known_depth
+from embodied_liftwm.experiments.acting import planner_on
 
 
 @dataclass(frozen=True)

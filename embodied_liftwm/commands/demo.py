@@ -10,22 +10,21 @@ with one thread: a slow or busy machine takes longer and ends at the same figure
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
 from embodied_liftwm.commands import collect, evaluate, train_agent
-from embodied_liftwm.commands.train import MAY_CHANGE, kept, watch
+from embodied_liftwm.commands.train import kept
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
-from embodied_liftwm.errors import UserError
-from embodied_liftwm.interrupts import answering_parent, end
+from embodied_liftwm.experiments.runs import train
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import heading, plain_console
-from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
+from embodied_liftwm.workers.side_by_side import Task, side_by_side
 
 MODEL_STEP_S, BASELINE_STEP_S = 2.3, 0.64
 """Seconds that a training step takes beside the other model's: the mean of steps on depth alone (0.8) and on all (3.8)."""
@@ -103,40 +102,11 @@ def train_side_by_side(settings: dict[str, TrainConfig], console: Console) -> No
     Raises:
         UserError: one of them failed; its reason.
     """
-    context = multiprocessing.get_context("spawn")
-    rows: Any = context.Queue()
-    processes = {
-        name: context.Process(target=_train_one, args=(name, config, rows), daemon=True) for name, config in settings.items()
-    }
-    with safe_spawning():
-        for process in processes.values():
-            process.start()
+    tasks = [Task(name, partial(train, config)) for name, config in settings.items()]
     try:
-        try:
-            watch(console, rows, processes)
-        finally:
-            end(list(processes.values()))
+        side_by_side(tasks, len(tasks), console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; ".join(kept(Path(config.run)) for config in settings.values())) from None
-
-
-def _train_one(name: str, config: TrainConfig, rows: Any) -> None:
-    """One model, in a process of its own; its progress, its end or its error goes into `rows`."""
-    from embodied_liftwm.training.checkpoint import checkpoints
-    from embodied_liftwm.training.trainer import Trainer
-
-    die_with_parent()
-    run_folder = Path(config.run)
-    try:
-        with answering_parent(), open_run(run_folder, config, MAY_CHANGE, continued=bool(checkpoints(run_folder))):
-            trainer = Trainer(config)
-            trainer.fit(lambda row: rows.put((name, row | {"progress": trainer.progress})))
-        rows.put((name, None))
-    except UserError as error:
-        rows.put((name, str(error)))
-    except KeyboardInterrupt:
-        rows.cancel_join_thread()  # nobody reads them any more
-        raise SystemExit(143) from None
 
 
 def _headline(console: Console, metrics: dict[str, Any], minutes: float) -> None:

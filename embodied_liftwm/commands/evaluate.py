@@ -27,10 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 import embodied_liftwm
-from embodied_liftwm.config import EvaluateConfig, PlannerConfig
+from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.permanence.unfinished import kept
 from embodied_liftwm.files import disk_errors, write_text
-from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine
@@ -184,6 +183,7 @@ def timed(console: Console, name: str, work: Callable[[], Result], describe: Cal
 def agents_of(config: EvaluateConfig) -> dict[str, Any]:
     """Who navigates: the planner on each model's state, a learned policy, the random floor and the scripted ceiling."""
     from embodied_liftwm.evaluation.navigation.arena import oracle_agent, random_agent
+    from embodied_liftwm.experiments.acting import planner_agent, policy_agent
 
     agents: dict[str, Any] = {"planner": partial(planner_agent, config.model, config.planner, config.device)}
     if config.baseline:
@@ -191,25 +191,6 @@ def agents_of(config: EvaluateConfig) -> dict[str, Any]:
     if config.policy:
         agents["policy"] = partial(policy_agent, config.model, config.policy, config.device, trust=config.trust)
     return agents | {"random": random_agent, "oracle": oracle_agent}
-
-
-def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, seed: int) -> Any:
-    """A planner on a model loaded in this very process."""
-    from embodied_liftwm.evaluation.checked import ActingModel
-    from liftwm_agents.planning.planner import PlannerPolicy
-
-    return PlannerPolicy(ActingModel(embodied_liftwm.load(source, device), source), planner, env.action_space, device, seed)
-
-
-def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, trust: bool = False) -> Any:
-    """A policy of the user's, or one of `liftwm train-agent` on a model loaded in this very process."""
-    from embodied_liftwm.evaluation.checked import ActingModel
-    from liftwm_agents.collection.users_policy import UsersPolicy
-    from liftwm_agents.policies.policy import PPOPolicy
-
-    if is_function_name(path) and not Path(path).exists():
-        return UsersPolicy(path, env, seed)
-    return PPOPolicy(ActingModel(embodied_liftwm.load(source, device), source), path, device, trust=trust)
 
 
 def _provenance(config: EvaluateConfig, models: list[Any], episodes: list[Any]) -> dict[str, Any]:

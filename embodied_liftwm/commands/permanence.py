@@ -27,14 +27,14 @@ from embodied_liftwm.commands.evaluate import (
     csv_text,
     describe,
     labels_of,
-    policy_agent,
     terminal_table,
     timed,
 )
-from embodied_liftwm.config import EvaluateConfig, PlannerConfig
+from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.permanence.suites import Row, Suite, Table
 from embodied_liftwm.evaluation.permanence.unfinished import Unfinished
+from embodied_liftwm.experiments.acting import planner_on, policy_agent
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.run_folder import open_run
 
@@ -52,14 +52,6 @@ def suites(config: EvaluateConfig) -> dict[str, Suite]:
     )  # fmt: skip
     found = (*acting, expectation.SUITE, hidden_changes.SUITE)
     return {suite.name: suite for suite in found}
-
-
-def planner_on(planner: PlannerConfig, model: Any, device: str, env: Any, seed: int) -> Any:
-    """The planner, on the state of a model."""
-    from embodied_liftwm.evaluation.checked import ActingModel
-    from liftwm_agents.planning.planner import PlannerPolicy
-
-    return PlannerPolicy(ActingModel(model), planner, env.action_space, device, seed)
 
 
 def evaluate_permanence(config: EvaluateConfig, console: Console) -> dict[str, Any]:

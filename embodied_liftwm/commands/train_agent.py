@@ -12,11 +12,6 @@ from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console, text_column
 
-MAY_CHANGE = (
-    "steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel", "export_zip", "trust",
-)  # fmt: skip
-"""Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
-
 
 def run(config: TrainAgentConfig) -> int:
     """Train or continue the policy of a run folder, with a progress bar, and say where it is.
@@ -27,7 +22,7 @@ def run(config: TrainAgentConfig) -> int:
     """
     from embodied_liftwm.commands import agent_loop
     from liftwm_agents.policies.policy_file import policy_at
-    from liftwm_agents.policies.training import saved_steps
+    from liftwm_agents.policies.training import MAY_CHANGE, saved_steps
 
     folder = Path(config.run)
     begun = policy_at(folder) is not None or any((folder / arm).exists() for arm in agent_loop.ARMS)

@@ -45,6 +45,7 @@ from embodied_liftwm.config.judging import (
 from embodied_liftwm.config.training import (
     LEAST_BUDGET,
     LEAST_LATENT_DIM,
+    TRAIN_MAY_CHANGE,
     ModelConfig,
     PriorsConfig,
     TrainConfig,
@@ -72,6 +73,7 @@ __all__ = [
     "REPORT_SEED",
     "SUPPORT_POLICY",
     "TEACHER_SEED_OFFSET",
+    "TRAIN_MAY_CHANGE",
     "AgentsConfig",
     "BenchConfig",
     "CollectConfig",

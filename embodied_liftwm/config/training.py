@@ -18,6 +18,10 @@ MOST_CHANNELS = 4096
 """Of the widest stage of encoder and decoder."""
 MOST_FRAMES = 2**16
 """In the windows of one step of training."""
+TRAIN_MAY_CHANGE = {
+    "steps", "minutes", "threads", "log_every", "save_every", "run", "device", "accumulate", "precision", "compile",
+}  # fmt: skip
+"""Settings in which a continued run may differ from what it was begun with: its length, its speed, its rounding."""
 LEAST_LATENT_DIM = 4
 """Latent channels where latents alone carry colour, which takes three of them."""
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-
-from embodied_liftwm.commands import collect
-from embodied_liftwm.commands.train import MAY_CHANGE, TRAINED, watch
-from embodied_liftwm.config import ReproduceConfig, TrainConfig
-from embodied_liftwm.errors import UserError
-from embodied_liftwm.interrupts import answering_parent, end
+from embodied_liftwm.config import TRAIN_MAY_CHANGE, ReproduceConfig, TrainConfig
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.workers.local_engine import die_with_parent, safe_spawning
+from embodied_liftwm.workers.side_by_side import TRAINED, Tell
+from liftwm_agents.collection.shown import collect_shown
 
 SETTINGS_MAY_CHANGE = {
     "out", "results", "parts", "supports_m", "rows", "budgets", "bases", "teachers", "dosed", "doses", "seeds", "alone_seeds",
@@ -31,17 +23,6 @@ TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
 GAUSSIANS_A_PATCH = 32
 """Gaussians that take about the bytes of a patch. Where the frame term moves depth they are the better read-out
 (docs/experiments.md, section 14): alpha compositing lets more of a picture's error reach depth than the first surface does."""
-
-Tell = Callable[[dict[str, float]], None]
-"""Takes a step's row with its `progress`, for the bar; `train.TRAINED` once there are no more."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Work for a process of its own."""
-
-    name: str  # of its bar
-    work: Callable[[Tell], None]  # a function of a module, perhaps with `partial`: it travels to the process
 
 
 def claim(folder: Path, config: ReproduceConfig) -> AbstractContextManager[Path]:
@@ -63,9 +44,9 @@ def collect_both(config: ReproduceConfig, data: Path, policy: str = "", held_out
         held_out_policy: of the held-out ones.
     """
     policies = policy or config.collect.policy, held_out_policy or config.collect.policy
-    collect.run(replace(config.collect, out=str(data / "train"), split="train", policy=policies[0]))
+    collect_shown(replace(config.collect, out=str(data / "train"), split="train", policy=policies[0]))
     held_out = replace(config.collect, out=str(data / "eval"), split="eval", policy=policies[1], seed=config.eval_seed)
-    collect.run(replace(held_out, episodes=config.eval_episodes))
+    collect_shown(replace(held_out, episodes=config.eval_episodes))
 
 
 def seeds(config: ReproduceConfig) -> range:
@@ -102,7 +83,7 @@ def train(
     from embodied_liftwm.training.checkpoint import checkpoints
 
     folder = Path(settings.run)
-    with open_run(folder, settings, MAY_CHANGE, continued=bool(checkpoints(folder))):
+    with open_run(folder, settings, TRAIN_MAY_CHANGE, continued=bool(checkpoints(folder))):
         trainer = Trainer(settings)
         begin(trainer)
 
@@ -112,42 +93,3 @@ def train(
 
         trainer.fit(step)
     tell(TRAINED)
-
-
-def side_by_side(tasks: Sequence[Task], processes: int, console: Console) -> None:
-    """Do tasks in processes of their own, so many at once, with a bar for each.
-
-    Raises:
-        UserError: one of them failed; its reason.
-    """
-    context = multiprocessing.get_context("spawn")
-    rows: Any = context.Queue()
-    made: dict[str, Any] = {task.name: context.Process(target=_do, args=(task, rows), daemon=True) for task in tasks}
-    pool = ThreadPoolExecutor(processes)  # a thread starts a process and waits for its end: a slot
-    try:
-        with safe_spawning():  # which holds while they wait for their turn
-            for process in made.values():
-                pool.submit(_until_end, process)
-            watch(console, rows, made)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        end([process for process in made.values() if process.pid is not None])
-
-
-def _until_end(process: Any) -> None:
-    process.start()
-    process.join()
-
-
-def _do(task: Task, rows: Any) -> None:
-    """A task's progress, its end or its error goes into `rows`."""
-    die_with_parent()
-    try:
-        with answering_parent():
-            task.work(lambda row: rows.put((task.name, row)))
-        rows.put((task.name, None))
-    except UserError as error:
-        rows.put((task.name, str(error)))
-    except KeyboardInterrupt:
-        rows.cancel_join_thread()  # nobody reads them any more
-        raise SystemExit(143) from None

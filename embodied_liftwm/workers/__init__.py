@@ -4,6 +4,7 @@
     scheduling.py       `run_tasks`: hands out tasks, replaces workers that died
     local_engine.py     processes of this machine
     watcher.py          ends what a killed process has started
+    side_by_side.py     a few tasks, a process and a bar each
     ray_engine.py       actors of Ray on one machine or a cluster; the only module that imports Ray
 
 Any of the processes may die at any moment: what it had left to do is done by another.

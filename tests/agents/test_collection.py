@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from embodied_liftwm import folder_lock
-from embodied_liftwm.commands import collect as collect_command
 from embodied_liftwm.config import CollectConfig, EnvOptions
 from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.integrity import check
 from embodied_liftwm.data.storage import data_files, read_info, scan, write_info
 from embodied_liftwm.errors import UserError
+from liftwm_agents.collection import shown
 from liftwm_agents.collection.collect import CollectProgress, collect
 from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.recording import action_encoder
@@ -238,15 +238,15 @@ def test_an_interrupted_command_says_what_is_kept(tmp_path: Path, monkeypatch: p
             signal.raise_signal(signal.SIGINT)
         return {}
 
-    monkeypatch.setattr(collect_command._Meter, "update", interrupt)
+    monkeypatch.setattr(shown._Meter, "update", interrupt)
     with pytest.raises(KeyboardInterrupt) as told:
-        collect_command.run(config(tmp_path, episodes=100))
+        shown.collect_shown(config(tmp_path, episodes=100))
     held = len(scan(tmp_path))
     assert str(told.value) == f"{held} episodes are kept in {tmp_path}: the same command continues there" and held >= 2
     monkeypatch.undo()
     with pytest.raises(KeyboardInterrupt, match="no episode was finished"):
-        monkeypatch.setattr(collect_command, "collect", lambda *given: signal.raise_signal(signal.SIGINT))
-        collect_command.run(config(tmp_path / "new"))
+        monkeypatch.setattr(shown, "collect", lambda *given: signal.raise_signal(signal.SIGINT))
+        shown.collect_shown(config(tmp_path / "new"))
 
 
 def test_workers_see_the_folder_of_their_collection(tmp_path: Path) -> None:

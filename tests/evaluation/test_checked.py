@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_liftwm.commands.permanence import planner_on
 from embodied_liftwm.config import EnvOptions, EvaluateConfig, PlannerConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import ActingModel, CheckedModel
@@ -14,6 +13,7 @@ from embodied_liftwm.evaluation.navigation.arena import make_env
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, batches, rollout
 from embodied_liftwm.evaluation.views.mean_colour import MeanColour
 from embodied_liftwm.evaluation.views.novel import evaluate_views
+from embodied_liftwm.experiments.acting import planner_on
 from tests.plain_model import PlainModel
 
 

@@ -31,7 +31,7 @@ ALLOWED = {
     "evaluation": {"geometry", "memory", "world_model", "priors", "data", "workers", "run_folder"},
 }
 ALLOWED["bench"] = {*ALLOWED, "run_folder"}
-ALLOWED["experiments"] = {*ALLOWED, "run_folder", "commands"}
+ALLOWED["experiments"] = {*ALLOWED, "run_folder"}
 """Part -> parts it may import, beside the contracts and itself. Only commands/ and cli.py may import everything."""
 MOST_FILES = 16
 """Of one folder: what one can look through."""

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from embodied_liftwm.commands import train as command
-from embodied_liftwm.commands.train import TRAINED, watch
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.experiments import runs as reproduce_runs
 from embodied_liftwm.training.trainer import Trainer
+from embodied_liftwm.workers import side_by_side
+from embodied_liftwm.workers.side_by_side import TRAINED, watch
 from tests.training.small import config
 
 
 def told(monkeypatch: pytest.MonkeyPatch, messages: list[tuple[str, Any]], names: tuple[str, ...]) -> list[str]:
     """All that `watch` prints of these messages, a line after each if there is anything new."""
-    monkeypatch.setattr(command, "LOG_SECONDS", -1)
+    monkeypatch.setattr(side_by_side, "LOG_SECONDS", -1)
     rows: queue.Queue = queue.Queue()
     for message in messages:
         rows.put(message)

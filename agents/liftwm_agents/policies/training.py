@@ -40,6 +40,10 @@ from liftwm_agents.policies.readout import FeatureConfig
 from liftwm_agents.policies.training_envs import make_venv
 
 METRICS_NAME, CURVE_NAME = "metrics.json", "curve.csv"
+MAY_CHANGE = (
+    "steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel", "export_zip", "trust",
+)  # fmt: skip
+"""Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
 TOUR_SHARE = 4
 """A recurrent policy's rollouts and batches are so many times longer, since some three quarters of them are tours."""
 

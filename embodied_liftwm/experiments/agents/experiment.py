@@ -22,9 +22,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import embodied_liftwm
-from embodied_liftwm.commands.evaluate import planner_agent, policy_agent
-from embodied_liftwm.commands.permanence import planner_on
-from embodied_liftwm.commands.train_agent import MAY_CHANGE
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceConfig, TrainAgentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import Arena, NavigationRow, oracle_agent, random_agent
@@ -33,6 +30,7 @@ from embodied_liftwm.evaluation.permanence.controls import task_env
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, NoDepthError, with_known_depth
+from embodied_liftwm.experiments.acting import planner_agent, planner_on, policy_agent
 from embodied_liftwm.experiments.agents.aims import ALL, GAPS, ORACLE_STATE, POOLED, AgentFigure, aim_lines
 from embodied_liftwm.experiments.runs import claim
 from embodied_liftwm.run_folder import open_run
@@ -184,7 +182,7 @@ def on_oracle_state(judging: EvaluateConfig) -> list[NavigationRow]:
 def _train(settings: TrainAgentConfig) -> str:
     """Train a policy, or go on with it, to its end; returns its run folder."""
     from liftwm_agents.policies.policy_file import policy_at
-    from liftwm_agents.policies.training import train_policy
+    from liftwm_agents.policies.training import MAY_CHANGE, train_policy
 
     folder = Path(settings.run)
     with open_run(folder, settings, MAY_CHANGE, continued=policy_at(folder) is not None):

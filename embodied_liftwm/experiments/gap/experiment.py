@@ -22,18 +22,16 @@ from embodied_liftwm.experiments.gap import views as gap
 from embodied_liftwm.experiments.gap.report import curve_table, draw, toy_table
 from embodied_liftwm.experiments.gap.toy import support_rows, term_rows
 from embodied_liftwm.experiments.runs import (
-    Task,
-    Tell,
     claim,
     collect_both,
     seeds,
-    side_by_side,
     train,
     without_geometry,
 )
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.training.checkpoint import load_model, save_checkpoint
 from embodied_liftwm.training.trainer import Trainer
+from embodied_liftwm.workers.side_by_side import Task, Tell, side_by_side
 
 SNAPSHOTS = (0.3, 0.5, 0.7, 0.85)
 """Shares of a training after which a model is kept to be judged, beside its end."""

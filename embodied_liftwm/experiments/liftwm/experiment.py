@@ -38,16 +38,14 @@ from embodied_liftwm.evaluation.views.novel import ViewRow
 from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
 from embodied_liftwm.experiments.liftwm import report as table_report
 from embodied_liftwm.experiments.runs import (
-    Task,
-    Tell,
     claim,
     collect_both,
     seeds,
-    side_by_side,
     train,
     without_geometry,
 )
 from embodied_liftwm.terminal import heading, plain_console
+from embodied_liftwm.workers.side_by_side import Task, Tell, side_by_side
 
 TRAINED = ("glo", "epipolar", "mv", "2d_only", "depth_normal", "recurrent")
 """Rows that have weights of their own, the longest work first."""

@@ -42,8 +42,9 @@ from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.experiments.memories import models as memory_models
 from embodied_liftwm.experiments.memories import report as memories_report
 from embodied_liftwm.experiments.memories.models import Memory, made_of, place, train_and_judge, trained_rows
-from embodied_liftwm.experiments.runs import Task, claim, collect_both, seeds, side_by_side
+from embodied_liftwm.experiments.runs import claim, collect_both, seeds
 from embodied_liftwm.terminal import heading, plain_console
+from embodied_liftwm.workers.side_by_side import Task, side_by_side
 
 
 def run(config: ReproduceConfig) -> int:

@@ -25,9 +25,9 @@ from embodied_liftwm.evaluation.views.bounds import LastFrame, with_true_depth
 from embodied_liftwm.evaluation.views.budget_curve import at_budget
 from embodied_liftwm.evaluation.views.novel import ViewRow
 from embodied_liftwm.experiments import runs as reproduce_runs
-from embodied_liftwm.experiments.runs import Tell
 from embodied_liftwm.memory.latents.bounded import slots_for
 from embodied_liftwm.training.borrowed import borrow_depth
+from embodied_liftwm.workers.side_by_side import Tell
 
 TRAINED = ("rgb_cloud", "context", "gaussians", "latent_bounded", "patches", "latent_append", "recurrent")
 """Rows that have weights of their own, the longest work first."""

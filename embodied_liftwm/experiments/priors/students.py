@@ -18,10 +18,11 @@ from embodied_liftwm.evaluation.results_table import Judged, judge
 from embodied_liftwm.experiments.liftwm import experiment as reproduce_liftwm
 from embodied_liftwm.experiments.liftwm.experiment import Model
 from embodied_liftwm.experiments.priors.teachers import Teacher, options_of, quality
-from embodied_liftwm.experiments.runs import Task, Tell, side_by_side, train
+from embodied_liftwm.experiments.runs import train
 from embodied_liftwm.priors.cache import clip_of, create_cache, folder_of
 from embodied_liftwm.priors.corruption import Corruption, corrupt, generator
 from embodied_liftwm.terminal import heading
+from embodied_liftwm.workers.side_by_side import Task, Tell, side_by_side
 
 
 @dataclass(frozen=True)
