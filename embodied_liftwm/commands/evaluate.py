@@ -244,20 +244,27 @@ def _write(
 ) -> Path:
     """rows.csv, metrics.json and the report, each whole or not at all."""
     from embodied_liftwm.evaluation.report.page import Report, read_curve, write_report
-    from embodied_liftwm.evaluation.views.strips import choose_revisits, make_strip
+    from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
 
     out = Path(config.out)
     write_text(out / "rows.csv", csv_text(rows.flat()))
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     chosen = choose_revisits(episodes, STRIPS)
-    work = partial(lambda: [make_strip(models, episodes[index], index, revisit, config.device) for index, revisit in chosen])
-    strips = timed(console, "pictures", work, lambda found: f"{len(found)} strips")
+
+    def draw() -> list[Strip]:
+        """A strip of each chosen return, then every frame around the first."""
+        asked = [(one, False) for one in chosen] + [(one, True) for one in chosen[:1]]
+        return [make_strip(models, episodes[i], i, revisit, config.device, film) for (i, revisit), film in asked]
+
+    strips = timed(console, "pictures", draw, lambda found: f"{len(chosen)} strips, {len(found) - len(chosen)} film")
+    film = strips.pop() if strips else None
     sources = {"model": config.model, "baseline": config.baseline}
     report = Report(
         metrics=metrics,
         labels=labels_of(metrics["models"]),
         config_yaml=yaml.safe_dump(json.loads(json.dumps(metrics["config"])), sort_keys=False),
         strips=strips,
+        film=film,
         scenes={index: episodes[index].truth.scene for index, _ in chosen},
         walked={index: episodes[index].truth.world_from_camera[:, :2, 3] for index, _ in chosen},
         traces=rows.navigation.traces if rows.navigation else [],

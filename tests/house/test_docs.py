@@ -56,7 +56,7 @@ def test_links_resolve(page: Path) -> None:
 
 
 def test_files_named_in_the_map_exist() -> None:
-    text = (ROOT / "docs/index.md").read_text()
+    text = (ROOT / "docs/architecture.md").read_text()
     named = [
         path for path in re.findall(r"`([\w/]+/[\w.]*)`", text) if path.startswith(("embodied_liftwm/", "agents/", "envs/"))
     ]
@@ -83,14 +83,36 @@ def test_every_make_target_that_pages_name_exists() -> None:
                 assert {word for word in words[1:] if "=" not in word} <= targets, line
 
 
+SCRIPTS = [(page, block) for page in ("README.md", "docs/quickstart.md") for block in blocks(ROOT / page, "python")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("index", range(len(blocks(ROOT / "README.md", "python"))))
-def test_python_blocks_of_the_readme_run(index: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page, block", SCRIPTS, ids=lambda value: value if value.endswith(".md") else "")
+def test_python_blocks_of_the_first_pages_run(page: str, block: str, tmp_path: Path) -> None:
     script = tmp_path / "quickstart.py"
-    script.write_text(blocks(ROOT / "README.md", "python")[index])
+    script.write_text(block)
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_readme_has_a_quickstart() -> None:
-    assert any("embodied_liftwm.load" in block for block in blocks(ROOT / "README.md", "python"))
+def test_the_first_pages_load_a_model() -> None:
+    assert all(any("embodied_liftwm.load" in block for name, block in SCRIPTS if name == page) for page, _ in SCRIPTS)
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1400
+    assert len(re.findall(r"^\|[-:| ]+\|$", text, re.MULTILINE)) <= 5, "tables"
+
+
+def test_links_to_headings_resolve() -> None:
+    for page in PAGES:
+        for target, heading in re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", page.read_text()):
+            text = (page.parent / target).read_text() if target else page.read_text()
+            found = {_anchor(line) for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+            assert heading in found, f"{page.name}: {target}#{heading}"
+
+
+def _anchor(heading: str) -> str:
+    """What a heading is linked by: lower case, spaces as hyphens, no other marks."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

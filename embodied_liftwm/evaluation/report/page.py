@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from embodied_liftwm.data.video import write_mp4
 from embodied_liftwm.evaluation.metrics.images import COLOUR_TOLERANCE, DEPTH_TOLERANCE
 from embodied_liftwm.evaluation.navigation.arena import Trace
 from embodied_liftwm.evaluation.report import charts, pictures, plans, tables
 from embodied_liftwm.evaluation.report.charts import Series
+from embodied_liftwm.evaluation.report.film import film, frame_words
 from embodied_liftwm.evaluation.views.strips import Strip
 from embodied_liftwm.files import write_bytes, write_text
 
@@ -28,6 +31,8 @@ AGENT_COLOURS = {
 }
 SHOWN_TOURS = 4
 """Navigation episodes drawn: the first ones, whatever their outcome."""
+FILM_FPS = 6
+"""Steps of the agent that the film shows a second."""
 
 
 @dataclass
@@ -38,6 +43,7 @@ class Report:
     labels: dict[str, str]  # model key -> how the page calls it
     config_yaml: str
     strips: list[Strip] = field(default_factory=list)
+    film: Strip | None = None  # every frame around the return that the first strip shows
     scenes: dict[int, dict[str, Any]] = field(default_factory=dict)  # episode -> scene
     walked: dict[int, np.ndarray] = field(default_factory=dict)  # episode -> true camera xy [F, 2]
     traces: list[Trace] = field(default_factory=list)
@@ -52,7 +58,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def write_report(folder: Path, report: Report) -> Path:
-    """Write `index.html`, and the first strip as `strip.png` for use elsewhere; each whole or not at all."""
+    """Write `index.html`, and the film and the first strip for use elsewhere; each whole or not at all."""
     page = template("report.html").render(
         metrics=report.metrics,
         labels=report.labels,
@@ -63,6 +69,7 @@ def write_report(folder: Path, report: Report) -> Path:
         reliability_chart=_reliability_chart(report),
         navigation_chart=_navigation_chart(report),
         training_chart=_training_chart(report),
+        film=_film(folder, report),
         strips=[strip_grid(strip, report.labels) for strip in report.strips],
         maps=[_maps(strip, report) for strip in report.strips[:1]],
         tours=_tours(report.traces),
@@ -74,6 +81,17 @@ def write_report(folder: Path, report: Report) -> Path:
     if report.strips:
         write_bytes(folder / "strip.png", pictures.png(strip_sheet(report.strips[0])))
     return folder / "index.html"
+
+
+def _film(folder: Path, report: Report) -> dict[str, Any]:
+    """Write `turn_away.mp4`; what the page needs to show it within itself."""
+    if report.film is None:
+        return {}
+    titles = ["true", *("model" if key == "model" else "baseline" for key in report.film.shown)]
+    write_mp4(folder / "turn_away.mp4", film(report.film, titles), FILM_FPS)
+    video = base64.b64encode((folder / "turn_away.mp4").read_bytes()).decode()
+    who = [f"{title}: {report.labels[key]}" for title, key in zip(titles[1:], report.film.shown, strict=True)]
+    return {"video": f"data:video/mp4;base64,{video}", "who": "; ".join(who), "gap": report.film.revisit.gap}
 
 
 def read_curve(run: Path) -> list[dict[str, float]]:
@@ -226,17 +244,9 @@ def strip_grid(strip: Strip, labels: dict[str, str]) -> dict[str, Any]:
         [row(panel.true[i].label, panel.true[i]), *(row(labels[key], lines[i + 1]) for key, lines in panel.models.items())]
         for i in (1, 2)
     )
-    heads, about = [_frame_head(frame, strip) for frame in strip.frames], {"gap": strip.revisit.gap, "episode": strip.episode}
+    heads = [frame_words(strip, k) for k in range(len(strip.frames))]
+    about = {"gap": strip.revisit.gap, "episode": strip.episode}
     return {"heads": heads, "rows": rows, "depth": depth, "normals": normals, "top_m": round(panel.top_m, 1)} | about
-
-
-def _frame_head(frame: int, strip: Strip) -> tuple[str, str]:
-    revisit = strip.revisit
-    if frame <= revisit.last_seen:
-        return f"step {frame}", "last seen" if frame == revisit.last_seen else "in view"
-    if frame < revisit.entry:
-        return f"step {frame}", f"gone for {frame - revisit.last_seen}"
-    return f"step {frame}", "back, blind" if frame > revisit.entry or frame == revisit.frame else "enters, blind"
 
 
 def _maps(strip: Strip, report: Report) -> list[dict[str, Any]]:

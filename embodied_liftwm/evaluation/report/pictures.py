@@ -18,21 +18,21 @@ ERROR_TOP = 0.5
 """Mean absolute colour error drawn as the brightest."""
 
 
-def frame_picture(rgb: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+def frame_picture(rgb: np.ndarray, mask: np.ndarray | None = None, scale: int = SCALE) -> np.ndarray:
     """A frame [H, W, 3] in [0, 1], enlarged; the border of `mask` [H, W] drawn around the object. [3H, 3W, 3] uint8"""
-    large = _enlarge(_bytes(rgb))
+    large = _enlarge(_bytes(rgb), scale)
     if mask is not None and mask.any():
-        inside = _enlarge(mask)
+        inside = _enlarge(mask, scale)
         padded = np.pad(inside, 1)
         shrunk = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         large[inside & ~shrunk] = 255
     return large
 
 
-def error_picture(rgb: np.ndarray, true_rgb: np.ndarray) -> np.ndarray:
+def error_picture(rgb: np.ndarray, true_rgb: np.ndarray, scale: int = SCALE) -> np.ndarray:
     """Mean absolute colour error, black at 0 and bright at `ERROR_TOP`. [3H, 3W, 3] uint8"""
     error = np.abs(rgb - true_rgb).mean(-1) / ERROR_TOP
-    return _enlarge(_bytes(matplotlib.colormaps["magma"](np.clip(error, 0, 1))[..., :3]))
+    return _enlarge(_bytes(matplotlib.colormaps["magma"](np.clip(error, 0, 1))[..., :3]), scale)
 
 
 def depth_picture(depth: np.ndarray, top_m: float) -> np.ndarray:
@@ -96,5 +96,5 @@ def _bytes(rgb: np.ndarray) -> np.ndarray:
     return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
-def _enlarge(array: np.ndarray) -> np.ndarray:
-    return array.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+def _enlarge(array: np.ndarray, scale: int = SCALE) -> np.ndarray:
+    return array.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -23,6 +23,8 @@ from embodied_liftwm.tensor_tree import TensorTree
 
 LARGEST_SHARE = 0.12
 """Share of the picture above which an object hides the rest."""
+FILM_BEFORE, FILM_AFTER, FILM_LONGEST = 12, 6, 120
+"""Frames of a film before the object was last seen and after it is back; and the most, of more every second one is shown."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,25 @@ def frames_of(revisit: Revisit, visible: np.ndarray, hidden: int = 2) -> list[in
 
 
 @torch.no_grad()
-def make_strip(models: Sequence[CheckedModel], episode: Episode, index: int, revisit: Revisit, device: str = "cpu") -> Strip:
-    """Let each model watch the episode up to the revisit and show the chosen frames, each before it sees it."""
+def make_strip(
+    models: Sequence[CheckedModel], episode: Episode, index: int, revisit: Revisit, device: str = "cpu", film: bool = False
+) -> Strip:
+    """Let each model watch the episode up to the revisit and show frames of it, each before it sees it.
+
+    Args:
+        models: who watches.
+        episode: with truth.
+        index: the episode's number, for captions.
+        revisit: the object's absence.
+        device: where the models are.
+        film: show all frames from shortly before the absence until shortly after it, not those of `frames_of` alone.
+    """
     batch = EpisodeBatch([episode], [index], device)
     column = int(np.flatnonzero(batch.truth(0).object_id == revisit.object_id)[0])
     frames = frames_of(revisit, batch.truth(0).visible_pixels[:, column])
+    if film:
+        first, last = max(revisit.last_seen - FILM_BEFORE, 0), min(revisit.frame + FILM_AFTER, len(episode.rgb) - 1)
+        frames = list(range(first, last + 1, 1 + (last - first) // FILM_LONGEST))
     true = batch.true([(0, t) for t in frames])
     intrinsics = batch.camera([(0, t) for t in frames]).intrinsics
     shown, maps = {}, {}
