@@ -10,14 +10,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embodied_liftwm.bench.table import Row, machine, report
+from embodied_liftwm.bench.table import Row, machine, ratios, report
 from embodied_liftwm.config import BenchConfig, CollectConfig
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.data.storage import FORMAT, write_info
@@ -54,7 +53,7 @@ def run(config: BenchConfig) -> int:
     settings = replace(settings, episodes=max(1, round(config.frames / (settings.steps + 1))))
     about: dict[str, object] = {"env": config.env, "image_size": config.env_options.image_size}
     with console.status("timing one process") as status:
-        bare, whole, shares = _one_process(settings, source, config.repeats)
+        bare, whole = _one_process(settings, source, config.repeats)
         rows = [
             Row(about | {"what": name}, _measures(costs, [b.wall for b in bare]))
             for name, costs in (("bare loop", bare), ("whole collection", whole))
@@ -62,13 +61,12 @@ def run(config: BenchConfig) -> int:
         alone = 0.0
         for workers in range(1, config.workers + 1):
             status.update(f"timing {workers} workers")
-            speeds = [time_workers(replace(settings, workers=workers))[1] for _ in range(config.repeats)]
+            speeds = [_frames_per_s(replace(settings, workers=workers)) for _ in range(config.repeats)]
             alone = alone or statistics.median(speeds)
             measures = {"frames/s": speeds, "times one worker": [speed / alone for speed in speeds]}
             rows.append(Row(about | {"what": f"liftwm collect workers={workers}"}, measures))
     path = Path(config.out) / "bench_collect.csv"
     report(console, "collecting", rows, machine("numpy", "mujoco", "gymnasium"), path)
-    console.print("a frame of the whole, ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in shares.items()), soft_wrap=True)
     reached = statistics.median(rows[1].measures["of the bare loop"])
     by_cpu = statistics.median(b.cpu / w.cpu for b, w in zip(bare, whole, strict=True))
     verdict = "reaches" if reached >= TARGET else "misses"
@@ -80,30 +78,25 @@ def _measures(costs: list[Cost], bare: list[float]) -> dict[str, list[float]]:
     """Speed, ratio to the bare loop's seconds, and CPU time, all threads: steadier where others use the machine."""
     return {
         "frames/s": [1 / cost.wall for cost in costs],
-        "of the bare loop": [b / cost.wall for cost, b in zip(costs, bare, strict=True)],
+        "of the bare loop": ratios(bare, [cost.wall for cost in costs]),
         "CPU ms a frame": [1e3 * cost.cpu for cost in costs],
     }
 
 
-def _one_process(settings: CollectConfig, source: EnvSource, repeats: int) -> tuple[list[Cost], list[Cost], dict[str, float]]:
-    """The bare loop and the whole, alternating, and where a frame's time went in milliseconds."""
-    _timed_collection(replace(settings, episodes=2), source)  # warm up
-    bare, whole, shares = [], [], []
-    for _ in range(repeats):
+def _one_process(settings: CollectConfig, source: EnvSource, repeats: int) -> tuple[list[Cost], list[Cost]]:
+    """The bare loop and the whole, alternating, after a short collection to warm up."""
+    bare, whole = [], []
+    for episodes in (2, *[settings.episodes] * repeats):
         with tempfile.TemporaryDirectory() as folder:
-            cost, share = _timed_collection(replace(settings, out=folder), source)
-            whole.append(cost)
-            shares.append(share)
-            bare.append(_bare_loop(replace(settings, out=folder), source))
-    return bare, whole, {name: statistics.median(share[name] for share in shares) for name in shares[0]}
+            asked = replace(settings, episodes=episodes, out=folder)
+            whole.append(_whole(asked, source))
+            bare.append(_bare_loop(asked, source))
+    return bare[1:], whole[1:]
 
 
-def _timed_collection(settings: CollectConfig, source: EnvSource) -> tuple[Cost, dict[str, float]]:
-    if settings.out == CollectConfig.out:
-        with tempfile.TemporaryDirectory() as folder:
-            return _timed_collection(replace(settings, out=folder), source)
-    indices = list(range(settings.episodes))
-    frames = 0
+def _whole(settings: CollectConfig, source: EnvSource) -> Cost:
+    """What a frame costs of everything that a worker of `liftwm collect` does."""
+    indices, frames = list(range(settings.episodes)), 0
 
     def count(report: Report) -> None:
         nonlocal frames
@@ -113,47 +106,12 @@ def _timed_collection(settings: CollectConfig, source: EnvSource) -> tuple[Cost,
     begin = Cost.now()
     write_info(Path(settings.out), {"format": FORMAT})
     collector, writer = ShardCollector(settings, source), ShardWriter(Path(settings.out), count)
-    clock = _Clock(collector, writer)
     for first in range(0, len(indices), settings.episodes_per_shard):
         held = indices[first : first + settings.episodes_per_shard]
         collect_shard(collector, writer, Shard(first // settings.episodes_per_shard, held, held), count)
     writer.wait()
     collector.close()
-    cost = begin.until_now(frames)
-    shares = {name: 1e3 * spent / frames for name, spent in clock.spent.items()}
-    return cost, shares | {"all else": 1e3 * cost.wall - sum(shares.values())}
-
-
-class _Clock:
-    """Adds up the time in the parts of a collector: two clock readings a call, about 0.2 us."""
-
-    def __init__(self, collector: ShardCollector, writer: ShardWriter) -> None:
-        self.spent: dict[str, float] = {}
-        env, sim_of = collector.env, collector.env.unwrapped
-        self._wrap(env, "reset", "new scenes")
-        self._wrap(writer, "wait", "waiting for the writer")
-        self._wrap(sim_of, "step", "steps: physics, rendering, observation")
-        make = collector.policy_maker
-
-        def timed_policy(*arguments: Any, **options: Any) -> Any:
-            policy = make(*arguments, **options)
-            self._wrap(policy, "act", "choosing actions")
-            return policy
-
-        collector.policy_maker = timed_policy
-
-    def _wrap(self, owner: Any, method: str, name: str) -> None:
-        inner: Callable[..., Any] = getattr(owner, method)
-        self.spent.setdefault(name, 0.0)
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return inner(*arguments, **options)
-            finally:
-                self.spent[name] += time.perf_counter() - begin
-
-        setattr(owner, method, timed)
+    return begin.until_now(frames)
 
 
 def _bare_loop(settings: CollectConfig, source: EnvSource) -> Cost:
@@ -194,9 +152,8 @@ def _continuous(env: Any, action: np.ndarray) -> np.ndarray:
     return action
 
 
-def time_workers(settings: CollectConfig) -> tuple[float, float]:
-    """Seconds until the first frames of `collect` came, and frames per second from there to its last."""
-    begin = time.perf_counter()
+def _frames_per_s(settings: CollectConfig) -> float:
+    """Of `collect`, from its first frames on, when all workers have started, to its last."""
     stamps: list[tuple[float, int]] = []
 
     def stamp(progress: CollectProgress) -> None:
@@ -207,4 +164,4 @@ def time_workers(settings: CollectConfig) -> tuple[float, float]:
         shard, episodes = max(1, settings.episodes // 4), settings.episodes * settings.workers
         collect(replace(settings, out=folder, episodes=episodes, episodes_per_shard=shard), stamp)
     (first, before), (last, after) = stamps[0], stamps[-1]
-    return first - begin, (after - before) / (last - first)
+    return (after - before) / (last - first)

@@ -12,9 +12,7 @@ on one view of the batch. "gsplat alone" is gsplat's own function, called withou
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from embodied_liftwm.bench.table import Row, machine, report, seconds
+from embodied_liftwm.bench.table import Row, machine, ratios, report, typical, using_threads
 from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.geometry import se3_exp
 from embodied_liftwm.memory.gaussians import choose_backend, rasterize
@@ -35,23 +33,18 @@ VIEWS = 8
 CHANNELS = 16
 NEAR_M, EPS2D = 0.01, 0.3  # the defaults of `rasterize`
 SECONDS_A_REPEAT = 0.5
-"""A repeat is the median of as many calls as fit into this, at least one."""
 MS, TIMES_DENSE, OF_GSPLAT, OFF = "ms a view", "times dense torch's speed", "of gsplat's speed", "off by, 1e-6"
-OF_GSPLAT_LEAST = 0.95
-OFF_MOST = {"image": 10.0, "gradients": 100.0}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What to time, and how far the CPU backend must go with all threads."""
+    """What to time."""
 
     size: int  # height and width of the images, pixels
     count: int  # primitives
-    times_dense: float = 0.0  # at least
-    ms: float = float("inf")  # at most, a view
 
 
-CASES = (Case(64, 512, times_dense=30, ms=6), Case(64, 4096), Case(128, 4096, times_dense=250))
+CASES = (Case(64, 512), Case(64, 4096), Case(128, 4096))
 
 
 class Scene(NamedTuple):
@@ -105,8 +98,6 @@ def run(config: BenchConfig) -> int:
             rows += _agreement(case, scene, fast)
     path = Path(config.out) / "bench_rasterize.csv"
     report(console, "forward and backward", rows, machine(fast, device=config.device), path)
-    for line in _verdicts(rows, fast):
-        console.print(line, soft_wrap=True)
     return 0
 
 
@@ -174,29 +165,16 @@ def _timings(case: Case, scene: Scene, config: BenchConfig, painters: list[Paint
     of = {(painter.name, painter.threads): values for painter, values in zip(painters, found, strict=True)}
     rows = []
     for painter, values in zip(painters, found, strict=True):
-        measures = {MS: values, TIMES_DENSE: _ratios(of["dense torch", painter.threads], values)}
+        measures = {MS: values, TIMES_DENSE: ratios(of["dense torch", painter.threads], values)}
         if painter.name == "gsplat":
-            measures[OF_GSPLAT] = _ratios(of["gsplat alone", painter.threads], values)
+            measures[OF_GSPLAT] = ratios(of["gsplat alone", painter.threads], values)
         rows.append(_row(case, painter.name, painter.threads, measures))
     return rows
 
 
 def _milliseconds(case: Case, scene: Scene, painter: Painter, device: str) -> float:
-    with _torch_threads(painter.threads):
-        first = seconds(lambda: painter.step(case, scene), 1, device)
-        more = int(SECONDS_A_REPEAT / first[0])
-        rest = seconds(lambda: painter.step(case, scene), more, device) if more else []
-    return 1e3 * statistics.median(first + rest) / painter.views
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with using_threads(painter.threads):
+        return 1e3 * typical(lambda: painter.step(case, scene), SECONDS_A_REPEAT, device) / painter.views
 
 
 def _agreement(case: Case, scene: Scene, fast: Backend) -> list[Row]:
@@ -225,40 +203,6 @@ def _differentiate(case: Case, scene: Scene, backend: Backend) -> tuple[tuple[Te
     return images, torch.autograd.grad(images, scene.leaves(), weights)
 
 
-def _ratios(numerators: list[float], denominators: list[float]) -> list[float]:
-    return [a / b for a, b in zip(numerators, denominators, strict=True)]
-
-
 def _row(case: Case, backend: str, threads: int, measures: dict[str, list[float]]) -> Row:
     about = {"px": case.size, "N": case.count, "channels": CHANNELS, "views": VIEWS}
     return Row(about | {"backend": backend, "threads": threads}, measures)
-
-
-def _verdicts(rows: list[Row], fast: str) -> list[str]:
-    """One line a case: what was reached with all threads, and whether that is far enough."""
-
-    def median(case: Case, backend: str, measure: str) -> float:
-        key = (case.size, case.count, backend)
-        row = next(row for row in rows if (row.case["px"], row.case["N"], row.case["backend"]) == key)
-        return statistics.median(row.measures[measure])
-
-    lines = []
-    for case in CASES:
-        if fast == "gsplat":
-            said = [_bounded(median(case, fast, OF_GSPLAT), OF_GSPLAT, least=OF_GSPLAT_LEAST)]
-        else:
-            said = [_bounded(median(case, fast, TIMES_DENSE), TIMES_DENSE, least=case.times_dense)]
-            said += [_bounded(median(case, fast, MS), MS, most=case.ms)]
-            said += [_bounded(median(case, f"{fast} - torch, {w}", OFF), f"{OFF} in {w}", most=m) for w, m in OFF_MOST.items()]
-        lines.append(f"{case.size} x {case.size} px, N = {case.count}: " + "; ".join(said))
-    return lines
-
-
-def _bounded(value: float, unit: str, least: float = 0.0, most: float = float("inf")) -> str:
-    """The value, its unit, and what it had to be."""
-    said = f"{value:.3g} {unit}"
-    if least > 0:
-        said += f" (wanted: at least {least:g})"
-    if most < float("inf"):
-        said += f" (wanted: at most {most:g})"
-    return said

@@ -7,7 +7,7 @@ a walk of its own.
 
 `bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of a walk beside the last
 (`steps=10000`: the first thousand observes beside the last), with the state and the process before and after,
-and `bench_state_latent_read.csv` the latent read (`bench_latent_read`). The two tenths are timed in turn: a second walk begins
+and `bench_state_latent_read.csv` the latent read (`latent_read`). The two tenths are timed in turn: a second walk begins
 when the first has but a tenth to go, so that what else the machine does falls on both.
 """
 
@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from embodied_liftwm.bench import latent_read as bench_latent_read
-from embodied_liftwm.bench.table import Row, machine, report, seconds, seconds_in_turn, using_threads
+from embodied_liftwm.bench import latent_read
+from embodied_liftwm.bench.table import Row, by_name, machine, report, seconds, seconds_in_turn, using_threads
 from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig, size_word
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
@@ -66,7 +66,7 @@ def run(config: BenchConfig) -> int:
             calls.append(call)
             walks.append(walk)
         status.update("reading latents")
-        reads = bench_latent_read.rows(config.repeats, config.device)
+        reads = latent_read.rows(config.repeats, config.device)
     report(console, f"a call after {config.steps} observes", calls, about, out / "bench_state.csv")
     report(console, f"{config.steps} observes in a row", walks, about, out / "bench_state_walk.csv")
     report(console, "latent read", reads, about, out / "bench_state_latent_read.csv")
@@ -117,12 +117,11 @@ def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: li
     """The row of calls and the row of walks of one budget."""
     model = at_budget(_untimed(config, shapes), budget)
     _walk(model, tour, WARM_UP, config.device)
-    calls: dict[str, list[float]] = {}
-    walks: dict[str, list[float]] = {}
+    walks, calls = [], []
     for _ in range(config.repeats):
         walk, measured = _walk(model, tour, config.steps, config.device)
-        _append(walks, measured)
-        _append(calls, _state_size(walk.state) | _time_calls(model, walk, config.device))
+        walks.append(measured)
+        calls.append(_state_size(walk.state) | _time_calls(model, walk, config.device))
     case: dict[str, object] = {
         "model": config.checkpoint or "untrained",
         "memory": model.config.memory,
@@ -130,7 +129,7 @@ def _time_budget(config: BenchConfig, shapes: ModelShapes, budget: int, tour: li
         "image_size": size_word(shapes.image_size),
         "steps": config.steps,
     }
-    return Row(case, calls), Row(case, walks)
+    return Row(case, by_name(calls)), Row(case, by_name(walks))
 
 
 def _untimed(config: BenchConfig, shapes: ModelShapes) -> BaseWorldModel[Any]:
@@ -188,8 +187,3 @@ def _time_calls(model: BaseWorldModel[Any], walk: Walk, device: str) -> dict[str
         "summarize": lambda: model.summarize(state),
     }
     return {f"{name}, ms": 1e3 * median(seconds(call, CALLS, device)) for name, call in calls.items()}
-
-
-def _append(found: dict[str, list[float]], values: dict[str, float]) -> None:
-    for name, value in values.items():
-        found.setdefault(name, []).append(value)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from embodied_liftwm.memory.patches import read as patch_read
 from embodied_liftwm.training import learner
@@ -17,7 +16,6 @@ from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.world_model import liftwm_gaussians
 
 REST = "all else"
-RASTERIZER, RASTERIZER_BACKWARD = "rasterizer, forward", "rasterizer, backward"
 
 
 class Stopwatch:
@@ -54,18 +52,20 @@ class Stopwatch:
 
 
 def _places(trainer: Trainer) -> list[tuple[Any, str, str]]:
-    """Owner, name of its function, and the stage that its calls are. The rasterizer is another matter: see `_rasterizer`."""
+    """Owner, name of its function, and the stage that its calls are."""
     model, learns = trainer.model, trainer.learner
     places = [
         (Prefetcher, "take", "waiting for data"),
         (learner, "to_device", "copy to device"),
         (model, "encode_matched", "encoder and plane sweep"),
         (model, "write", "memory write"),
+        (liftwm_gaussians, "rasterize", "rasterizer"),
+        (patch_read, "read_placed", "rasterizer"),
         (model, "decode", "decoder"),
         (model, "predict", "ego motion and task heads"),
         (model.ego_motion, "forward", "ego motion and task heads"),
         (learns.objective, "forward", "objective"),
-        (learns, "backward", "backward of the rest"),
+        (learns, "backward", "backward"),
         (learns, "update", "optimiser"),
         (trainer, "save", "checkpoints"),
     ]
@@ -77,11 +77,8 @@ def watching(trainer: Trainer) -> Iterator[Stopwatch]:
     """Wrap the stages of a trainer for the length of the block."""
     cuda = torch.device(trainer.config.device).type == "cuda"
     places = _places(trainer)
-    stages = [*dict.fromkeys(stage for _, _, stage in places), RASTERIZER, RASTERIZER_BACKWARD]
-    watch = Stopwatch(stages, torch.cuda.synchronize if cuda else lambda: None)
+    watch = Stopwatch([stage for _, _, stage in places], torch.cuda.synchronize if cuda else lambda: None)
     wrapped = [(owner, name, _timed(getattr(owner, name), watch, stage)) for owner, name, stage in places]
-    for owner, name in ((liftwm_gaussians, "rasterize"), (patch_read, "read_placed")):
-        wrapped.append((owner, name, _rasterizer(getattr(owner, name), watch)))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in wrapped]
     for owner, name, function in wrapped:
         setattr(owner, name, function)
@@ -104,46 +101,3 @@ def _timed(function: Callable[..., Any], watch: Stopwatch, stage: str) -> Callab
             watch.leave()
 
     return run
-
-
-def _rasterizer(rasterize: Callable[..., Any], watch: Stopwatch) -> Callable[..., Any]:
-    """`rasterize` in stages of its own, forward and backward.
-
-    Marks in the graph see the gradient arrive and leave. Autograd runs what is ready in the reverse order of its making, so
-    nothing else comes between them.
-    """
-
-    def run(*inputs: Any, **options: Any) -> Any:
-        watch.enter(RASTERIZER)
-        try:
-            found = rasterize(*_marked(inputs, watch.leave), **options)
-            return type(found)(*_marked(found, lambda: watch.enter(RASTERIZER_BACKWARD)))
-        finally:
-            watch.leave()
-
-    return run
-
-
-def _marked(values: tuple, on_backward: Callable[[], None]) -> list:
-    """The same values, with a call once the gradients of all of them are there."""
-    found = list(values)
-    learned = [k for k, value in enumerate(values) if isinstance(value, Tensor) and value.requires_grad]
-    if learned:
-        for k, tensor in zip(learned, _Mark.apply(on_backward, *(values[k] for k in learned)), strict=True):
-            found[k] = tensor
-    return found
-
-
-class _Mark(torch.autograd.Function):
-    """The identity, with a call on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, on_backward: Callable[[], None], *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.on_backward = on_backward
-        ctx.set_materialize_grads(False)
-        return tuple(tensor.view_as(tensor) for tensor in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        ctx.on_backward()
-        return (None, *gradients)

@@ -64,6 +64,23 @@ def seconds_in_turn(works: dict[str, Callable[[], object]], repeats: int, device
     return found
 
 
+def typical(work: Callable[[], object], within_s: float, device: str = "cpu") -> float:
+    """Seconds of a call: the median of as many as fit into `within_s`, at least one."""
+    first = seconds(work, 1, device)
+    more = int(within_s / first[0])
+    return statistics.median(first + (seconds(work, more, device) if more else []))
+
+
+def by_name(repeats: list[dict[str, float]]) -> dict[str, list[float]]:
+    """What each repeat measured, as the measures of a `Row`."""
+    return {name: [found[name] for found in repeats] for name in repeats[0]}
+
+
+def ratios(numerators: list[float], denominators: list[float]) -> list[float]:
+    """Repeat by repeat."""
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
     """Let torch use so many threads; 0 for all cores."""

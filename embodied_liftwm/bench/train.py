@@ -15,13 +15,11 @@ from statistics import median
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from embodied_liftwm.bench.stopwatch import REST, watching
-from embodied_liftwm.bench.table import Row, machine, report, seconds
+from embodied_liftwm.bench.table import Row, by_name, machine, report, seconds
 from embodied_liftwm.config import BenchConfig, CollectConfig, TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
-from embodied_liftwm.data.sampling import Batch, sample_windows
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.training.trainer import Trainer
 from liftwm_agents.collection.collect import collect
@@ -52,7 +50,7 @@ def run(config: BenchConfig) -> int:
     with tempfile.TemporaryDirectory() as scratch, console.status("preparing") as status:
         train = _train_config(config, Path(scratch), status.update)
         status.update("timing the reader")
-        rows = _reader_rows(TrainingReader(train.data), train, config.repeats)
+        rows = [_reader_row(TrainingReader(train.data), config.repeats)]
         phases = _phases(train, config.repeats, Path(scratch), status.update)
     rows += [row for phase, shares in phases.items() for row in _stage_rows(phase, shares)]
     about = machine("numpy", "numba", device=train.device) | {"threads": str(torch.get_num_threads())}
@@ -61,7 +59,8 @@ def run(config: BenchConfig) -> int:
     speed = median(rows[0].measures["frames/s"])
     console.print(f"reading: {speed:,.0f} frames/s ({'reaches' if speed >= FRAMES_PER_S else 'misses'} {FRAMES_PER_S:,})")
     for phase, shares in phases.items():
-        _say_outside(console, phase, shares)
+        verdict = "within" if (share := _outside(shares)) <= MOST_OUTSIDE else "above"
+        console.print(f"{phase}: outside model and rasterizer: {share:.1f} % ({verdict} {MOST_OUTSIDE:.0f} %)")
     return 0
 
 
@@ -78,8 +77,8 @@ def _train_config(config: BenchConfig, scratch: Path, tell: Callable[[str], None
     return replace(train, data=folder)
 
 
-def _reader_rows(reader: TrainingReader, train: TrainConfig, repeats: int) -> list[Row]:
-    """Random windows of one episode each, and whole batches, in one process and one thread."""
+def _reader_row(reader: TrainingReader, repeats: int) -> Row:
+    """Random windows of one episode each, in one process and one thread."""
     rng = np.random.default_rng(0)
     episodes = rng.integers(len(reader), size=READS)
     starts = [int(rng.integers(max(1, reader.episode_lengths[e] + 2 - WINDOW))) for e in episodes]
@@ -89,37 +88,18 @@ def _reader_rows(reader: TrainingReader, train: TrainConfig, repeats: int) -> li
         for episode, window in zip(episodes, frames, strict=True):
             reader.window(int(episode), window)
 
-    steps = iter(range(10**9))
-    batches = 50
-
-    def sample() -> None:
-        for _ in range(batches):
-            sample_windows(reader, train, next(steps))
-
-    spent, sampled = seconds(read, repeats), seconds(sample, repeats)
-    count, images = sum(map(len, frames)), _images(sample_windows(reader, train, 0))
-    return [
-        Row({"phase": "data", "stage": f"reader, windows of {WINDOW} frames"}, {"frames/s": [count / s for s in spent]}),
-        Row(
-            {"phase": "data", "stage": "batch of a step, without prefetch"},
-            {"frames/s": [batches * images / s for s in sampled], "ms": [1e3 * s / batches for s in sampled]},
-        ),
-    ]
-
-
-def _images(batch: Batch) -> int:
-    return sum(int(np.prod(images.shape[:-3])) for images in (batch.rgb, batch.target_rgb, batch.source_rgb))
+    count, spent = sum(map(len, frames)), seconds(read, repeats)
+    about: dict[str, object] = {"phase": "data", "stage": f"reader, windows of {WINDOW} frames"}
+    return Row(about, {"frames/s": [count / s for s in spent]})
 
 
 def _phases(train: TrainConfig, repeats: int, scratch: Path, tell: Callable[[str], None]) -> dict[str, Shares]:
     """Stages of a step by phase, the whole of every repeat a training of its own from the first step on."""
-    found: dict[str, Shares] = {}
+    found = []
     for repeat in range(repeats):
         tell(f"training, {repeat + 1} of {repeats}")
-        for phase, spent in _profile(replace(train, run=str(scratch / f"run-{repeat}"))).items():
-            for stage, ms in spent.items():
-                found.setdefault(phase, {}).setdefault(stage, []).append(ms)
-    return found
+        found.append(_profile(replace(train, run=str(scratch / f"run-{repeat}"))))
+    return {phase: by_name([profile[phase] for profile in found]) for phase in found[0]}
 
 
 def _profile(train: TrainConfig) -> dict[str, dict[str, float]]:
@@ -153,11 +133,7 @@ def _stage_rows(phase: str, shares: Shares) -> list[Row]:
     return rows
 
 
-def _say_outside(console: Console, phase: str, shares: Shares) -> None:
+def _outside(shares: Shares) -> float:
+    """Percent of a step that is spent outside model and rasterizer."""
     wholes = [sum(values) for values in zip(*shares.values(), strict=True)]
-    parts = {stage: median(100 * ms / whole for ms, whole in zip(shares[stage], wholes, strict=True)) for stage in OUTSIDE}
-    total = median(100 * sum(shares[stage][k] for stage in OUTSIDE) / whole for k, whole in enumerate(wholes))
-    verdict = "within" if total <= MOST_OUTSIDE else "above"
-    listed = ", ".join(f"{stage} {percent:.1f}" for stage, percent in parts.items())
-    said = f"{phase}: outside model and rasterizer: {total:.1f} % ({verdict} {MOST_OUTSIDE:.0f} %): {listed}"
-    console.print(said, soft_wrap=True)
+    return median(100 * sum(shares[stage][k] for stage in OUTSIDE) / whole for k, whole in enumerate(wholes))

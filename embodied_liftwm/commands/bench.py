@@ -11,7 +11,7 @@ from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import disk_errors
 
-NAMES = ("collect", "collect_ray", "rasterize", "train", "state", "memory")
+NAMES = ("collect", "rasterize", "train", "state", "memory")
 BENCHES = {name: f"embodied_liftwm.bench.{name}" for name in NAMES}
 """Name -> the module whose `run(config)` times it."""
 

@@ -34,10 +34,10 @@ TaughtBase = Literal["2d_only", "glo"]
 class BenchConfig:
     """`liftwm bench NAME`: speed as a ratio within one run."""
 
-    env: str = "Revisit-S"  # collect, collect_ray, train, state: the task
-    env_options: EnvOptions = field(default_factory=EnvOptions)  # collect, collect_ray, train, state: its options
-    frames: int = bounded(1500, 1, 10_000_000)  # collect, collect_ray: frames per timing
-    workers: int = bounded(2, 1, MOST_PROCESSES)  # collect, collect_ray, train: processes; of collect in the scaling row
+    env: str = "Revisit-S"  # collect, train, state: the task
+    env_options: EnvOptions = field(default_factory=EnvOptions)  # collect, train, state: its options
+    frames: int = bounded(1500, 1, 10_000_000)  # collect: frames per timing
+    workers: int = bounded(2, 1, MOST_PROCESSES)  # collect, train: processes; of collect in the scaling row
     train: TrainConfig = field(default_factory=TrainConfig)  # train: what is trained, on which dataset
     model: ModelConfig = field(default_factory=ModelConfig)  # state, memory: the untrained model that is timed
     checkpoint: str = ""  # state: a trained one instead, such as base

@@ -14,7 +14,7 @@ from embodied_liftwm.config import BenchConfig
 from embodied_liftwm.memory.gaussians import rasterize
 from embodied_liftwm.memory.gaussians.rasterizer.projection import front_to_back, project_gaussians
 
-SMALL = Case(16, 24, times_dense=1, ms=1000)
+SMALL = Case(16, 24)
 
 
 def test_dense_torch_is_front_to_back_compositing() -> None:
@@ -75,4 +75,4 @@ def test_table_and_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     off = {row["backend"]: float(row["off by, 1e-6"]) for row in rows if row["off by, 1e-6"]}
     assert off.keys() == {"numba - torch, image", "numba - torch, gradients"}
     assert all(0 < value < 100 for value in off.values())
-    assert "16 x 16 px, N = 24" in capsys.readouterr().out
+    assert "forward and backward, px 16, N 24, channels 16" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Kill a running command again and again with `kill -9`, and compare what it leaves with an undisturbed run.
 
-    python benchmarks/kill_test.py collect|collect_ray|train [kills=20] [seed=0] [out=results]
+    python tests/killing.py collect|collect_ray|train [kills=20] [seed=0] [out=results]
 
 Every kill hits, at a random time after a random amount of progress (none, now and then: start-up is hit too), the command's
 process or one of its workers. After each, everything on disk must be
@@ -238,5 +238,5 @@ def _write(path: Path, rows: list[dict[str, object]]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(f"usage: kill_test.py {'|'.join(TARGETS)} [kills=20] [seed=0] [out=results]")
+        sys.exit(f"usage: killing.py {'|'.join(TARGETS)} [kills=20] [seed=0] [out=results]")
     sys.exit(main(sys.argv[1:]))
