@@ -8,7 +8,10 @@ from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics.persistence import Revisit
 from embodied_liftwm.evaluation.report import charts, pictures, plans
 from embodied_liftwm.evaluation.report.charts import Series
+from embodied_liftwm.evaluation.report.film import BAR, GAP, PANEL, film, frame_words
 from embodied_liftwm.evaluation.views.strips import PointMap, choose_revisits, frames_of, make_strip
+
+SIZE = 32  # of the frames of conftest
 
 
 def test_a_strip_shows_the_object_before_during_and_after():
@@ -27,6 +30,38 @@ def test_models_are_blind_from_the_return_on(episodes, clairvoyant, cloud):
     assert back < 0.01
     cloud_points = strip.maps["cloud"].points
     assert len(cloud_points) and np.abs(cloud_points[:, 0]).max() < 2.6  # inside the room
+
+
+def test_a_film_shows_every_frame_from_before_the_absence_until_after_it(episodes, clairvoyant):
+    ((index, revisit),) = choose_revisits(episodes, 1)
+    strip = make_strip([CheckedModel(clairvoyant, "all")], episodes[index], index, revisit, film=True)
+    assert strip.frames == list(range(strip.frames[0], strip.frames[-1] + 1))
+    assert strip.frames[0] <= revisit.last_seen and strip.frames[-1] >= revisit.frame
+    drawn = film(strip, ("true", "shown", "error"), errors=True)
+    frames, rows, columns, _ = drawn.shape
+    assert frames == len(strip.frames) and rows % 2 == columns % 2 == 0
+    scale = PANEL // SIZE
+    panels = [drawn[-1, BAR : BAR + PANEL, k * (PANEL + GAP) : k * (PANEL + GAP) + PANEL] for k in range(3)]
+    shown = np.round(strip.shown["all"].rgb[-1] * 255).astype(np.uint8)
+    assert np.array_equal(panels[1][::scale, ::scale], shown)
+    hidden = ~strip.mask[-1]
+    assert np.array_equal(panels[0][::scale, ::scale][hidden], np.round(strip.true_rgb[-1] * 255).astype(np.uint8)[hidden])
+    assert panels[2].mean() < 8  # it knows: hardly an error
+    words = [frame_words(strip, strip.frames.index(t))[1] for t in (revisit.last_seen, revisit.last_seen + 1, revisit.frame)]
+    assert words == ["last seen", "gone for 1", "back, blind"]
+
+
+def test_lines_that_lie_on_one_another_take_turns():
+    lines = [Series(name, name, [0.0, 0.0]) for name in ("red", "blue")] + [Series("green", "green", [0.5, 0.5])]
+    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", charts.category_chart(["a", "b"], lines, "y", 1.0)).group())
+    red, blue, green = svg.findall("polyline")
+    assert green.get("stroke-dasharray") is None
+    covered = []
+    for line in (red, blue):
+        (on, off), start = map(float, line.get("stroke-dasharray").split()), float(line.get("points").split(",")[0])
+        x = np.arange(200.0, 400.0) + 0.5
+        covered.append((x - start + float(line.get("stroke-dashoffset"))) % (on + off) < on)
+    assert np.array_equal(covered[0], ~covered[1]) and covered[0].mean() == 0.5
 
 
 def test_points_land_where_they_are_on_the_map():

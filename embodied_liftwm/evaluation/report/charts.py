@@ -9,6 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 58
+DASHES = ' stroke-dasharray="5 4"'
 LARGEST_MARK = 14.0
 """Radius of the mark of all cases in a reliability diagram."""
 
@@ -49,8 +50,9 @@ def category_chart(
         offset = (k - (len(series) - 1) / 2) * spread
         places = [(LEFT + (i + 0.5) * step + offset, i) for i, value in enumerate(line.values) if value is not None]
         points = [(x, _y(float(line.values[i] or 0.0), 0.0, top)) for x, i in places]
-        dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         if len(points) > 1:
+            alike = [s for s in series if list(s.values) == list(line.values)]
+            dash = _turns(alike.index(line), len(alike), points[0][0]) if len(alike) > 1 else DASHES if line.dashed else ""
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"{dash}/>')
         for (x, y), (_, i) in zip(points, places, strict=True):
@@ -139,6 +141,11 @@ def _y_axis(low: float, high: float, label: str) -> str:
     middle = TOP + (HEIGHT - BOTTOM - TOP) / 2
     lines.append(f'<text class="label" transform="translate(14 {middle}) rotate(-90)">{escape(label)}</text>')
     return "".join(lines)
+
+
+def _turns(which: int, count: int, x: float, length: float = 10.0) -> str:
+    """Dashes of the `which`-th of `count` lines that lie on one another, from x on: they take turns, so that all are seen."""
+    return f' stroke-dasharray="{length:g} {(count - 1) * length:g}" stroke-dashoffset="{x - which * length:.1f}"'
 
 
 def _whisker(x: float, series: Series, i: int, low: float, high: float) -> str:

@@ -13,8 +13,8 @@ from embodied_liftwm.evaluation.views.strips import Strip
 
 PANEL = 256
 """Pixels that a view is enlarged to, by a whole factor."""
-GAP, BAR, LETTERS = 8, 40, 26
-"""Pixels between panels, of the line of words above and below them, and of their letters."""
+GAP, BAR, LETTERS = 8, 52, 34
+"""Pixels between panels, of the line of words above and below them, and of their letters: legible at half the size."""
 PAPER, INK, WATCHING, BLIND = (24, 26, 29), (236, 237, 239), (98, 196, 131), (242, 154, 74)
 
 

@@ -69,6 +69,7 @@ def write_report(folder: Path, report: Report) -> Path:
         reliability_chart=_reliability_chart(report),
         navigation_chart=_navigation_chart(report),
         training_chart=_training_chart(report),
+        training_steps=_training_steps(report),
         film=_film(folder, report),
         strips=[strip_grid(strip, report.labels) for strip in report.strips],
         maps=[_maps(strip, report) for strip in report.strips[:1]],
@@ -87,11 +88,10 @@ def _film(folder: Path, report: Report) -> dict[str, Any]:
     """Write `turn_away.mp4`; what the page needs to show it within itself."""
     if report.film is None:
         return {}
-    titles = ["true", *("model" if key == "model" else "baseline" for key in report.film.shown)]
-    write_mp4(folder / "turn_away.mp4", film(report.film, titles), FILM_FPS)
+    write_mp4(folder / "turn_away.mp4", film(report.film, ["true", *report.film.shown]), FILM_FPS)
     video = base64.b64encode((folder / "turn_away.mp4").read_bytes()).decode()
-    who = [f"{title}: {report.labels[key]}" for title, key in zip(titles[1:], report.film.shown, strict=True)]
-    return {"video": f"data:video/mp4;base64,{video}", "who": "; ".join(who), "gap": report.film.revisit.gap}
+    who = [f"{key}: {report.labels[key].removesuffix(' (baseline)')}" for key in report.film.shown]
+    return {"video": f"data:video/mp4;base64,{video}", "who": "; ".join(who)}
 
 
 def read_curve(run: Path) -> list[dict[str, float]]:
@@ -160,7 +160,8 @@ def _tables(report: Report) -> dict[str, tables.Table]:
     metrics, ranked = report.metrics, ("model", "baseline")
     found = {}
     if metrics.get("views"):
-        found["views"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS, ranked)
+        found["views"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS[:4], ranked)
+        found["geometry"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS[4:], ranked)
         found["calibration"] = tables.figure_table(metrics["views"], report.labels, tables.CALIBRATION_COLUMNS, ranked)
     if metrics.get("persistence"):
         found["persistence"] = tables.figure_table(metrics["persistence"], report.labels, tables.PERSISTENCE_COLUMNS, ranked)
@@ -168,6 +169,8 @@ def _tables(report: Report) -> dict[str, tables.Table]:
     if agents:
         mine = ("planner", "planner_baseline", "policy", "random")
         found["navigation"] = tables.figure_table(agents, tables.AGENTS, tables.NAVIGATION_COLUMNS, mine)
+    if metrics.get("cost"):
+        found["cost"] = tables.cost_table(metrics["cost"], report.labels, metrics.get("act_ms", {}))
     return found
 
 
@@ -220,6 +223,12 @@ def _training_chart(report: Report) -> Markup:
             smooth = _smoothed([row["psnr"] for row in kept])
             lines.append((Series(report.labels[key], COLOURS[key], smooth), [row["step"] for row in kept]))
     return Markup(charts.line_chart(lines, "training step", "training PSNR (dB), smoothed"))
+
+
+def _training_steps(report: Report) -> str:
+    """How long each model was trained, where its run folder says so: "patches: 120 steps; recurrent: 440 steps"."""
+    entries = report.metrics.get("models", {})
+    return "; ".join(f"{report.labels[key]}: {entry['steps']:,} steps" for key, entry in entries.items() if entry.get("steps"))
 
 
 def _smoothed(values: list[float], share: float = 0.1) -> list[float]:

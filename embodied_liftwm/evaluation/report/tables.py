@@ -102,6 +102,19 @@ def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple
     return Table([column.title for column in columns], [(key, labels.get(key, key), cells[key]) for key in figures])
 
 
+def cost_table(cost: dict[str, Any], labels: dict[str, str], act_ms: dict[str, float]) -> Table:
+    """Milliseconds and bytes of each model; the last column is an action of the planner on it."""
+    titles = ["observe (ms)", "later half (ms)", "render (ms)", "state (KiB)", "halfway (KiB)"] + ["action (ms)"] * bool(act_ms)
+    rows = []
+    for key, one in cost.items():
+        times = (one["observe_ms"], one["observe_ms_second_half"], one["render_ms"])
+        cells = [f"{ms:.1f}" for ms in times] + [f"{one[b] / 1024:.1f}" for b in ("state_bytes", "state_bytes_halfway")]
+        acting = act_ms.get("planner" if key == "model" else f"planner_{key}")
+        cells += [NONE if acting is None else f"{acting:.0f}"] if act_ms else []
+        rows.append((key, labels.get(key, key), [Cell(text) for text in cells]))
+    return Table(titles, rows)
+
+
 def cell(estimate: dict[str, Any], digits: int, best: bool = False, percent: bool = False) -> Cell:
     """An estimate as text: 24.91 and [24.1, 25.6]."""
 
