@@ -7,15 +7,20 @@ before and after them, for the dynamics, reward and continuation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
 from embodied_liftwm.data.sources import choose_sources
+
+Array = TypeVar("Array")
+"""Numpy's as windows are read, torch's as models take them."""
+Other = TypeVar("Other")
 
 TARGET_SHARES = (0.15, 0.5, 0.35)
 """Share of targets before the first, among, and after the last context frame, where there are such frames."""
@@ -26,43 +31,42 @@ RECENT_JUDGES = (-3, 2, 4, 6)
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[Array]):
     """Windows of a step of training. B windows, K context frames, V targets, P transitions (P = 2 K).
 
-    A transition is the step `t -> t + 1`; `pose_prev` is the pose at `t - 1`, or at `t` where t = 0, and `previous_action` is
-    the action that led to `t`, zeros where t = 0.
+    A transition is the step `t -> t + 1`; `pose_prev` is the pose at `t - 1`, or at `t` where t = 0.
     """
 
-    rgb: np.ndarray  # [B, K, H, W, 3] uint8 context frames in order of time
-    intrinsics: np.ndarray  # [B, 3, 3] float32 pixels
-    world_from_camera: np.ndarray  # [B, K, 4, 4] float32 believed poses of the context
-    goal: np.ndarray  # [B, K, G] float32
-    context_index: np.ndarray  # [B, K] int64 frame number in the episode
-    context_action: np.ndarray  # [B, K, A] float32 the action that led to the frame; zeros at frame 0
-    context_reward: np.ndarray  # [B, K] float32 the reward of the step that led to the frame; 0 at frame 0
-    context_terminated: np.ndarray  # [B, K] bool whether that step ended the task
-    target_rgb: np.ndarray  # [B, V, H, W, 3] uint8
-    target_world_from_camera: np.ndarray  # [B, V, 4, 4] float32
-    target_index: np.ndarray  # [B, V] int64 frame number in the episode
-    source_rgb: np.ndarray  # [B, K + V, S, H, W, 3] uint8 frames that can explain each: `data.sources`
-    source_world_from_camera: np.ndarray  # [B, K + V, S, 4, 4] float32
-    recent_rgb: np.ndarray  # [B, K + V, R, H, W, 3] uint8 frames at RECENT and at RECENT_JUDGES; R = 0 unless things may move
-    recent_world_from_camera: np.ndarray  # [B, K + V, R, 4, 4] float32
-    recent_steps: np.ndarray  # [B, K + V, R] float32 steps from each to them, 0 for frames outside the episode: not to be used
-    step_index: np.ndarray  # [B, P] int64 the transition's t
-    action: np.ndarray  # [B, P, A] float32 the action of the transition
-    previous_action: np.ndarray  # [B, P, A] float32
-    pose_prev: np.ndarray  # [B, P, 4, 4] float32 at t - 1
-    pose_before: np.ndarray  # [B, P, 4, 4] float32 at t
-    pose_after: np.ndarray  # [B, P, 4, 4] float32 at t + 1
-    reward: np.ndarray  # [B, P] float32
-    terminated: np.ndarray  # [B, P] bool
-    goal_at: np.ndarray  # [B, P, G] float32 goal at t
-    episode: np.ndarray  # [B] int64 position of the episode in the dataset
-    noise_seed: np.ndarray  # [B] int64 of what is sampled while the window is learned from
+    rgb: Array  # [B, K, H, W, 3] uint8 context frames in order of time
+    intrinsics: Array  # [B, 3, 3] float32 pixels
+    world_from_camera: Array  # [B, K, 4, 4] float32 believed poses of the context
+    goal: Array  # [B, K, G] float32
+    context_index: Array  # [B, K] int64 frame number in the episode
+    context_action: Array  # [B, K, A] float32 the action that led to the frame; zeros at frame 0
+    context_reward: Array  # [B, K] float32 the reward of the step that led to the frame; 0 at frame 0
+    context_terminated: Array  # [B, K] bool whether that step ended the task
+    target_rgb: Array  # [B, V, H, W, 3] uint8
+    target_world_from_camera: Array  # [B, V, 4, 4] float32
+    target_index: Array  # [B, V] int64 frame number in the episode
+    source_rgb: Array  # [B, K + V, S, H, W, 3] uint8 frames that can explain each: `data.sources`
+    source_world_from_camera: Array  # [B, K + V, S, 4, 4] float32
+    recent_rgb: Array  # [B, K + V, R, H, W, 3] uint8 frames at RECENT and at RECENT_JUDGES; R = 0 unless things may move
+    recent_world_from_camera: Array  # [B, K + V, R, 4, 4] float32
+    recent_steps: Array  # [B, K + V, R] float32 steps from each to them, 0 for frames outside the episode: not to be used
+    step_index: Array  # [B, P] int64 the transition's t
+    action: Array  # [B, P, A] float32 the action of the transition
+    pose_prev: Array  # [B, P, 4, 4] float32 at t - 1
+    pose_before: Array  # [B, P, 4, 4] float32 at t
+    pose_after: Array  # [B, P, 4, 4] float32 at t + 1
+    episode: Array  # [B] int64 position of the episode in the dataset
+    noise_seed: Array  # [B] int64 of what is sampled while the window is learned from
+
+    def map(self, change: Callable[[Array], Other]) -> Batch[Other]:
+        """The same windows with every array changed: into a tensor, say, or a part of itself."""
+        return Batch(*(change(getattr(self, field.name)) for field in fields(self)))
 
 
-def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows: range | None = None) -> Batch:
+def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows: range | None = None) -> Batch[np.ndarray]:
     """Draw the batch of one training step.
 
     Args:
@@ -146,13 +150,9 @@ def _transitions(reader: TrainingReader, episode: int, steps: np.ndarray) -> dic
     return {
         "step_index": steps,
         "action": actions[steps],
-        "previous_action": np.where((steps == 0)[:, None], np.float32(0), actions[earlier]),
         "pose_prev": poses[earlier],
         "pose_before": poses[steps],
         "pose_after": poses[steps + 1],
-        "reward": reader.read(episode, "reward")[steps],
-        "terminated": reader.read(episode, "terminated")[steps],
-        "goal_at": reader.read(episode, "goal")[steps],
     }
 
 

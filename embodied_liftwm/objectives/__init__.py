@@ -2,7 +2,7 @@
 
 terms.py        the terms and what they read (`Rollout`)
 motion_term.py  the term that motion is learned from, for models in which things move
-teacher_terms.py  the terms of pseudo-observations; their noise is in teacher_noise.py, what they read in taught.py
+teacher_terms.py  the terms of pseudo-observations; their noise is in teacher_noise.py, what they read in observations.py
 elbo.py         the bound they are parts of, and the KL of posterior to prior
 photometric.py  how far apart two images are, for warps
 """

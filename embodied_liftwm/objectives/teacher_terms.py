@@ -21,10 +21,18 @@ from torch import Tensor, nn
 
 from embodied_liftwm.geometry.cameras import camera_rays, inverse_intrinsics
 from embodied_liftwm.geometry.normals import at_planes, coherence_errors
-from embodied_liftwm.objectives.taught import Taught, TaughtDepth, TaughtMatches, TaughtNormals, TaughtPoints, TaughtViews
+from embodied_liftwm.objectives.observations import (
+    ObservedDepth,
+    ObservedMatches,
+    ObservedNormals,
+    ObservedPoints,
+    ObservedViews,
+    TeacherObservations,
+)
 from embodied_liftwm.objectives.teacher_noise import OUTLIERS, AddedNoise, Concentration, RadialLaplace, with_outliers
 from embodied_liftwm.objectives.terms import Lifted, Rollout, Term
 from embodied_liftwm.priors.alignment import fit_affine, median_log_factor, point_log_factor
+from embodied_liftwm.priors.contract import Kind
 
 REACH = 2.5
 """Planes within so many spacings of the model's depth stand for that depth: the window that its mean is taken over."""
@@ -47,7 +55,7 @@ def log_summed_out(log_belief: Tensor, log_likelihood: Tensor, outlier_nats: flo
 class TeacherTerm(Term):
     """One kind of pseudo-observation, of any number of teachers: independent given z, so that their likelihoods add."""
 
-    gift: ClassVar[str]
+    kind: ClassVar[Kind]
 
     def __init__(self, conventions: Mapping[str, str] | None = None, held: bool = False) -> None:
         """Take teachers by name, with the convention that each one states; `held` noise is not learned."""
@@ -57,11 +65,11 @@ class TeacherTerm(Term):
         self.requires_grad_(not held)
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        said = {} if rollout.taught is None else getattr(rollout.taught, self.gift)
+        observed = {} if rollout.teachers is None else getattr(rollout.teachers, self.kind)
         parts = []
         for name, convention in self.conventions.items():
-            if name in said and (rollout.lifted is not None or self.gift == "views"):
-                nats = self.score(name, said[name], convention, self.noise[_key(name)], rollout)
+            if name in observed and (rollout.lifted is not None or self.kind == "views"):
+                nats = self.score(name, observed[name], convention, self.noise[_key(name)], rollout)
                 parts.append(nats.view(rollout.batch_size, -1))
         return torch.stack(parts).sum(0) if parts else rollout.twist.new_zeros(rollout.batch_size, 1)
 
@@ -70,8 +78,8 @@ class TeacherTerm(Term):
         """The noise of a teacher that nothing is known of yet, or the one that is held."""
 
     @abstractmethod
-    def score(self, teacher: str, said: Any, convention: str, noise: Any, rollout: Rollout) -> Tensor:
-        """Log-likelihood of what that teacher said, in nats per number. [F], or [B]"""
+    def score(self, teacher: str, observed: Any, convention: str, noise: Any, rollout: Rollout) -> Tensor:
+        """Log-likelihood of what that teacher observed, in nats per number. [F], or [B]"""
 
 
 class TeacherDepthTerm(TeacherTerm):
@@ -84,30 +92,30 @@ class TeacherDepthTerm(TeacherTerm):
     """
 
     name = "teacher_depth"
-    gift = "depth"
+    kind: ClassVar[Kind] = "depth"
     OUTLIER_NATS = math.log(0.2)  # uniform over the log-depths, or spreads, that there are: about five
 
     def first_noise(self, held: bool) -> RadialLaplace:
         return RadialLaplace(0.06 if held else 0.5)
 
-    def score(self, teacher: str, said: TaughtDepth, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, observed: ObservedDepth, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)
-        error, known = self.errors(convention, said, lifted, log_depths)
+        error, known = self.errors(convention, observed, lifted, log_depths)
         nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS, self.outliers)
-        return (said.confidence * known[:, None, None] * nats).mean((1, 2))
+        return (observed.confidence * known[:, None, None] * nats).mean((1, 2))
 
     @staticmethod
-    def errors(convention: str, said: TaughtDepth, lifted: Lifted, log_depths: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the teacher is from each hypothesis [F, P, h, w], and of which frames that can be said [F]."""
+    def errors(convention: str, observed: ObservedDepth, lifted: Lifted, log_depths: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the teacher is from each hypothesis [F, P, h, w], and of which frames that is known [F]."""
         if convention == "affine_inverse":
-            fit = fit_affine(1.0 / lifted.depth, said.values, said.confidence)
+            fit = fit_affine(1.0 / lifted.depth, observed.values, observed.confidence)
             scale, shift, spread = (x[:, None, None, None] for x in fit[:3])
-            return _length((said.values.unsqueeze(1) - scale * torch.exp(-log_depths) - shift) / spread), fit.known
-        observed, known = said.values, torch.ones_like(said.values[:, 0, 0], dtype=torch.bool)
+            return _length((observed.values.unsqueeze(1) - scale * torch.exp(-log_depths) - shift) / spread), fit.known
+        values, known = observed.values, torch.ones_like(observed.values[:, 0, 0], dtype=torch.bool)
         if convention == "scale_free":
-            factor = median_log_factor(lifted.depth.detach().log(), said.values, said.confidence)
-            observed, known = said.values + factor.log_factor[:, None, None], factor.known
-        return _length(observed.unsqueeze(1) - log_depths), known
+            factor = median_log_factor(lifted.depth.detach().log(), observed.values, observed.confidence)
+            values, known = observed.values + factor.log_factor[:, None, None], factor.known
+        return _length(values.unsqueeze(1) - log_depths), known
 
 
 class TeacherNormalsTerm(TeacherTerm):
@@ -123,22 +131,22 @@ class TeacherNormalsTerm(TeacherTerm):
     """
 
     name = "teacher_normals"
-    gift = "normals"
+    kind: ClassVar[Kind] = "normals"
     NEIGHBOURS = (1, 2)  # cells
     OUTLIER_NATS = math.log(0.5)
 
     def first_noise(self, held: bool) -> nn.ModuleDict:
         return nn.ModuleDict({"direction": Concentration(8.0 if held else 2.0), "slope": RadialLaplace(0.03 if held else 0.1)})
 
-    def score(self, teacher: str, said: TaughtNormals, convention: str, noise: Any, rollout: Rollout) -> Tensor:
-        assert rollout.taught is not None
+    def score(self, teacher: str, observed: ObservedNormals, convention: str, noise: Any, rollout: Rollout) -> Tensor:
+        assert rollout.teachers is not None
         lifted, _ = _believed(rollout)
-        agreed = said.confidence * noise["direction"].log_prob((said.values * lifted.normal).sum(1))
-        if teacher in rollout.taught.depth:
+        agreed = observed.confidence * noise["direction"].log_prob((observed.values * lifted.normal).sum(1))
+        if teacher in rollout.teachers.depth:
             return agreed.mean((1, 2))
-        error = coherence_errors(lifted.depth, said.values, lifted.intrinsics, self.NEIGHBOURS)
+        error = coherence_errors(lifted.depth, observed.values, lifted.intrinsics, self.NEIGHBOURS)
         nats = with_outliers(noise["slope"].log_prob(error), self.OUTLIER_NATS, self.outliers)
-        return agreed.mean((1, 2)) + (at_planes(said.confidence, self.NEIGHBOURS) * nats).mean(1)
+        return agreed.mean((1, 2)) + (at_planes(observed.confidence, self.NEIGHBOURS) * nats).mean(1)
 
 
 class TeacherPointsTerm(TeacherTerm):
@@ -151,26 +159,26 @@ class TeacherPointsTerm(TeacherTerm):
     """
 
     name = "teacher_points"
-    gift = "points"
+    kind: ClassVar[Kind] = "points"
     OUTLIER_NATS = math.log(0.1)
 
     def first_noise(self, held: bool) -> RadialLaplace:
         return RadialLaplace(0.06 if held else 0.3, dimensions=3)
 
-    def score(self, teacher: str, said: TaughtPoints, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
+    def score(self, teacher: str, observed: ObservedPoints, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
         lifted, log_depths = _believed(rollout)
-        error, known = self.errors(convention, said, lifted, log_depths)
+        error, known = self.errors(convention, observed, lifted, log_depths)
         nats = log_summed_out(lifted.log_belief, noise.log_prob(error), self.OUTLIER_NATS, self.outliers) / noise.dimensions
-        return (said.confidence * known[:, None, None] * nats).mean((1, 2))
+        return (observed.confidence * known[:, None, None] * nats).mean((1, 2))
 
     @staticmethod
-    def errors(convention: str, said: TaughtPoints, lifted: Lifted, log_depths: Tensor) -> tuple[Tensor, Tensor]:
-        """Relative distance of the teacher's point from each hypothesis [F, P, h, w]; of which frames it can be said [F]."""
-        rotation, centre = said.reference_from_frame[:, :3, :3], said.reference_from_frame[:, None, None, :3, 3]
+    def errors(convention: str, observed: ObservedPoints, lifted: Lifted, log_depths: Tensor) -> tuple[Tensor, Tensor]:
+        """Relative distance of the teacher's point from each hypothesis [F, P, h, w]; of which frames that is known [F]."""
+        rotation, centre = observed.reference_from_frame[:, :3, :3], observed.reference_from_frame[:, None, None, :3, 3]
         rays = camera_rays(lifted.intrinsics, *lifted.depth.shape[-2:]) @ rotation.mT.unsqueeze(1)
-        points, known = said.points, torch.ones_like(said.points[:, 0, 0, 0], dtype=torch.bool)
+        points, known = observed.points, torch.ones_like(observed.points[:, 0, 0, 0], dtype=torch.bool)
         if convention == "scale_free":
-            factor = point_log_factor((lifted.depth.unsqueeze(-1) * rays + centre).detach(), points, said.confidence)
+            factor = point_log_factor((lifted.depth.unsqueeze(-1) * rays + centre).detach(), points, observed.confidence)
             points, known = points * factor.log_factor.exp()[:, None, None, None], factor.known
         seen = points - centre  # from the camera that saw the cell
         squared, along, length = (x.sum(-1).unsqueeze(1) for x in (seen * seen, seen * rays, rays * rays))
@@ -187,38 +195,40 @@ class TeacherMatchesTerm(TeacherTerm):
     """
 
     name = "teacher_matches"
-    gift = "matches"
+    kind: ClassVar[Kind] = "matches"
     OUTLIER_NATS = -2.0 * math.log(64.0)  # uniform over the pixels of an image
     FARTHEST_PX, LEAST_PX = 1e3, 1e-2
 
     def first_noise(self, held: bool) -> RadialLaplace:
         return RadialLaplace(0.5 if held else 2.0, dimensions=2)
 
-    def score(self, teacher: str, said: TaughtMatches, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
-        assert rollout.lifted is not None and rollout.taught is not None
-        log_belief, error = self.errors(said, rollout.lifted, rollout.taught)
+    def score(self, teacher: str, observed: ObservedMatches, convention: str, noise: RadialLaplace, rollout: Rollout) -> Tensor:
+        assert rollout.lifted is not None and rollout.teachers is not None
+        log_belief, error = self.errors(observed, rollout.lifted, rollout.teachers)
         nats = log_summed_out(log_belief, noise.log_prob(error), self.OUTLIER_NATS, self.outliers) / noise.dimensions
-        there = (said.confidence > 0).sum(1).clamp_min(1)
-        return (said.confidence * nats.view_as(said.confidence)).sum(1) / there
+        there = (observed.confidence > 0).sum(1).clamp_min(1)
+        return (observed.confidence * nats.view_as(observed.confidence)).sum(1) / there
 
     @classmethod
-    def errors(cls, said: TaughtMatches, lifted: Lifted, taught: Taught) -> tuple[Tensor, Tensor]:
+    def errors(cls, observed: ObservedMatches, lifted: Lifted, teachers: TeacherObservations) -> tuple[Tensor, Tensor]:
         """Belief of the cells that hold the matched pixels, and pixels by which each of its depths misses. [B * M, P] each"""
-        windows, (height, width) = len(said.frame), lifted.depth.shape[-2:]
-        first = torch.arange(windows, device=said.frame.device) * (len(lifted.depth) // windows)
-        frame = (said.frame + first[:, None]).flatten()
-        pixels, partners = (x.flatten(0, 1) / taught.stride for x in (said.pixels, said.partners))  # of the grid of cells
+        windows, (height, width) = len(observed.frame), lifted.depth.shape[-2:]
+        first = torch.arange(windows, device=observed.frame.device) * (len(lifted.depth) // windows)
+        frame = (observed.frame + first[:, None]).flatten()
+        pixels, partners = (
+            x.flatten(0, 1) / teachers.stride for x in (observed.pixels, observed.partners)
+        )  # of the grid of cells
         column, row = pixels.floor().long().unbind(-1)
         cell = frame, slice(None), row.clamp(0, height - 1), column.clamp(0, width - 1)
-        log_depths = hypotheses(lifted, taught.log_planes)[cell]
-        intrinsics, pose = lifted.intrinsics[frame], said.partner_from_frame.flatten(0, 1)
+        log_depths = hypotheses(lifted, teachers.log_planes)[cell]
+        intrinsics, pose = lifted.intrinsics[frame], observed.partner_from_frame.flatten(0, 1)
         rays = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=-1).unsqueeze(-1)
         turned = (pose[:, :3, :3] @ inverse_intrinsics(intrinsics) @ rays).squeeze(-1)
         points = log_depths.exp().unsqueeze(-1) * turned.unsqueeze(1) + pose[:, None, :3, 3]
         ahead = points[..., 2] > 0.01
         z = torch.where(ahead, points[..., 2], 1.0)
         landed = (points @ intrinsics.mT)[..., :2] / z.unsqueeze(-1)
-        squared = (landed - partners.unsqueeze(1)).square().sum(-1) * taught.stride**2
+        squared = (landed - partners.unsqueeze(1)).square().sum(-1) * teachers.stride**2
         error = torch.sqrt(squared.clamp_max(cls.FARTHEST_PX**2) + cls.LEAST_PX**2)
         return lifted.log_belief[cell], torch.where(ahead, error, cls.FARTHEST_PX)
 
@@ -231,20 +241,20 @@ class TeacherViewsTerm(TeacherTerm):
     """
 
     name = "teacher_views"
-    gift = "views"
+    kind: ClassVar[Kind] = "views"
 
     def first_noise(self, held: bool) -> AddedNoise:
         return AddedNoise(0.03 if held else 0.1)
 
-    def score(self, teacher: str, said: TaughtViews, convention: str, noise: AddedNoise, rollout: Rollout) -> Tensor:
-        nats = noise.log_prob((said.target_rgb - said.rgb).square().mean(1), said.scale.detach())
-        return (said.confidence * nats).mean((1, 2))
+    def score(self, teacher: str, observed: ObservedViews, convention: str, noise: AddedNoise, rollout: Rollout) -> Tensor:
+        nats = noise.log_prob((observed.target_rgb - observed.rgb).square().mean(1), observed.scale.detach())
+        return (observed.confidence * nats).mean((1, 2))
 
 
 def _believed(rollout: Rollout) -> tuple[Lifted, Tensor]:
     """The lifted frames, and the log-depths that their planes stand for."""
-    assert rollout.lifted is not None and rollout.taught is not None
-    return rollout.lifted, hypotheses(rollout.lifted, rollout.taught.log_planes)
+    assert rollout.lifted is not None and rollout.teachers is not None
+    return rollout.lifted, hypotheses(rollout.lifted, rollout.teachers.log_planes)
 
 
 def _length(error: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.normals import coherence_errors
 from embodied_liftwm.geometry.warp import backward_warp
+from embodied_liftwm.objectives.observations import TeacherObservations
 from embodied_liftwm.objectives.photometric import edge_aware_smoothness, photometric_error
-from embodied_liftwm.objectives.taught import Taught
 from embodied_liftwm.protocols import Camera
 
 
@@ -74,7 +74,7 @@ class Rollout(NamedTuple):
     twist_mean: Tensor  # [B, P, 6]
     twist_scale: Tensor  # [B, P, 6]
     moved: Moved | None = None  # None for models to which nothing moves
-    taught: Taught | None = None  # None where there is no teacher
+    teachers: TeacherObservations | None = None  # None where there is no teacher
 
 
 class Term(nn.Module, ABC):

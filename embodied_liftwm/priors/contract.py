@@ -19,7 +19,7 @@ DepthConvention = Literal["metric", "scale_free", "affine_inverse"]
 """Of depth maps: z-depth in metres; z-depth up to a factor a map; inverse z-depth up to a positive scale and a shift a map."""
 ScaleConvention = Literal["metric", "scale_free"]
 """Of pointmaps: metres; or up to one factor a pair."""
-Gift = Literal["depth", "normals", "points", "matches", "views"]
+Kind = Literal["depth", "normals", "points", "matches", "views"]
 """Kinds of pseudo-observations: the fields of `PseudoObservations`."""
 
 
@@ -125,7 +125,7 @@ class PriorCard:
     """What is known of a prior without opening it."""
 
     name: str
-    gives: tuple[Gift, ...]
+    gives: tuple[Kind, ...]
     about: str  # one line: the model, and the paper
     licence: str  # of code and default weights, SPDX where there is one
     non_commercial: bool

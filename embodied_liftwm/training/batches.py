@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
-from embodied_liftwm.data.sampling import sample_windows
+from embodied_liftwm.data.sampling import Batch, sample_windows
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.parallel import Processes
+from embodied_liftwm.training.teacher_windows import Observed, as_number, map_observed
 from embodied_liftwm.training.teachers import Teachers
 
 IMAGES = ("rgb", "target_rgb", "source_rgb", "recent_rgb")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A micro-batch: windows as tensors, and what teachers observed in them."""
+
+    batch: Batch[Tensor]
+    observed: Observed
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Windows:
+        """The same windows with every tensor changed."""
+        return Windows(self.batch.map(change), map_observed(self.observed, change))
 
 
 def rows_of(config: TrainConfig, processes: Processes) -> range:
@@ -38,25 +53,22 @@ def load_parts(
     rows: range,
     device: torch.device,
     teachers: Teachers | None = None,
-) -> list[dict[str, Tensor]]:
-    """Read some windows of a step, as equal micro-batches of tensors by the names of `data.sampling.Batch`.
+) -> list[Windows]:
+    """Read some windows of a step as equal micro-batches.
 
-    What teachers say of them is among the tensors, by names of its own (`teacher_windows.key`). They stay on the CPU: for a
-    training on CUDA in pinned memory, from where copies do not hold up the program.
+    They stay on the CPU: for a training on CUDA in pinned memory, from where copies do not hold up the program.
     """
     batch = sample_windows(reader, config, step, rows)
-    tensors = {field.name: torch.from_numpy(getattr(batch, field.name)) for field in fields(batch)}
-    tensors |= {} if teachers is None else teachers.read(reader, batch)
+    windows = Windows(batch.map(torch.from_numpy), {} if teachers is None else teachers.read(reader, batch))
     if device.type == "cuda":
         with torch.cuda.device(device):  # a thread begins with the first GPU, and pinning would take memory there
-            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+            windows = windows.map(Tensor.pin_memory)
     size = len(rows) // config.accumulate
-    return [{name: t[first : first + size] for name, t in tensors.items()} for first in range(0, len(rows), size)]
+    return [windows.map(itemgetter(slice(first, first + size))) for first in range(0, len(rows), size)]
 
 
-def to_device(tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
+def to_device(windows: Windows, device: str | torch.device) -> Windows:
     """A micro-batch as the model takes it: on the device, images [..., H, W, 3] uint8 as [..., 3, H, W] float32 in [0, 1]."""
-    found = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-    for name in IMAGES:
-        found[name] = found[name].movedim(-1, -3).float() / 255.0
-    return found
+    found = windows.map(lambda t: t.to(device, non_blocking=True))
+    images = {name: getattr(found.batch, name).movedim(-1, -3).float() / 255.0 for name in IMAGES}
+    return Windows(replace(found.batch, **images), map_observed(found.observed, as_number))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.objectives.terms import Rollout
-from embodied_liftwm.training.batches import to_device
+from embodied_liftwm.training.batches import Windows, to_device
 from embodied_liftwm.training.networks import use_bf16, use_compiler
 from embodied_liftwm.training.objective import Conventions, Objective
 from embodied_liftwm.training.parallel import Processes
@@ -48,7 +48,7 @@ class Learner:
         weights = {"params": [p for p in self.parameters if id(p) not in apart], "swiftness": 1.0}
         return [weights, {"params": noise, "swiftness": NOISE_SWIFTNESS, "weight_decay": 0.0}] if noise else [weights]
 
-    def differentiate(self, parts: Sequence[dict[str, Tensor]], only_geometry: bool) -> dict[str, float]:
+    def differentiate(self, parts: Sequence[Windows], only_geometry: bool) -> dict[str, float]:
         """Leave in the parameters the gradient of the loss: its mean over all windows of the step, of all processes.
 
         Args:
@@ -65,7 +65,7 @@ class Learner:
         psnr = math.nan if only_geometry else -10.0 * math.log10(max(error, 1e-10))
         return {"loss": loss, "psnr": psnr, "kl": kl} | dict(zip(self.config.terms, terms, strict=True))
 
-    def _part(self, part: dict[str, Tensor], only_geometry: bool, weight: float) -> Tensor:
+    def _part(self, part: Windows, only_geometry: bool, weight: float) -> Tensor:
         """Add `weight` times a micro-batch's gradient; returns its loss, squared error and terms."""
         rollout = roll_out(self.model, to_device(part, self.config.device), only_geometry)
         found = self.objective(rollout)

@@ -10,11 +10,10 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
@@ -22,9 +21,9 @@ from embodied_liftwm.data.sampling import Batch
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.objectives.teacher_terms import TEACHER_TERMS
 from embodied_liftwm.priors.cache import complete_cache
-from embodied_liftwm.priors.contract import Gift, PseudoObservations
+from embodied_liftwm.priors.contract import Kind, PseudoObservations
 from embodied_liftwm.training.objective import Conventions
-from embodied_liftwm.training.teacher_windows import PICK, Arrays, Window, key, on_cells
+from embodied_liftwm.training.teacher_windows import PICK, Arrays, Observed, Window, on_cells
 
 KEPT_BYTES = 512 * 2**20
 """Memory for what was read, of all teachers together; who has not been asked for the longest time goes first."""
@@ -58,32 +57,32 @@ class Teachers:
             UserError: a term that no prior gives anything for, or a prior that no term takes from.
         """
         self._caches, self._stride, self._kept_bytes = dict(caches), stride, kept_bytes
-        self._kept: OrderedDict[tuple[str, int], dict[Gift, Arrays]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], dict[Kind, Arrays]] = OrderedDict()
         first = {name: cache.read(0).given() for name, cache in caches.items()}
-        taking = {term: cast(Gift, TEACHER_TERMS[term].gift) for term in terms if term in TEACHER_TERMS}
+        taking = {term: TEACHER_TERMS[term].kind for term in terms if term in TEACHER_TERMS}
         _check(taking, {name: tuple(given) for name, given in first.items()})
         self.conventions: Conventions = {
-            term: {name: getattr(given[gift], "convention", "") for name, given in first.items() if gift in given}
-            for term, gift in taking.items()
+            term: {name: getattr(given[kind], "convention", "") for name, given in first.items() if kind in given}
+            for term, kind in taking.items()
         }
-        self._gifts = {name: [g for g in taking.values() if g in given] for name, given in first.items()}
+        self._kinds = {name: [g for g in taking.values() if g in given] for name, given in first.items()}
 
-    def read(self, reader: TrainingReader, batch: Batch) -> dict[str, Tensor]:
-        """What all teachers say of a batch's windows, as tensors with a leading axis of windows (`teacher_windows.key`)."""
-        rows: list[dict[str, np.ndarray]] = []
-        for episode, context, seed in zip(batch.episode, batch.context_index, batch.noise_seed, strict=True):
-            window = Window(context, reader.read(int(episode), "world_from_camera"))
-            row: dict[str, np.ndarray] = {}
-            for name, gifts in self._gifts.items():
-                kept = self._episode(name, int(episode))
-                for gift in gifts:
-                    rng = np.random.default_rng([int(seed), zlib.crc32(f"{name}/{gift}".encode())])
-                    found = PICK[gift](kept[gift], window, rng)
-                    row |= {key(gift, name, field): array for field, array in found.items()}
-            rows.append(row)
-        return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+    def read(self, reader: TrainingReader, batch: Batch[np.ndarray]) -> Observed:
+        """What all teachers observed in a batch's windows; every tensor has a leading axis of windows."""
+        windows = [
+            Window(frames, reader.read(int(e), "world_from_camera")) for e, frames in zip(batch.episode, batch.context_index)
+        ]
+        found: Observed = {}
+        for name, kinds in self._kinds.items():
+            for kind in kinds:
+                rows = [
+                    PICK[kind](self._episode(name, int(episode))[kind], window, _generator(seed, name, kind))
+                    for episode, window, seed in zip(batch.episode, windows, batch.noise_seed, strict=True)
+                ]
+                found.setdefault(kind, {})[name] = type(rows[0])(*map(torch.stack, zip(*rows, strict=True)))
+        return found
 
-    def _episode(self, name: str, episode: int) -> dict[Gift, Arrays]:
+    def _episode(self, name: str, episode: int) -> dict[Kind, Arrays]:
         """What a prior says of an episode, on cells; from memory where it is kept."""
         if (name, episode) not in self._kept:
             self._kept[name, episode] = self._decode(name, episode)
@@ -92,17 +91,17 @@ class Teachers:
         self._kept.move_to_end((name, episode))
         return self._kept[name, episode]
 
-    def _decode(self, name: str, episode: int) -> dict[Gift, Arrays]:
-        said, found = self._caches[name].read(episode), {}
-        for gift in self._gifts[name]:
-            arrays = on_cells(said, gift, self._stride)
+    def _decode(self, name: str, episode: int) -> dict[Kind, Arrays]:
+        observed, found = self._caches[name].read(episode), {}
+        for kind in self._kinds[name]:
+            arrays = on_cells(observed, kind, self._stride)
             if arrays is None:
-                raise UserError(f"prior {name} gives {gift} of episode 0, but not of episode {episode}: run it again")
-            expected = next(of[name] for term, of in self.conventions.items() if TEACHER_TERMS[term].gift == gift)
-            stated = getattr(getattr(said, gift), "convention", "")
+                raise UserError(f"prior {name} gives {kind} of episode 0, but not of episode {episode}: run it again")
+            expected = next(of[name] for term, of in self.conventions.items() if TEACHER_TERMS[term].kind == kind)
+            stated = getattr(getattr(observed, kind), "convention", "")
             if stated != expected:
-                raise UserError(f"prior {name}: {gift} of episode {episode} is {stated}, that of episode 0 is {expected}")
-            found[gift] = arrays
+                raise UserError(f"prior {name}: {kind} of episode {episode} is {stated}, that of episode 0 is {expected}")
+            found[kind] = arrays
         return found
 
 
@@ -121,16 +120,21 @@ def open_teachers(config: TrainConfig) -> Teachers | None:
     return Teachers(caches, config.terms, config.model.stride)
 
 
-def _check(taking: Mapping[str, Gift], giving: Mapping[str, tuple[str, ...]]) -> None:
-    for term, gift in taking.items():
-        if not any(gift in gifts for gifts in giving.values()):
-            there = "; ".join(f"{name} gives {', '.join(gifts)}" for name, gifts in giving.items()) or "there is none"
-            raise UserError(f"terms: {term} needs a prior that gives {gift}, and of priors={list(giving)} {there}")
-    for name, gifts in giving.items():
-        if not set(gifts) & set(taking.values()):
-            could = ", ".join(term for term, cls in TEACHER_TERMS.items() if cls.gift in gifts) or "none"
-            raise UserError(f"priors: no term takes what {name} gives ({', '.join(gifts)}); add one to terms: {could}")
+def _generator(seed: int, name: str, kind: str) -> np.random.Generator:
+    """What a window's share of one kind of one prior is drawn with."""
+    return np.random.default_rng([int(seed), zlib.crc32(f"{name}/{kind}".encode())])
 
 
-def _size(kept: dict[Gift, Arrays]) -> int:
+def _check(taking: Mapping[str, Kind], giving: Mapping[str, tuple[str, ...]]) -> None:
+    for term, kind in taking.items():
+        if not any(kind in kinds for kinds in giving.values()):
+            there = "; ".join(f"{name} gives {', '.join(kinds)}" for name, kinds in giving.items()) or "there is none"
+            raise UserError(f"terms: {term} needs a prior that gives {kind}, and of priors={list(giving)} {there}")
+    for name, kinds in giving.items():
+        if not set(kinds) & set(taking.values()):
+            could = ", ".join(term for term, cls in TEACHER_TERMS.items() if cls.kind in kinds) or "none"
+            raise UserError(f"priors: no term takes what {name} gives ({', '.join(kinds)}); add one to terms: {could}")
+
+
+def _size(kept: dict[Kind, Arrays]) -> int:
     return sum(array.nbytes for arrays in kept.values() for array in arrays.values())

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data.reader import TrainingReader
@@ -24,7 +23,7 @@ from embodied_liftwm.data.splits import check_split
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.interrupts import finishing
 from embodied_liftwm.training import checkpoint as ckpt
-from embodied_liftwm.training.batches import load_parts, rows_of
+from embodied_liftwm.training.batches import Windows, load_parts, rows_of
 from embodied_liftwm.training.body import fit_ego_motion
 from embodied_liftwm.training.learner import Learner
 from embodied_liftwm.training.logs import MetricsLog, TensorBoardLog
@@ -123,11 +122,11 @@ class Trainer:
             TensorBoardLog(self.run / "tensorboard", self.step),
         ]
 
-    def load_parts(self, step: int) -> list[dict[str, Tensor]]:
+    def load_parts(self, step: int) -> list[Windows]:
         """This process's windows of a step, as micro-batches."""
         return load_parts(self.reader, self.config, step, self.rows, self.device, self.teachers)
 
-    def _advance(self, load: Callable[[int], list[dict[str, Tensor]]] | None = None) -> dict[str, float]:
+    def _advance(self, load: Callable[[int], list[Windows]] | None = None) -> dict[str, float]:
         """One optimiser step; returns its row of metrics."""
         started = time.perf_counter()
         rate = learning_rate_of(self.config, self.step, self.progress)

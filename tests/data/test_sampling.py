@@ -62,9 +62,8 @@ def test_shapes_and_dtypes(reader: TrainingReader) -> None:
         "goal": ((b, k, 9), "f4"), "context_index": ((b, k), "i8"), "context_action": ((b, k, 2), "f4"),
         "context_reward": ((b, k), "f4"), "context_terminated": ((b, k), "?"), "target_rgb": ((b, v, 16, 16, 3), "u1"),
         "target_world_from_camera": ((b, v, 4, 4), "f4"), "target_index": ((b, v), "i8"), "step_index": ((b, p), "i8"),
-        "action": ((b, p, 2), "f4"), "previous_action": ((b, p, 2), "f4"), "pose_prev": ((b, p, 4, 4), "f4"),
-        "pose_before": ((b, p, 4, 4), "f4"), "pose_after": ((b, p, 4, 4), "f4"), "reward": ((b, p), "f4"),
-        "terminated": ((b, p), "?"), "goal_at": ((b, p, 9), "f4"),
+        "action": ((b, p, 2), "f4"), "pose_prev": ((b, p, 4, 4), "f4"),
+        "pose_before": ((b, p, 4, 4), "f4"), "pose_after": ((b, p, 4, 4), "f4"),
         "episode": ((b,), "i8"), "noise_seed": ((b,), "i8"), "source_rgb": ((b, k + v, CONFIG.sources, 16, 16, 3), "u1"),
         "source_world_from_camera": ((b, k + v, CONFIG.sources, 4, 4), "f4"),
         "recent_rgb": ((b, k + v, 0, 16, 16, 3), "u1"), "recent_world_from_camera": ((b, k + v, 0, 4, 4), "f4"),
@@ -86,10 +85,8 @@ def test_contents_are_those_of_the_episode(reader: TrainingReader, make_episode:
             assert np.array_equal(batch.target_world_from_camera[row], episode.world_from_camera[target])
             assert np.array_equal(batch.pose_after[row], episode.world_from_camera[t + 1])
             assert np.array_equal(batch.action[row], episode.action[t])
-            assert np.array_equal(batch.goal_at[row], episode.goal[t])
             led_zero = [np.zeros(2, np.float32), *episode.action]
             assert np.array_equal(batch.context_action[row], np.array(led_zero)[context])
-            assert np.array_equal(batch.previous_action[row], np.array(led_zero)[t])
             assert np.array_equal(batch.context_reward[row], np.array([0, *episode.reward], np.float32)[context])
             assert np.array_equal(batch.context_terminated[row], np.array([False, *episode.terminated])[context])
             first = t == 0

@@ -16,7 +16,7 @@ from embodied_liftwm.evaluation.generation.memory_figures import memory_bytes
 from embodied_liftwm.experiments.memories.models import Memory, made_of, settings, trained_rows
 from embodied_liftwm.experiments.memories.report import apart, order
 from embodied_liftwm.memory.frames.context import ContextFrames
-from embodied_liftwm.training.borrowed import borrow_depth
+from embodied_liftwm.training.frozen_depth import freeze_depth
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from embodied_liftwm.world_model.encoder import Encoder
@@ -63,7 +63,7 @@ def test_borrowed_depth_is_that_of_the_other_model_and_stays_so() -> None:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    put_back = borrow_depth(mine, theirs, fresh=True)
+    put_back = freeze_depth(mine, theirs, fresh=True)
     optimizer = torch.optim.AdamW(mine.parameters(), 0.1, weight_decay=0.5)
     features = torch.randn(2, 8, 8, 8)
     for _ in range(2):
@@ -85,12 +85,12 @@ def test_borrowing_goes_on_where_a_training_was_stopped_and_refuses_other_sizes(
     small = ModelConfig(stride=4, width=8, planes=12)
     mine, theirs = Encoder(small, (32, 32)), Encoder(small, (32, 32))
     latents = mine.head.weight[14:18].clone()
-    borrow_depth(mine, theirs, fresh=False)
+    freeze_depth(mine, theirs, fresh=False)
     assert torch.equal(mine.head.weight[14:18], latents)
-    borrow_depth(mine, theirs, fresh=True)
+    freeze_depth(mine, theirs, fresh=True)
     assert not mine.head.weight[14:18].any() and mine.head.weight[:14].equal(theirs.head.weight[:14])
     with pytest.raises(UserError, match="tensor 'stem.weight' has shape"):
-        borrow_depth(mine, Encoder(replace(small, stride=2), (32, 32)), fresh=True)
+        freeze_depth(mine, Encoder(replace(small, stride=2), (32, 32)), fresh=True)
 
 
 def test_bytes_are_those_of_what_is_remembered() -> None:

@@ -12,7 +12,14 @@ from torch import Tensor
 from embodied_liftwm.geometry.cameras import back_project, camera_rays, project
 from embodied_liftwm.geometry.normals import depth_to_normals
 from embodied_liftwm.geometry.se3 import inverse_pose, relative_pose, se3_exp
-from embodied_liftwm.objectives.taught import Taught, TaughtDepth, TaughtMatches, TaughtNormals, TaughtPoints, TaughtViews
+from embodied_liftwm.objectives.observations import (
+    ObservedDepth,
+    ObservedMatches,
+    ObservedNormals,
+    ObservedPoints,
+    ObservedViews,
+    TeacherObservations,
+)
 from embodied_liftwm.objectives.teacher_noise import OUTLIERS, AddedNoise, Concentration, RadialLaplace
 from embodied_liftwm.objectives.teacher_terms import (
     LEAST_ERROR,
@@ -61,9 +68,9 @@ def around(depth: Tensor, width: float = 0.15) -> Tensor:
 
 
 def rollout(found: Lifted | None, batch_size: int = 1, **said: dict) -> Rollout:
-    taught = Taught(LOG_PLANES, STRIDE, **({gift: {} for gift in Taught._fields[2:]} | said))
+    teachers = TeacherObservations(LOG_PLANES, STRIDE, **({kind: {} for kind in TeacherObservations._fields[2:]} | said))
     zeros = torch.zeros(batch_size, 3, 6, dtype=torch.float64)
-    return Rollout(batch_size, found, None, zeros, zeros, zeros + 1.0, taught=taught)
+    return Rollout(batch_size, found, None, zeros, zeros, zeros + 1.0, teachers=teachers)
 
 
 def nats_and_slope(term: TeacherTerm, logits: Tensor, **said: dict) -> tuple[Tensor, Tensor]:
@@ -92,7 +99,7 @@ def test_planes_stand_for_themselves_or_near_the_depth_for_it() -> None:
 
 
 def test_depth_is_laplace_with_the_planes_summed_out() -> None:
-    said, term = TaughtDepth(room(1).log(), drawn(F, SIZE, SIZE)), depth_term("metric")
+    said, term = ObservedDepth(room(1).log(), drawn(F, SIZE, SIZE)), depth_term("metric")
     found, b = lifted(around(room())), term.noise["a"].log_scale.exp()
     error = (said.values.unsqueeze(1) - hypotheses(found, LOG_PLANES)).square().add(LEAST_ERROR**2).sqrt()
     inlier = (found.log_belief.exp() * torch.exp(-error / b) / (2 * b)).sum(1)
@@ -101,7 +108,7 @@ def test_depth_is_laplace_with_the_planes_summed_out() -> None:
 
 
 def test_held_noise_is_a_plain_laplace_that_nothing_moves() -> None:
-    said, term = TaughtDepth(room(1).log(), drawn(F, SIZE, SIZE)), TeacherDepthTerm({"a": "metric"}, held=True).double()
+    said, term = ObservedDepth(room(1).log(), drawn(F, SIZE, SIZE)), TeacherDepthTerm({"a": "metric"}, held=True).double()
     found, b = lifted(around(room())), 0.06
     error = (said.values.unsqueeze(1) - hypotheses(found, LOG_PLANES)).square().add(LEAST_ERROR**2).sqrt()
     expected = said.confidence * torch.log((found.log_belief.exp() * torch.exp(-error / b) / (2 * b)).sum(1))
@@ -116,8 +123,9 @@ INVARIANT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def said_of(depth: Tensor, convention: str) -> TaughtDepth:
-    return TaughtDepth(1.0 / depth if convention == "affine_inverse" else depth.log(), 0.2 + 0.8 * drawn(F, SIZE, SIZE, seed=9))
+def said_of(depth: Tensor, convention: str) -> ObservedDepth:
+    values = 1.0 / depth if convention == "affine_inverse" else depth.log()
+    return ObservedDepth(values, 0.2 + 0.8 * drawn(F, SIZE, SIZE, seed=9))
 
 
 @pytest.mark.parametrize("convention", ["scale_free", "affine_inverse"])
@@ -162,7 +170,7 @@ def test_a_depth_up_to_scale_and_shift_asks_for_none_of_its_own() -> None:
 
 
 def test_a_teacher_moves_depth_between_planes_and_from_afar() -> None:
-    """Free logits, taught depths between planes, a belief that begins elsewhere; and the same with planes for themselves."""
+    """Free logits, teachers depths between planes, a belief that begins elsewhere; and the same with planes for themselves."""
     truth = room(2).clamp(0.8, 5.0)
     for begin in (truth * 1.05, torch.full_like(truth, 6.0)):
         logits = around(begin, 0.5).requires_grad_()
@@ -171,7 +179,7 @@ def test_a_teacher_moves_depth_between_planes_and_from_afar() -> None:
         for _ in range(150):
             optimizer.zero_grad()
             (
-                -term.log_prob(rollout(lifted(logits), depth={"a": TaughtDepth(truth.log(), torch.ones_like(truth))})).mean()
+                -term.log_prob(rollout(lifted(logits), depth={"a": ObservedDepth(truth.log(), torch.ones_like(truth))})).mean()
             ).backward()
             optimizer.step()
         error = (lifted(logits.detach()).depth.log() - truth.log()).abs()
@@ -193,7 +201,7 @@ def test_noise_is_turned_down_by_its_own_scale_and_a_good_teacher_beside_it_is_n
     scales = {name: float(module.log_scale.detach().exp()) for name, module in term.noise.items()}
     assert scales["good"] < 0.15 and scales["noise"] > 3.0 * scales["good"]
 
-    def pull(said: TaughtDepth, scale: str) -> float:
+    def pull(said: ObservedDepth, scale: str) -> float:
         """Mean slope of the belief, with the noise that one of them has learned."""
         single = depth_term(convention)
         single.noise["a"].load_state_dict(term.noise[scale].state_dict())
@@ -208,7 +216,8 @@ def test_what_a_model_can_explain_decides_and_not_the_noise_beside_it() -> None:
     truth = room(4)
     ones, grid = torch.ones_like(truth), torch.linspace(-1, 1, SIZE, dtype=torch.float64)
     basis = torch.stack([torch.ones(SIZE, SIZE), *torch.meshgrid(grid, grid, indexing="ij")])
-    good, noise = TaughtDepth(truth.log(), ones), TaughtDepth(math.log(2.0) + 2.0 * (drawn(F, SIZE, SIZE, seed=5) - 0.5), ones)
+    wrong = math.log(2.0) + 2.0 * (drawn(F, SIZE, SIZE, seed=5) - 0.5)
+    good, noise = ObservedDepth(truth.log(), ones), ObservedDepth(wrong, ones)
     planes = torch.tensor([[math.log(3.0), 0.0, 0.0]] * F, dtype=torch.float64, requires_grad=True)
     term = TeacherDepthTerm({"good": "metric", "noise": "metric"}).double()
     optimizer = torch.optim.Adam([planes, *term.parameters()], 0.05)
@@ -253,7 +262,7 @@ def test_radial_laplace_is_a_density(dimensions: int, shell: Callable[[Tensor], 
 def test_normals_are_found_by_encoder_and_depth_and_know_no_scale() -> None:
     depth = room(6)
     truth = depth_to_normals(depth, intrinsics())
-    said, term = TaughtNormals(truth, torch.ones_like(depth)), TeacherNormalsTerm({"a": ""}).double()
+    said, term = ObservedNormals(truth, torch.ones_like(depth)), TeacherNormalsTerm({"a": ""}).double()
     logits = around(depth).requires_grad_()
     rough = torch.nn.functional.normalize(truth + 0.3 * (drawn(F, 3, SIZE, SIZE) - 0.5), dim=1)
 
@@ -269,7 +278,7 @@ def test_normals_are_found_by_encoder_and_depth_and_know_no_scale() -> None:
 @pytest.mark.parametrize("measured", ["a", "b"])
 def test_normals_ask_nothing_of_depth_where_their_own_teacher_gave_depths(measured: str) -> None:
     depth = room(6)
-    normals = TaughtNormals(depth_to_normals(depth, intrinsics()), torch.ones_like(depth))
+    normals = ObservedNormals(depth_to_normals(depth, intrinsics()), torch.ones_like(depth))
     bent = (depth * (1.0 + 0.1 * drawn(F, SIZE, SIZE))).requires_grad_()
     normal = torch.nn.functional.normalize(normals.values + 0.3 * (drawn(F, 3, SIZE, SIZE) - 0.5), dim=1).requires_grad_()
     term = TeacherNormalsTerm({"a": ""}).double()
@@ -288,9 +297,9 @@ def seen_from_elsewhere() -> tuple[Tensor, Tensor]:
     return room(7), poses
 
 
-def said_points(factor: float = 1.0) -> tuple[Tensor, TaughtPoints]:
+def said_points(factor: float = 1.0) -> tuple[Tensor, ObservedPoints]:
     depth, poses = seen_from_elsewhere()
-    return depth, TaughtPoints(factor * back_project(depth, intrinsics(), poses), torch.ones_like(depth), poses)
+    return depth, ObservedPoints(factor * back_project(depth, intrinsics(), poses), torch.ones_like(depth), poses)
 
 
 def test_points_compare_in_the_frame_of_the_reference() -> None:
@@ -319,7 +328,7 @@ def test_pointmaps_are_as_invariant_as_their_convention(convention: str, same: b
     assert not torch.allclose(shifted, nats, atol=1e-3)
 
 
-def matched(turn_only: bool = False) -> tuple[Tensor, TaughtMatches]:
+def matched(turn_only: bool = False) -> tuple[Tensor, ObservedMatches]:
     """True depth of one frame's cells, constant, and the matches of five pixels with another frame, from the true geometry."""
     depth = torch.full((F, SIZE, SIZE), 2.2, dtype=torch.float64)
     motion = torch.tensor([[0.0 if turn_only else 0.5, 0.0, 0.0, 0.0, 0.1, 0.0]], dtype=torch.float64)
@@ -329,14 +338,14 @@ def matched(turn_only: bool = False) -> tuple[Tensor, TaughtMatches]:
     rays = torch.cat([(pixels - full[0, :2, 2]) / full[0, 0, 0], torch.ones(1, 5, 1)], dim=-1)
     partners, _ = project(2.2 * rays, full, inverse_pose(world_from_b))
     moved = relative_pose(world_from_b, world_from_a).expand(1, 5, 4, 4)
-    return depth, TaughtMatches(torch.tensor([[0, 1, 0, 1, 1]]), pixels, partners, torch.ones(1, 5).double(), moved)
+    return depth, ObservedMatches(torch.tensor([[0, 1, 0, 1, 1]]), pixels, partners, torch.ones(1, 5).double(), moved)
 
 
 def test_a_match_lands_on_its_partner_at_the_true_depth_alone() -> None:
     depth, said = matched()
     term = TeacherMatchesTerm({"a": ""}).double()
-    taught = rollout(None).taught
-    right = TeacherMatchesTerm.errors(said, lifted(around(depth))._replace(depth=depth), taught)[1]
+    teachers = rollout(None).teachers
+    right = TeacherMatchesTerm.errors(said, lifted(around(depth))._replace(depth=depth), teachers)[1]
     assert float(right.min(1).values.max()) < 0.011 and float(right.max()) > 1.0
     nats = [float(term.log_prob(rollout(lifted(around(depth * k)), matches={"a": said})).detach()) for k in (0.7, 1.0, 1.4)]
     assert nats[1] > max(nats[0], nats[2]) + 0.01
@@ -355,7 +364,7 @@ def test_views_are_gaussian_with_both_noises_and_teach_no_doubt() -> None:
     target, rgb, scale, sure = drawn(2, 3, 4, 4), drawn(2, 3, 4, 4, seed=1), 0.1 + drawn(2, 4, 4), drawn(2, 4, 4, seed=3)
     rgb.requires_grad_(), scale.requires_grad_()
     term = TeacherViewsTerm({"a": ""}).double()
-    found = term.log_prob(rollout(None, views={"a": TaughtViews(target, sure, rgb, scale)}))
+    found = term.log_prob(rollout(None, views={"a": ObservedViews(target, sure, rgb, scale)}))
     normal = torch.distributions.Normal(rgb, (scale.square() + 0.01).sqrt().unsqueeze(1))
     torch.testing.assert_close(found, (sure.unsqueeze(1) * normal.log_prob(target)).mean((1, 2, 3))[None])
     found.sum().backward()
@@ -370,7 +379,7 @@ def observed(name: str, convention: str) -> dict:
         return {"points": {"a": said_points()[1]}}
     if name == "teacher_matches":
         return {"matches": {"a": matched()[1]}}
-    return {"normals": {"a": TaughtNormals(depth_to_normals(room(6), intrinsics()), drawn(F, SIZE, SIZE))}}
+    return {"normals": {"a": ObservedNormals(depth_to_normals(room(6), intrinsics()), drawn(F, SIZE, SIZE))}}
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_micro_batches_are_the_windows_in_order(data: Path, tmp_path: Path) -> N
     whole = Trainer(config(data, tmp_path, batch_size=4)).load_parts(3)
     parts = Trainer(config(data, tmp_path, batch_size=4, accumulate=2)).load_parts(3)
     assert (len(whole), len(parts)) == (1, 2)
-    for name, tensor in whole[0].items():
-        assert torch.equal(torch.cat([part[name] for part in parts]), tensor), name
+    for name, tensor in vars(whole[0].batch).items():
+        assert torch.equal(torch.cat([getattr(part.batch, name) for part in parts]), tensor), name
 
 
 def test_processes_share_the_windows_evenly() -> None:

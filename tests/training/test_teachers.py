@@ -28,9 +28,9 @@ from embodied_liftwm.priors.contract import (
     PriorOptions,
     PseudoObservations,
 )
-from embodied_liftwm.training.batches import load_parts, to_device
+from embodied_liftwm.training.batches import Windows, load_parts, to_device
 from embodied_liftwm.training.rollout import roll_out
-from embodied_liftwm.training.teacher_windows import MATCHES, VIEWS, said_in
+from embodied_liftwm.training.teacher_windows import MATCHES, VIEWS, as_number, map_observed
 from embodied_liftwm.training.teachers import Teachers, open_teachers
 from embodied_liftwm.training.trainer import Trainer
 from tests import toy_room
@@ -122,7 +122,8 @@ def test_a_window_takes_what_was_said_of_its_frames(taught: Path, tmp_path: Path
     stride, cells = settings.model.stride, SIZE // settings.model.stride
     for step in range(3):
         batch = sample_windows(reader, settings, step)
-        said = {gift: of["toy:all"] for gift, of in said_in(teachers.read(reader, batch)).items()}
+        observed = map_observed(teachers.read(reader, batch), as_number)
+        said = {kind: of["toy:all"]._asdict() for kind, of in observed.items()}
         assert said["depth"]["values"].shape == (4, 3, cells, cells) and said["views"]["rgb"].shape == (4, VIEWS, 3, SIZE, SIZE)
         assert said["matches"]["confidence"].shape == (4, 3 * MATCHES)
         for row, episode in enumerate(batch.episode):
@@ -162,6 +163,13 @@ def _check_matches(scene: Scene, frames: Tensor, said: dict[str, Tensor]) -> Non
         torch.testing.assert_close(found[0, 0], said["partners"][m], atol=0.02, rtol=0)
 
 
+def tensors(windows: Windows) -> list[Tensor]:
+    """All of them, those of the windows first."""
+    found: list[Tensor] = []
+    windows.map(lambda t: (found.append(t), t)[1])
+    return found
+
+
 def test_what_is_read_depends_on_the_window_alone(taught: Path, tmp_path: Path) -> None:
     settings = with_teachers(taught, tmp_path, "toy:all", "toy:good", terms=TAUGHT, batch_size=4)
     reader = TrainingReader(taught)
@@ -172,9 +180,11 @@ def test_what_is_read_depends_on_the_window_alone(taught: Path, tmp_path: Path) 
     for step in (2, 0, 1):
         (whole,) = load_parts(reader, settings, step, range(4), device, teachers)
         (some,) = load_parts(reader, settings, step, range(1, 3), device, forgetful)
-        assert whole.keys() == some.keys() and all(torch.equal(some[name], t[1:3]) for name, t in whole.items())
+        assert [*some.observed] == [*whole.observed]
+        assert all(torch.equal(a, b[1:3]) for a, b in zip(tensors(some), tensors(whole), strict=True))
         plain = load_parts(reader, settings, step, range(4), device)[0]
-        assert all(torch.equal(whole[name], t) for name, t in plain.items())
+        assert not plain.observed
+        assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(whole), strict=False))
     assert len(forgetful._kept) == 1 and len(teachers._kept) == 2 * EPISODES
 
 
@@ -189,9 +199,11 @@ def test_true_teachers_are_likely_under_the_true_depth(taught: Path, tmp_path: P
     trainer = Trainer(settings)
     (part,) = trainer.load_parts(1)
     rollout = roll_out(trainer.model, to_device(part, "cpu"), only_geometry=True)
-    assert rollout.lifted is not None and rollout.taught is not None
-    planes = rollout.taught.log_planes
-    true = torch.cat([Scene(int(e)).depth[frames] for e, frames in zip(part["episode"], part["context_index"], strict=True)])
+    assert rollout.lifted is not None and rollout.teachers is not None
+    planes = rollout.teachers.log_planes
+    true = torch.cat(
+        [Scene(int(e)).depth[frames] for e, frames in zip(part.batch.episode, part.batch.context_index, strict=True)]
+    )
     log_depth = torch.nn.functional.avg_pool2d(true.log(), settings.model.stride)
     tilt = torch.linspace(-0.3, 0.3, log_depth.shape[-1])
     found = {}
@@ -269,7 +281,7 @@ def depth_error(trainer: Trainer) -> float:
         with torch.no_grad():
             lifted = roll_out(trainer.model, to_device(part, "cpu"), only_geometry=True).lifted
         true = torch.cat(
-            [Scene(int(e)).depth[frames] for e, frames in zip(part["episode"], part["context_index"], strict=True)]
+            [Scene(int(e)).depth[frames] for e, frames in zip(part.batch.episode, part.batch.context_index, strict=True)]
         )
         assert lifted is not None
         cells = torch.nn.functional.avg_pool2d(true.log(), trainer.config.model.stride)

@@ -26,7 +26,7 @@ from embodied_liftwm.evaluation.views.budget_curve import at_budget
 from embodied_liftwm.evaluation.views.novel import ViewRow
 from embodied_liftwm.experiments import runs as reproduce_runs
 from embodied_liftwm.memory.latents.bounded import slots_for
-from embodied_liftwm.training.borrowed import borrow_depth
+from embodied_liftwm.training.frozen_depth import freeze_depth
 from embodied_liftwm.workers.side_by_side import Tell
 
 TRAINED = ("rgb_cloud", "context", "gaussians", "latent_bounded", "patches", "latent_append", "recurrent")
@@ -147,7 +147,7 @@ def train_and_judge(config: ReproduceConfig, row: str, seed: int, tell: Tell) ->
 
     def begin(trainer: Any) -> None:
         if config.encoder and row != "recurrent":
-            put_back.append(borrow_depth(trainer.model.encoder, _shipped(config.encoder).encoder, fresh=trainer.step == 0))
+            put_back.append(freeze_depth(trainer.model.encoder, _shipped(config.encoder).encoder, fresh=trainer.step == 0))
 
     def after_step(trainer: Any) -> None:
         for again in put_back:

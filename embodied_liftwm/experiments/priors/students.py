@@ -67,7 +67,7 @@ def settings(config: ReproduceConfig, student: Student) -> TrainConfig:
 
     found = reproduce_liftwm.settings(config, student.base, student.seed)
     gifts = {gift for teacher in student.taught_by for gift in teacher.gives}
-    added = tuple(name for name, term in TEACHER_TERMS.items() if term.gift in gifts)
+    added = tuple(name for name, term in TEACHER_TERMS.items() if term.kind in gifts)
     return replace(
         found,
         data=str(dataset(config)),

@@ -17,7 +17,7 @@ from embodied_liftwm.evaluation.progress import progress
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.plugins import is_function_name
 from embodied_liftwm.priors.cache import PriorCache, clip_of, complete_cache, create_cache
-from embodied_liftwm.priors.contract import Gift, PriorOptions
+from embodied_liftwm.priors.contract import Kind, PriorOptions
 from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.workers import find_engine, run_tasks
 
@@ -28,7 +28,7 @@ class Teacher:
 
     name: str
     fingerprint: str
-    gives: tuple[Gift, ...]
+    gives: tuple[Kind, ...]
 
     @property
     def cache(self) -> str:
@@ -118,7 +118,7 @@ def options_of(config: ReproduceConfig) -> PriorOptions:
 
 
 def _teacher(name: str, cache: PriorCache) -> Teacher:
-    given = cast(tuple[Gift, ...], tuple(cache.read(0).given()))
+    given = cast(tuple[Kind, ...], tuple(cache.read(0).given()))
     return Teacher(cache.about["name"], cache.about["fingerprint"], given)
 
 

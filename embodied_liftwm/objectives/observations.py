@@ -1,4 +1,4 @@
-"""What teachers said of a window, as the terms read it: by kind, and by the teacher's name."""
+"""What teachers observed in the windows of a batch, as the terms read it: by kind, and by the teacher's name."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class TaughtDepth(NamedTuple):
+class ObservedDepth(NamedTuple):
     """Of the cells of F = B * K context frames."""
 
     values: Tensor  # [F, h, w] log-depth, or inverse depth where that is affine-invariant
     confidence: Tensor  # [F, h, w] in [0, 1], 0 where the teacher says nothing
 
 
-class TaughtNormals(NamedTuple):
+class ObservedNormals(NamedTuple):
     """Of the cells of F = B * K context frames."""
 
     values: Tensor  # [F, 3, h, w] unit, camera frame, towards the camera
     confidence: Tensor  # [F, h, w]
 
 
-class TaughtPoints(NamedTuple):
+class ObservedPoints(NamedTuple):
     """Of the cells of F = B * K context frames, each in the camera frame of a reference, any frame of the episode."""
 
     points: Tensor  # [F, h, w, 3]
@@ -29,7 +29,7 @@ class TaughtPoints(NamedTuple):
     reference_from_frame: Tensor  # [F, 4, 4] by the believed poses, metres
 
 
-class TaughtMatches(NamedTuple):
+class ObservedMatches(NamedTuple):
     """M pixels of context frames, and where other frames of the episode show the same."""
 
     frame: Tensor  # [B, M] int64: of which context frame of the window
@@ -39,7 +39,7 @@ class TaughtMatches(NamedTuple):
     partner_from_frame: Tensor  # [B, M, 4, 4] by the believed poses, metres
 
 
-class TaughtViews(NamedTuple):
+class ObservedViews(NamedTuple):
     """F = B * V views where the agent never was, beside what the model renders there."""
 
     target_rgb: Tensor  # [F, 3, H, W]
@@ -48,13 +48,13 @@ class TaughtViews(NamedTuple):
     scale: Tensor  # [F, H, W] standard deviation of the colours, the model's own
 
 
-class Taught(NamedTuple):
+class TeacherObservations(NamedTuple):
     """Pseudo-observations of a window; of each kind, those of every teacher that gives it."""
 
     log_planes: Tensor  # [P] of the depths that `Lifted.log_belief` is over, ascending
     stride: int  # pixels a side of a cell
-    depth: dict[str, TaughtDepth]
-    normals: dict[str, TaughtNormals]
-    points: dict[str, TaughtPoints]
-    matches: dict[str, TaughtMatches]
-    views: dict[str, TaughtViews]
+    depth: dict[str, ObservedDepth]
+    normals: dict[str, ObservedNormals]
+    points: dict[str, ObservedPoints]
+    matches: dict[str, ObservedMatches]
+    views: dict[str, ObservedViews]

@@ -1,7 +1,7 @@
-"""An encoder whose depth is another model's, and stays so: what is compared then is what models do with the same depth.
+"""Give an encoder another model's depth and keep it from learning, to compare what models do with the same depth.
 
 All of the other's encoder is taken but the rows of its head that make latents: what a memory keeps beside depth is its own
-to learn. What was taken is not trained. It is put back after every step, too: an optimiser's decay asks for no gradient.
+to learn. What was taken is put back after every step, too: an optimiser's decay asks for no gradient.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ OF_DEPTH = (True, True, True, False, True, False)
 """Of `Encoder.parts`: logits of depth, trust, opacity, latents, normal, the latents' scale."""
 
 
-def borrow_depth(mine: Encoder, theirs: Encoder, fresh: bool) -> Callable[[], None]:
-    """Take over all that makes depth, opacity and normals, and keep it from learning.
+def freeze_depth(mine: Encoder, theirs: Encoder, fresh: bool) -> Callable[[], None]:
+    """Take over all that makes depth, opacity and normals in another encoder, and keep it from learning.
 
     Args:
         mine: is changed in place; any latent dimension.
