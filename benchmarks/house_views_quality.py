@@ -32,7 +32,7 @@ from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.geometry.warp import backward_warp
 from embodied_liftwm.priors.contract import Clip, PriorOptions
 from embodied_liftwm.priors.generative.orbit import chosen_frames
-from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, VIEW_EVERY, HouseViewsTeacher, parallax_log_factor
+from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, VIEW_EVERY, InhouseViews, parallax_log_factor
 from embodied_liftwm.protocols import Camera
 
 STEPS_M = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -84,7 +84,7 @@ def main(words: list[str]) -> None:
     if len(plain) != 2:
         raise SystemExit("usage: python benchmarks/house_views_quality.py OUT.csv DATA [OPTION=VALUE ...]")
     merged = OmegaConf.merge(OmegaConf.structured(PriorOptions), OmegaConf.from_dotlist(settings))
-    teacher = HouseViewsTeacher(OmegaConf.to_object(merged))  # type: ignore[arg-type]
+    teacher = InhouseViews(OmegaConf.to_object(merged))  # type: ignore[arg-type]
     found: dict[str, list[Judged]] = {}
     for episode in EvaluationReader(plain[1]):
         for method, judged in judge(teacher, episode):
@@ -109,7 +109,7 @@ def asked(episode: Episode) -> Asked:
 
 
 @torch.inference_mode()
-def judge(teacher: HouseViewsTeacher, episode: Episode) -> Iterator[tuple[str, Judged]]:
+def judge(teacher: InhouseViews, episode: Episode) -> Iterator[tuple[str, Judged]]:
     """Every method on an episode."""
     rgb = torch.from_numpy(episode.rgb).movedim(-1, 1).float() / 255.0
     clip = Clip(rgb, torch.from_numpy(episode.intrinsics), torch.from_numpy(episode.world_from_camera))
@@ -135,7 +135,7 @@ def judge(teacher: HouseViewsTeacher, episode: Episode) -> Iterator[tuple[str, J
         yield method, Judged(*(x.flatten() for x in maps))
 
 
-def imagined(teacher: HouseViewsTeacher, clip: Clip, frames: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+def imagined(teacher: InhouseViews, clip: Clip, frames: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
     """Colours and confidence of the teacher, with the scale that it takes from the clip."""
     keys = chosen_frames(len(clip.rgb), -(-len(clip.rgb) // VIEW_EVERY))
     log_factor = parallax_log_factor(clip, keys, *teacher.depth(clip.rgb[keys], clip.intrinsics))

@@ -31,8 +31,8 @@ from embodied_liftwm.plugins import users_fault
 SUMMARIES = {
     "demo": "collect, train, plan, evaluate, report: small, whole, minutes on two cores",
     "collect": "episodes from an environment into a dataset folder",
-    "priors": "teachers: which there are, and what one says of a dataset",
-    "train": "a world model, or a teacher of ours, from a dataset",
+    "priors": "teachers: which there are, what one says of a dataset, and the training of our own",
+    "train": "a world model from a dataset",
     "train-agent": "a stable-baselines3 policy on what a world model remembers",
     "evaluate": "score a world model on held-out episodes and tasks, and write a report",
     "generate": "a video from one first frame and a camera path, with the memory in the loop",
@@ -44,7 +44,7 @@ SUMMARIES = {
 NAMED = {
     "bench": "what to time, e.g. collect",
     "reproduce": "which experiment: agents, gap, liftwm, memories or priors",
-    "priors": "list: every prior, its licence and whether it is ready here; run: let one observe a dataset",
+    "priors": "list: each with its licence and whether it is ready here; run: let one observe a dataset; train: one of our own",
 }
 """Commands that take a NAME, and what it says."""
 KEPT = {
@@ -53,6 +53,7 @@ KEPT = {
     "evaluate": "it had not begun yet: what was kept before is as it was",
     "demo": "what was finished is kept: the same command continues with the rest",
     "reproduce": "what was finished is kept: the same command continues with the rest",
+    "priors train": "it had not begun yet: what was kept before is as it was",
     "priors run": "episodes that were observed are kept: the same command continues with the rest",
     "data import": "clips that were imported are kept: the same command continues with the rest",
 }
@@ -135,15 +136,22 @@ def _dispatch(parsed: argparse.Namespace) -> int:
     if parsed.command in NAMED:
         arguments.append(parsed.name)
     if parsed.command in COMMANDS:
-        config = load_config(COMMANDS[parsed.command], parsed.preset, parsed.words)
+        schema = schema_of(parsed)
+        config: Any = load_config(schema, parsed.preset, parsed.words)
         if parsed.command in NAMED:
-            check_belonging(COMMANDS[parsed.command], parsed.command, parsed.name, parsed.words)
+            check_belonging(schema, parsed.command, parsed.name, parsed.words)
         check_parts(config)
         arguments.append(config)
     if parsed.command == "data":
         arguments.append([parsed.action, *parsed.words])
     module = importlib.import_module(f"embodied_liftwm.commands.{parsed.command.replace('-', '_')}")
     return module.run(*arguments) or 0
+
+
+def schema_of(parsed: argparse.Namespace) -> type:
+    """The dataclass that configures what was asked for; that of `priors train` is its own."""
+    found: type = COMMANDS.get(f"{parsed.command} {getattr(parsed, 'name', '')}") or COMMANDS[parsed.command]
+    return found
 
 
 class _Parser(argparse.ArgumentParser):
@@ -204,8 +212,12 @@ def _parser() -> argparse.ArgumentParser:
 def _style(name: str) -> dict[str, Any]:
     if name not in COMMANDS:
         return {"allow_abbrev": False}
-    keys = f"keys, as key=default:\n{help_table(COMMANDS[name])}"
-    return {"epilog": keys, "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    tables = [
+        f"keys{of.removeprefix(name)}, as key=default:\n{help_table(schema)}"
+        for of, schema in COMMANDS.items()
+        if of == name or of.startswith(f"{name} ")
+    ]
+    return {"epilog": "\n\n".join(tables), "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
 def _add_command(parser: argparse.ArgumentParser, name: str) -> None:

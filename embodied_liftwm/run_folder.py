@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from embodied_liftwm import __version__
-from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.config import COMMANDS, FORMER_NAMES
 from embodied_liftwm.data.storage import INFO
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_folder, remove_partials, write_text
@@ -134,7 +134,17 @@ def _read(path: Path) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("command", ""), str):
         raise UserError(f"{path} is damaged: restore it, or choose another folder")
-    return found
+    return _in_present_words(found) if found.get("command", "train") == "train" else found
+
+
+def _in_present_words(stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training as this version would write them: teachers of ours had other names, and no own command."""
+    if isinstance(priors := stored.get("priors"), list):
+        stored = stored | {"priors": [FORMER_NAMES.get(name, name) for name in priors]}
+    if name := FORMER_NAMES.get(stored.get("prior", "")):
+        frames = stored.get("batch_size", 0) * stored.get("context", 0)
+        stored = stored | {"command": "priors train", "name": name, "frames": frames}
+    return stored
 
 
 def versions() -> list[str]:

@@ -19,7 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from embodied_liftwm.commands.schema import Key, current_keys, field_comments, own_keys
-from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.config import COMMANDS, MOVED_KEYS
 from embodied_liftwm.config.checks import check_field, shown
 from embodied_liftwm.errors import UserError
 
@@ -172,7 +172,7 @@ def _assign(config: DictConfig, keys: dict[str, Key], name: str, given: str | li
         members = [key for key in keys if key.startswith(f"{name}.")]
         if members:
             raise UserError(f"{where}'{name}' is a group of keys: set one of them, such as {members[0]}=VALUE")
-        raise UserError(f"{where}unknown key '{shown(name)}'{_nearest(name, keys)}")
+        raise UserError(f"{where}unknown key '{shown(name)}'{_moved(name, keys) or _nearest(name, keys)}")
     try:
         OmegaConf.update(config, name, read_value(keys[name], given))
     except UserError as error:
@@ -236,6 +236,12 @@ def _hint(word: str, keys: dict[str, Key]) -> str:
     if unicodedata.category(word[:1] or " ") in ("Pd", "Sm") and word[0] not in "-=":
         return ": a dash pasted from a page; options are written with two hyphens, --preset NAME"
     return f": write {name}=VALUE, without spaces" if name in keys else ""
+
+
+def _moved(name: str, keys: dict[str, Key]) -> str:
+    """What serves in place of a key that a command had, for the end of a line."""
+    of = {command for command, schema in COMMANDS.items() if keys.keys() == {key.name for key in own_keys(schema)}}
+    return next((f": {now}" for (command, key), now in MOVED_KEYS.items() if key == name and command in of), "")
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -1,4 +1,4 @@
-"""`liftwm priors list|run`: which teachers there are, and a pass of one over a dataset."""
+"""`liftwm priors list|run|train`: which teachers there are, a pass of one over a dataset, and the training of our own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from embodied_liftwm.config import PriorsConfig
+from embodied_liftwm.commands.train import run_teacher
+from embodied_liftwm.config import PriorsConfig, TeacherConfig
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.data.storage import read_info
 from embodied_liftwm.errors import UserError
@@ -24,8 +26,8 @@ from embodied_liftwm.priors.registry import MODULES, find_card, open_prior
 from embodied_liftwm.terminal import plain_console
 
 
-def run(action: str, config: PriorsConfig) -> int:
-    """List the priors, or let one observe a dataset.
+def run(action: str, config: Any) -> int:
+    """List the priors, let one observe a dataset, or train one of our own; `config` is that of the action.
 
     Raises:
         UserError: no such action or prior, a licence that is not accepted, what a prior lacks on this machine, no dataset,
@@ -33,7 +35,7 @@ def run(action: str, config: PriorsConfig) -> int:
     """
     if action not in ACTIONS:
         near = difflib.get_close_matches(action, ACTIONS, 1)
-        raise UserError(f"priors {action}: {f'did you mean {near[0]}?' if near else 'expected list or run'}")
+        raise UserError(f"priors {action}: {f'did you mean {near[0]}?' if near else 'expected list, run or train'}")
     return ACTIONS[action](config)
 
 
@@ -106,4 +108,9 @@ def _options(config: PriorsConfig) -> PriorOptions:
     return PriorOptions(**{field.name: getattr(config, field.name) for field in fields(PriorOptions)})
 
 
-ACTIONS: dict[str, Callable[[PriorsConfig], int]] = {"list": _list, "run": _run}
+def _train(config: TeacherConfig) -> int:
+    run_teacher(config)
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Any], int]] = {"list": _list, "run": _run, "train": _train}

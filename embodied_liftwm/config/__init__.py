@@ -6,7 +6,8 @@ them. Code below the command line receives these typed objects, never a `DictCon
 `embodied_liftwm.commands.load_config`. The comment after a field is its documentation: `docs/config.md` is generated from it.
 
     episodes.py     environments, `collect`; whose seeds make which scenes
-    training.py     world models, `train`, `priors`
+    training.py     world models, `train`
+    teachers.py     `priors` and `priors train`
     judging.py      `evaluate`, `generate`, `train-agent`
     experiments.py  `bench`, `demo`, `reproduce`
 """
@@ -42,18 +43,19 @@ from embodied_liftwm.config.judging import (
     PlannerConfig,
     TrainAgentConfig,
 )
+from embodied_liftwm.config.teachers import FORMER_NAMES, PriorsConfig, TeacherConfig
 from embodied_liftwm.config.training import (
     LEAST_BUDGET,
     LEAST_LATENT_DIM,
     TRAIN_MAY_CHANGE,
     ModelConfig,
-    PriorsConfig,
     TrainConfig,
 )
 
 COMMANDS: dict[str, Any] = {
     "collect": CollectConfig,
     "priors": PriorsConfig,
+    "priors train": TeacherConfig,
     "train": TrainConfig,
     "train-agent": TrainAgentConfig,
     "evaluate": EvaluateConfig,
@@ -63,12 +65,16 @@ COMMANDS: dict[str, Any] = {
     "demo": DemoConfig,
 }
 """Command name -> its schema. Preset files have one section per command under the same name."""
+MOVED_KEYS = {("train", "prior"): "teachers of our own are trained by `liftwm priors train name=NAME`"}
+"""Keys that a command had -> what serves now."""
 
 __all__ = [
     "COMMANDS",
     "EVAL_SEED_OFFSET",
+    "FORMER_NAMES",
     "LEAST_BUDGET",
     "LEAST_LATENT_DIM",
+    "MOVED_KEYS",
     "POLICIES",
     "REPORT_SEED",
     "SUPPORT_POLICY",
@@ -89,6 +95,7 @@ __all__ = [
     "ReproduceConfig",
     "TableRow",
     "TaughtBase",
+    "TeacherConfig",
     "TrainAgentConfig",
     "TrainConfig",
     "size_word",

@@ -146,7 +146,7 @@ class ReproduceConfig:
     loop_episodes: int = bounded(6, 1, 100_000)  # memories: videos of each path, from so many held-out episodes at most
     bases: tuple[TaughtBase, ...] = get_args(TaughtBase)  # priors: what teachers are added to
     teachers: tuple[str, ...] = (  # priors: by the names of `liftwm priors list`; each alone, and all together
-        "house_depth", "mvs", "gaussian_splatting", "house_views", "disk"
+        "inhouse_depth", "mvs", "gaussian_splatting", "inhouse_views", "disk"
     )  # fmt: skip
     prior_episodes: int = bounded(0, 0, 1_000_000)  # priors: training episodes, which every teacher observes; 0 for
     # collect.episodes

@@ -1,4 +1,4 @@
-"""World models, their training, and what teachers say of their data."""
+"""World models and their training."""
 
 from __future__ import annotations
 
@@ -78,12 +78,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`liftwm train`: a world model, or a teacher of our own, from a dataset."""
+    """`liftwm train`: a world model from a dataset."""
 
-    prior: Literal["none", "house_depth", "house_views"] = "none"  # train this teacher instead of a world model, on data
-    # collected with split=teacher; of the keys below only data (folders, separated by commas), run, steps, minutes,
-    # batch_size, context (which it multiplies: frames a step), learning_rate, grad_clip, seed, precision, threads, log_every,
-    # save_every and device count then
     data: str = "data/revisit-s"  # dataset folder
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     initial: str = ""  # weights to begin with: a run, a checkpoint, or a shipped one by its name, such as base; "" for none
@@ -126,22 +122,3 @@ class TrainConfig:
             raise UserError(f"batch_size={self.batch_size}: makes {frames} frames a step, of at most {MOST_FRAMES}")
         if self.span < self.context + self.targets:
             raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")
-
-
-@dataclass(frozen=True)
-class PriorsConfig:
-    """`liftwm priors list` and `liftwm priors run`: what teachers say of a dataset, kept beside it (docs/priors.md)."""
-
-    name: str = ""  # run: a prior of `liftwm priors list`, or my_package:make_prior; list: of this one alone
-    data: str = "data/revisit-s"  # run: dataset folder; what is there already is not done again
-    weights: str = ""  # hub id, file or folder; empty for the prior's own choice
-    code: str = ""  # folder of the model's public repository, for those that no registry has
-    device: str = "cpu"  # torch device
-    batch_size: int = bounded(8, 1, 1024)  # frames or pairs at once
-    seed: int = bounded(0, 0, LAST_SEED)  # of priors that draw
-    prompt: str = "an indoor room"  # of priors that are told in words what they are to show
-    accept_license: bool = False  # of models that may not be used commercially
-    episodes: int = bounded(0, 0, 1_000_000)  # run: the first so many of the dataset; 0 for all
-
-    def __post_init__(self) -> None:
-        check_fields(self)

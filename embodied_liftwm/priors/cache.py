@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from embodied_liftwm.config import FORMER_NAMES
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import parse_json, read_json, remove_partials, write_bytes, write_text
@@ -50,7 +51,7 @@ class PriorCache:
     """Pseudo-observations of one prior over one dataset; episodes are counted as `TrainingReader` counts them.
 
     Example:
-        >>> cache = complete_cache(Path("data/revisit-s"), "house_depth")      # doctest: +SKIP
+        >>> cache = complete_cache(Path("data/revisit-s"), "inhouse_depth")      # doctest: +SKIP
         >>> cache.read(0).depth.values.shape                                   # doctest: +SKIP
         torch.Size([97, 64, 64])
     """
@@ -176,7 +177,8 @@ def create_cache(reader: TrainingReader, name: str, fingerprint: str, options: P
 
 def folder_of(dataset: Path, name: str, fingerprint: str) -> Path:
     """Where the cache of a prior with this fingerprint is, or would be."""
-    return _home(dataset) / f"{_stem(name)}-{fingerprint}"
+    found = [_home(dataset) / f"{stem}-{fingerprint}" for stem in _stems(name)]
+    return next((folder for folder in found if folder.is_dir()), found[0])
 
 
 def complete_cache(dataset: Path, name: str, reader: TrainingReader | None = None) -> PriorCache:
@@ -193,7 +195,8 @@ def complete_cache(dataset: Path, name: str, reader: TrainingReader | None = Non
     reader = reader or TrainingReader(dataset)
     prior, fingerprint = _split(name)
     check_name(prior)
-    folders = sorted(path.parent for path in _home(reader.path).glob(f"{_stem(prior)}-{fingerprint or '*'}/{ABOUT}"))
+    patterns = [f"{stem}-{fingerprint or '*'}/{ABOUT}" for stem in _stems(prior)]
+    folders = sorted(path.parent for pattern in patterns for path in _home(reader.path).glob(pattern))
     caches = [PriorCache(folder, reader) for folder in folders if FINGERPRINT.fullmatch(folder.name.rpartition("-")[2])]
     lacking = {cache: len(cache.missing()) for cache in caches}
     complete = [cache for cache in caches if not lacking[cache]]
@@ -215,9 +218,9 @@ def _home(dataset: Path) -> Path:
     return dataset / "priors"
 
 
-def _stem(name: str) -> str:
-    """The part of a folder's name that names the prior."""
-    return name.replace(":", ".")
+def _stems(name: str) -> list[str]:
+    """What may name the prior in a folder's name: its own name first, then what it was called before."""
+    return [name.replace(":", "."), *(old for old, new in FORMER_NAMES.items() if new == name)]
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -236,4 +239,4 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise UserError(f"{error}, or remove {folder}, and run `liftwm priors run` again") from None
     if not isinstance(about, dict) or about.get("layout") != LAYOUT or not {"name", "fingerprint"} <= about.keys():
         raise UserError(f"{path} is no description of pseudo-observations of layout {LAYOUT}: remove {folder}")
-    return about
+    return about | {"name": FORMER_NAMES.get(about["name"], about["name"])}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
+from embodied_liftwm.config import FORMER_NAMES
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, is_function_name, require_methods
 from embodied_liftwm.priors.contract import Prior, PriorCard, PriorOptions, check_licence
@@ -19,8 +20,8 @@ MODULES = {
     "zero123": "generative.zero123",
     "mvdream": "generative.mvdream",
     "gaussian_splatting": "generative.gaussian_splatting",
-    "house_depth": "inhouse.depth",
-    "house_views": "inhouse.views",
+    "inhouse_depth": "inhouse.depth",
+    "inhouse_views": "inhouse.views",
     "mvs": "geometric.mvs",
     "disk": "geometric.disk",
 }
@@ -33,6 +34,8 @@ def check_name(name: str) -> None:
     Raises:
         UserError: there is none of that name; the nearest is named.
     """
+    if name in FORMER_NAMES:
+        raise UserError(f"no prior '{name}': it is called {FORMER_NAMES[name]} now")
     if name not in MODULES and not is_function_name(name):
         near = difflib.get_close_matches(name, MODULES, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(MODULES)}; yours is my_package:make_prior"

@@ -1,22 +1,20 @@
 """Training: one trainer for every world model.
 
-trainer.py      the loop: resumption, logs
+loop.py         the loop that all trainings share: steps, logs, checkpoints, a clean stop
+trainer.py      the trainer of world models: what a step learns from, resumption
 schedule.py     how far a training is, and its learning rate
 learner.py      an optimiser step: micro-batches, gradients, their mean over processes, the update
 rollout.py      a batch of windows through a model: everything the terms read
 objective.py    the named terms of a training
 batches.py      windows from the dataset to the device: who takes which
-teachers.py, teacher_windows.py     what priors said of a dataset, held against the terms; what of it a window takes
+teachers.py, teacher_windows.py     what priors observed in a dataset, held against the terms; what of it a window takes
+frozen_depth.py     an encoder with another model's depth
+body.py         what the body does under an action, fitted before all else
 prefetch.py     the next batches, prepared by a thread while the model computes
 parallel.py     several processes under torchrun
 networks.py     bfloat16 and torch.compile for image networks
 checkpoint.py   run folders and weights on disk, whole or not at all; `load_model`
 logs.py         metrics.csv and TensorBoard
-
-The teachers of our own, `house_depth` and `house_views`, which alone learn from truth, of their own scenes:
-
-house_data.py       their frames and depths, and nobody else's
-house_pairs.py      frames of one episode that look the same way from two places
-house_lessons.py    what each of them is shown, and what it is to get right: the losses are `priors.house_*loss`
-house_training.py   the loop
+inhouse/        the teachers of our own, which alone learn from truth, of their own scenes: their frames, pairs of frames,
+                what each of them is trained on (lessons.py), and their trainer
 """

@@ -216,16 +216,21 @@ def export(run: str | Path, folder: str | Path, card: str) -> Path:
     """
     source, folder = _checkpoint_folder(Path(run)), Path(folder)
     load_model(str(source))
-    if not card.strip():
-        raise UserError(f"{folder}: a checkpoint needs a card: its data, seeds, figures and limits")
-    if folder.exists():
-        raise UserError(f"{folder} is there already: remove it first, or choose another folder")
+    check_card(folder, card)
     with whole_folder(folder) as partial:
         for name in ("model.safetensors", "model.json"):
             shutil.copyfile(source / name, partial / name)
         (partial / "README.md").write_text(card.rstrip() + "\n")
         write_sums(partial)
     return folder
+
+
+def check_card(folder: Path, card: str) -> None:
+    """Raises UserError where weights would be exported without a card, or over something."""
+    if not card.strip():
+        raise UserError(f"{folder}: what is exported needs a card: its data, seeds, figures and limits")
+    if folder.exists():
+        raise UserError(f"{folder} is there already: remove it first, or choose another folder")
 
 
 def _load_foreign(name: str) -> WorldModel[Any]:

@@ -154,6 +154,11 @@ class Meter:
         self.stage = "waiting"  # then training, and at the end judging or done
         self.fields: dict[str, Any] = {"step": 0, "told": self.stage, "left": "?"}
 
+    @property
+    def told(self) -> str:
+        """The column's running mean, as in `psnr 21.00 dB`."""
+        return " ".join(self._form.format(self.quality).split())
+
     def update(self, row: dict[str, float], progress: float) -> dict[str, Any]:
         """Take in one step's row; returns the fields of the bar."""
         if self._start is None:

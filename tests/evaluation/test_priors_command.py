@@ -147,7 +147,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (["teachers=house_dept"], "no prior 'house_dept': did you mean house_depth?"),
+        (["teachers=inhouse_dept"], "no prior 'inhouse_dept': did you mean inhouse_depth?"),
         (["teachers=mvs,mvs"], "teachers=['mvs', 'mvs']: expected distinct names"),
         (["bases=mv"], "bases=mv: expected list of 2d_only | glo"),
         (["doses.noise=0"], "doses.noise=0.0: must be above 0"),

@@ -27,6 +27,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "model=RUN", "data=DATA", "out=OUT", "env_options.image_size=32", "bootstrap=2"),
 }
 
+TEACHER = {"priors train": ("priors", "train", "data=DATA", "run=OUT", "steps=2", "frames=2")}
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -138,8 +140,10 @@ BAD: list[tuple[Callable[[Path], None], str, tuple[str, ...], str]] = [
     (nothing, "evaluate", ("data=nowhere",), "make one with `liftwm collect split=eval out=nowhere`"),
     (no_episodes, "evaluate", (), "holds no episode yet: run `liftwm collect split=eval out=DATA`"),
     (nothing, "train", ("data=nowhere",), "make one with `liftwm collect out=nowhere`"),
-    (nothing, "train", ("prior=house_depth", "data=nowhere"), "make one with `liftwm collect split=teacher out=nowhere`"),
-    (nothing, "train", ("prior=house_depth", "data=,"), "data=,: names no dataset"),
+    (nothing, "train", ("prior=house_depth",), "teachers of our own are trained by `liftwm priors train name=NAME`"),
+    (nothing, "priors train", ("data=nowhere",), "make one with `liftwm collect split=teacher out=nowhere`"),
+    (nothing, "priors train", ("data=,",), "data=,: names no dataset"),
+    (nothing, "priors train", ("name=house_depth",), "name=house_depth: expected inhouse_depth | inhouse_views"),
     *((cut_shard, name, (), "DATA/episode-00000001.h5 is truncated") for name in ("train", "evaluate")),
     *((foreign_shard, name, (), "episode-00000001.h5 is truncated or not an episode file") for name in ("train", "evaluate")),
     *((no_episodes, name, (), "DATA holds no episode yet") for name in ("train", "evaluate")),
@@ -184,7 +188,7 @@ def test_one_line_and_2(
 ) -> None:
     spoil(place)
     before = content(place)
-    assert line in refused([*COMMANDS[command], *words], capsys)
+    assert line in refused([*(COMMANDS | TEACHER)[command], *words], capsys)
     assert content(place) == before
 
 

@@ -35,7 +35,7 @@ def test_a_bad_key_ends_the_process_with_2_and_one_line() -> None:
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_command_help_lists_every_key(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert left.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     for key in own_keys(COMMANDS[command]):

@@ -71,7 +71,7 @@ def test_every_liftwm_line_in_a_shell_block_parses(page: Path) -> None:
         if words[:1] == ["liftwm"]:
             parsed = cli._parse(words[1:])
             if parsed.command in COMMANDS:
-                load_config(COMMANDS[parsed.command], parsed.preset, parsed.words)
+                load_config(cli.schema_of(parsed), parsed.preset, parsed.words)
 
 
 def test_every_make_target_that_pages_name_exists() -> None:

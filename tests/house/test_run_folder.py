@@ -13,7 +13,16 @@ import pytest
 import yaml
 
 from embodied_liftwm import cli
-from embodied_liftwm.config import DemoConfig, EvaluateConfig, GenerateConfig, ReproduceConfig, TrainAgentConfig, TrainConfig
+from embodied_liftwm.config import (
+    TRAIN_MAY_CHANGE,
+    DemoConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    ReproduceConfig,
+    TeacherConfig,
+    TrainAgentConfig,
+    TrainConfig,
+)
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import write_text
 from embodied_liftwm.folder_lock import held
@@ -147,3 +156,18 @@ def test_what_was_done_before_a_fault_stays(tmp_path: Path) -> None:
         (folder / "metrics.csv").write_text("step\n")
         raise UserError("later")
     assert (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_a_run_of_a_teacher_by_its_former_name_and_command_goes_on(tmp_path: Path) -> None:
+    former = {"command": "train", "prior": "house_depth", "data": "rooms", "run": "r", "batch_size": 2, "context": 8}
+    shared = {"learning_rate": 3e-3, "grad_clip": 1.0, "seed": 0}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(former | shared))
+    mine = TeacherConfig(data="rooms", run=str(tmp_path), frames=16)
+    with open_run(tmp_path, mine, TRAIN_MAY_CHANGE, continued=True):
+        assert yaml.safe_load((tmp_path / "config.yaml").read_text())["command"] == "priors train"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(former | shared))
+    with (
+        pytest.raises(UserError, match="holds a run with frames=16, asked for frames=8"),
+        open_run(tmp_path, TeacherConfig(data="rooms", run=str(tmp_path), frames=8), TRAIN_MAY_CHANGE, continued=True),
+    ):
+        pass

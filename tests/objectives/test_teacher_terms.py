@@ -170,7 +170,7 @@ def test_a_depth_up_to_scale_and_shift_asks_for_none_of_its_own() -> None:
 
 
 def test_a_teacher_moves_depth_between_planes_and_from_afar() -> None:
-    """Free logits, teachers depths between planes, a belief that begins elsewhere; and the same with planes for themselves."""
+    """Free logits, taught depths between planes, a belief that begins elsewhere; and the same with planes for themselves."""
     truth = room(2).clamp(0.8, 5.0)
     for begin in (truth * 1.05, torch.full_like(truth, 6.0)):
         logits = around(begin, 0.5).requires_grad_()

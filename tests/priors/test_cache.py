@@ -15,7 +15,7 @@ from torch import Tensor
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.data.storage import write_episode
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.priors.cache import PriorCache, complete_cache, create_cache
+from embodied_liftwm.priors.cache import PriorCache, clip_of, complete_cache, create_cache
 from embodied_liftwm.priors.contract import (
     DepthMaps,
     Matches,
@@ -25,6 +25,7 @@ from embodied_liftwm.priors.contract import (
     PriorOptions,
     PseudoObservations,
 )
+from tests.priors import tiny_prior
 from tests.priors.datasets import SIZE, STEPS, write_rooms
 from tests.toy_room import episode as room
 
@@ -326,3 +327,13 @@ def test_a_second_writer_changes_nothing(dataset: Path) -> None:
     cache.write(0, observations(0))
     assert cache.path(0).read_bytes() == before
     assert same(cache.read(0), make(dataset).read(0))
+
+
+def test_a_cache_that_bears_a_former_name_is_read(tmp_path: Path) -> None:
+    data = write_rooms(tmp_path / "data", 0)
+    reader = TrainingReader(data)
+    cache = create_cache(reader, "house_depth", "0" * 16, PriorOptions(), "MIT")
+    cache.write(0, tiny_prior.make_prior(PriorOptions()).observe(clip_of(reader, 0)))
+    found = complete_cache(data, "inhouse_depth")
+    assert found.folder == cache.folder and found.about["name"] == "inhouse_depth"
+    assert create_cache(reader, "inhouse_depth", "0" * 16, PriorOptions(), "MIT").folder == cache.folder

@@ -244,9 +244,10 @@ def test_the_prior_of_the_page_runs(root: Path, dataset: Path, tmp_path: Path, m
     [
         (("lst",), "priors lst: did you mean list?"),
         (("run", "data=DATA"), "which prior? Set name="),
-        (("run", "data=DATA", "name=house_dept"), "no prior 'house_dept': did you mean house_depth?"),
+        (("run", "data=DATA", "name=inhouse_dept"), "no prior 'inhouse_dept': did you mean inhouse_depth?"),
+        (("run", "data=DATA", "name=house_depth"), "no prior 'house_depth': it is called inhouse_depth now"),
         (("run", "data=DATA", "name=oracle"), "no prior 'oracle': there are depth_anything"),
-        (("list", "name=house_dept"), "no prior 'house_dept': did you mean house_depth?"),
+        (("list", "name=inhouse_dept"), "no prior 'inhouse_dept': did you mean inhouse_depth?"),
         (("list", "weights=here"), "weights= and code= are those of one prior: set name= too"),
         (("list", f"name={NAME}"), "only priors of this package have a card"),
         (("run", "data=nowhere", f"name={NAME}"), "no dataset at nowhere: dataset.json is missing"),

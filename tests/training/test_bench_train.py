@@ -35,7 +35,7 @@ def test_every_moment_belongs_to_the_innermost_stage(monkeypatch: pytest.MonkeyP
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     disturb(trainer.model)
-    trainer.learner.differentiate(trainer.load_parts(0), only_geometry=False)
+    trainer.learner.differentiate(trainer.load(0), only_geometry=False)
     return {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 

@@ -19,7 +19,7 @@ def gradient(data: Path, run: Path, only_geometry: bool, **changes) -> tuple[dic
     """Metrics and gradients of the first step."""
     trainer = Trainer(config(data, run, batch_size=4, **changes))
     disturb(trainer.model)
-    metrics = trainer.learner.differentiate(trainer.load_parts(0), only_geometry)
+    metrics = trainer.learner.differentiate(trainer.load(0), only_geometry)
     return metrics, {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
@@ -36,8 +36,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(data: Path, tmp_path
 
 
 def test_micro_batches_are_the_windows_in_order(data: Path, tmp_path: Path) -> None:
-    whole = Trainer(config(data, tmp_path, batch_size=4)).load_parts(3)
-    parts = Trainer(config(data, tmp_path, batch_size=4, accumulate=2)).load_parts(3)
+    whole = Trainer(config(data, tmp_path, batch_size=4)).load(3)
+    parts = Trainer(config(data, tmp_path, batch_size=4, accumulate=2)).load(3)
     assert (len(whole), len(parts)) == (1, 2)
     for name, tensor in vars(whole[0].batch).items():
         assert torch.equal(torch.cat([getattr(part.batch, name) for part in parts]), tensor), name

@@ -25,14 +25,14 @@ MOVING = {"model": replace(SMALL, movers=32), "terms": ("frame", "multi_view", "
 def test_the_term_teaches_the_belief_and_nothing_else_does(data: Path, tmp_path: Path, only_geometry: bool) -> None:
     trainer = Trainer(config(data, tmp_path, **MOVING))
     disturb(trainer.model)
-    found = trainer.learner.differentiate(trainer.load_parts(0), only_geometry)
+    found = trainer.learner.differentiate(trainer.load(0), only_geometry)
     assert math.isfinite(found["loss"]) and found["motion"] < 0
     gradients = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
     head = [g for name, g in gradients.items() if name.startswith("motion.")]
     assert len(head) >= 6 and all(bool((g != 0).any()) for g in head)
     without = Trainer(config(data, tmp_path / "b", model=MOVING["model"], terms=("frame", "multi_view", "ego_motion")))
     disturb(without.model)
-    without.learner.differentiate(without.load_parts(0), only_geometry)
+    without.learner.differentiate(without.load(0), only_geometry)
     assert not any(p.grad is not None and bool(p.grad.any()) for p in without.model.motion.parameters())
 
 

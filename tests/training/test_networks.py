@@ -48,8 +48,8 @@ def test_bf16_gives_nearly_the_losses_of_float32(data: Path, tmp_path: Path, mem
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    expected = exact.learner.differentiate(exact.load_parts(0), False)
-    found = half.learner.differentiate(half.load_parts(0), False)
+    expected = exact.learner.differentiate(exact.load(0), False)
+    found = half.learner.differentiate(half.load(0), False)
     assert seen == {torch.bfloat16}
     assert found["loss"] == pytest.approx(expected["loss"], rel=BF16)
     assert found["loss"] != expected["loss"]
@@ -63,7 +63,7 @@ def test_geometry_keeps_its_precision_in_bf16(data: Path, tmp_path: Path) -> Non
     from embodied_liftwm.training.rollout import roll_out
 
     exact, half = (prepared(data, tmp_path, "gaussians", precision=p) for p in ("float32", "bf16"))
-    t = to_device(exact.load_parts(0)[0], "cpu")
+    t = to_device(exact.load(0)[0], "cpu")
     mine, theirs = roll_out(exact.model, t), roll_out(half.model, t)
     assert torch.equal(mine.lifted.cost, theirs.lifted.cost)
     assert torch.equal(mine.twist_mean, theirs.twist_mean)
@@ -84,7 +84,7 @@ def test_compiled_networks_keep_their_names_and_results(data: Path, tmp_path: Pa
     plain, traced = (prepared(data, tmp_path, memory) for _ in range(2))
     use_compiler(traced.model, "cpu", backend="eager")
     assert list(plain.model.state_dict()) == list(traced.model.state_dict())
-    expected, found = (t.learner.differentiate(t.load_parts(0), False) for t in (plain, traced))
+    expected, found = (t.learner.differentiate(t.load(0), False) for t in (plain, traced))
     assert found == pytest.approx(expected, rel=1e-6)
     assert list(plain.model.state_dict()) == list(traced.model.state_dict())
 

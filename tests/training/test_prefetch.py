@@ -70,7 +70,7 @@ def test_training_with_prefetched_batches_gives_bit_identical_weights(data: Path
     settings = config(data, tmp_path / "each")
     trainer = Trainer(settings)
     while trainer.progress < 1.0:
-        trainer._advance()  # loads each batch when it is due
+        trainer.advance()  # loads each batch when it is due
     trainer.save()
     assert same(weights(tmp_path / "ahead"), weights(tmp_path / "each"))
 

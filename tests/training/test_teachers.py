@@ -197,7 +197,7 @@ def test_true_teachers_are_likely_under_the_true_depth(taught: Path, tmp_path: P
     """Every term, fed through the whole path, prefers the true depths of its windows to wrong ones."""
     settings = with_teachers(taught, tmp_path, "toy:all", terms=taking)
     trainer = Trainer(settings)
-    (part,) = trainer.load_parts(1)
+    (part,) = trainer.load(1)
     rollout = roll_out(trainer.model, to_device(part, "cpu"), only_geometry=True)
     assert rollout.lifted is not None and rollout.teachers is not None
     planes = rollout.teachers.log_planes
@@ -221,13 +221,13 @@ def test_true_teachers_are_likely_under_the_true_depth(taught: Path, tmp_path: P
 
 def test_every_term_reaches_the_weights_and_its_noise(taught: Path, tmp_path: Path) -> None:
     trainer = Trainer(with_teachers(taught, tmp_path, "toy:all", "toy:noise", terms=TAUGHT))
-    metrics = trainer.learner.differentiate(trainer.load_parts(0), only_geometry=False)
+    metrics = trainer.learner.differentiate(trainer.load(0), only_geometry=False)
     assert all(math.isfinite(metrics[term]) and metrics[term] != 0 for term in TAUGHT)
     unused = "warp_noise", "teacher_normals.noise.toy:all.slope"  # whose depths say it
     for name, parameter in trainer.learner.objective.named_parameters():
         assert (parameter.grad is None) == any(part in name for part in unused), name
     normals_alone = Trainer(with_teachers(taught, tmp_path / "normals", "toy:all", terms=WITHOUT_DEPTH))
-    normals_alone.learner.differentiate(normals_alone.load_parts(0), only_geometry=False)
+    normals_alone.learner.differentiate(normals_alone.load(0), only_geometry=False)
     for name, parameter in normals_alone.learner.objective.named_parameters():
         assert (parameter.grad is None) == ("warp_noise" in name), name
     names = [name for name, _ in trainer.learner.objective.named_parameters() if "teacher_depth" in name]
@@ -240,9 +240,9 @@ def test_resumed_training_with_teachers_ends_at_the_same_weights(taught: Path, t
     broken = replace(settings, run=str(tmp_path / "broken"))
     trainer = Trainer(broken)
     for _ in range(2):
-        trainer._advance()
+        trainer.advance()
     trainer.save()
-    trainer._advance()  # a step that a kill loses
+    trainer.advance()  # a step that a kill loses
     Trainer(broken).fit()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     with pytest.raises(UserError, match=r"trained with others than terms=.* priors=\['toy:all'\]"):
@@ -277,7 +277,7 @@ def depth_error(trainer: Trainer) -> float:
     """Mean absolute log-error of the lifted depths over a few windows."""
     errors = []
     for step in range(1000, 1006):
-        (part,) = trainer.load_parts(step)
+        (part,) = trainer.load(step)
         with torch.no_grad():
             lifted = roll_out(trainer.model, to_device(part, "cpu"), only_geometry=True).lifted
         true = torch.cat(

@@ -27,9 +27,9 @@ def test_resumed_training_ends_at_the_same_weights(data: Path, tmp_path: Path, m
     broken = replace(settings, run=str(tmp_path / "broken"))
     trainer = Trainer(broken)
     for _ in range(2):
-        trainer._advance()
+        trainer.advance()
     trainer.save()
-    trainer._advance()  # a step that a kill loses
+    trainer.advance()  # a step that a kill loses
     Trainer(broken).fit()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     rows = (tmp_path / "broken" / "metrics.csv").read_text().splitlines()
@@ -64,12 +64,12 @@ def test_a_trained_model_meets_the_protocol_and_old_checkpoints_are_dropped(data
 
 def test_a_loss_that_is_not_finite_stops_with_the_terms_name(data: Path, tmp_path: Path):
     trainer = Trainer(config(data, tmp_path / "run"))
-    trainer._advance()
+    trainer.advance()
     trainer.save()
     with torch.no_grad():
         trainer.model.ego_motion.head.bias.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"term 'ego_motion' became nan at step 1.*step-00000001"):
-        trainer._advance()
+    with pytest.raises(UserError, match=r"'ego_motion' became nan at step 1.*step-00000001"):
+        trainer.advance()
 
 
 def test_terms_must_be_known_and_distinct(data: Path, tmp_path: Path):

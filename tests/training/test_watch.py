@@ -77,6 +77,6 @@ def test_a_training_says_when_it_is_over(monkeypatch: pytest.MonkeyPatch, data: 
     assert [found.get("step") for found in steps] == [1, 2, None] and steps[-1] == TRAINED
     assert steps[-2]["progress"] == 1.0
     steps.clear()
-    monkeypatch.setattr(Trainer, "_advance", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "advance", lambda *_: pytest.fail("trained again"))
     reproduce_runs.train(settings, steps.append)  # continued when there is nothing left to train: what follows is still told
     assert steps == [TRAINED]

@@ -2,7 +2,7 @@
 
     OUT/priors/data/train, eval                  episodes, and held-out ones; what teachers said of the first in train/priors
     OUT/priors/mvs.quality.csv                   how right a teacher's depths are, episode by episode
-    OUT/priors/glo+mvs-seed0/                    run folder of one model, taught by `mvs`; glo+house_depth+mvs by both
+    OUT/priors/glo+mvs-seed0/                    run folder of one model, taught by `mvs`; glo+inhouse_depth+mvs by both
     OUT/priors/glo+mvs-seed0.views.csv, .persistence.csv       its rows, judged
     OUT/priors/glo+mvs-noise-0.3-weighted-seed0/ and so on     taught by a corrupted teacher (`priors/corruption.py`);
                                                  a row that ends in -held does not learn how noisy its teacher is

@@ -1,7 +1,7 @@
-"""`house_depth`: depth and normals from single frames, by a small network of our own that was trained in other rooms.
+"""`inhouse_depth`: depth and normals from single frames, by a small network of our own that was trained in other rooms.
 
-Its weights come with the package; `priors/weights/house_depth/README.md` is its card. `liftwm train prior=house_depth` trains
-others, and `weights=` takes them: a run, a checkpoint, or what `training.house_training.export` wrote.
+Its weights come with the package; `priors/weights/inhouse_depth/README.md` is its card. `liftwm priors train` trains others,
+and `weights=` takes them: a run, a checkpoint, or what `training.inhouse.trainer.export` wrote.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from embodied_liftwm.geometry.cameras import resize_intrinsics
-from embodied_liftwm.priors.contract import Clip, DepthMaps, NormalMaps, Prior, PriorCard, PriorOptions, PseudoObservations
+from embodied_liftwm.priors.contract import Clip, DepthMaps, NormalMaps, PriorCard, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.inhouse.depth_network import Guess, load_network
 
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "house_depth"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "inhouse_depth"
 NEAR_ENOUGH = 1.1
 """Confidence in a depth is the probability that it is within this factor of the truth."""
 NEAR_ENOUGH_DEG = 11.25
@@ -27,7 +27,7 @@ VERSION = 1
 """Of what the adapter makes of the network's output; a part of the fingerprint."""
 
 
-class HouseDepth:
+class InhouseDepth:
     """The opened teacher. Each frame is judged by itself, at the size that the network was trained on."""
 
     def __init__(self, options: PriorOptions) -> None:
@@ -39,13 +39,11 @@ class HouseDepth:
         folder = weights_folder(options, SHIPPED)
         self._network = load_network(folder).to(options.device)
         self._device, self._batch_size = options.device, options.batch_size
-        self._digest = hashlib.sha256(f"house_depth {VERSION}".encode())
-        for name in ("model.json", "model.safetensors"):
-            self._digest.update((folder / name).read_bytes())
+        self._fingerprint = weights_fingerprint(folder, f"house_depth {VERSION}")  # its former name: caches stay valid
 
     def fingerprint(self) -> str:
         """Of the weights, the architecture and this adapter. 16 hex digits"""
-        return self._digest.hexdigest()[:16]
+        return self._fingerprint
 
     def observe(self, clip: Clip) -> PseudoObservations:
         """Depth and normals of every frame; its poses are not looked at."""
@@ -119,27 +117,28 @@ def weights_folder(options: PriorOptions, shipped: Path) -> Path:
     return max(Path(options.weights).glob("checkpoints/step-*"), default=Path(options.weights))
 
 
+def weights_fingerprint(folder: Path, label: str) -> str:
+    """Of a label and the files of a teacher of ours. 16 hex digits"""
+    digest = hashlib.sha256(label.encode())
+    for name in ("model.json", "model.safetensors"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def missing_weights(folder: Path, name: str) -> str:
     """One line where a teacher of ours lacks its files, "" where all is there."""
     if all((folder / file).is_file() for file in ("model.safetensors", "model.json")):
         return ""
-    return f"no model.safetensors and model.json in {folder}; train with `liftwm train prior={name}`, or leave weights out"
-
-
-def _missing(options: PriorOptions) -> str:
-    return missing_weights(weights_folder(options, SHIPPED), "house_depth")
-
-
-def _open(options: PriorOptions) -> Prior:
-    return HouseDepth(options)
+    train = f"train with `liftwm priors train name={name}`"
+    return f"no model.safetensors and model.json in {folder}; {train}, or leave weights out"
 
 
 CARD = PriorCard(
-    name="house_depth",
+    name="inhouse_depth",
     gives=("depth", "normals"),
     about="monocular depth and normals by a small U-Net of ours, trained in other procedural rooms; its weights come with it",
     licence="Apache-2.0",
     non_commercial=False,
-    missing=_missing,
-    open=_open,
+    missing=lambda options: missing_weights(weights_folder(options, SHIPPED), "inhouse_depth"),
+    open=InhouseDepth,
 )

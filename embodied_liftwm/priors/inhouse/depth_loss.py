@@ -1,4 +1,4 @@
-"""What `house_depth` learns from: depth and normals of frames, exactly as invariant as the convention it is trained for.
+"""What `inhouse_depth` learns from: depth and normals of frames, exactly as invariant as the convention it is trained for.
 
 Depth is compared as a log-ratio, or as inverse depth, after what the convention leaves open has been taken out in closed form:
 

@@ -1,4 +1,4 @@
-"""The network of `house_depth`: depth and normals, each with how sure it is, from one frame.
+"""The network of `inhouse_depth`: depth and normals, each with how sure it is, from one frame.
 
 A U-Net (Ronneberger et al. 2015, arXiv:1505.04597) that sees colours and, of each pixel, the direction it looks in; no pose.
 It says a distribution a pixel: Laplace over log-depth (aleatoric uncertainty as of Kendall and Gal 2017, arXiv:1703.04977),
@@ -34,7 +34,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class HouseConfig:
+class DepthConfig:
     """The architecture, and what its depth means; stored beside the weights."""
 
     image_size: int = 64  # height of the frames it was trained on, pixels
@@ -82,10 +82,10 @@ class UNet(nn.Module):
         return x
 
 
-class HouseNetwork(UNet):
+class DepthNetwork(UNet):
     """Frames and rays to a `Guess`."""
 
-    def __init__(self, config: HouseConfig) -> None:
+    def __init__(self, config: DepthConfig) -> None:
         super().__init__(5, config.stem, config.widths)
         self.config = config
         self.head = nn.Conv2d(config.stem, 6, 3, padding=1)
@@ -133,22 +133,22 @@ class _Block(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
 
 
-def describe(config: HouseConfig) -> str:
-    """The text of `model.json`."""
+def describe(config: Any) -> str:
+    """The text of `model.json` for the architecture of any teacher of ours."""
     return json.dumps({"format": FORMAT, "model": asdict(config)}, indent=2) + "\n"
 
 
-def load_network(folder: Path) -> HouseNetwork:
+def load_network(folder: Path) -> DepthNetwork:
     """A trained network from a folder of `model.safetensors` and `model.json`.
 
     Raises:
         UserError: a file is missing or damaged, or the weights are of another architecture.
     """
 
-    def build(described: dict[str, Any]) -> HouseNetwork:
-        return HouseNetwork(HouseConfig(**described | {"widths": tuple(described["widths"])}))
+    def build(described: dict[str, Any]) -> DepthNetwork:
+        return DepthNetwork(DepthConfig(**described | {"widths": tuple(described["widths"])}))
 
-    return load_described(folder, "house_depth", build)
+    return load_described(folder, "inhouse_depth", build)
 
 
 def load_described(folder: Path, teacher: str, build: Callable[[dict[str, Any]], Network]) -> Network:

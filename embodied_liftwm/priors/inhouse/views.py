@@ -1,7 +1,7 @@
-"""`house_views`: what cameras beside the path would see, by a small network of our own that was trained in other rooms.
+"""`inhouse_views`: what cameras beside the path would see, by a small network of our own that was trained in other rooms.
 
-Its weights come with the package; `priors/weights/house_views/README.md` is its card. `liftwm train prior=house_views` trains
-others, and `weights=` takes them: a run, a checkpoint, or what `training.house_training.export` wrote.
+Its weights come with the package; `priors/weights/inhouse_views/README.md` is its card. `liftwm priors train` trains others,
+and `weights=` takes them: a run, a checkpoint, or what `training.inhouse.trainer.export` wrote.
 
 Depth of one frame has no sure scale: the network knows it for cameras as high above the floor as those it was trained with. So
 it is held against the parallax of the clip's other frames, and all its depths are multiplied by the factor that they agree on.
@@ -9,7 +9,6 @@ it is held against the parallax of the clip's other frames, and all its depths a
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -18,13 +17,20 @@ from torch.nn import functional as F
 
 from embodied_liftwm.priors.alignment import weighted_median
 from embodied_liftwm.priors.beside import cameras_beside
-from embodied_liftwm.priors.contract import Clip, NovelViews, Prior, PriorCard, PriorOptions, PseudoObservations
+from embodied_liftwm.priors.contract import Clip, NovelViews, PriorCard, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.generative.orbit import chosen_frames
 from embodied_liftwm.priors.generative.splat_scene import CELL_PX, sweep_depth
-from embodied_liftwm.priors.inhouse.depth import at_trained_size, depth_confidence, missing_weights, resized, weights_folder
+from embodied_liftwm.priors.inhouse.depth import (
+    at_trained_size,
+    depth_confidence,
+    missing_weights,
+    resized,
+    weights_fingerprint,
+    weights_folder,
+)
 from embodied_liftwm.priors.inhouse.views_network import load_views
 
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "house_views"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "inhouse_views"
 VIEW_EVERY, VIEWS = 4, 2
 """Of so many frames one is looked at, and so many views are imagined from it."""
 NEAR_ENOUGH = 0.1
@@ -41,7 +47,7 @@ VERSION = 1
 """Of what the adapter makes of the network's output; a part of the fingerprint."""
 
 
-class HouseViewsTeacher:
+class InhouseViews:
     """The opened teacher. Each frame is imagined from by itself, at the size that the network was trained on."""
 
     def __init__(self, options: PriorOptions) -> None:
@@ -53,13 +59,13 @@ class HouseViewsTeacher:
         folder = weights_folder(options, SHIPPED)
         self._network = load_views(folder).to(options.device)
         self._options = options
-        self._digest = hashlib.sha256(f"house_views {VERSION} {options.seed}".encode())
-        for name in ("model.json", "model.safetensors"):
-            self._digest.update((folder / name).read_bytes())
+        self._fingerprint = weights_fingerprint(
+            folder, f"house_views {VERSION} {options.seed}"
+        )  # its former name: caches stay valid
 
     def fingerprint(self) -> str:
         """Of the weights, the architecture, the seed of the cameras and this adapter. 16 hex digits"""
-        return self._digest.hexdigest()[:16]
+        return self._fingerprint
 
     @torch.inference_mode()
     def observe(self, clip: Clip) -> PseudoObservations:
@@ -151,20 +157,12 @@ def parallax_log_factor(clip: Clip, frames: Tensor, depth: Tensor, confidence: T
     return found.clamp(-LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR)
 
 
-def _missing(options: PriorOptions) -> str:
-    return missing_weights(weights_folder(options, SHIPPED), "house_views")
-
-
-def _open(options: PriorOptions) -> Prior:
-    return HouseViewsTeacher(options)
-
-
 CARD = PriorCard(
-    name="house_views",
+    name="inhouse_views",
     gives=("views",),
     about="views from beside the path by a small network of ours, trained in other procedural rooms; its weights come with it",
     licence="Apache-2.0",
     non_commercial=False,
-    missing=_missing,
-    open=_open,
+    missing=lambda options: missing_weights(weights_folder(options, SHIPPED), "inhouse_views"),
+    open=InhouseViews,
 )

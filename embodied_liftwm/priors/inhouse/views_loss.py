@@ -1,9 +1,9 @@
-"""What `house_views` learns from: what the views showed, and how far the frame's pixels were.
+"""What `inhouse_views` learns from: what the views showed, and how far the frame's pixels were.
 
 Colours have a Laplace distribution whose scale the network says, one a pixel for its three channels. Its log-density alone
 would leave what is hard for last, since errors count by the inverse of the scale; so it is multiplied by the root of the scale,
 held fixed, which moves no optimum of a pixel (beta-NLL with beta = 1/2, after Seitzer et al. 2022, arXiv:2203.09168). Depth, in
-metres, learns as in `house_loss`.
+metres, learns as in `depth_loss`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""The network of `house_views`: what another camera would see, and how sure that is, from one frame and the relative pose.
+"""The network of `inhouse_views`: what another camera would see, and how sure that is, from one frame and the relative pose.
 
 It generates views as Zero-1-to-3 does (Liu et al. 2023, arXiv:2303.11328), conditioned on a frame and on where the camera
-moves to, but through space: the network of `house_depth` finds how far each pixel is; its colour, and what the network carries
-of it, become a small Gaussian there; all are rendered from the new camera; and a second U-Net, which is also told the ray of
-every pixel in Plücker coordinates, mends what came and paints what did not (after SynSin, Wiles et al. 2020, arXiv:1912.08804).
-It says a Laplace distribution a pixel (Kendall and Gal 2017, arXiv:1703.04977).
+moves to, but through space: the network of `inhouse_depth` finds how far each pixel is; its colour, and what the network
+carries of it, become a small Gaussian there; all are rendered from the new camera; and a second U-Net, which is also told the
+ray of every pixel in Plücker coordinates, mends what came and paints what did not (after SynSin, Wiles et al. 2020,
+arXiv:1912.08804). It says a Laplace distribution a pixel (Kendall and Gal 2017, arXiv:1703.04977).
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.gaussians.rasterizer.rasterize import rasterize
 from embodied_liftwm.priors.inhouse.depth import depth_confidence
-from embodied_liftwm.priors.inhouse.depth_network import FORMAT, Guess, HouseConfig, HouseNetwork, UNet, load_described
+from embodied_liftwm.priors.inhouse.depth_network import DepthConfig, DepthNetwork, Guess, UNet, load_described
 
 LOG_SCALE = (-5.0, 0.0)
 """Bounds of the logarithm of the Laplace scale of colours, in units of full brightness."""
@@ -39,7 +38,7 @@ LEAST_ALPHA = 1e-3
 class ViewsConfig:
     """The architecture; stored beside the weights."""
 
-    source: HouseConfig = field(default_factory=lambda: HouseConfig(convention="metric"))  # of the network that looks
+    source: DepthConfig = field(default_factory=lambda: DepthConfig(convention="metric"))  # of the network that looks
     carried: int = 8  # channels beside its colour that a pixel takes along
     stem: int = 24  # channels of the network that completes, at full resolution
     widths: tuple[int, ...] = (32, 64, 96, 128)  # at half of it, a quarter and so on
@@ -64,13 +63,13 @@ class Imagined(NamedTuple):
     guess: Guess  # of the frame; its depth in metres
 
 
-class HouseViews(nn.Module):
+class ViewsNetwork(nn.Module):
     """A frame and relative poses to `Imagined`."""
 
     def __init__(self, config: ViewsConfig) -> None:
         super().__init__()
         self.config = config
-        self.source = HouseNetwork(config.source)
+        self.source = DepthNetwork(config.source)
         self.carry = nn.Conv2d(config.source.stem, config.carried, 1)
         # Colour and what is carried, how much came, log-depth; the frame's mean colour; rays of both kinds.
         self.complete = UNet(3 + config.carried + 2 + 3 + 2 + 6, config.stem, config.widths)
@@ -152,20 +151,15 @@ def view_rays(intrinsics: Tensor, frame_from_view: Tensor, height: int, width: i
     return torch.cat([own[..., :2], direction, moment], dim=-1).movedim(-1, 2)
 
 
-def describe_views(config: ViewsConfig) -> str:
-    """The text of `model.json`."""
-    return json.dumps({"format": FORMAT, "model": asdict(config)}, indent=2) + "\n"
-
-
-def load_views(folder: Path) -> HouseViews:
+def load_views(folder: Path) -> ViewsNetwork:
     """A trained network from a folder of `model.safetensors` and `model.json`.
 
     Raises:
         UserError: a file is missing or damaged, or the weights are of another architecture.
     """
 
-    def build(described: dict[str, Any]) -> HouseViews:
+    def build(described: dict[str, Any]) -> ViewsNetwork:
         source = described["source"] | {"widths": tuple(described["source"]["widths"])}
-        return HouseViews(ViewsConfig(**described | {"source": HouseConfig(**source), "widths": tuple(described["widths"])}))
+        return ViewsNetwork(ViewsConfig(**described | {"source": DepthConfig(**source), "widths": tuple(described["widths"])}))
 
-    return load_described(folder, "house_views", build)
+    return load_described(folder, "inhouse_views", build)

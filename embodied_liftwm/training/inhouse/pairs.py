@@ -1,4 +1,4 @@
-"""What `house_views` is trained on: frames of the teachers' own scenes, each with others of its episode that look its way.
+"""What `inhouse_views` is trained on: frames of the teachers' own scenes, each with others of its episode that look its way.
 
 Which of them may be chosen is a matter of the path alone: a camera that drives and turns gives pairs on which the way between
 is along an axis of sight, aside of it where it has turned, or none.

@@ -1,4 +1,4 @@
-"""`house_depth`: what its loss leaves open, what it learns from, that it resumes, and that it beats what sees nothing."""
+"""`inhouse_depth`: what its loss leaves open, what it learns from, that it resumes, and that it beats what sees nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import EVAL_SEED_OFFSET, TEACHER_SEED_OFFSET, CollectConfig, TrainConfig, split_of
+from embodied_liftwm.config import EVAL_SEED_OFFSET, TEACHER_SEED_OFFSET, CollectConfig, TeacherConfig, split_of
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
 from embodied_liftwm.errors import UserError
@@ -29,16 +29,16 @@ from embodied_liftwm.priors.inhouse.depth_loss import (
     truths_of,
     von_mises_fisher_nll,
 )
-from embodied_liftwm.priors.inhouse.depth_network import Guess, HouseConfig, HouseNetwork, describe
+from embodied_liftwm.priors.inhouse.depth_network import DepthConfig, DepthNetwork, Guess, describe
 from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.training.checkpoint import checkpoints
 from embodied_liftwm.training.inhouse.frames import Frames, TeacherReader, jittered, mirrored
-from embodied_liftwm.training.inhouse.training import HouseTrainer, export
+from embodied_liftwm.training.inhouse.trainer import TeacherTrainer, export
 from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.shard_collector import ShardCollector
 from tests import toy_room
 
-SMALL = HouseConfig(image_size=32, stem=8, widths=(8, 16))
+SMALL = DepthConfig(image_size=32, stem=8, widths=(8, 16))
 
 
 def write_rooms(folder: Path, split: str, first_seed: int, episodes: int = 2) -> Path:
@@ -55,8 +55,8 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rooms(tmp_path_factory.mktemp("house") / "rooms", "teacher", TEACHER_SEED_OFFSET)
 
 
-def settings(rooms: Path, run: Path, **changes) -> TrainConfig:
-    base = TrainConfig(prior="house_depth", data=str(rooms), run=str(run), steps=4, batch_size=1, threads=1, save_every=2)
+def settings(rooms: Path, run: Path, **changes) -> TeacherConfig:
+    base = TeacherConfig(data=str(rooms), run=str(run), steps=4, frames=8, threads=1, save_every=2)
     return replace(base, log_every=1, **changes)
 
 
@@ -212,25 +212,25 @@ def test_jitter_changes_colours_alone(rooms: Path):
 
 # -- the training ----------------------------------------------------------------------------------------------------------
 def test_resumed_training_ends_at_the_same_weights(rooms: Path, tmp_path: Path):
-    HouseTrainer(settings(rooms, tmp_path / "whole"), SMALL).fit()
+    TeacherTrainer(settings(rooms, tmp_path / "whole"), SMALL).fit()
     broken = settings(rooms, tmp_path / "broken")
-    trainer = HouseTrainer(broken, SMALL)
+    trainer = TeacherTrainer(broken, SMALL)
     for _ in range(2):
         trainer.advance()
     trainer.save()
     trainer.advance()  # a step that a kill loses
     with pytest.raises(KeyboardInterrupt):
-        HouseTrainer(replace(broken, save_every=100), SMALL).fit(lambda row: signal.raise_signal(signal.SIGINT))
+        TeacherTrainer(replace(broken, save_every=100), SMALL).fit(lambda row: signal.raise_signal(signal.SIGINT))
     assert checkpoints(tmp_path / "broken")[-1].name == "step-00000003"
-    HouseTrainer(broken, SMALL).fit()
+    TeacherTrainer(broken, SMALL).fit()
     ends = [load_file(checkpoints(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "broken")]
     assert checkpoints(tmp_path / "broken")[-1].name == "step-00000004"
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_training_learns_a_batch_by_heart(rooms: Path, tmp_path: Path):
-    trainer = HouseTrainer(settings(rooms, tmp_path / "run", steps=50, context=4, learning_rate=8e-3), SMALL)
-    frames = trainer.batch(0)
+    trainer = TeacherTrainer(settings(rooms, tmp_path / "run", steps=50, frames=4, learning_rate=8e-3), SMALL)
+    frames = trainer.load(0)
     rows = [trainer.advance(lambda step: frames) for _ in range(50)]
     assert rows[-1]["error"] < 0.65 * rows[0]["error"]
     assert rows[-1]["normals"] < rows[0]["normals"] - 1.0
@@ -240,15 +240,15 @@ def test_training_learns_a_batch_by_heart(rooms: Path, tmp_path: Path):
 def test_the_command_trains_continues_and_exports(rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from embodied_liftwm.commands import train
 
-    words = ["prior=house_depth", f"data={rooms}", f"run={tmp_path / 'run'}", "batch_size=1", "context=2", "threads=1"]
-    train.run(load_config(TrainConfig, words=[*words, "steps=1"]))
-    train.run(load_config(TrainConfig, words=[*words, "steps=2"]))
+    words = [f"data={rooms}", f"run={tmp_path / 'run'}", "frames=2", "threads=1"]
+    train.run_teacher(load_config(TeacherConfig, words=[*words, "steps=1"]))
+    train.run_teacher(load_config(TeacherConfig, words=[*words, "steps=2"]))
     said = capsys.readouterr().out
     assert "from scratch" in said and "continuing at step 1" in said and "trained to step 2" in said
     folder = export(tmp_path / "run", tmp_path / "weights", "# A card")
     stored = load_file(folder / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    from_run, exported = (open_prior("house_depth", PriorOptions(weights=str(path))) for path in (tmp_path / "run", folder))
+    from_run, exported = (open_prior("inhouse_depth", PriorOptions(weights=str(path))) for path in (tmp_path / "run", folder))
     a, b = (prior.observe(room_clip(2)).depth.values for prior in (from_run, exported))
     assert torch.allclose(a, b, rtol=2e-2)
     assert from_run.fingerprint() != exported.fingerprint()
@@ -267,7 +267,7 @@ def room_clip(frames: int, size: int = 64) -> Clip:
 
 def test_it_says_the_same_whatever_the_batch_and_however_often_asked():
     clip = room_clip(5)
-    said = [open_prior("house_depth", PriorOptions(batch_size=size)).observe(clip) for size in (8, 8, 1, 2)]
+    said = [open_prior("inhouse_depth", PriorOptions(batch_size=size)).observe(clip) for size in (8, 8, 1, 2)]
     for other in said[1:]:
         for a, b in zip(said[0].given().values(), other.given().values()):
             assert torch.allclose(a.values, b.values, atol=1e-5) and torch.allclose(a.confidence, b.confidence, atol=1e-5)
@@ -276,8 +276,8 @@ def test_it_says_the_same_whatever_the_batch_and_however_often_asked():
 
 @pytest.mark.parametrize("size", [64, 96, 50])
 def test_it_answers_at_the_size_of_the_frames_as_its_card_and_convention_say(size: int):
-    found = open_prior("house_depth", PriorOptions()).observe(room_clip(3, size))
-    assert tuple(found.given()) == find_card("house_depth").gives
+    found = open_prior("inhouse_depth", PriorOptions()).observe(room_clip(3, size))
+    assert tuple(found.given()) == find_card("inhouse_depth").gives
     assert found.depth.convention == json.loads((SHIPPED / "model.json").read_text())["model"]["convention"]
     assert found.depth.values.shape == (3, size, size) and found.depth.values.min() > 0
     assert found.normals.values.shape == (3, 3, size, size)
@@ -291,29 +291,29 @@ def test_every_convention_is_given_out_as_it_is_stored(tmp_path: Path):
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    network = HouseNetwork(HouseConfig(stem=8, widths=(8,)))
+    network = DepthNetwork(DepthConfig(stem=8, widths=(8,)))
     depths = {}
     for convention in ("metric", "scale_free", "affine_inverse"):
         folder = tmp_path / convention
         folder.mkdir()
         save_file(network.state_dict(), folder / "model.safetensors")
-        (folder / "model.json").write_text(describe(HouseConfig(stem=8, widths=(8,), convention=convention)))
-        depths[convention] = open_prior("house_depth", PriorOptions(weights=str(folder))).observe(room_clip(2)).depth
+        (folder / "model.json").write_text(describe(DepthConfig(stem=8, widths=(8,), convention=convention)))
+        depths[convention] = open_prior("inhouse_depth", PriorOptions(weights=str(folder))).observe(room_clip(2)).depth
         assert depths[convention].convention == convention
     assert torch.allclose(depths["affine_inverse"].values, 1.0 / depths["metric"].values, rtol=1e-5)
 
 
 def test_damaged_and_missing_weights_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no model\.safetensors.*liftwm train prior=house_depth"):
-        open_prior("house_depth", PriorOptions(weights=str(tmp_path)))
+    with pytest.raises(UserError, match=r"no model\.safetensors.*liftwm priors train name=inhouse_depth"):
+        open_prior("inhouse_depth", PriorOptions(weights=str(tmp_path)))
     for name in ("model.safetensors", "model.json"):
         (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
     (tmp_path / "model.json").write_text(describe(SMALL))
     with pytest.raises(UserError, match=r"model\.safetensors .* another architecture"):
-        open_prior("house_depth", PriorOptions(weights=str(tmp_path)))
+        open_prior("inhouse_depth", PriorOptions(weights=str(tmp_path)))
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match=r"model\.json does not describe"):
-        open_prior("house_depth", PriorOptions(weights=str(tmp_path)))
+        open_prior("inhouse_depth", PriorOptions(weights=str(tmp_path)))
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +334,7 @@ def test_the_shipped_weights_beat_what_sees_nothing_in_a_room_they_never_saw(roo
         torch.from_numpy(room.intrinsics),
         torch.from_numpy(room.world_from_camera),
     )
-    found, truth = open_prior("house_depth", PriorOptions()).observe(clip), torch.from_numpy(room.truth.depth).float()
+    found, truth = open_prior("inhouse_depth", PriorOptions()).observe(clip), torch.from_numpy(room.truth.depth).float()
     assert found.depth.convention == "scale_free"
 
     def errors(depth: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`house_views`: its geometry, its loss, what it learns from, that it resumes, where it looks, and that it beats floors."""
+"""`inhouse_views`: its geometry, its loss, what it learns from, that it resumes, where it looks, and that it beats floors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import TEACHER_SEED_OFFSET, CollectConfig, TrainConfig
+from embodied_liftwm.config import TEACHER_SEED_OFFSET, CollectConfig, TeacherConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project, project
@@ -21,11 +21,11 @@ from embodied_liftwm.geometry.se3 import make_pose, se3_exp, so3_exp
 from embodied_liftwm.geometry.warp import sample_pixels
 from embodied_liftwm.priors.beside import ROOM_M, cameras_beside
 from embodied_liftwm.priors.contract import Clip, PriorOptions
-from embodied_liftwm.priors.inhouse import views as house_views
-from embodied_liftwm.priors.inhouse.depth_network import Guess, HouseConfig
-from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, SHIPPED, HouseViewsTeacher, colour_confidence, parallax_log_factor
+from embodied_liftwm.priors.inhouse import views as inhouse_views
+from embodied_liftwm.priors.inhouse.depth_network import DepthConfig, Guess, describe
+from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, SHIPPED, InhouseViews, colour_confidence, parallax_log_factor
 from embodied_liftwm.priors.inhouse.views_loss import BETA, DEPTH_WEIGHT, views_losses
-from embodied_liftwm.priors.inhouse.views_network import HouseViews, Imagined, ViewsConfig, describe_views, moved, view_rays
+from embodied_liftwm.priors.inhouse.views_network import Imagined, ViewsConfig, ViewsNetwork, moved, view_rays
 from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.training.checkpoint import checkpoints
 from embodied_liftwm.training.inhouse.frames import NOISE
@@ -39,13 +39,13 @@ from embodied_liftwm.training.inhouse.pairs import (
     mirrored_pairs,
     partners,
 )
-from embodied_liftwm.training.inhouse.training import HouseTrainer, export
+from embodied_liftwm.training.inhouse.trainer import TeacherTrainer, export
 from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.shard_collector import ShardCollector
 from tests import toy_room
-from tests.priors.test_house_depth import room_clip, write_rooms
+from tests.priors.test_inhouse_depth import room_clip, write_rooms
 
-SMALL = ViewsConfig(HouseConfig(image_size=32, stem=8, widths=(8, 16), convention="metric"), carried=2, stem=8, widths=(8, 16))
+SMALL = ViewsConfig(DepthConfig(image_size=32, stem=8, widths=(8, 16), convention="metric"), carried=2, stem=8, widths=(8, 16))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rooms(tmp_path_factory.mktemp("house") / "rooms", "teacher", TEACHER_SEED_OFFSET)
 
 
-def settings(rooms: Path, run: Path, **changes) -> TrainConfig:
-    base = TrainConfig(prior="house_views", data=str(rooms), run=str(run), steps=4, batch_size=1, context=2, threads=1)
+def settings(rooms: Path, run: Path, **changes) -> TeacherConfig:
+    base = TeacherConfig(name="inhouse_views", data=str(rooms), run=str(run), steps=4, frames=2, threads=1)
     return replace(base, save_every=2, log_every=1, **changes)
 
 
@@ -98,7 +98,7 @@ def test_plucker_rays_go_through_the_points_that_pixels_show():
 
 def test_the_factor_of_depth_is_applied_before_anything_moves():
     torch.manual_seed(0)
-    network = HouseViews(SMALL).eval()
+    network = ViewsNetwork(SMALL).eval()
     clip = room_clip(3, 32)
     poses = make_pose(torch.eye(3), torch.tensor([0.2, 0.0, 0.1])).expand(3, 1, 4, 4)
     doubled = poses.clone()
@@ -217,50 +217,50 @@ def test_scenes_of_world_models_and_clips_without_pairs_are_refused(tmp_path: Pa
 
 # -- the training ----------------------------------------------------------------------------------------------------------
 def test_resumed_training_ends_at_the_same_weights(rooms: Path, tmp_path: Path):
-    HouseTrainer(settings(rooms, tmp_path / "whole"), SMALL).fit()
+    TeacherTrainer(settings(rooms, tmp_path / "whole"), SMALL).fit()
     broken = settings(rooms, tmp_path / "broken")
-    trainer = HouseTrainer(broken, SMALL)
+    trainer = TeacherTrainer(broken, SMALL)
     for _ in range(2):
         trainer.advance()
     trainer.save()
     trainer.advance()  # a step that a kill loses
-    HouseTrainer(broken, SMALL).fit()
+    TeacherTrainer(broken, SMALL).fit()
     ends = [load_file(checkpoints(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "broken")]
     assert checkpoints(tmp_path / "broken")[-1].name == "step-00000004"
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_training_learns_a_batch_by_heart(rooms: Path, tmp_path: Path):
-    trainer = HouseTrainer(settings(rooms, tmp_path / "run", steps=40, learning_rate=1e-2), SMALL)
-    pairs = trainer.batch(0)
+    trainer = TeacherTrainer(settings(rooms, tmp_path / "run", steps=40, learning_rate=1e-2), SMALL)
+    pairs = trainer.load(0)
     rows = [trainer.advance(lambda step: pairs) for _ in range(40)]
     assert rows[-1]["error"] < 0.6 * rows[0]["error"] and rows[-1]["psnr"] > rows[0]["psnr"] + 3
     assert rows[-1]["views"] < rows[0]["views"] - 0.5
     assert rows[-1]["depth_error"] < 0.5 * rows[0]["depth_error"]
 
 
-def test_the_network_that_looks_begins_as_house_depth(tmp_path: Path):
+def test_the_network_that_looks_begins_as_inhouse_depth(tmp_path: Path):
     folder = tmp_path / "rooms"
     write_rooms(folder, "teacher", TEACHER_SEED_OFFSET, episodes=0)
     from embodied_liftwm.data.storage import write_episode
 
     write_episode(folder, 0, replace(toy_room.episode(0, size=64), meta={"seed": TEACHER_SEED_OFFSET}))
-    network = HouseTrainer(settings(folder, tmp_path / "run")).network
-    known = open_prior("house_depth", PriorOptions())._network.state_dict()  # type: ignore[attr-defined]
+    network = TeacherTrainer(settings(folder, tmp_path / "run")).network
+    known = open_prior("inhouse_depth", PriorOptions())._network.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(value, known[name]) for name, value in network.source.state_dict().items())
 
 
 def test_the_command_trains_continues_and_exports(rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from embodied_liftwm.commands import train
 
-    words = ["prior=house_views", f"data={rooms}", f"run={tmp_path / 'run'}", "batch_size=1", "context=1", "threads=1"]
-    train.run(load_config(TrainConfig, words=[*words, "steps=1"]))
-    train.run(load_config(TrainConfig, words=[*words, "steps=2"]))
+    words = ["name=inhouse_views", f"data={rooms}", f"run={tmp_path / 'run'}", "frames=1", "threads=1"]
+    train.run_teacher(load_config(TeacherConfig, words=[*words, "steps=1"]))
+    train.run_teacher(load_config(TeacherConfig, words=[*words, "steps=2"]))
     said = capsys.readouterr().out
-    assert "training house_views" in said and "continuing at step 1" in said and "trained to step 2" in said
+    assert "training inhouse_views" in said and "continuing at step 1" in said and "trained to step 2" in said
     folder = export(tmp_path / "run", tmp_path / "weights", "# A card")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
-    from_run, exported = (open_prior("house_views", PriorOptions(weights=str(path))) for path in (tmp_path / "run", folder))
+    from_run, exported = (open_prior("inhouse_views", PriorOptions(weights=str(path))) for path in (tmp_path / "run", folder))
     assert from_run.fingerprint() != exported.fingerprint()
     a, b = (prior.observe(room_clip(4, 32)).views for prior in (from_run, exported))
     assert a is not None and b is not None
@@ -331,7 +331,7 @@ def test_the_scale_is_taken_from_parallax(wrong: float):
 
 def test_it_says_the_same_whatever_the_batch_and_however_often_asked():
     clip = room_clip(9)
-    said = [open_prior("house_views", PriorOptions(batch_size=size)).observe(clip).views for size in (8, 8, 1)]
+    said = [open_prior("inhouse_views", PriorOptions(batch_size=size)).observe(clip).views for size in (8, 8, 1)]
     assert said[0] is not None and len(said[0].frames) > 2
     for other in said[1:]:
         assert other is not None and torch.equal(said[0].frames, other.frames)
@@ -340,14 +340,14 @@ def test_it_says_the_same_whatever_the_batch_and_however_often_asked():
         ):
             assert torch.allclose(a, b, atol=1e-4)
     assert torch.equal(said[0].rgb, said[1].rgb)  # type: ignore[union-attr]
-    other = open_prior("house_views", PriorOptions(seed=1)).observe(clip).views
+    other = open_prior("inhouse_views", PriorOptions(seed=1)).observe(clip).views
     assert other is not None and not torch.equal(said[0].world_from_camera[:1], other.world_from_camera[:1])
 
 
 @pytest.mark.parametrize("size", [64, 50])
 def test_it_answers_at_the_size_of_the_frames_as_its_card_says(size: int):
-    found = open_prior("house_views", PriorOptions()).observe(room_clip(6, size))
-    assert tuple(found.given()) == find_card("house_views").gives
+    found = open_prior("inhouse_views", PriorOptions()).observe(room_clip(6, size))
+    assert tuple(found.given()) == find_card("inhouse_views").gives
     views = found.views
     assert views is not None and len(views.frames) > 0
     count = len(views.frames)
@@ -358,16 +358,16 @@ def test_it_answers_at_the_size_of_the_frames_as_its_card_says(size: int):
 
 
 def test_damaged_and_missing_weights_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no model\.safetensors.*liftwm train prior=house_views"):
-        open_prior("house_views", PriorOptions(weights=str(tmp_path)))
+    with pytest.raises(UserError, match=r"no model\.safetensors.*liftwm priors train name=inhouse_views"):
+        open_prior("inhouse_views", PriorOptions(weights=str(tmp_path)))
     for name in ("model.safetensors", "model.json"):
         (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
-    (tmp_path / "model.json").write_text(describe_views(SMALL))
+    (tmp_path / "model.json").write_text(describe(SMALL))
     with pytest.raises(UserError, match=r"model\.safetensors .* another architecture"):
-        open_prior("house_views", PriorOptions(weights=str(tmp_path)))
+        open_prior("inhouse_views", PriorOptions(weights=str(tmp_path)))
     (tmp_path / "model.json").write_text("{}")
-    with pytest.raises(UserError, match=r"model\.json does not describe a house_views network"):
-        open_prior("house_views", PriorOptions(weights=str(tmp_path)))
+    with pytest.raises(UserError, match=r"model\.json does not describe a inhouse_views network"):
+        open_prior("inhouse_views", PriorOptions(weights=str(tmp_path)))
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +388,7 @@ def test_the_shipped_weights_beat_floors_and_know_where_in_a_room_they_never_saw
     apart, _ = partners(room.truth.world_from_camera)
     pairs = np.array([(a, b) for a, options in enumerate(apart) for b in options[::3]])[::3]
     frames, views = torch.from_numpy(pairs).unbind(1)
-    teacher = HouseViewsTeacher(PriorOptions())
+    teacher = InhouseViews(PriorOptions())
     moves = torch.linalg.inv(clip.world_from_camera[frames].double()) @ clip.world_from_camera[views].double()
     said, confidence = teacher.views(rgb[frames], clip.intrinsics, moves.float(), torch.zeros(()))
 
@@ -403,7 +403,7 @@ def test_the_shipped_weights_beat_floors_and_know_where_in_a_room_they_never_saw
     assert float(sure.float().mean()) > 0.4
     assert float(near[sure].mean()) == pytest.approx(float(confidence[sure].mean()), abs=0.1)
     assert float(squared(said)[confidence > 0.9].mean()) < 0.25 * float(squared(said).mean())
-    found = open_prior("house_views", PriorOptions()).observe(clip).views
+    found = open_prior("inhouse_views", PriorOptions()).observe(clip).views
     assert found is not None and len(found.frames) >= 8
     assert json.loads((SHIPPED / "model.json").read_text())["model"]["source"]["convention"] == "metric"
-    assert int(found.frames.bincount().max()) <= house_views.VIEWS
+    assert int(found.frames.bincount().max()) <= inhouse_views.VIEWS
