@@ -1,8 +1,7 @@
 """Training: one trainer for every world model.
 
-loop.py         the loop that all trainings share: steps, logs, checkpoints, a clean stop
+loop.py         the loop that all trainings share: steps, learning rate, logs, a clean stop
 trainer.py      the trainer of world models: what a step learns from, resumption
-schedule.py     how far a training is, and its learning rate
 learner.py      an optimiser step: micro-batches, gradients, their mean over processes, the update
 rollout.py      a batch of windows through a model: everything the terms read
 objective.py    the named terms of a training
