@@ -41,6 +41,11 @@ class TensorTree:
 
         return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
+    def map_with(self, other: Self, fn: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """Apply `fn` to every tensor and the one of the same name in `other`, a tree of the same structure."""
+        theirs, names = other.named_tensors(), iter(self.named_tensors())
+        return self.map(lambda mine: fn(mine, theirs[next(names)]))
+
     def named_tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """Every tensor by its dotted name."""
         found: dict[str, Tensor] = {}
@@ -68,13 +73,7 @@ class TensorTree:
 
     def where(self, mask: Tensor, other: Self) -> Self:
         """Take rows of `self` where `mask` [B] is true, of `other` elsewhere. Both trees have the same structure."""
-        theirs = other.named_tensors()
-        names = iter(self.named_tensors())
-
-        def choose(mine: Tensor) -> Tensor:
-            return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), mine, theirs[next(names)])
-
-        return self.map(choose)
+        return self.map_with(other, lambda a, b: torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b))
 
     def nbytes(self) -> int:
         """Bytes of all tensors: what this state costs to keep."""

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays, compilable
-from embodied_liftwm.geometry.view_kernels import depth_of_like_colour
+from embodied_liftwm.kernels import loosely_compiled
 from embodied_liftwm.threads import for_each
 
 NEARNESS = 0.06
 """Colour difference, the mean over channels, that a step of one cell away is worth."""
+_THIRD = np.float32(1.0 / 3.0)
 
 
 def pixel_depth(depth: Tensor, rgb: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def _compiled(depth: Tensor, rgb: Tensor, stride: int) -> Tensor:
     colours = reduce(np.add, corners) / np.float32(stride**2)
 
     def task(b: int) -> None:
-        depth_of_like_colour(cells[b], colours[b], pixels[b], stride, np.float32(NEARNESS), found[b])
+        _of_like_colour(cells[b], colours[b], pixels[b], stride, np.float32(NEARNESS), found[b])
 
     for_each(task, [(b,) for b in range(len(depth))])
     return chosen
@@ -60,3 +61,32 @@ def _in_torch(depth: Tensor, rgb: Tensor, stride: int) -> Tensor:
             better = price < best
             best, chosen = torch.where(better, price, best), torch.where(better, candidate[:, 0], chosen)
     return chosen
+
+
+@loosely_compiled
+def _of_like_colour(cells, colours, rgb, stride, nearness, chosen):
+    """`pixel_depth` of one frame.
+
+    Args:
+        cells, colours: [h, w] metres, and their mean colours [3, h, w].
+        rgb: [3, H, W]
+        stride: pixels a side of a cell.
+        nearness: price of a cell that lies one step further.
+        chosen: [H, W] metres, written.
+    """
+    rows, columns = cells.shape
+    for y in range(chosen.shape[0]):
+        cell_row = y // stride
+        for x in range(chosen.shape[1]):
+            cell_column = x // stride
+            red, green, blue = rgb[0, y, x], rgb[1, y, x], rgb[2, y, x]
+            best = np.float32(np.inf)
+            for down in (0, -1, 1):  # the pixel's own cell first: it wins a tie
+                j = min(max(cell_row + down, 0), rows - 1)
+                for across in (0, -1, 1):
+                    i = min(max(cell_column + across, 0), columns - 1)
+                    away = abs(colours[0, j, i] - red) + abs(colours[1, j, i] - green) + abs(colours[2, j, i] - blue)
+                    price = away * _THIRD + nearness * np.float32(abs(down) + abs(across))
+                    if price < best:
+                        best = price
+                        chosen[y, x] = cells[j, i]

@@ -1,4 +1,4 @@
-"""The compiled kernel of `se3.relative_twist`, in double precision; it writes to its own argument alone."""
+"""The compiled kernel of `se3.relative_twist`, in double precision: apart from it, as Gaussians are drawn without numba too."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching.semi_global_kernels import compiled
+from embodied_liftwm.kernels import loosely_compiled
 
 
-@compiled
+@loosely_compiled
 def relative_twists(world_from_a, world_from_b, twists):
     """Logarithms of the poses b seen from a, both [B, 4, 4]: twists [B, 6], written."""
     rotation, moved, cross = np.empty((3, 3)), np.empty(3), np.empty(3)
@@ -37,7 +37,7 @@ def relative_twists(world_from_a, world_from_b, twists):
             twists[n, 3 + i] = turn[i]
 
 
-@compiled
+@loosely_compiled
 def _rotation_vector(m):
     """`se3.so3_log` of one matrix: the row of the largest diagonal of 4 q q^T, normalised, is the quaternion q."""
     diagonal = (1 + m[0, 0] + m[1, 1] + m[2, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2],

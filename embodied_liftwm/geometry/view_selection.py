@@ -7,14 +7,17 @@ of (greedy maximum coverage). Only poses are read.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry import view_kernels
 from embodied_liftwm.geometry.cameras import inverse_intrinsics, project
 from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.kernels import loosely_compiled
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
@@ -28,6 +31,19 @@ CROWDING = 4.0
 """How much less a point is worth for each good view that it already has."""
 GRID, DEPTHS_M = 4, (0.4, 1.0, 2.0, 4.0)
 """What a camera sees is judged by GRID x GRID rays at these depths."""
+_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+
+
+class _Preference(NamedTuple):
+    """The constants above, float32 but for the first."""
+
+    grid: int
+    depths: np.ndarray  # metres
+    nearest: np.float32
+    farthest: np.float32
+    best: np.float32
+    octaves: np.float32
+    crowding: np.float32
 
 
 def relation(pose: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,15 +85,15 @@ def _choose_compiled(camera: Camera, others: Tensor, allowed: Tensor, count: int
     size = np.array([camera.width, camera.height], np.float32)
 
     def task(b: int) -> None:
-        view_kernels.choose(*(array[b] for array in inputs), size, _preference(), chosen_array[b], good_array[b])
+        _choose(*(array[b] for array in inputs), size, _preference(), chosen_array[b], good_array[b])
 
     for_each(task, [(b,) for b in range(len(others))])
     return chosen, good
 
 
-def _preference() -> view_kernels.Preference:
+def _preference() -> _Preference:
     scalars = (np.float32(x) for x in (*BASELINE_M, BEST_BASELINE_M, BASELINE_OCTAVES, CROWDING))
-    return view_kernels.Preference(GRID, np.array(DEPTHS_M, np.float32), *scalars)
+    return _Preference(GRID, np.array(DEPTHS_M, np.float32), *scalars)
 
 
 def _choose_torch(camera: Camera, others: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -117,3 +133,81 @@ def sees(camera: Camera, others: Tensor) -> Tensor:
     uv, depth = project(repeated, camera.intrinsics.repeat_interleave(views, dim=0), inverse_pose(others.flatten(0, 1)))
     inside = (uv >= 0).all(-1) & (uv[..., 0] <= camera.width) & (uv[..., 1] <= camera.height) & (depth > 0.05)
     return inside.unflatten(0, (batch, views)).to(others)
+
+
+@loosely_compiled
+def _choose(turn, intrinsics, pose, others, allowed, size, rules, chosen, good):
+    """`choose_views` of one camera.
+
+    Args:
+        turn: from pixels (u, v, 1) to world directions of z-depth 1. [3, 3]
+        intrinsics, pose: [3, 3], [4, 4] world_from_camera.
+        others, allowed: [M, 4, 4], [M] float32.
+        size: width and height of the images, float32.
+        chosen, good: [count] int64 and bool, written.
+    """
+    points = _grid(turn, pose, size, rules)
+    worth = np.zeros((len(others), len(points)), np.float32)
+    for m in range(len(others)):
+        value = allowed[m] * _triangulates(pose, others[m], rules)
+        if value > _ZERO:
+            for p in range(len(points)):
+                if _falls_on(points[p], intrinsics, others[m], size):
+                    worth[m, p] = value
+    covered = np.zeros(len(points), np.float32)
+    for k in range(len(chosen)):
+        best, number = _ZERO, 0
+        for m in range(len(others)):
+            gain = _ZERO
+            for p in range(len(points)):
+                gain += worth[m, p] / (_ONE + rules.crowding * covered[p])
+            if gain > best:
+                best, number = gain, m
+        chosen[k], good[k] = number, best > _ZERO
+        covered += worth[number]
+        worth[number] = _ZERO
+
+
+@loosely_compiled
+def _grid(turn, pose, size, rules):
+    """World points by which it is judged what the camera sees. [points, 3]"""
+    points = np.empty((len(rules.depths) * rules.grid * rules.grid, 3), np.float32)
+    p = 0
+    for depth in rules.depths:
+        for j in range(rules.grid):
+            v = (np.float32(j) + _HALF) / np.float32(rules.grid) * size[1]
+            for i in range(rules.grid):
+                u = (np.float32(i) + _HALF) / np.float32(rules.grid) * size[0]
+                for k in range(3):
+                    points[p, k] = (turn[k, 0] * u + turn[k, 1] * v + turn[k, 2]) * depth + pose[k, 3]
+                p += 1
+    return points
+
+
+@loosely_compiled
+def _triangulates(pose, other, rules):
+    """How well a view triangulates, whatever it sees; 0 without parallax."""
+    squared, cosine = _ZERO, _ZERO
+    for k in range(3):
+        step = other[k, 3] - pose[k, 3]
+        squared += step * step
+        cosine += other[k, 2] * pose[k, 2]
+    baseline = np.float32(math.sqrt(squared))
+    if not (rules.nearest < baseline < rules.farthest and cosine > _ZERO):
+        return _ZERO
+    octaves = np.float32(math.log(baseline / rules.best)) / rules.octaves
+    return np.float32(math.exp(-_HALF * octaves * octaves)) * (np.float32(0.2) + np.float32(0.8) * cosine)
+
+
+@loosely_compiled
+def _falls_on(point, intrinsics, other, size):
+    """Whether a world point falls on the image of the camera at `other`."""
+    a, b, c = point[0] - other[0, 3], point[1] - other[1, 3], point[2] - other[2, 3]
+    x = other[0, 0] * a + other[1, 0] * b + other[2, 0] * c
+    y = other[0, 1] * a + other[1, 1] * b + other[2, 1] * c
+    z = other[0, 2] * a + other[1, 2] * b + other[2, 2] * c
+    if not z > np.float32(0.05):
+        return False
+    u = (intrinsics[0, 0] * x + intrinsics[0, 1] * y + intrinsics[0, 2] * z) / z
+    v = (intrinsics[1, 0] * x + intrinsics[1, 1] * y + intrinsics[1, 2] * z) / z
+    return u >= _ZERO and v >= _ZERO and u <= size[0] and v <= size[1]

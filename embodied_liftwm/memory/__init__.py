@@ -1,28 +1,23 @@
-"""The persistent state: what is kept, how a frame is written into it, how a camera reads it, all at a fixed budget.
+"""What a world model keeps: how a frame is written into it, how a camera reads it, a folder each.
 
-    patch_map.py      the tensors of the state: a fixed budget of relief patches, each of texels with colour, latents, evidence
-    patch_frame.py    a frame as a patch map takes it: surfaces, normals, certainty
-    patch_integrate.py  texels meet a frame: update what is seen again, forget what is gone, fill what is empty
-    patch_write.py    writes a frame: integrates it into what is in view, allocates patches for what is new
-    patch_read.py     patches seen from a camera: splatted with a depth test
-    patch_coarsen.py  a full budget loses detail, never places
-    patch_backend.py  when kernels do this without gradients: patch_*_compiled and patch_*_kernels
-    latent_read.py    latent points seen from a camera: projected, depth-tested, splatted on the latent grid
-    latent_cache.py   latent tokens in the world frame, written and read without a pixel in between; latent_cache_append and
-                      latent_cache_bounded say what is kept, and latent_cache_{tokens,compare,movers,thin} how
-    keyframes.py      a short buffer of recent frames, for stereo
-
-The same with plain Gaussians, to compare with:
-
-    gaussian_map.py   a fixed budget of Gaussian primitives with colour, latents and evidence
-    lift.py           a frame's depth and latents become primitives in the world frame
-    fuse.py           new primitives meet old ones: associate, merge, refute
+patches/      a fixed budget of relief patches, each of texels with colour, latents and evidence: the memory of `base`
+    map.py            the tensors of the state
+    rules.py          the numbers by which torch and the kernels write and read
+    types.py          what passes between the stages
+    write.py          a frame is taken into what is in view, and allocates patches for what is new;
+    frame.py, integrate.py, look_weights.py, hidden.py    its surfaces, who meets it, what a look counts, what it hides
     coarsen.py        a full budget loses detail, never places
-
-And with what pixels were, which grows with every frame (`growing.py`):
-
-    rgb_cloud.py      an explicit point cloud of all pixels, a point a voxel
-    rgb_cloud_render.py  seen from a camera: a z-buffer and the mean of what lies on its surface
-    rgb_cloud_kernels.py  both, compiled
-    context_frames.py  raw frames and their poses, and which of them show what a camera looks at
+    read.py           seen from a camera: splatted with a depth test
+    cpu/              the same without gradients on a CPU, compiled, a file a stage
+latents/      latent tokens in the world frame, written and read without a pixel in between
+    read.py           anchored latents seen from a camera
+    cache.py          what all caches share; append.py keeps everything, bounded.py a budget of bytes
+    tokens.py, compare.py, movers.py, thin.py     of bounded.py: what is kept, merged or doubted, found elsewhere, evicted
+gaussians/    a fixed budget of 3D Gaussians
+    map.py, lift.py, merge.py, coarsen.py     the state; a frame's primitives; how they meet it; a full budget
+    rasterizer/       `rasterize` and its backends; ply.py, files of Gaussians
+cloud/        an explicit RGB point cloud, which grows with every frame: cloud.py, render.py, and both compiled, kernels.py
+frames/       frames as they were: context.py keeps all, keyframes.py and recent.py the few that matching needs (buffer.py)
+movers.py     points that move
+slots.py, growing.py      what memories of a fixed number of slots, and those that grow, share
 """

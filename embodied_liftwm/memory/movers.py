@@ -4,7 +4,7 @@ The map of patches takes the world to stand still. What an encoder believes to m
 velocity, a colour, a latent and its size. Time passes for all of them (`MoverDynamics`): those behind a screen come out on its
 other side. A frame replaces the points that it sees again, which hand their velocity on; takes those away that it sees through;
 and adds what moves in it. Points that it does not show, since they are out of view or hidden by something nearer, stay. Reading
-is splatting (`latent_read`), each point as large as the cell that it was seen through.
+is splatting (`latents.read`), each point as large as the cell that it was seen through.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compiled kernel of `depth_belief`, for the cells of one frame; rules as in `geometry/matching_kernels.py`."""
+"""Compiled kernel of `depth_belief`, for the cells of one frame; rules as in `embodied_liftwm.kernels`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching.semi_global_kernels import compiled, exp
+from embodied_liftwm.kernels import exp, loosely_compiled
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
-@compiled
+@loosely_compiled
 def believe(trust, logits, local, smooth, sharpness, log_planes, reach, top, bottom, log_belief, log_depth, spread):
     """Beliefs of rows top..bottom; see `depth_belief.believe` for what they are.
 
@@ -50,7 +50,7 @@ def believe(trust, logits, local, smooth, sharpness, log_planes, reach, top, bot
             log_depth[y, x], spread[y, x] = mean, math.sqrt(variance)
 
 
-@compiled
+@loosely_compiled
 def _around_mode(weight, log_planes, reach):
     """Mean log-depth around the plane around which most of `weight` [P] lies."""
     planes = weight.shape[0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import compilable
-from embodied_liftwm.geometry.matching.semi_global_kernels import exp
+from embodied_liftwm.kernels import exp
 from embodied_liftwm.memory.latents.read import LatentRead
 from embodied_liftwm.memory.patches import frame as patch_frame
 from embodied_liftwm.memory.patches import integrate as patch_integrate

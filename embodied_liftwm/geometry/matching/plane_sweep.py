@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.cameras import inverse_intrinsics, inverse_intrinsics_array, pixel_centres
-from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.geometry.compiled import arrays, as_scalars, compilable
 from embodied_liftwm.geometry.matching import sweep_kernels
 from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.geometry.warp import sample_pixels
@@ -91,7 +91,7 @@ def plane_sweep(
 @torch.no_grad()
 def match(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses: Hypotheses, stride: int) -> Sweep:
     """Match frames against their sources under any hypotheses of where their cells are; shapes as for `plane_sweep`."""
-    if rgb.device.type == "cpu" and rgb.dtype == torch.float32:
+    if compilable(rgb, source_rgb):
         return _match_compiled(rgb, source_rgb, groups, hypotheses, stride)
     excuse = TEXTURE_EXCUSES * grey_range(rgb).unsqueeze(1)
     theirs = TEXTURE_EXCUSES * grey_range(source_rgb.flatten(0, 1)).unflatten(0, source_rgb.shape[:2])
@@ -148,7 +148,7 @@ def _match_compiled(rgb: Tensor, source_rgb: Tensor, groups: Tensor, hypotheses:
     height, width, planes = rows // stride, columns // stride, hypotheses.shifts.shape[2]
     turns, shifts = hypotheses.turns, hypotheses.shifts.transpose(2, 3)
     frames, others, *where = arrays(rgb, source_rgb, hypotheses.nearness, turns, shifts, groups)
-    rules = sweep_kernels.SweepRules(stride, *(np.float32(x) for x in (NOISE, TEXTURE_EXCUSES, LARGEST, UNKNOWN)))
+    rules = as_scalars(sweep_kernels.SweepRules(stride, NOISE, TEXTURE_EXCUSES, LARGEST, UNKNOWN), frames.dtype)
     target, sources = np.empty((batch, height, width, 4), np.float32), np.empty((batch, number, rows, columns, 4), np.float32)
     sums, cost = (np.empty((batch, parts, height, width, planes), np.float32) for _ in range(2))
     known = np.empty(sums.shape, np.bool_)

@@ -7,10 +7,12 @@ across an edge of the image. Averaged over the four directions this approximates
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.geometry.matching.semi_global_kernels import semi_global_columns, semi_global_rows
+from embodied_liftwm.geometry.compiled import compilable
+from embodied_liftwm.kernels import loosely_compiled
 from embodied_liftwm.threads import bands, for_each
 
 STEP_PENALTY = 0.5
@@ -19,7 +21,8 @@ JUMP_PENALTY = 16.0
 """Price of a jump where the image is even."""
 EDGE_SHARPNESS = 10.0
 """The price of a jump falls towards that of a step as exp(-this * colour difference), summed over the channels."""
-_GUARD = 1e6
+_GUARD = 1e6  # larger than any cost
+_ZERO = np.float32(0.0)
 
 
 @torch.no_grad()
@@ -34,7 +37,7 @@ def semi_global(cost: Tensor, guide: Tensor) -> Tensor:
         [B, P, h, w], laid out with the planes innermost. A cost that is the same everywhere comes back as it is.
     """
     across, down = (_jump_penalty(guide.diff(dim=d)) for d in (3, 2))
-    if cost.device.type != "cpu" or cost.dtype != torch.float32:
+    if not compilable(cost, guide):
         return _semi_global_torch(cost, across, down)
     volume = cost.permute(0, 2, 3, 1).contiguous()
     total = torch.zeros_like(volume)
@@ -42,10 +45,10 @@ def semi_global(cost: Tensor, guide: Tensor) -> Tensor:
     step, guard = arrays[0].dtype.type(STEP_PENALTY), arrays[0].dtype.type(_GUARD)
 
     def rows(b: int, top: int, bottom: int) -> None:
-        semi_global_rows(arrays[0][b], arrays[1][b], step, guard, top, bottom, arrays[3][b])
+        _along_rows(arrays[0][b], arrays[1][b], step, guard, top, bottom, arrays[3][b])
 
     def columns(b: int, first: int, end: int) -> None:
-        semi_global_columns(arrays[0][b], arrays[2][b], step, guard, first, end, arrays[3][b])
+        _along_columns(arrays[0][b], arrays[2][b], step, guard, first, end, arrays[3][b])
 
     (batch, height, width), halves = volume.shape[:3], 2
     for_each(rows, bands(batch, height, width, halves))
@@ -79,3 +82,65 @@ def _paths(costs: tuple[Tensor, ...], jumps: list[Tensor]) -> list[Tensor]:
         beside = torch.minimum(torch.cat([guard, path[:, :-1]], 1), torch.cat([path[:, 1:], guard], 1)) + STEP_PENALTY
         found.append(cost + torch.minimum(torch.minimum(path, beside), least + jump.unsqueeze(1)) - least)
     return found
+
+
+@loosely_compiled
+def _advance(cost, step_penalty, jump_penalty, path, total):
+    """One step along a path (Hirschmueller 2008, eq. 13): `path` [P + 2] becomes that of the cell, and `total` [P] gains it.
+
+    The first and the last of `path` are guards, larger than any cost.
+    """
+    planes = cost.shape[0]
+    least = path[1]
+    for p in range(2, planes + 1):
+        least = min(least, path[p])
+    before, here = path[0], path[1]
+    for p in range(planes):
+        after = path[p + 2]
+        best = min(min(here, least + jump_penalty), min(before, after) + step_penalty)
+        path[p + 1] = cost[p] + best - least
+        total[p] += path[p + 1]
+        before, here = here, after
+
+
+@loosely_compiled
+def _along_rows(cost, across, step_penalty, guard, top, bottom, total):
+    """Sum, in rows top..bottom, the costs of the best paths to every cell from the left and from the right.
+
+    Args:
+        cost: [h, w, P].
+        across: price of a jump between a cell and its right neighbour. [h, w - 1]
+        step_penalty: price of a step to the next plane.
+        guard: a number larger than any cost.
+        total: zeros [h, w, P], written.
+    """
+    width, planes = cost.shape[1:]
+    path = np.empty(planes + 2, np.float32)
+    path[0] = path[planes + 1] = guard
+    for y in range(top, bottom):
+        path[1:-1] = _ZERO
+        for x in range(width):
+            _advance(cost[y, x], step_penalty, across[y, x - 1] if x else _ZERO, path, total[y, x])
+        path[1:-1] = _ZERO
+        for x in range(width - 1, -1, -1):
+            _advance(cost[y, x], step_penalty, across[y, x] if x < width - 1 else _ZERO, path, total[y, x])
+
+
+@loosely_compiled
+def _along_columns(cost, down, step_penalty, guard, first, end, total):
+    """Add, in columns first..end, the costs of the best paths from above and from below; see `_along_rows`.
+
+    Args:
+        down: price of a jump between a cell and the one below. [h - 1, w]
+    """
+    height, _, planes = cost.shape
+    paths = np.empty((end - first, planes + 2), np.float32)
+    paths[:, 0] = paths[:, -1] = guard
+    paths[:, 1:-1] = _ZERO
+    for y in range(height):
+        for x in range(first, end):
+            _advance(cost[y, x], step_penalty, down[y - 1, x] if y else _ZERO, paths[x - first], total[y, x])
+    paths[:, 1:-1] = _ZERO
+    for y in range(height - 1, -1, -1):
+        for x in range(first, end):
+            _advance(cost[y, x], step_penalty, down[y, x] if y < height - 1 else _ZERO, paths[x - first], total[y, x])

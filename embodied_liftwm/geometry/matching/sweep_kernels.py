@@ -1,4 +1,4 @@
-"""Compiled kernels of plane sweep, for one frame each; see `matching_kernels` for their rules.
+"""Compiled kernels of plane sweep, for one frame each; see `embodied_liftwm.kernels` for their rules.
 
 A loop over planes does one thing at a time, so that all but the sampling itself vectorise.
 """
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from embodied_liftwm.geometry.matching.semi_global_kernels import compiled
+from embodied_liftwm.kernels import loosely_compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _BEHIND = np.float32(1e-2)
@@ -67,7 +67,7 @@ def _blend(typing_context, image, offset, row, w00, w01, w10, w11):
     return types.UniTuple(w, 4)(image, types.intp, types.intp, w, w, w, w), codegen
 
 
-@compiled
+@loosely_compiled
 def with_excuse(rgb, rules, grey, image):
     """Colours, and the difference that texture excuses: rgb [3, H, W] -> image [H, W, 4]; grey [H, W] is scratch."""
     rows, columns = grey.shape
@@ -87,7 +87,7 @@ def with_excuse(rgb, rules, grey, image):
             image[y, x, 3] = rules.texture_excuses * span
 
 
-@compiled
+@loosely_compiled
 def mean_cells(image, rules, target):
     """Means over cells of an image [H, W, 4] of `with_excuse`, noise added to what is excused: target [h, w, 4]."""
     stride = rules.stride
@@ -103,7 +103,7 @@ def mean_cells(image, rules, target):
             target[y, x, 3] += rules.noise
 
 
-@compiled
+@loosely_compiled
 def sweep_band(given, rules, top, bottom, cost, known):
     """Mean, over each group of sources, of the matching costs of rows top..bottom; see `plane_sweep` for what they are.
 
@@ -156,7 +156,7 @@ def sweep_band(given, rules, top, bottom, cost, known):
                     known[k, y, x, p] = count[k, p] > _ZERO
 
 
-@compiled
+@loosely_compiled
 def _sample(image, column, row, sees, red, green, blue, excuse):
     """Sample an image [H, W, 4] at P places; `sees` [P] is how far ahead they are, and becomes 1 inside the image, else 0."""
     rows, columns = image.shape[:2]
@@ -179,7 +179,7 @@ def _sample(image, column, row, sees, red, green, blue, excuse):
         sees[p] = _ONE
 
 
-@compiled
+@loosely_compiled
 def window_band(cost, reach, top, bottom, out):
     """Means of costs [h, w, P] over windows that reach so far, within the image; rows top..bottom of out [h, w, P]."""
     height, width, planes = cost.shape

@@ -6,7 +6,7 @@ whether it was observed or imagined. Of all points in a voxel the newest is kept
 grows without bound, a block at a time.
 
 Points are sorted along a space-filling curve (the Morton order of their voxels). So a frame is merged into the cloud by binary
-searches and copies; and neighbours in memory are neighbours in space, so that `rgb_cloud_render` leaves out whole runs of
+searches and copies; and neighbours in memory are neighbours in space, so that `render` leaves out whole runs of
 points that a camera cannot see. No index is kept for either, and no byte beyond the points.
 """
 

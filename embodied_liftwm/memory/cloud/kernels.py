@@ -1,7 +1,7 @@
 """Compiled kernels of the RGB cloud: merging a frame's points, and painting what a camera sees.
 
-They release the GIL, and calls write to arrays of their own. The torch code of `rgb_cloud` and `rgb_cloud_render` is the
-reference. Keys are computed in float64, so that both agree on the voxel of every point.
+The torch code of `cloud` and `render` is the reference. Keys are computed in float64, so that both agree on the voxel of every
+point.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embodied_liftwm.kernels import compiled
+from embodied_liftwm.kernels import compiled, project
 
 AXIS_BITS = 21
 """Bits of a voxel's coordinate along each axis; three of them fit into the 63 of a key."""
@@ -35,7 +35,7 @@ NOTHING = Plan(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool
 
 
 class PaintRules(NamedTuple):
-    """The constants of `rgb_cloud_render`, float32."""
+    """The constants of `render`, float32."""
 
     near_m: Any
     splat: Any
@@ -116,7 +116,7 @@ def _gathered(x):
 
 @compiled
 def _key(point, voxel_m):
-    """`rgb_cloud.keys_of` one point."""
+    """`cloud.keys_of` one point."""
     key = np.int64(0)
     for k in range(3):
         voxel = np.int64(math.floor(np.float64(point[k]) / voxel_m)) + HALF_RANGE
@@ -187,7 +187,7 @@ def _in_view(first, last, planes, voxel_m):
 
 @compiled
 def paint(row, eye, rules, picture):
-    """`rgb_cloud_render.render_cloud` of one row from one camera."""
+    """`render.render_cloud` of one row from one camera."""
     count = len(row.points)
     real = row.points.dtype
     splats = Splats(np.empty(count, np.int64), np.empty((count, 2), real), np.empty(count, real), np.empty(count, real))
@@ -206,11 +206,10 @@ def _place(row, eye, rules, shape, first, end, splats, found):
     """Append points [first, end) that touch the image to the splats; returns how many there are then."""
     for n in range(first, end):
         x, y, z = row.points[n]
-        depth = eye.matrix[2, 0] * x + eye.matrix[2, 1] * y + eye.matrix[2, 2] * z + eye.matrix[2, 3]
+        across, down, depth = project(eye.matrix, x, y, z)
         if not depth > rules.near_m:
             continue
-        u = (eye.matrix[0, 0] * x + eye.matrix[0, 1] * y + eye.matrix[0, 2] * z + eye.matrix[0, 3]) / depth
-        v = (eye.matrix[1, 0] * x + eye.matrix[1, 1] * y + eye.matrix[1, 2] * z + eye.matrix[1, 3]) / depth
+        u, v = across / depth, down / depth
         side = min(max(rules.splat * eye.sizes[row.looks[n, 3]] * eye.focal / depth, _ONE), rules.most_px)
         reach = _HALF * side
         if u > -reach and v > -reach and u < np.float32(shape[1]) + reach and v < np.float32(shape[0]) + reach:

@@ -35,7 +35,7 @@ surface that is seen turned about or from the side stays closed."""
 MOST_PX = 4
 """Largest side of a square: what was seen from afar does not cover what lies around it."""
 DEPTH_TOLERANCE = 0.1
-"""Share of the surface's depth by which what a pixel shows may lie behind it, as in `latent_read`."""
+"""Share of the surface's depth by which what a pixel shows may lie behind it, as of patches (`patches.rules`)."""
 
 
 class CloudView(NamedTuple):

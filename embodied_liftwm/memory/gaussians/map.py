@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from torch import Tensor
 
-from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.memory.slots import Slots
 
 
 @dataclass(frozen=True)
-class GaussianMap(TensorTree):
+class GaussianMap(Slots):
     """N Gaussian primitives per batch row."""
 
     means: Tensor  # [B, N, 3] metres, world frame
@@ -48,13 +47,3 @@ class GaussianMap(TensorTree):
     def occupied(self) -> Tensor:
         """Slots that hold a primitive. [B, N] bool"""
         return self.evidence > 0
-
-    def gather(self, slots: Tensor) -> Self:
-        """Primitives at `slots` [B, K] of each row."""
-        return self.map(lambda t: t.gather(1, slots.view(*slots.shape, *[1] * (t.dim() - 2)).expand(-1, -1, *t.shape[2:])))
-
-    def concatenate(self, other: Self) -> Self:
-        """Primitives of both maps, along N."""
-        theirs = other.named_tensors()
-        names = iter(self.named_tensors())
-        return self.map(lambda t: torch.cat([t, theirs[next(names)]], dim=1))

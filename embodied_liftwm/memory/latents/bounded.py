@@ -1,8 +1,8 @@
 """A latent cache under a hard budget of bytes: tokens are merged, doubted, moved and, when it is full, thinned out.
 
-A write holds what is remembered against the frame (`latent_cache_compare`), looks for what is not in its place elsewhere
-(`latent_cache_movers`), puts what nothing explains into free slots, and makes room first where there are too few
-(`latent_cache_thin`). All slots are there from the start: no step costs more than another for the cache's age. Time that passes
+A write holds what is remembered against the frame (`compare`), looks for what is not in its place elsewhere
+(`movers`), puts what nothing explains into free slots, and makes room first where there are too few
+(`thin`). All slots are there from the start: no step costs more than another for the cache's age. Time that passes
 moves what is believed to move, and changes one number a row: a token's place is that of its last sight, and its velocity.
 """
 

@@ -1,10 +1,10 @@
 """A cache of latent tokens in the world frame: what a frame writes, how a camera reads it, and what both refuse.
 
 Mirage (arXiv:2606.09828): each cell of an encoded frame is lifted by its depth and the camera's pose and keeps its latent; a
-view is read by projecting tokens into its grid of cells (`latent_read`), and no pixel lies between. Two policies:
+view is read by projecting tokens into its grid of cells (`read`), and no pixel lies between. Two policies:
 
-    latent_cache_append.py    as published: tokens are concatenated, and nothing is forgotten
-    latent_cache_bounded.py   a hard budget of bytes: tokens are merged, doubted, moved and, when it is full, thinned out
+    append.py    as published: tokens are concatenated, and nothing is forgotten
+    bounded.py   a hard budget of bytes: tokens are merged, doubted, moved and, when it is full, thinned out
 
 A token's place is kept as an offset from where its row began, in half precision: 2 mm at 4 m, 4 mm at 8 m, a few hundredths of
 the cell that a surface so far away is seen through. Training keeps everything in float32 instead, and gradients reach through

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.memory.latents.cache import packed
-from embodied_liftwm.tensor_tree import TensorTree
+from embodied_liftwm.memory.slots import Slots, spread
 
 MOST_EVIDENCE = 6e4
 """Evidence grows no further, 1/m^2: half precision ends at 65504."""
 
 
 @dataclass(frozen=True)
-class Tokens(TensorTree):
+class Tokens(Slots):
     """N tokens a row. Packed, a token costs 21 bytes and 2 for each channel."""
 
     offsets: Tensor  # [B, N, 3] float16 metres from the row's origin: where it was when it was last seen
@@ -66,39 +66,21 @@ class Tokens(TensorTree):
         """What tokens are compared by: latents alone. [B, N, D]"""
         return self.latents[..., :-1]
 
-    def gather(self, slots: Tensor) -> Self:
-        """Tokens at `slots` [B, K] of each row."""
-        return self.map(lambda t: t.gather(1, _index(slots, t)))
-
-    def concatenate(self, other: Self) -> Self:
-        """Tokens of both, along N."""
-        theirs = other.named_tensors()
-        names = iter(self.named_tensors())
-        return self.map(lambda t: torch.cat([t, theirs[next(names)]], dim=1))
-
     def put(self, slots: Tensor, new: Self) -> Self:
         """With the tokens of `new` [B, K] in `slots` [B, K]; those of slot N are dropped."""
-        theirs = new.named_tensors()
-        names = iter(self.named_tensors())
 
-        def scattered(t: Tensor) -> Tensor:
-            longer = torch.cat([t, torch.zeros_like(t[:, :1])], dim=1)
-            return longer.scatter(1, _index(slots, t), theirs[next(names)])[:, :-1]
+        def scattered(mine: Tensor, theirs: Tensor) -> Tensor:
+            longer = torch.cat([mine, torch.zeros_like(mine[:, :1])], dim=1)
+            return longer.scatter(1, spread(slots, mine), theirs)[:, :-1]
 
-        return self.map(scattered)
+        return self.map_with(new, scattered)
 
     def choose(self, mask: Tensor, other: Self) -> Self:
         """Tokens of `self` where `mask` [B, N] is true, of `other` elsewhere."""
-        theirs = other.named_tensors()
-        names = iter(self.named_tensors())
-        return self.map(lambda t: torch.where(mask[..., None] if t.dim() == 3 else mask, t, theirs[next(names)]))
+        return self.map_with(other, lambda a, b: torch.where(mask[..., None] if a.dim() == 3 else mask, a, b))
 
 
 def token_bytes(latent_dim: int) -> int:
     """Bytes of a packed token."""
     one = Tokens.empty(1, 1, latent_dim, torch.zeros(()), compact=True)
     return one.nbytes()
-
-
-def _index(slots: Tensor, like: Tensor) -> Tensor:
-    return slots.view(*slots.shape, *[1] * (like.dim() - 2)).expand(-1, -1, *like.shape[2:])

@@ -85,9 +85,7 @@ def _as_map(kept: Patches, like: PatchMap, finest: int) -> PatchMap:
 
 
 def _set_row(world: PatchMap, row: int, one: PatchMap) -> PatchMap:
-    parts = one.named_tensors()
-    names = iter(parts)
-    return world.map(lambda t: torch.cat([t[:row], parts[next(names)], t[row + 1 :]]))
+    return world.map_with(one, lambda t, new: torch.cat([t[:row], new, t[row + 1 :]]))
 
 
 def _merge(old: Patches, fine: Tensor, level: int) -> Patches:

@@ -1,7 +1,6 @@
-"""Compiled kernels of multi-view stereo: what the depths of other frames say of a frame's. Their rules: `matching_kernels`.
+"""Compiled kernels of multi-view stereo: what the depths of other frames say of a frame's.
 
-They release the GIL and write to their own arguments alone. Constants are float32, because numba promotes float32 arithmetic
-with Python's floats to float64.
+Their rules are those of `embodied_liftwm.kernels`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching.semi_global_kernels import compiled
+from embodied_liftwm.kernels import loosely_compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _BEHIND = np.float32(1e-2)
@@ -39,7 +38,7 @@ class Agreement(NamedTuple):
     depth: np.ndarray  # sum over the agreeing of where their surface lies, metres
 
 
-@compiled
+@loosely_compiled
 def vote(voters, planes, tolerance, share):
     """Of the voters that would see a surface on a plane, the share that does see one there, each by its confidence.
 
@@ -86,7 +85,7 @@ def vote(voters, planes, tolerance, share):
                 share[y, x, p] /= total[p]
 
 
-@compiled
+@loosely_compiled
 def compare(depth, voters, pixels, tolerance, found):
     """Reproject every pixel into the voters and their surfaces back, and count who agrees (Schoenberger et al. 2016, ECCV).
 
@@ -122,7 +121,7 @@ def compare(depth, voters, pixels, tolerance, found):
                     found.conflict[y, x] += weight
 
 
-@compiled
+@loosely_compiled
 def _carry(turn, shift, u, v, z):
     """Pixel (u, v) and depth at which another camera sees what one sees at (u, v) and depth z."""
     away = (turn[2, 0] * u + turn[2, 1] * v + turn[2, 2]) * z + shift[2]
@@ -132,7 +131,7 @@ def _carry(turn, shift, u, v, z):
     return column, row, away
 
 
-@compiled
+@loosely_compiled
 def _nearest_in_depth(depth, column, row, away):
     """Row and column of that one of the four pixels around a place whose depth is nearest to `away`."""
     upper = min(max(int(np.floor(row - _HALF)), 0), depth.shape[0] - 2)

@@ -1,16 +1,16 @@
-"""Compiled kernels of what surrounds the networks, for one frame each; rules as in `geometry/matching_kernels.py`."""
+"""Compiled kernels of what surrounds the networks, for one frame each; rules as in `embodied_liftwm.kernels`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from embodied_liftwm.geometry.matching.semi_global_kernels import compiled
+from embodied_liftwm.kernels import loosely_compiled
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _LEAST_SLOPE = np.float32(1e-3)
 
 
-@compiled
+@loosely_compiled
 def ray_channels(intrinsics, pose, out):
     """`layers.ray_channels` of a camera: intrinsics [3, 3] and pose [4, 4] -> out [4, H, W]."""
     for v in range(out.shape[1]):
@@ -23,7 +23,7 @@ def ray_channels(intrinsics, pose, out):
             out[3, v, u] = _ONE / (_ONE + floor) if up < -_LEAST_SLOPE else _ZERO
 
 
-@compiled
+@loosely_compiled
 def median_of_lines(image, reach, out):
     """Medians of an image [H, W] over `reach` pixels to either side along rows, and of these along columns: out [H, W]."""
     height, width = image.shape
@@ -41,7 +41,7 @@ def median_of_lines(image, reach, out):
         _middle(values, reach, out[y])
 
 
-@compiled
+@loosely_compiled
 def _middle(values, reach, out):
     """The middle of the sorted columns of values [2 * reach + 1, W], which lose their order: out [W].
 

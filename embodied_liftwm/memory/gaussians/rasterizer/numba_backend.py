@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from embodied_liftwm.geometry.compiled import arrays
 from embodied_liftwm.memory.gaussians.rasterizer.numba_kernels import paint_band, paint_band_backward
 from embodied_liftwm.memory.gaussians.rasterizer.projection import (
     ALPHA_MAX,
@@ -52,9 +53,9 @@ class _Paint(torch.autograd.Function):
         transmittance = features.new_ones(batch, views, height, width, 1)
         out_depth = features.new_zeros(batch, views, height, width, 1)
         last = torch.zeros(batch, views, height, width, dtype=torch.int32)
-        inputs = _numpy(means2d, conics, depths, radii, opacities, features)
-        order_, counts_ = _numpy(order, counts)
-        outputs = _numpy(image, transmittance[..., 0], out_depth[..., 0], last)
+        inputs = arrays(means2d, conics, depths, radii, opacities, features)
+        order_, counts_ = arrays(order, counts)
+        outputs = arrays(image, transmittance[..., 0], out_depth[..., 0], last)
         cuts = _cuts(inputs[0].dtype)
 
         def task(b: int, v: int, band: int, top: int, bottom: int) -> None:
@@ -76,10 +77,10 @@ class _Paint(torch.autograd.Function):
         count = depths.shape[-1]
         geometry = features.new_zeros(batch, views, bands, 7, count)
         grad_features = features.new_zeros(batch, views, bands, count, features.shape[-1])
-        inputs = _numpy(means2d, conics, depths, radii, opacities, features)
-        order_, counts_ = _numpy(order, counts)
-        images = _numpy(transmittance[..., 0].clone(), last, grad_image, grad_alphas[..., 0], grad_depths[..., 0])
-        outputs = _numpy(geometry, grad_features)
+        inputs = arrays(means2d, conics, depths, radii, opacities, features)
+        order_, counts_ = arrays(order, counts)
+        images = arrays(transmittance[..., 0].clone(), last, grad_image, grad_alphas[..., 0], grad_depths[..., 0])
+        outputs = arrays(geometry, grad_features)
         cuts = _cuts(inputs[0].dtype)
 
         def task(b: int, v: int, band: int, top: int, bottom: int) -> None:
@@ -109,10 +110,6 @@ def _twice_differentiable(
     wanted = [value for value, needs in zip(inputs, needed, strict=False) if needs]
     found = iter(torch.autograd.grad(images, wanted, gradients, create_graph=True, materialize_grads=True))
     return [next(found) if needs else None for needs in needed[: len(inputs)]]
-
-
-def _numpy(*tensors: Tensor) -> tuple[np.ndarray, ...]:
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
 def _cuts(dtype: np.dtype) -> np.ndarray:

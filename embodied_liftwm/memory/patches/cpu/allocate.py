@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays
 from embodied_liftwm.geometry.se3 import viewmats_array
-from embodied_liftwm.kernels import compiled
+from embodied_liftwm.kernels import compiled, project
 from embodied_liftwm.memory.patches.map import NOWHERE, OFFSET, Patches, PatchMap, side_of, texel_sizes, unpack_keys
 from embodied_liftwm.memory.patches.rules import LEAST_PIXELS, REACH
 from embodied_liftwm.memory.patches.types import Frame
@@ -164,9 +164,7 @@ def _in_view(row, lattice, viewmat, half_width, margin, found, means):
             (np.float32(row.cells[n, 1]) + _HALF) * edge,
             (np.float32(row.cells[n, 2]) + _HALF) * edge,
         )
-        x = viewmat[0, 0] * a + viewmat[0, 1] * b + viewmat[0, 2] * c + viewmat[0, 3]
-        y = viewmat[1, 0] * a + viewmat[1, 1] * b + viewmat[1, 2] * c + viewmat[1, 3]
-        z = viewmat[2, 0] * a + viewmat[2, 1] * b + viewmat[2, 2] * c + viewmat[2, 3]
+        x, y, z = project(viewmat, a, b, c)
         reach = margin * edge
         ahead, beside = max(z, _ZERO), np.float32(1.5) * reach
         if z > -reach and abs(x) < ahead * half_width[0] + beside and abs(y) < ahead * half_width[1] + beside:

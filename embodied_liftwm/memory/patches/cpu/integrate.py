@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays, as_scalars
-from embodied_liftwm.geometry.matching.semi_global_kernels import exp
-from embodied_liftwm.kernels import compiled
+from embodied_liftwm.kernels import compiled, exp
 from embodied_liftwm.memory.patches.cpu.allocate import blank, in_view, insert
 from embodied_liftwm.memory.patches.cpu.associate import (
     COARSE_HIDDEN,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays, as_scalars
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.kernels import compiled
+from embodied_liftwm.kernels import compiled, project
 from embodied_liftwm.memory.gaussians.rasterizer.simd import LANES, add_scaled
 from embodied_liftwm.memory.latents import read as splatting
 from embodied_liftwm.memory.latents.read import LatentRead
@@ -138,16 +138,6 @@ def _read(relief: Relief, texels: np.ndarray, view: View, canvas: Canvas) -> Non
 
 
 @compiled
-def _project(matrix, point):
-    """Homogeneous pixel coordinates of a world point [3]."""
-    return (
-        matrix[0, 0] * point[0] + matrix[0, 1] * point[1] + matrix[0, 2] * point[2] + matrix[0, 3],
-        matrix[1, 0] * point[0] + matrix[1, 1] * point[1] + matrix[1, 2] * point[2] + matrix[1, 3],
-        matrix[2, 0] * point[0] + matrix[2, 1] * point[1] + matrix[2, 2] * point[2] + matrix[2, 3],
-    )
-
-
-@compiled
 def _texel(relief, n, m, side, point):
     """World point of a texel into point [3]."""
     axis, size = relief.faces[n] // 2 % 3, relief.sizes[n]
@@ -192,7 +182,7 @@ def _count(relief, view, rules, first, end, sides):
             sides[n - first, m] = 0
             if relief.evidence[n, m] > _ZERO:
                 _texel(relief, n, m, side, point)
-                count = _points_a_side(_project(view.matrix, point), relief.sizes[n], view, rules)
+                count = _points_a_side(project(view.matrix, point[0], point[1], point[2]), relief.sizes[n], view, rules)
                 sides[n - first, m] = count
                 total += count * count
     return total
@@ -235,7 +225,7 @@ def place_points(relief, view, rules, first, end):
             if count == 0:
                 continue
             _texel(relief, n, m, side, point)
-            z = _project(view.matrix, point)[2]
+            z = project(view.matrix, point[0], point[1], point[2])[2]
             sure = _ONE / math.sqrt(evidence[m]) < rules.unsure * z
             across = _rise(heights, evidence, m, 1, m % side == 0, m % side == side - 1, limit)
             along = _rise(heights, evidence, m, side, m < side, m >= texels - side, limit)
@@ -246,7 +236,7 @@ def place_points(relief, view, rules, first, end):
                     moved[axis] = point[axis] + (right * across + down * along)
                     moved[second] = point[second] + right * size
                     moved[third] = point[third] + down * size
-                    k = _place(_project(view.matrix, moved), k, n * texels + m, sure, view, rules, points)
+                    k = _place(project(view.matrix, moved[0], moved[1], moved[2]), k, n * texels + m, sure, view, rules, points)
     return (
         points.texels[:k], points.rows[:k], points.columns[:k], points.down[:k], points.right[:k], points.depths[:k],
         points.sure[:k],
