@@ -9,7 +9,7 @@ from embodied_liftwm.evaluation.metrics.persistence import Revisit
 from embodied_liftwm.evaluation.report import charts, pictures, plans
 from embodied_liftwm.evaluation.report.charts import Series
 from embodied_liftwm.evaluation.report.film import BAR, GAP, PANEL, film, frame_words
-from embodied_liftwm.evaluation.views.strips import PointMap, choose_revisits, frames_of, make_strip
+from embodied_liftwm.evaluation.views.strips import PointMap, choose_revisits, film_frames, frames_of, make_strip
 
 SIZE = 32  # of the frames of conftest
 
@@ -19,6 +19,8 @@ def test_a_strip_shows_the_object_before_during_and_after():
     visible = np.zeros(30, int)
     visible[[4, 10, 20, 22]] = 80, 5, 5, 90
     assert frames_of(revisit, visible) == [4, 10, 13, 17, 20, 22]
+    visible[[23, 24, 26]] = 91, 40, 90
+    assert film_frames(revisit, visible) == list(range(24))  # it turns away again at 24
 
 
 def test_models_are_blind_from_the_return_on(episodes, clairvoyant, cloud):

@@ -24,7 +24,7 @@ from embodied_liftwm.tensor_tree import TensorTree
 LARGEST_SHARE = 0.12
 """Share of the picture above which an object hides the rest."""
 FILM_BEFORE, FILM_AFTER, FILM_LONGEST = 12, 6, 120
-"""Frames of a film before the object was last seen and after it is back; and the most, of more every second one is shown."""
+"""Frames of a film before the object was last seen; at most after it is back; and of all before every second is left out."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,18 @@ def frames_of(revisit: Revisit, visible: np.ndarray, hidden: int = 2) -> list[in
     return sorted({*before, *away, revisit.entry, revisit.frame})
 
 
+def film_frames(revisit: Revisit, visible: np.ndarray) -> list[int]:
+    """Frames of a film: from shortly before the absence on, while what came back is seen half as large as at the return.
+
+    Args:
+        revisit: the object's absence.
+        visible: its true pixels in each frame. [F]
+    """
+    after = visible[revisit.frame + 1 : revisit.frame + 1 + FILM_AFTER] >= revisit.pixels / 2
+    first, last = max(revisit.last_seen - FILM_BEFORE, 0), revisit.frame + int(np.cumprod(after).sum())
+    return list(range(first, last + 1, 1 + (last - first) // FILM_LONGEST))
+
+
 @torch.no_grad()
 def make_strip(
     models: Sequence[CheckedModel], episode: Episode, index: int, revisit: Revisit, device: str = "cpu", film: bool = False
@@ -111,10 +123,8 @@ def make_strip(
     """
     batch = EpisodeBatch([episode], [index], device)
     column = int(np.flatnonzero(batch.truth(0).object_id == revisit.object_id)[0])
-    frames = frames_of(revisit, batch.truth(0).visible_pixels[:, column])
-    if film:
-        first, last = max(revisit.last_seen - FILM_BEFORE, 0), min(revisit.frame + FILM_AFTER, len(episode.rgb) - 1)
-        frames = list(range(first, last + 1, 1 + (last - first) // FILM_LONGEST))
+    visible = batch.truth(0).visible_pixels[:, column]
+    frames = film_frames(revisit, visible) if film else frames_of(revisit, visible)
     true = batch.true([(0, t) for t in frames])
     intrinsics = batch.camera([(0, t) for t in frames]).intrinsics
     shown, maps = {}, {}
