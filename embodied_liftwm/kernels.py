@@ -2,7 +2,8 @@
 
 Kernels release the GIL and write to their own arguments alone, so that threads can share the work (`threads.for_each`).
 Constants are float32, because numba promotes float32 arithmetic with Python's floats to float64. Numba's cache on disk notices
-a change to a kernel's own file alone: after one to what several call, here or in `rasterizer/simd.py`, touch theirs.
+a change to a kernel's own file alone: after one to what several call, here or in `rasterizer/simd.py`, touch theirs. It names
+the tuples that a kernel takes, too: one that is renamed in its place makes caches of before unreadable.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
 KEPT_VIEWS = 32
-"""Views that a camera keeps to be matched with: enough, when it turns about, to meet those of its last turn."""
+"""Views that a camera keeps to be matched with: enough, when it turns about, to meet those of its last turn. 48
+gain a point, more sources than six none (docs/experiments.md, section 13, of the next two as well)."""
 BASELINE_M = (0.08, 1.5)
 """Between these distances two cameras see a room with parallax, and still see the same of it."""
 BEST_BASELINE_M, BASELINE_OCTAVES = 0.4, 0.8

@@ -23,7 +23,8 @@ from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
 MOVES = 0.9
-"""Probability from which on a cell is taken to move."""
+"""Probability from which on a cell is taken to move: with 0.5 a quarter of the points are right, with this nearly half
+(docs/experiments.md, section 20, which tried the next two as well)."""
 LEAST_LOOKS = 3.0
 """A point that was seen to move in fewer frames is forgotten when it is not seen to move again: most of them were mistakes."""
 SAME_DEPTH, GATE_SIGMAS = 0.1, 2.0

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from embodied_liftwm.tensor_tree import TensorTree
 
+NOWHERE = torch.iinfo(torch.int64).max
+"""Key of a slot that holds nothing: sorted last."""
+
 
 class Slots(TensorTree):
     """N slots a row."""

@@ -4,7 +4,8 @@ For every cell and every plane a source is sampled where the cell would fall if 
 "A space-sweep approach to true multi-image matching"). A colour difference counts in units of what the texture around
 excuses: at a strong edge a fraction of a pixel makes a large one (after the sampling-insensitive measure of Birchfield and
 Tomasi 1998), while on an even wall one grey level tells. No parameter is learned and no gradient is kept: images and poses
-are data. Under pure rotation all planes explain equally well, and the cost says so.
+are data. Under pure rotation all planes explain equally well, and the cost says so. Its numbers were chosen by how many cells
+matching alone gets right on development rooms (docs/experiments.md, section 13).
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from embodied_liftwm.threads import bands, for_each
 NOISE = 0.0005
 """Colour difference that is noise even where nothing has texture."""
 TEXTURE_EXCUSES = 0.1
-"""Share of the range of grey within 3 x 3 pixels, in the frame and in the source, that counts as noise."""
+"""Share of the range of grey within 3 x 3 pixels, in the frame and in the source, that counts as noise:
+0.686 -> 0.713 of cells right."""
 LARGEST = 1.5
 """Costs count up to this one: what is hidden in a source is no worse than what merely differs."""
 UNKNOWN = 1.05
 """What counts where a plane leaves the images of all sources: neither a match nor a mismatch."""
 WINDOW_CELLS = 3
-"""Side of the window, in cells, over which costs are averaged: one cell alone looks like too many others."""
+"""Side of the window, in cells, over which costs are averaged: one cell alone looks like too many others (0.547 -> 0.620)."""
 _BANDS = 4
 """Into so many bands of rows a large frame is cut."""
 

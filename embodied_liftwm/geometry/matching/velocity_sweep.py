@@ -18,8 +18,6 @@ from torch import Tensor
 from embodied_liftwm.geometry.matching.plane_sweep import Hypotheses, Sweep, match, relative_views
 from embodied_liftwm.protocols import Camera
 
-_LEAST_DEPTH_M = 1e-3
-
 
 @torch.no_grad()
 def velocity_sweep(
@@ -60,4 +58,4 @@ def velocity_sweep(
     shifts = shifts.unsqueeze(2) + moved
     if depth_errors is not None:
         shifts = shifts * torch.exp(-depth_errors)[:, None]
-    return match(rgb, source_rgb, groups, Hypotheses(1.0 / depth.clamp_min(_LEAST_DEPTH_M), turns, shifts), stride)
+    return match(rgb, source_rgb, groups, Hypotheses(1.0 / depth.clamp_min(1e-3), turns, shifts), stride)

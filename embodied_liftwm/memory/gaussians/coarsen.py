@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.memory.gaussians.map import GaussianMap
+from embodied_liftwm.memory.slots import NOWHERE
 
 VOXELS_M = tuple(0.04 * 1.25**k for k in range(24))
 """Voxel edges to try, metres, finest first."""
 FILL = 0.8
 """Share of the budget that coarsening leaves in use, so that it is not needed again at the next frame."""
 COLOUR_LEVELS = 3
-"""Primitives whose colours differ by more than about a third are never merged: edges of objects stay sharp."""
+"""Primitives whose colours differ by more than about a third are never merged: edges of objects stay sharp
+(docs/experiments.md, section 2)."""
 MERGED_SIGMA = 0.45
 """A merged primitive covers its voxel: standard deviation in units of the voxel's edge."""
-NOWHERE = torch.iinfo(torch.int64).max
 
 
 def coarsen(gaussians: GaussianMap, budget: int) -> GaussianMap:

@@ -26,7 +26,8 @@ from embodied_liftwm.protocols import Camera
 GATE_SIGMAS = 2.0
 """Two depths are one when they differ by less than this many of their joint standard deviations,"""
 GATE_RANGE = (0.04, 0.5)
-"""but in any case when they differ by less than the first share of the depth, and never by more than the second."""
+"""but in any case when they differ by less than the first share of the depth, and never by more than the second
+(docs/experiments.md, sections 5 and 8)."""
 REPLACED_WHEN_COARSER = 2.0
 """A primitive this many times larger than the cell that sees it gives way to the finer ones."""
 MAX_EVIDENCE_RATIO = 8.0

@@ -24,13 +24,10 @@ _COLOUR = [f"f_dc_{k}" for k in range(3)]
 _SCALE = [f"scale_{k}" for k in range(3)]
 _ROTATION = [f"rot_{k}" for k in range(4)]
 _LAYOUT = ["x", "y", "z", "nx", "ny", "nz", *_COLOUR, "opacity", *_SCALE, *_ROTATION]
-_OPACITY_MARGIN = 1e-6
-_SCALE_MIN_M = 1e-12
 _MOST = 1e7
 """Positions and scales in metres, and stored numbers, beyond which a row is no Gaussian of any scene."""
 _SHORTEST_QUATERNION = 1e-6
 _LONGEST_HEADER = 1 << 16
-_LONGEST_TOLD = 60
 _END = re.compile(rb"(?:(?<=\n)|(?<=\r))end_header[ \t]*(?:\r\n|\n)")
 _TYPES = {
     "float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8", "int": "<i4", "int32": "<i4", "uint": "<u4",
@@ -62,7 +59,8 @@ def write_ply(path: str | Path, means: Tensor, quats: Tensor, scales: Tensor, op
     Raises:
         UserError: numbers that are not finite, or a quaternion of length 0: no file that `read_ply` would refuse.
     """
-    columns = [means, torch.zeros_like(means), (rgb - 0.5) / _C0, _logit(opacities)[:, None], _log_scale(scales), quats]
+    logits, sizes = torch.logit(opacities.detach().double(), eps=1e-6), scales.detach().clamp_min(1e-12).log()
+    columns = [means, torch.zeros_like(means), (rgb - 0.5) / _C0, logits[:, None], sizes, quats]
     table = torch.cat([column.detach().float().cpu() for column in columns], dim=-1)
     table = table[(opacities != 0).cpu()]
     sound = (table.abs() <= _MOST).all(-1) & (scales[(opacities != 0)].detach().cpu() <= _MOST).all(-1)  # NaN is neither
@@ -166,12 +164,4 @@ def _parse_header(header: bytes, path: Path) -> tuple[int, np.dtype, bool]:
 
 def _told(words: list[str]) -> str:
     """Words of a header as a message repeats them: printable, and cut where they are long."""
-    return repr(" ".join(words)[:_LONGEST_TOLD])
-
-
-def _logit(opacities: Tensor) -> Tensor:
-    return torch.logit(opacities.detach().double(), eps=_OPACITY_MARGIN)
-
-
-def _log_scale(scales: Tensor) -> Tensor:
-    return scales.detach().clamp(min=_SCALE_MIN_M).log()
+    return repr(" ".join(words)[:60])

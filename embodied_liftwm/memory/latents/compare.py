@@ -30,6 +30,7 @@ a token that was seen once is outweighed by one look, one that was seen often ne
 CONFIRMED = 2
 """Times after which a token that is found elsewhere is believed to move; the first may be a mistake."""
 MOST_RELOCATIONS = 100
+"""Counted no further: eight bits hold them."""
 
 
 class Found(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from embodied_liftwm.memory.latents.compare import SIMILAR
 from embodied_liftwm.memory.latents.tokens import MOST_EVIDENCE, Tokens
+from embodied_liftwm.memory.slots import NOWHERE
 
 VOXELS_M = tuple(0.03 * 1.25**k for k in range(16))
 """Voxel edges to try, metres, finest first: 3 cm to 0.85 m."""
@@ -25,7 +26,6 @@ SAME_VELOCITY = 0.02
 """Metres a step by which velocities of tokens that are merged differ at most."""
 ROUNDS = 3
 """Tokens of a voxel that take in others."""
-NOWHERE = torch.iinfo(torch.int64).max
 
 
 class Groups(NamedTuple):

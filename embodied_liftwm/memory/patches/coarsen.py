@@ -29,7 +29,7 @@ from embodied_liftwm.memory.patches.map import (
 
 MIXED_CHROMA, MIXED_SHARE = 0.07, 0.03
 """A texel would mix what is in it when chroma deviates by the first from its mean; a patch is detail when more than the second,
-a share, of its texels would go into one that does."""
+a share, of its texels would go into one that does (docs/experiments.md, section 42)."""
 
 
 def add_coarsened(world: PatchMap, row: int, new: Patches) -> PatchMap:

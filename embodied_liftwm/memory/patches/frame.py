@@ -15,7 +15,8 @@ from embodied_liftwm.memory.patches.types import Frame, Surfaces
 from embodied_liftwm.protocols import Camera
 
 DETAIL_CHROMA = 0.18
-"""A texel of the usual size would not do where, within it, chroma ranges over so much."""
+"""A texel of the usual size would not do where, within it, chroma ranges over so much. By brightness or relief nearly
+everything is detail (docs/experiments.md, section 42)."""
 WINDOWS = (3, 5, 9, 17)
 """Pixels a side of the windows in which that is looked for, the least that such a texel fits into; each is made of the last."""
 

@@ -17,7 +17,7 @@ from embodied_liftwm.memory.patches.rules import MEETING
 from embodied_liftwm.memory.patches.types import Association, Frame, Look
 
 BEHIND = 0.03
-"""How far behind a surface, as a share of its depth, what it hides lies at least."""
+"""How far behind a surface, as a share of its depth, what it hides lies at least (docs/experiments.md, section 41)."""
 
 
 def of_another_colour(old: Patches, look: Look, frame: Frame) -> Tensor:

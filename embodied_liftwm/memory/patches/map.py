@@ -27,10 +27,11 @@ from embodied_liftwm.memory.patches.rules import MEETING
 from embodied_liftwm.tensor_tree import TensorTree
 
 TEXEL_M = 0.02
-"""Edge of the texels of level 0, metres; each level's are sqrt(2) times as large."""
-MAX_LEVEL = 24
+"""Edge of the texels of level 0, metres: what a pixel of a 64-pixel frame covers at 0.64 m. Each level's are sqrt(2)
+times as large."""
+MAX_LEVEL = 24  # texels of 82 m
 OFFSET = 2**15
-"""Cells of the lattice lie in [-OFFSET, OFFSET) on each axis."""
+"""Cells of the lattice lie in [-OFFSET, OFFSET) on each axis: with face and level, 57 bits of a key."""
 DETAIL_LEVELS = 4
 """Where a texel would mix colours or surfaces it is finer by so many levels than elsewhere, once the budget is full."""
 NOWHERE = torch.iinfo(torch.int64).max

@@ -18,11 +18,9 @@ from embodied_liftwm.memory.gaussians.rasterizer.projection import (
     front_to_back,
 )
 
-TILE_PX = 16
-
 
 def paint(
-    projection: Projection, opacities: Tensor, features: Tensor, width: int, height: int, tile: int = TILE_PX
+    projection: Projection, opacities: Tensor, features: Tensor, width: int, height: int, tile: int = 16
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Composite projected primitives front to back.
 

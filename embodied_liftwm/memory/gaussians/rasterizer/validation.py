@@ -7,7 +7,6 @@ from torch import Tensor
 
 from embodied_liftwm.errors import UserError
 
-_UNIT_TOLERANCE = 1e-3
 _LAYOUT = {
     "means": ("B", "N", 3), "quats": ("B", "N", 4), "scales": ("B", "N", 3), "opacities": ("B", "N"),
     "features": ("B", "N", "C"), "viewmats": ("B", "V", 4, 4), "Ks": ("B", "V", 3, 3),
@@ -66,7 +65,7 @@ def _check_values(quats: Tensor, scales: Tensor, opacities: Tensor) -> None:
     if (scales < 0).any():
         raise UserError(f"rasterize: expected scales in metres, at least 0, got {scales.min():.4g}")
     deviation = (quats.norm(dim=-1) - 1).abs() * (opacities > 0)
-    if deviation.numel() and deviation.max() > _UNIT_TOLERANCE:
+    if deviation.numel() and deviation.max() > 1e-3:
         index = int(deviation.argmax())
         norm = quats.reshape(-1, 4)[index].norm()
         raise UserError(f"rasterize: expected unit quaternions (wxyz), got norm {norm:.4g} at primitive {index}")
