@@ -43,7 +43,7 @@ def test_a_film_shows_every_frame_from_before_the_absence_until_after_it(episode
     frames, rows, columns, _ = drawn.shape
     assert frames == len(strip.frames) and rows % 2 == columns % 2 == 0
     scale = PANEL // SIZE
-    panels = [drawn[-1, BAR : BAR + PANEL, k * (PANEL + GAP) : k * (PANEL + GAP) + PANEL] for k in range(3)]
+    panels = [drawn[-1, 2 * BAR : 2 * BAR + PANEL, k * (PANEL + GAP) : k * (PANEL + GAP) + PANEL] for k in range(3)]
     shown = np.round(strip.shown["all"].rgb[-1] * 255).astype(np.uint8)
     assert np.array_equal(panels[1][::scale, ::scale], shown)
     hidden = ~strip.mask[-1]

@@ -14,14 +14,14 @@ from embodied_liftwm.evaluation.views.strips import Strip
 PANEL = 256
 """Pixels that a view is enlarged to, by a whole factor."""
 GAP, BAR, LETTERS = 8, 52, 34
-"""Pixels between panels, of the line of words above and below them, and of their letters: legible at half the size."""
+"""Pixels between panels, of each of the two lines of words above them, and of their letters: legible at half the size."""
 PAPER, INK, WATCHING, BLIND = (24, 26, 29), (236, 237, 239), (98, 196, 131), (242, 154, 74)
 
 
 def film(strip: Strip, titles: Sequence[str], errors: bool = False) -> np.ndarray:
-    """Draw every frame of a strip: titles above, the views side by side, and below where the object is.
+    """Draw every frame of a strip: where the object is, titles, and the views side by side.
 
-    The word below is green while the model watches and orange once it is shown no more frames.
+    The first line is green while the model watches and orange once it is shown no more frames.
 
     Args:
         strip: of `make_strip(..., film=True)`.
@@ -59,10 +59,10 @@ def _frame(strip: Strip, k: int, titles: Sequence[str], errors: bool) -> np.ndar
     draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), LETTERS)
     for i, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         left = i * (width + GAP)
-        sheet.paste(Image.fromarray(panel), (left, BAR))
-        draw.text((left + width // 2, BAR // 2), title, INK, font, anchor="mm")
+        sheet.paste(Image.fromarray(panel), (left, 2 * BAR))
+        draw.text((left + width // 2, 3 * BAR // 2), title, INK, font, anchor="mm")
     step, where = frame_words(strip, k)
     colour = WATCHING if strip.frames[k] < strip.revisit.entry else BLIND
-    draw.text((GAP, rows - BAR // 2), step, INK, font, anchor="lm")
-    draw.text((width + GAP, rows - BAR // 2), where, colour, font, anchor="lm")
+    draw.text((GAP, BAR // 2), step, INK, font, anchor="lm")
+    draw.text((width + GAP, BAR // 2), where, colour, font, anchor="lm")
     return np.asarray(sheet)
