@@ -26,6 +26,7 @@ from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.evaluation.metrics.images import psnr
 from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
@@ -76,7 +77,8 @@ def read(folder: str) -> tuple[Frames, Frames]:
 
 def complete(model: Any, frames: Frames) -> Completed:
     camera = Camera(frames.intrinsics, frames.poses, SIZE, SIZE)
-    return model.decoder.complete(encoded(model, frames.rgb, camera), torch.ones_like(frames.depth), frames.depth, camera)
+    read = Read(encoded(model.encoder, frames.rgb, camera), torch.ones_like(frames.depth), frames.depth)
+    return model.decoder.complete(read, camera)
 
 
 def trained(end: str, seed: int, train: Frames) -> Any:

@@ -81,7 +81,7 @@ def judge(model: WorldModel, episode: Episode, number: int) -> list[HiddenRow]:
             elif visible[step, k] == 0 and k in last:
                 place, colour = torch.from_numpy(places[step, k]), torch.from_numpy(truth.object_colour[k])
                 gone = math.dist(places[step, k], places[last[k], k])
-                rows.append(HiddenRow(number, step, k, step - last[k], gone, _error(state.movers, colour, place)))
+                rows.append(HiddenRow(number, step, k, step - last[k], gone, _error(state.world.movers, colour, place)))
     return rows
 
 

@@ -72,8 +72,18 @@ class TensorTree:
         return self.map(lambda t: t.expand(batch_size, *t.shape[1:]))
 
     def where(self, mask: Tensor, other: Self) -> Self:
-        """Take rows of `self` where `mask` [B] is true, of `other` elsewhere. Both trees have the same structure."""
-        return self.map_with(other, lambda a, b: torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b))
+        """Take rows of `self` where `mask` [B] is true, of `other` elsewhere. Both trees have the same structure.
+
+        A tree within it, which may be one that grows, chooses by its own rule.
+        """
+
+        def choose(mine, theirs):
+            if isinstance(mine, Tensor):
+                return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), mine, theirs)
+            return mine.where(mask, theirs) if isinstance(mine, TensorTree) else mine
+
+        chosen = {f.name: choose(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **chosen)
 
     def nbytes(self) -> int:
         """Bytes of all tensors: what this state costs to keep."""

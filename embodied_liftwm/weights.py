@@ -70,7 +70,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises:
         UserError: as `read_weights`; or the first tensor that does not fit, named.
     """
-    stored, wanted = read_weights(path), network.state_dict()
+    stored, wanted = named_as_now(network, read_weights(path)), network.state_dict()
     for name in sorted(wanted.keys() ^ stored.keys()):
         where, others = ("lacks", stored.keys() - wanted) if name in wanted else ("has an extra", wanted.keys() - stored)
         raise UserError(f"{path} {where} tensor {name!r}{_nearest(name, others)}: these are weights of another architecture")
@@ -79,6 +79,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
         if tensor.shape != stored[name].shape or tensor.is_floating_point() != stored[name].is_floating_point():
             raise UserError(f"{path}: tensor {name!r} is {got}, expected {expected}: another architecture")
     network.load_state_dict(stored)
+
+
+def named_as_now(network: nn.Module, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names that they have now, for a network that knows what they were called (its `renamed`)."""
+    renamed = getattr(network, "renamed", None)
+    return stored if renamed is None else renamed(stored)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -30,22 +30,22 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from embodied_liftwm.bench.memory_aims import READ_SPEED, SIZE, SIZE_ALL, SPEED, aims
-from embodied_liftwm.bench.memory_build import build, stride_of
 from embodied_liftwm.bench.memory_parts import (
     ENCODE,
     ENCODE_MADE,
     READ,
     RENDER,
     WRITE,
-    Memory,
-    Told,
+    Kept,
+    build,
     encoded,
     new_watch,
+    stride_of,
 )
 from embodied_liftwm.bench.memory_room import Frame, film
 from embodied_liftwm.bench.table import Row, machine, report, seconds_in_turn, using_threads, write
 from embodied_liftwm.config import BenchConfig
+from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.world_model.decoders.latents import KNOWN_FROM
 
@@ -55,6 +55,14 @@ WARM_UP = 2
 """Generated frames that are not timed."""
 AGES = 5
 """Moments of the first tenth, and of the last, at which a memory is kept to be read later."""
+SPEED, READ_SPEED = "times faster", "reads, times faster"
+SIZE, SIZE_ALL = "times smaller", "times smaller than all pixels"
+"""Ratios to the cloud, and to a cloud of which no voxel is thinned out."""
+LEAST_SPEED, LEAST_SIZE, LEAST_SIZE_BOUNDED = 15.0, 55.0, 100.0
+AIMED_SIZE = 256
+FLAT = 1.1
+"""Last tenth over first tenth up to which reading counts as flat."""
+
 PIXEL_BYTES = 16
 """Of a point of the cloud: what each pixel of every frame costs where voxels are not thinned out."""
 TIMES = (*(f"{name}, ms" for name in (RENDER, ENCODE, READ, "decode", ENCODE_MADE, "write", "frame")), SPEED, READ_SPEED)
@@ -91,10 +99,10 @@ class Walk:
 
     def __init__(self, config: BenchConfig, image_size: int, status: Status) -> None:
         self._config, self._size, self._status = config, image_size, status
-        self._cloud, self._memories = build(config, image_size)
+        self._encoder, self._memories = build(config, image_size)
         self._stride = stride_of(image_size)
         self._worlds = {memory: memory.empty() for memory in self._memories}
-        self._kept: dict[tuple[Memory, int], Any] = {}
+        self._kept: dict[tuple[Kept, int], Any] = {}
         self._watch = new_watch(config.device)
         self._begun = time.monotonic()
 
@@ -122,7 +130,7 @@ class Walk:
             self._status.console.print(text, soft_wrap=True, highlight=False)
         self._status.update(text)
 
-    def _walkers(self, frames: int) -> list[Memory]:
+    def _walkers(self, frames: int) -> list[Kept]:
         """Memories that walk so far at this size."""
         few = frames <= self._config.memory_growing_frames
         smallest = self._size == min(self._config.memory_sizes)
@@ -132,44 +140,44 @@ class Walk:
         return film(step, self._size, self._stride, self._config.device)
 
     def _observe(self, frame: Frame) -> None:
-        latents = encoded(self._cloud, frame.rgb, frame.camera)
+        latents = encoded(self._encoder, frame.rgb, frame.camera)
         for memory, world in self._worlds.items():
             self._worlds[memory] = memory.observe(world, frame, latents)
 
     def _generate(self, age: int) -> list[Row]:
         """A row for each memory: frames made in turn."""
         frames = [self._film(age + k) for k in range(CALLS)]
-        measures: dict[Memory, dict[str, list[float]]] = {memory: {} for memory in self._worlds}
+        measures: dict[Kept, dict[str, list[float]]] = {memory: {} for memory in self._worlds}
         for frame in frames[:WARM_UP]:
             for memory, world in self._worlds.items():
                 memory.generate(world, frame, self._watch)
         for _ in range(self._config.repeats):
-            laps: dict[Memory, list[dict[str, float]]] = {memory: [] for memory in self._worlds}
+            laps: dict[Kept, list[dict[str, float]]] = {memory: [] for memory in self._worlds}
             for frame in frames:
                 for memory, world in self._worlds.items():
                     self._watch.lap()
-                    told = memory.generate(world, frame, self._watch)
-                    laps[memory].append(_milliseconds(self._watch.lap()) | _shares(memory, told))
+                    read = memory.generate(world, frame, self._watch)
+                    laps[memory].append(_milliseconds(self._watch.lap()) | _shares(memory, read))
             for memory, found in laps.items():
                 for name in found[0]:
                     measures[memory].setdefault(name, []).append(median(lap[name] for lap in found))
         self._compare(measures, age)
         return [Row(self._case(memory, age), found) for memory, found in measures.items()]
 
-    def _compare(self, measures: dict[Memory, dict[str, list[float]]], age: int) -> None:
+    def _compare(self, measures: dict[Kept, dict[str, list[float]]], age: int) -> None:
         """Add bytes, and ratios to the cloud where it is among them."""
         cloud = next((memory for memory in measures if memory.name == "rgb_cloud"), None)
         for memory, found in measures.items():
-            world, charged = self._worlds[memory], memory.charged(self._worlds[memory])
-            found["bytes"] = [charged]
-            found["occupied, bytes"], found["allocated, bytes"] = ([float(n)] for n in memory.bytes(world))
+            size = memory.bytes(self._worlds[memory])
+            charged = size.charged
+            found["bytes"], found["occupied, bytes"], found["allocated, bytes"] = ([float(n)] for n in (charged, *size[:2]))
             if cloud:
                 for ratio, time in ((SPEED, "frame, ms"), (READ_SPEED, "read, ms")):
                     found[ratio] = [a / b for a, b in zip(measures[cloud][time], found[time], strict=True)]
-                found[SIZE] = [cloud.charged(self._worlds[cloud]) / charged]
+                found[SIZE] = [cloud.bytes(self._worlds[cloud]).charged / charged]
             found[SIZE_ALL] = [age * self._size**2 * PIXEL_BYTES / charged]
 
-    def _read_by_age(self, memory: Memory, age: int, early: list[int], late: list[int]) -> Row:
+    def _read_by_age(self, memory: Kept, age: int, early: list[int], late: list[int]) -> Row:
         cameras = [self._film(age + k).camera for k in range(CALLS)]
         found: dict[str, list[float]] = {}
         for _ in range(self._config.repeats):
@@ -184,7 +192,7 @@ class Walk:
                 found.setdefault(name, []).append(value)
         return Row(self._case(memory, age), found)
 
-    def _case(self, memory: Memory, age: int) -> dict[str, object]:
+    def _case(self, memory: Kept, age: int) -> dict[str, object]:
         return {"image_size": self._size, "frames": age, "memory": memory.name, "budget": memory.budget or ""}
 
 
@@ -195,11 +203,11 @@ def _moments(frames: int) -> tuple[list[int], list[int]]:
     return early, sorted({frames - tenth + age for age in early})
 
 
-def _reader(memory: Memory, worlds: list[Any], cameras: list, device: str) -> Any:
+def _reader(memory: Kept, worlds: list[Any], cameras: list, device: str) -> Any:
     """A work that reads the worlds in turn, from one camera after another."""
     watch, calls = new_watch(device), iter(range(10**9))
 
-    def read() -> Told:
+    def read() -> Read:
         k = next(calls)
         return memory.read(worlds[k % len(worlds)], cameras[k % len(cameras)], watch)
 
@@ -214,9 +222,9 @@ def _milliseconds(lap: dict[str, float]) -> dict[str, float]:
     return found | {"read, ms": read, "decode, ms": ms["decode"], "write, ms": write, "frame, ms": sum(ms.values())}
 
 
-def _shares(memory: Memory, told: Told) -> dict[str, float]:
+def _shares(memory: Kept, read: Read) -> dict[str, float]:
     """Cells of which nothing was read, and cells that the decoder fills, in part at least."""
-    shown = memory.coverage(told)
+    shown = memory.coverage(read)
     if shown is None:
         return {}
     return {"empty cells": float((shown <= 0).float().mean()), "holes": float((shown < KNOWN_FROM).float().mean())}
@@ -264,3 +272,39 @@ def left_out(config: BenchConfig) -> list[str]:
     more = f", and of all at {', '.join(map(str, sizes))} px" if sizes else ""
     limit = f"memory_growing_frames={config.memory_growing_frames}"
     return [f"left out ({limit}): {frames} frames of memories that grow, raw frames apart{more}"]
+
+
+def aims(rows: list[Row], ages: list[Row]) -> Table:
+    """What is aimed at beside what was measured: of caches of latents at the largest size, and of the longest walk of each
+    bounded memory."""
+    table = Table(title="aims", title_justify="left")
+    for column in ("aim", "measured at", "measured", "reached"):
+        table.add_column(column)
+    largest = max(int(str(row.case["image_size"])) for row in rows)
+    short = "" if largest == AIMED_SIZE else f" (asked for at {AIMED_SIZE})"
+    for row in rows:
+        if row.case["image_size"] != largest or SPEED not in row.measures or not str(row.case["memory"]).startswith("latent"):
+            continue
+        where, least = _where(row) + short, LEAST_SIZE_BOUNDED if row.case["budget"] else LEAST_SIZE
+        _add(table, f"at least {LEAST_SPEED:.0f} times faster", where, median(row.measures[SPEED]), at_least=LEAST_SPEED)
+        for name in (SIZE, SIZE_ALL):
+            _add(table, f"at least {least:.0f} {name}", where, median(row.measures[name]), at_least=least)
+    for row in _longest_bounded(ages):
+        ratio = median(row.measures["last / first"])
+        _add(table, f"read time flat: last / first tenth at most {FLAT}", _where(row), ratio, at_most=FLAT)
+    return table
+
+
+def _where(row: Row) -> str:
+    name, budget, size, frames = (row.case[key] for key in ("memory", "budget", "image_size", "frames"))
+    return f"{name}{f' of {budget} bytes' if budget else ''}, {size} px, {frames} frames"
+
+
+def _longest_bounded(ages: list[Row]) -> list[Row]:
+    bounded = [row for row in ages if row.case["budget"]]
+    longest = max((int(str(row.case["frames"])) for row in bounded), default=0)
+    return [row for row in bounded if row.case["frames"] == longest]
+
+
+def _add(table: Table, aim: str, where: str, value: float, at_least: float = 0.0, at_most: float = float("inf")) -> None:
+    table.add_row(aim, where, f"{value:.3g}", "yes" if at_least <= value <= at_most else "no")

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from embodied_liftwm.memory.gaussians import memory as gaussian_memory
 from embodied_liftwm.memory.patches import read as patch_read
 from embodied_liftwm.training import learner
 from embodied_liftwm.training.prefetch import Prefetcher
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.world_model import liftwm_gaussians
 
 REST = "all else"
 
@@ -59,7 +59,7 @@ def _places(trainer: Trainer) -> list[tuple[Any, str, str]]:
         (learner, "to_device", "copy to device"),
         (model, "encode_matched", "encoder and plane sweep"),
         (model, "write", "memory write"),
-        (liftwm_gaussians, "rasterize", "rasterizer"),
+        (gaussian_memory, "rasterize", "rasterizer"),
         (patch_read, "read_placed", "rasterizer"),
         (model, "decode", "decoder"),
         (model, "predict", "ego motion and task heads"),

@@ -104,9 +104,8 @@ def _phases(train: TrainConfig, repeats: int, scratch: Path, tell: Callable[[str
 
 def _profile(train: TrainConfig) -> dict[str, dict[str, float]]:
     """Mean milliseconds a step that each stage takes, by phase: geometry alone, for a model that has one, and all terms."""
-    both = train.model.memory != "recurrent"
     count = WARM_UP + STEPS
-    trainer = Trainer(replace(train, steps=(1 + both) * count, geometry_first=0.5 * both))
+    trainer = Trainer(replace(train, steps=2 * count, geometry_first=0.5))
     laps: dict[str, list[dict[str, float]]] = {}
     with watching(trainer) as watch:
 

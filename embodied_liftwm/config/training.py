@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from embodied_liftwm.config.checks import LAST_SEED, MOST_THREADS, bounded, check_fields
 from embodied_liftwm.errors import UserError
@@ -74,6 +74,10 @@ class ModelConfig:
             raise UserError(f"model.latent_dim={self.latent_dim}: must be at least {least}")
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
+
+    def sized(self, size: int) -> Self:
+        """With a memory that keeps so much, in the unit of its budget; the same where it has none."""
+        return replace(self, memory_bytes=size) if self.memory == "latent_bounded" else replace(self, budget=size)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a world model keeps: how a frame is written into it, how a camera reads it, a folder each.
 
+contract.py   what every memory does, what it is given and gives: read this first; a folder's memory.py is the object that does it
 patches/      a fixed budget of relief patches, each of texels with colour, latents and evidence: the memory of `base`
     map.py            the tensors of the state
     rules.py          the numbers by which torch and the kernels write and read
@@ -18,6 +19,7 @@ gaussians/    a fixed budget of 3D Gaussians
     rasterizer/       `rasterize` and its backends; ply.py, files of Gaussians
 cloud/        an explicit RGB point cloud, which grows with every frame: cloud.py, render.py, and both compiled, kernels.py
 frames/       frames as they were: context.py keeps all, keyframes.py and recent.py the few that matching needs (buffer.py)
-movers.py     points that move
+movers.py     points that move; moving.py puts them beside a memory of what stands still
+pixels.py     what memories share that are read pixel by pixel
 slots.py, growing.py      what memories of a fixed number of slots, and those that grow, share
 """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -38,13 +37,6 @@ class Growing(TensorTree):
         """How many each row has, filled or not."""
         return next(t.shape[1] for t in self.named_tensors().values() if t.dim() > 1)
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of what is kept: of the filled slots of all rows, to the last tensor, without the room to grow."""
-        tensors = list(self.resized(1).named_tensors().values())
-        slot = sum(t[0].numel() * t.element_size() for t in tensors if t.dim() > 1)
-        return int(self.count.sum()) * slot + sum(t.numel() * t.element_size() for t in tensors if t.dim() == 1)
-
     def resized(self, slots: int) -> Self:
         """With so many slots: the last are cut off, or empty ones added."""
 
@@ -61,20 +53,3 @@ class Growing(TensorTree):
         count = torch.where(mask, self.count, other.count)
         slots = self.room_for(int(count.max()) if len(count) else 0)
         return super(Growing, self.resized(slots)).where(mask, other.resized(slots))
-
-
-S = TypeVar("S", bound=TensorTree)
-
-
-def where_by_field(mine: S, mask: Tensor, other: S) -> S:
-    """`TensorTree.where` of a tree that holds a memory that grows: each field by its own rule."""
-
-    def choose(a: object, b: object) -> object:
-        if isinstance(a, TensorTree) and isinstance(b, TensorTree):
-            return where_by_field(a, mask, b) if not isinstance(a, Growing) else a.where(mask, b)  # type: ignore[arg-type]
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
-        return a
-
-    chosen = {f.name: choose(getattr(mine, f.name), getattr(other, f.name)) for f in dataclasses.fields(mine)}
-    return dataclasses.replace(mine, **chosen)

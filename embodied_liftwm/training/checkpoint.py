@@ -29,7 +29,7 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import check_sum, read_json, remove_folder, whole_folder, write_sums
 from embodied_liftwm.plugins import call_function, is_function_name, require_methods
 from embodied_liftwm.protocols import WorldModel
-from embodied_liftwm.weights import load_weights, read_weights, save_tensors
+from embodied_liftwm.weights import load_weights, named_as_now, read_weights, save_tensors
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
@@ -125,7 +125,7 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
     _check_body(model, described.get("shapes"), name_or_path)
     other = f"another architecture{_differing(model, described.get('model'))}"
     path = folder / "model.safetensors"
-    stored, wanted = read_weights(path), model.state_dict()
+    stored, wanted = named_as_now(model, read_weights(path)), model.state_dict()
     for name, old in stored.items():
         new = wanted.get(name)
         if new is None:

@@ -21,9 +21,7 @@ from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.training.batches import Windows
 from embodied_liftwm.training.teacher_windows import Observed
 from embodied_liftwm.world_model.base import BaseWorldModel
-from embodied_liftwm.world_model.baselines.context import ContextWorldModel
 from embodied_liftwm.world_model.encoder import Sources
-from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.motion import Recent
 
 MONOCULAR_EVERY = 4
@@ -140,7 +138,7 @@ def _observations(
         return {name: type(o)(*(x.flatten(0, 1) for x in o)) for name, o in observed.get(kind, {}).items()}
 
     return TeacherObservations(
-        log_planes=model.encoder.log_planes if isinstance(model, LiftWM | ContextWorldModel) else torch.zeros(0),
+        log_planes=torch.zeros(0) if model.log_planes is None else model.log_planes,
         stride=model.config.stride,
         depth=of_frames("depth"),
         normals=of_frames("normals"),

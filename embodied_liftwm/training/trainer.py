@@ -90,7 +90,7 @@ class Trainer(Loop):
     @property
     def only_geometry(self) -> bool:
         """Whether this step trains the lift alone, of a model that lifts."""
-        return self.progress < self.config.geometry_first and self.config.model.memory != "recurrent"
+        return self.progress < self.config.geometry_first and self.model.log_planes is not None
 
     def save(self) -> None:
         """Write a checkpoint of this step, if this is the process that writes."""

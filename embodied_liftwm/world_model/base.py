@@ -20,6 +20,7 @@ from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.matching.plane_sweep import Sweep
 from embodied_liftwm.geometry.se3 import relative_twist
+from embodied_liftwm.memory.contract import Bytes
 from embodied_liftwm.protocols import Camera, Observation, Prediction, View
 from embodied_liftwm.world_model.decoders.surface import Decoded
 from embodied_liftwm.world_model.dynamics import AgentState, EgoMotion, EgoState, TaskHeads
@@ -55,7 +56,7 @@ class Rendering(NamedTuple):
 class Matched(NamedTuple):
     """Encoded frames, and what their depth and motion can be held against."""
 
-    encoding: Any
+    encoding: Any  # a NamedTuple of each model's own
     planes: Sweep | None = None  # costs of depth planes, where the model matches
     motion: Motion | None = None  # belief over velocities, where the model believes in motion
     velocities: Sweep | None = None  # and their costs with the judges of motion
@@ -82,7 +83,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         """What frames [B, 3, H, W] say, with the help of `sources`: a NamedTuple of tensors with a leading batch axis."""
 
     @abstractmethod
-    def write(self, state: S, encoding: Any, observation: Observation) -> S:
+    def write(self, state: S, encoding: Any, observation: Observation) -> S:  # what `encode` of the same model gave
         """Take one encoded frame into the state and move the ego camera to it."""
 
     @abstractmethod
@@ -109,6 +110,23 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def summarize(self, state: S) -> Tensor:
         """What probes and policies may read. [B, F]"""
+
+    @property
+    def log_planes(self) -> Tensor | None:
+        """Logarithms of the depths, in metres, that a model which lifts believes in [P]; None of one that does not lift."""
+        return None
+
+    def memory_bytes(self, state: S) -> Bytes:
+        """What a state remembers the world with; neither the ego camera nor frames that only stereo needs are part of it."""
+        size = state.nbytes() - state.ego.nbytes()
+        return Bytes(size, size, grows=False)
+
+    def resize(self, size: int) -> None:
+        """Let states that are made from now on keep so much, where the memory has a budget, in its unit: primitives, or bytes.
+
+        Weights do not depend on it. Raises UserError for too little.
+        """
+        self.config = self.config.sized(size)
 
     def latent_prior(self, state: S, camera: Camera) -> DiagonalGaussian | None:
         """What the state expects of a frame's latents before it is seen: [B, h, w, D], where the model's latents are random."""
@@ -161,7 +179,7 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
     def generate(self, state: S, camera: Camera) -> tuple[S, View]:
         """One step of closed-loop generation: show what `camera` would see, and believe it.
 
-        By default what was rendered is observed. A memory that can be written without pixels overrides this.
+        What was rendered is observed.
 
         Returns:
             The state after the step, with its ego camera at `camera`, and the view as it was before the step was believed.

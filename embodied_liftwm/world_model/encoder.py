@@ -18,6 +18,7 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.matching.plane_sweep import Sweep, plane_sweep
 from embodied_liftwm.geometry.matching.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.world_model.decoders.cell_codec import CellEncoder
 from embodied_liftwm.world_model.depth_belief import Matches, belief_of, believe
 from embodied_liftwm.world_model.layers.blocks import Pyramid, levels_of, ray_channels
 from embodied_liftwm.world_model.layers.epipolar_attention import EpipolarAttention
@@ -154,6 +155,18 @@ class Encoder(nn.Module):
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None) -> Encoding:
         """Match against the usable sources, where there are any, and encode."""
         return self(rgb, camera, None if sources is None else self.match(rgb, camera, sources), sources)
+
+
+class CodedEncoder(Encoder):
+    """`Encoder` whose latents begin as the cells' colours, for memories that keep nothing else of a frame."""
+
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
+        super().__init__(config, image_size)
+        self.colours = CellEncoder(config.latent_dim, config.stride)
+
+    def forward(self, rgb: Tensor, camera: Camera, matches: Matches | None, sources: Sources | None = None) -> Encoding:
+        encoding = super().forward(rgb, camera, matches, sources)
+        return encoding._replace(latents=encoding.latents + self.colours(rgb))
 
 
 def _centred(local: Tensor, smooth: Tensor) -> Matches:

@@ -6,25 +6,24 @@ camera that comes back meets it again. This is how video generators with a memor
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 from embodied_liftwm.protocols import Camera, Observation, View
 
-
-class Rememberer(Protocol):
-    """The part of `WorldModel` that generation needs."""
-
-    def observe(self, state: Any, observation: Observation) -> Any: ...
-
-    def render(self, state: Any, camera: Camera) -> View: ...
-
-
 S = TypeVar("S")
 
 
-def render_then_observe(model: Rememberer, state: S, camera: Camera, action_dim: int = 0) -> tuple[S, View]:
+class Rememberer(Protocol[S]):
+    """The part of `WorldModel` that generation needs."""
+
+    def observe(self, state: S, observation: Observation) -> S: ...
+
+    def render(self, state: S, camera: Camera) -> View: ...
+
+
+def render_then_observe(model: Rememberer[S], state: S, camera: Camera, action_dim: int = 0) -> tuple[S, View]:
     """Render `camera`, then observe what was rendered, with the ego camera moved there.
 
     What is rendered holds the model's memory of before this step: its `seen` says which pixels it invented. The step has no

@@ -12,8 +12,6 @@ from embodied_liftwm.goals import colour_likeness, goal_place
 
 GRID_CELLS, GRID_CELL_M = 12, 0.75
 """The bird's-eye summary covers 9 x 9 m around the agent."""
-AREA_M2 = 0.02
-"""Surface that weighs 1 in the bird's-eye summary."""
 GRID_CHANNELS, GOAL_FEATURES = 5, 5
 WHOLE_VOTE = 0.125
 """Surface, in AREA_M2, that has a whole vote on where the goal is."""
@@ -36,22 +34,18 @@ def egocentric(means: Tensor, world_from_camera: Tensor) -> Tensor:
     return torch.stack([ahead, left, offset[..., 2]], dim=-1)
 
 
-def egocentric_code(surfaces: list[Surface], goal: Tensor, world_from_camera: Tensor) -> tuple[Tensor, Tensor]:
+def egocentric_code(surface: Surface, goal: Tensor, world_from_camera: Tensor) -> tuple[Tensor, Tensor]:
     """What a map holds around the agent, as `birds_eye` puts it, and where in it the goal is, as `goal_features` put it.
 
     Args:
-        surfaces: parts of the map.
+        surface: the map.
         goal: the task's instruction. [B, G]
         world_from_camera: where the agent is. [B, 4, 4]
     """
-    likeness = [colour_likeness(surface.rgb, goal) for surface in surfaces]
-    means = torch.cat([_middles(surface) for surface in surfaces], dim=1)
-    mass = torch.cat([surface.area.sum(-1) for surface in surfaces], dim=1)
-    goal_mass = torch.cat([(s.area * alike).sum(-1) for s, alike in zip(surfaces, likeness, strict=True)], dim=1)
-    grid = birds_eye(mass, goal_mass, *egocentric(means, world_from_camera).unbind(-1))
-    pieces = [(s.points.flatten(1, 2), s.area.flatten(1), a.flatten(1)) for s, a in zip(surfaces, likeness, strict=True)]
-    points, area, alike = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
-    place = goal_place(points, area / WHOLE_VOTE, alike)
+    likeness = colour_likeness(surface.rgb, goal)
+    mass, goal_mass = surface.area.sum(-1), (surface.area * likeness).sum(-1)
+    grid = birds_eye(mass, goal_mass, *egocentric(_middles(surface), world_from_camera).unbind(-1))
+    place = goal_place(surface.points.flatten(1, 2), surface.area.flatten(1) / WHOLE_VOTE, likeness.flatten(1))
     ahead, left, _ = egocentric(place.xyz[:, None], world_from_camera).unbind(-1)
     return grid, goal_features(WHOLE_VOTE * place.mass[:, None], ahead, left)
 

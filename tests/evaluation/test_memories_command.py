@@ -12,7 +12,6 @@ import torch
 from embodied_liftwm import cli, load
 from embodied_liftwm.commands import load_config
 from embodied_liftwm.config import ModelConfig, ReproduceConfig
-from embodied_liftwm.evaluation.generation.memory_figures import memory_bytes
 from embodied_liftwm.experiments.memories.models import Memory, made_of, settings, trained_rows
 from embodied_liftwm.experiments.memories.report import apart, order
 from embodied_liftwm.memory.frames.context import ContextFrames
@@ -97,13 +96,14 @@ def test_bytes_are_those_of_what_is_remembered() -> None:
     shapes, like = ModelShapes(32, 2, 3), torch.zeros(())
     small = ModelConfig(memory="latent_bounded", stride=4, width=8, latent_dim=8, memory_bytes=50_000)
     slots = (50_000 - 16) // (21 + 2 * 8)
-    assert memory_bytes(build_model(small, shapes).initial_state(1)) == slots * (21 + 2 * 8) + 16
-    context = build_model(replace(small, memory="context"), shapes).initial_state(1)
+    bounded = build_model(small, shapes)
+    assert bounded.memory_bytes(bounded.initial_state(1)).charged == slots * (21 + 2 * 8) + 16
+    context = build_model(replace(small, memory="context"), shapes)
     pose = torch.eye(4).expand(1, 4, 4)
     world = ContextFrames.empty(1, (32, 32), like).add(torch.rand(1, 3, 32, 32), pose).add(torch.rand(1, 3, 32, 32), pose)
-    assert memory_bytes(replace(context, world=world)) == 2 * (3 * 32 * 32 + 16 * 4) + 8 + 8
-    recurrent = build_model(replace(small, memory="recurrent", recurrent_dim=16), shapes).initial_state(1)
-    assert memory_bytes(recurrent) == 4 * (16 + 16)
+    assert context.memory_bytes(replace(context.initial_state(1), world=world)).charged == 2 * (3 * 32 * 32 + 16 * 4) + 8 + 8
+    recurrent = build_model(replace(small, memory="recurrent", recurrent_dim=16), shapes)
+    assert recurrent.memory_bytes(recurrent.initial_state(1)).charged == 4 * (16 + 16)
 
 
 def words(folder: Path, *more: str) -> list[str]:

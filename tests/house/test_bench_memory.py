@@ -11,9 +11,7 @@ import torch
 
 from embodied_liftwm import cli
 from embodied_liftwm.bench import memory as bench_memory
-from embodied_liftwm.bench.memory_build import build
-from embodied_liftwm.bench.memory_more import ContextMemory, PatchMemory
-from embodied_liftwm.bench.memory_parts import Made, encoded, new_watch
+from embodied_liftwm.bench.memory_parts import Made, RawFrames, build, encoded, new_watch
 from embodied_liftwm.bench.memory_room import CORNERS_M, camera_of, film, render
 from embodied_liftwm.config import BenchConfig, ModelConfig
 from embodied_liftwm.geometry.cameras import back_project
@@ -37,8 +35,8 @@ def test_memories_share_an_encoder_and_a_decoder_and_read_what_they_were_shown()
     config = BenchConfig(memory_budgets=(2**16,), model=SMALL)
     frame = film(3, 64, 2, "cpu")
     with torch.no_grad():
-        cloud, memories = build(config, 64)
-        latents = encoded(cloud, frame.rgb, frame.camera)
+        encoder, memories = build(config, 64)
+        latents = encoded(encoder, frame.rgb, frame.camera)
         told = {}
         for memory in memories:
             world = memory.observe(memory.empty(), frame, latents)
@@ -46,10 +44,10 @@ def test_memories_share_an_encoder_and_a_decoder_and_read_what_they_were_shown()
     assert set(told) == {"rgb_cloud", "latent_append", "latent_bounded", "patches", "context"}
     for name in ("latent_append", "latent_bounded"):
         # Read from where it was seen, a frame comes back: latents as they were, but for the rounding of what is kept.
-        assert float((told[name].latents / told[name].visible.unsqueeze(1) - latents).abs().median()) < 0.02
-        assert torch.allclose(told[name].depths / told[name].visible, frame.cell_depth, rtol=0.02)
+        assert float((told[name].features / told[name].visible.unsqueeze(1) - latents).abs().median()) < 0.02
+        assert torch.allclose(told[name].depth / told[name].visible, frame.cell_depth, rtol=0.02)
     # The cloud's way round by pixels ends at the same latents: its encoder is theirs.
-    assert float((told["rgb_cloud"].latents - latents).abs().median()) < 0.05
+    assert float((told["rgb_cloud"].features - latents).abs().median()) < 0.05
     weights = [memory.decoder.state_dict() for memory in memories if memory.name != "patches"]
     assert all(torch.equal(values, other[name]) for other in weights[1:] for name, values in weights[0].items())
 
@@ -57,29 +55,29 @@ def test_memories_share_an_encoder_and_a_decoder_and_read_what_they_were_shown()
 def test_bytes_are_those_of_all_tensors() -> None:
     config = BenchConfig(memory_budgets=(2**16,), model=SMALL)
     with torch.no_grad():
-        cloud, memories = build(config, 64)
+        encoder, memories = build(config, 64)
         worlds = {memory.name: (memory, memory.empty()) for memory in memories}
         for step in range(2):
             frame = film(step, 64, 2, "cpu")
-            latents = encoded(cloud, frame.rgb, frame.camera)
+            latents = encoded(encoder, frame.rgb, frame.camera)
             worlds = {name: (memory, memory.observe(world, frame, latents)) for name, (memory, world) in worlds.items()}
     channels = config.model.latent_dim
     memory, world = worlds["latent_append"]
-    assert memory.bytes(world).occupied == memory.charged(world) == 2 * 32 * 32 * (7 + channels) + 12 + 8
+    assert memory.bytes(world).occupied == memory.bytes(world).charged == 2 * 32 * 32 * (7 + channels) + 12 + 8
     memory, world = worlds["latent_bounded"]
     slots = (2**16 - 16) // (21 + 2 * channels)
-    assert memory.bytes(world).allocated == memory.charged(world) == slots * (21 + 2 * channels) + 16 <= 2**16
-    assert memory.bytes(world).occupied < memory.charged(world)
+    assert memory.bytes(world).allocated == memory.bytes(world).charged == slots * (21 + 2 * channels) + 16 <= 2**16
+    assert memory.bytes(world).occupied < memory.bytes(world).charged
     memory, world = worlds["rgb_cloud"]
-    assert memory.bytes(world).occupied == memory.charged(world) == 16 * int(world.count[0]) + 8
+    assert memory.bytes(world).occupied == memory.bytes(world).charged == 16 * int(world.count[0]) + 8
     assert 64 * 64 < int(world.count[0]) <= 2 * 64 * 64
     memory, world = worlds["context"]
-    assert memory.bytes(world).occupied == memory.charged(world) == 2 * (3 * 64 * 64 + 4 * 16) + 8 + 8
-    assert memory.bytes(world).allocated > memory.charged(world)  # room to grow is told, and not counted
+    assert memory.bytes(world).occupied == memory.bytes(world).charged == 2 * (3 * 64 * 64 + 4 * 16) + 8 + 8
+    assert memory.bytes(world).allocated > memory.bytes(world).charged  # room to grow is told, and not counted
     memory, world = worlds["patches"]
     texel = 4 * (1 + 3 + channels + 1)
     patch = 8 * (3 + 1 + 1) + config.model.texels**2 * texel
-    assert memory.budget == memory.charged(world) == memory.bytes(world).allocated == config.model.budget * patch + 8
+    assert memory.budget == memory.bytes(world).charged == memory.bytes(world).allocated == config.model.budget * patch + 8
     assert memory.bytes(world).occupied == int(world.occupied.sum()) * patch + 8 < memory.budget
 
 
@@ -87,28 +85,28 @@ def test_patches_and_raw_frames_are_read_as_their_models_read_them() -> None:
     config = BenchConfig(model=SMALL)
     watch = new_watch("cpu")
     with torch.no_grad():
-        cloud, memories = build(config, 64)
+        encoder, memories = build(config, 64)
         after = film(6, 64, 2, "cpu")
         for memory in memories:
-            if not isinstance(memory, PatchMemory | ContextMemory):
+            if memory.name not in ("patches", "context"):
                 continue
             world = memory.empty()
             for step in range(6):
                 frame = film(step, 64, 2, "cpu")
-                world = memory.observe(world, frame, encoded(cloud, frame.rgb, frame.camera))
+                world = memory.observe(world, frame, encoded(encoder, frame.rgb, frame.camera))
             made = memory.decode(memory.read(world, after.camera, watch), after.camera)
-            model = memory.model
+            model = memory.frames if isinstance(memory, RawFrames) else memory.model
             view = model.render(replace(model.initial_state(1), world=world), after.camera)
             assert torch.allclose(made.rgb, view.rgb, atol=1e-5)
             assert float(made.rgb.std()) > 0.02  # of what is remembered, not of nothing
-            if isinstance(memory, PatchMemory):  # what was splatted is already near the truth, untrained
+            if memory.name == "patches":  # what was splatted is already near the truth, untrained
                 assert float((made.rgb - after.rgb).square().mean()) < 0.25 * float((0.5 - after.rgb).square().mean())
 
 
 def test_generated_frames_leave_raw_frames_as_they_were() -> None:
     config = BenchConfig(model=SMALL)
     with torch.no_grad():
-        memory = next(memory for memory in build(config, 64)[1] if isinstance(memory, ContextMemory))
+        memory = next(memory for memory in build(config, 64)[1] if isinstance(memory, RawFrames))
         frames = [film(step, 64, 2, "cpu") for step in range(4)]
         world = memory.empty()
         for frame in frames[:2]:

@@ -15,9 +15,9 @@ from embodied_liftwm.bench import stopwatch
 from embodied_liftwm.bench import train as bench_train
 from embodied_liftwm.bench.stopwatch import REST, Stopwatch, watching
 from embodied_liftwm.config import BenchConfig
+from embodied_liftwm.memory.gaussians import memory as gaussian_memory
 from embodied_liftwm.memory.patches import read as patch_read
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.world_model import liftwm_gaussians
 from tests.training.small import SMALL, config, disturb
 
 
@@ -43,7 +43,7 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
 def test_watching_changes_no_gradient_and_is_undone(data: Path, tmp_path: Path, memory: Literal["patches", "gaussians"]):
     settings = config(data, tmp_path, model=replace(SMALL, memory=memory))
     plain, watched = (Trainer(settings) for _ in range(2))
-    before, own = (liftwm_gaussians.rasterize, patch_read.read_placed), {*vars(watched.model), "_state_type"}
+    before, own = (gaussian_memory.rasterize, patch_read.read_placed), {*vars(watched.model), "_state_type"}
     with watching(watched) as watch:
         found = gradients(watched)
         spent = watch.lap()
@@ -52,7 +52,7 @@ def test_watching_changes_no_gradient_and_is_undone(data: Path, tmp_path: Path, 
     for stage in ("rasterizer", "memory write", "decoder", "objective", "backward"):
         assert spent[stage] > 0, stage
     assert spent["optimiser"] == spent["checkpoints"] == 0
-    assert (liftwm_gaussians.rasterize, patch_read.read_placed) == before and set(vars(watched.model)) <= own
+    assert (gaussian_memory.rasterize, patch_read.read_placed) == before and set(vars(watched.model)) <= own
     assert "forward" not in vars(watched.learner.objective)
 
 

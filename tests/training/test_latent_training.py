@@ -27,4 +27,4 @@ def test_training_lowers_the_loss(data: Path, tmp_path: Path, memory: Literal["l
     assert sum(row["frame"] for row in last) > sum(row["frame"] for row in first)
     # Decay alone moves weights as well, but not those that begin at zero.
     moved = {name for name, t in trainer.model.named_parameters() if not t.equal(before[name])}
-    assert {"painter.imagined.weight", "painter.head.1.weight", "painter.colours.bias", "encoder.colours.bias"} <= moved
+    assert {"decoder.imagined.weight", "decoder.head.1.weight", "decoder.colours.bias", "encoder.colours.bias"} <= moved

@@ -50,16 +50,16 @@ def test_a_view_shows_what_moves_where_it_is_by_then(data: Path, tmp_path: Path)
     focal = size / 2
     intrinsics = torch.tensor([[focal, 0, focal], [0, focal, focal], [0, 0, 1]])
     camera = Camera(intrinsics.expand(3, 3, 3), pose.expand(3, 4, 4), size, size)
-    state = replace(state, movers=movers)
+    state = replace(state, world=replace(state.world, movers=movers))
     steps = torch.tensor([0.0, 10.0, -10.0])
     with torch.no_grad():
-        splat = model._with_movers(model.splat(state.world, camera), state, camera, steps)
-        middles = [float((s[0] > 0.5).nonzero()[:, 1].float().mean()) for s in splat.features]
+        read = model.memory.read_at(state.world, camera, steps)
+        middles = [float((s[0] > 0.5).nonzero()[:, 1].float().mean()) for s in read.features]
         now = model.imagine(state, torch.zeros(1, 2))
     assert middles[0] == pytest.approx(size / 2 - 0.5, abs=0.6)
     assert middles[0] - middles[1] == pytest.approx(0.3 * focal, abs=1.0)
     assert middles[2] - middles[0] == pytest.approx(0.3 * focal, abs=1.0)
-    assert float(now.movers.means[0, 0, 1]) == pytest.approx(0.03, abs=1e-3)
+    assert float(now.world.movers.means[0, 0, 1]) == pytest.approx(0.03, abs=1e-3)
 
 
 def test_only_patches_have_things_that_move_beside_them() -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry import look_at
+from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.decoders.cell_codec import CellDecoder, CellEncoder, cosine_transform
 from embodied_liftwm.world_model.decoders.latents import LARGEST_LOG_STEP, LatentDecoder
@@ -63,7 +64,7 @@ def test_an_untrained_decoder_shows_what_latents_carry(size: int, stride: int, c
     decoder = LatentDecoder(ModelConfig(latent_dim=channels, stride=stride, width=8), (size, size))
     latents, cells = CellEncoder(channels, stride)(frames(2, size)), size // stride
     whole = torch.ones(2, cells, cells)
-    decoded = decoder(latents, whole, 2.0 * whole, camera(2, size))
+    decoded = decoder(Read(latents, whole, 2.0 * whole), camera(2, size))
     torch.testing.assert_close(decoded.rgb, decoder.colours(latents))
     torch.testing.assert_close(decoded.depth, torch.full((2, size, size), 2.0))
     assert float(decoded.scale.detach().min()) > 0.0 and decoded.scale.shape == (2, size, size)
@@ -78,7 +79,7 @@ def test_what_was_read_stays_and_holes_are_filled_and_known() -> None:
     latents, depth = torch.randn(1, 5, 8, 8, generator=generator), 1.0 + torch.rand(1, 8, 8, generator=generator)
     visible = torch.ones(1, 8, 8)
     visible[0, :4, :4], visible[0, 6, 6] = 0.0, 0.4
-    grid = decoder.complete(latents * visible.unsqueeze(1), visible, depth * visible, camera(1))
+    grid = decoder.complete(Read(latents * visible.unsqueeze(1), visible, depth * visible), camera(1))
     hole = visible == 0
     torch.testing.assert_close(grid.latents.movedim(1, -1)[~hole], latents.movedim(1, -1)[~hole])
     torch.testing.assert_close(grid.depth[~hole], depth[~hole])
@@ -90,7 +91,7 @@ def test_what_was_read_stays_and_holes_are_filled_and_known() -> None:
     cells = decoded.depth.view(8, 4, 8, 4).permute(0, 2, 1, 3).flatten(2)
     ratio = (cells.log() - grid.depth[0].log()[..., None]).abs().max()
     assert 0.0 < float(ratio) <= LARGEST_LOG_STEP + 1e-5
-    whole = decoder(latents * visible.unsqueeze(1), visible, depth * visible, camera(1))
+    whole = decoder(Read(latents * visible.unsqueeze(1), visible, depth * visible), camera(1))
     torch.testing.assert_close(tuple(whole), tuple(decoded), atol=0, rtol=0)
 
 
@@ -102,9 +103,9 @@ def test_what_lies_in_a_hole_does_not_matter_beyond_visibility() -> None:
     latents = torch.ones(1, 4, 8, 8, requires_grad=True)
     visible = torch.zeros(1, 8, 8)
     visible[0, 0, 0], visible[0, 0, 1] = 0.125, 1.0
-    decoded = decoder(latents * visible.unsqueeze(1), visible, 2.0 * visible, camera(1))
+    decoded = decoder(Read(latents * visible.unsqueeze(1), visible, 2.0 * visible), camera(1))
     (gradient,) = torch.autograd.grad(decoded.rgb.sum() + decoded.depth.sum() + decoded.seen.sum(), latents)
     assert bool(gradient.isfinite().all())
     assert bool((gradient[0, :, visible[0] == 0] == 0).all()) and float(gradient[0, :, 0, 1].abs().min()) > 0.0
-    half = decoder.complete(latents * visible.unsqueeze(1), visible, 2.0 * visible, camera(1)).seen[0, 0, 0]
+    half = decoder.complete(Read(latents * visible.unsqueeze(1), visible, 2.0 * visible), camera(1)).seen[0, 0, 0]
     assert 0.1 < float(half) < 0.9 and math.isfinite(float(half))

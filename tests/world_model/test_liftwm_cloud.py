@@ -10,10 +10,12 @@ import torch
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.memory.cloud.render import CloudView, render_cloud
+from embodied_liftwm.memory.cloud.render import render_cloud
+from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.liftwm_cloud import CloudLiftWM, cells_of, filled, observed_cells
+from embodied_liftwm.world_model.decoders.picture import cells_of, filled, observed_cells
+from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.toy_room import render
 from tests.training.small import disturb
@@ -21,14 +23,14 @@ from tests.world_model.test_models import CONFIG, SIZE, observations, same, watc
 
 
 @pytest.fixture
-def model() -> CloudLiftWM:
+def model() -> LiftWM:
     torch.manual_seed(0)
     built = build_model(replace(CONFIG, memory="rgb_cloud", latent_dim=12), ModelShapes(SIZE, 2, 9))
-    assert isinstance(built, CloudLiftWM)
+    assert isinstance(built, LiftWM)
     return built.eval()
 
 
-def told_the_depth(model: CloudLiftWM, count: int):
+def told_the_depth(model: LiftWM, count: int):
     """A state after frames whose depth was known."""
     state = model.initial_state(1)
     for observation in observations()[:count]:
@@ -38,7 +40,7 @@ def told_the_depth(model: CloudLiftWM, count: int):
     return state
 
 
-def test_what_was_seen_is_decoded_in_its_colours_before_anything_is_learned(model: CloudLiftWM) -> None:
+def test_what_was_seen_is_decoded_in_its_colours_before_anything_is_learned(model: LiftWM) -> None:
     seen = observations()
     with torch.no_grad():
         view = model.render(told_the_depth(model, 4), seen[2].camera)
@@ -48,7 +50,7 @@ def test_what_was_seen_is_decoded_in_its_colours_before_anything_is_learned(mode
     assert float(((view.depth[0] - torch.from_numpy(depth)).abs() / torch.from_numpy(depth)).median()) < 0.05
 
 
-def test_what_was_not_seen_is_known_not_to_be(model: CloudLiftWM) -> None:
+def test_what_was_not_seen_is_known_not_to_be(model: LiftWM) -> None:
     first = observations()[0]
     away = replace(first.camera, world_from_camera=first.camera.world_from_camera.clone())
     away.world_from_camera[:, :3, (0, 2)] *= -1.0  # turned about
@@ -57,7 +59,7 @@ def test_what_was_not_seen_is_known_not_to_be(model: CloudLiftWM) -> None:
     assert float(model.render(state, away).seen.max()) < 0.5 < float(model.render(state, first.camera).seen.min())
 
 
-def test_what_it_imagined_stays_imagined(model: CloudLiftWM) -> None:
+def test_what_it_imagined_stays_imagined(model: LiftWM) -> None:
     seen = observations()
     state = told_the_depth(model, 1)
     away = replace(seen[0].camera, world_from_camera=seen[0].camera.world_from_camera.clone())
@@ -75,17 +77,17 @@ def test_what_it_imagined_stays_imagined(model: CloudLiftWM) -> None:
 def test_the_share_of_a_cell_that_was_observed_is_of_what_is_visible_of_it() -> None:
     visible = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]])
     observed = torch.tensor([[[1.0, 0.5, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]]])
-    view = CloudView(torch.zeros(1, 3, 2, 4), visible, visible, observed)
+    view = Read(torch.zeros(1, 3, 2, 4), visible, visible, observed=observed)
     torch.testing.assert_close(observed_cells(view, 2), torch.tensor([[[0.5, 0.0]]]))
 
 
-def test_a_picture_is_encoded_again_so_that_the_image_teaches_the_encoder(model: CloudLiftWM) -> None:
+def test_a_picture_is_encoded_again_so_that_the_image_teaches_the_encoder(model: LiftWM) -> None:
     disturb(model)
     seen = observations()
     state = watch(model, seen[:3])
     assert not any(t.requires_grad for t in state.world.named_tensors().values())
     model.render(state, seen[1].camera).rgb.square().mean().backward()
-    assert model.encoder.stem.weight.grad is not None and model.cells.weight.grad is not None
+    assert model.encoder.stem.weight.grad is not None and model.encoder.colours.weight.grad is not None
     head = model.encoder.head.weight.grad
     assert head is not None and bool((head[: CONFIG.planes] == 0).all()) and bool((head != 0).any())  # depth learns elsewhere
 
@@ -95,7 +97,7 @@ def test_holes_are_given_the_colour_of_what_lies_about_and_the_rest_is_as_it_was
     visible[:, 10, 10] = 0.0
     visible[:, :, 20:] = 0.0
     rgb = rgb * visible.unsqueeze(1)
-    picture = filled(CloudView(rgb, visible, visible, visible))
+    picture = filled(Read(rgb, visible, visible))
     torch.testing.assert_close(picture[:, :, :10, :20], rgb[:, :, :10, :20], atol=0, rtol=0)
     around = rgb[0, :, 9:12, 9:12].sum((1, 2)) / 8
     torch.testing.assert_close(picture[0, :, 10, 10], around)
@@ -107,12 +109,12 @@ def test_holes_are_given_the_colour_of_what_lies_about_and_the_rest_is_as_it_was
 def test_a_cell_is_as_far_as_the_middle_of_what_is_seen_in_it() -> None:
     depth = torch.tensor([[[1.0, 5.0, 2.0, 0.0], [1.2, 9.0, 0.0, 0.0], [0.0, 0.0, 3.0, 4.0], [0.0, 0.0, 0.0, 7.0]]])
     visible = (depth > 0).float()
-    share, found = cells_of(CloudView(torch.zeros(1, 3, 4, 4), depth, visible, visible), 2)
+    share, found = cells_of(Read(torch.zeros(1, 3, 4, 4), visible, depth), 2)
     assert share.tolist() == [[[1.0, 0.25], [0.0, 0.75]]]
     torch.testing.assert_close(found, torch.tensor([[[1.2, 2.0], [0.0, 4.0]]]))
 
 
-def test_a_frame_without_a_place_is_refused_and_the_state_untouched(model: CloudLiftWM) -> None:
+def test_a_frame_without_a_place_is_refused_and_the_state_untouched(model: LiftWM) -> None:
     seen = observations()
     state = watch(model, seen[:3])
     copy = state.map(torch.clone)
@@ -127,7 +129,7 @@ def test_a_frame_without_a_place_is_refused_and_the_state_untouched(model: Cloud
     assert same(state, copy)
 
 
-def test_rows_that_forget_do_so_alone(model: CloudLiftWM) -> None:
+def test_rows_that_forget_do_so_alone(model: LiftWM) -> None:
     first, second = watch(model, observations(1)), watch(model, observations(2))
     pair = first.index([0, 0]).where(torch.tensor([True, False]), second.index([0, 0]))
     for row, alone in ((0, first), (1, second)):
@@ -137,7 +139,7 @@ def test_rows_that_forget_do_so_alone(model: CloudLiftWM) -> None:
     torch.testing.assert_close(pair.keyframes.rgb[1:], second.keyframes.rgb)
 
 
-def test_points_to_draw_and_the_goal_by_its_colour(model: CloudLiftWM) -> None:
+def test_points_to_draw_and_the_goal_by_its_colour(model: LiftWM) -> None:
     state = told_the_depth(model, 3)
     points, rgb, opacities = model.primitives(state)
     assert len(points) == len(rgb) == len(opacities) == int(state.world.count)

@@ -17,7 +17,7 @@ from embodied_liftwm.protocols import Camera, Observation, WorldModel
 from embodied_liftwm.tensor_tree import concatenate
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
-from embodied_liftwm.world_model.liftwm_latent import LatentLiftWM
+from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.world_model.test_models import SIZE, observations, same, watch
 
@@ -26,23 +26,23 @@ Memory = Literal["latent_append", "latent_bounded"]
 MEMORIES: tuple[Memory, ...] = ("latent_append", "latent_bounded")
 
 
-def make(memory: Memory, memory_bytes: int = CONFIG.memory_bytes) -> LatentLiftWM:
+def make(memory: Memory, memory_bytes: int = CONFIG.memory_bytes) -> LiftWM:
     torch.manual_seed(0)
     model = (
         build_model(replace(CONFIG, memory=memory, memory_bytes=memory_bytes), ModelShapes(SIZE, 2, 9))
         .eval()
         .requires_grad_(False)
     )
-    assert isinstance(model, LatentLiftWM)
+    assert isinstance(model, LiftWM)
     return model
 
 
 @pytest.fixture(params=MEMORIES)
-def model(request: pytest.FixtureRequest) -> LatentLiftWM:
+def model(request: pytest.FixtureRequest) -> LiftWM:
     return make(request.param)
 
 
-def test_it_meets_the_protocol_and_answers_in_range(model: LatentLiftWM) -> None:
+def test_it_meets_the_protocol_and_answers_in_range(model: LiftWM) -> None:
     assert isinstance(model, WorldModel)
     seen = observations()
     state = watch(model, seen)
@@ -55,14 +55,14 @@ def test_it_meets_the_protocol_and_answers_in_range(model: LatentLiftWM) -> None
     assert 0.0 <= float(model.predict(state).continuation) <= 1.0
 
 
-def test_even_untrained_it_remembers_what_it_just_saw(model: LatentLiftWM) -> None:
+def test_even_untrained_it_remembers_what_it_just_saw(model: LiftWM) -> None:
     seen = observations()
     error = (model.render(watch(model, seen), seen[-1].camera).rgb - seen[-1].rgb).square().mean()
     grey = (seen[-1].rgb - seen[-1].rgb.mean()).square().mean()
     assert float(error) < 0.3 * float(grey)
 
 
-def test_a_first_frame_forgets_what_came_before_and_rows_do_not_meet(model: LatentLiftWM) -> None:
+def test_a_first_frame_forgets_what_came_before_and_rows_do_not_meet(model: LiftWM) -> None:
     first, second = observations(scene=1), observations(scene=2)
     alone = watch(model, second)
     view = model.render(alone, second[2].camera)
@@ -76,7 +76,7 @@ def test_a_first_frame_forgets_what_came_before_and_rows_do_not_meet(model: Late
     torch.testing.assert_close(both.rgb[1], view.rgb[0], atol=2e-2, rtol=0)
 
 
-def test_a_state_survives_saving_bit_for_bit(model: LatentLiftWM, tmp_path: Path) -> None:
+def test_a_state_survives_saving_bit_for_bit(model: LiftWM, tmp_path: Path) -> None:
     state = watch(model, observations())
     state.save(tmp_path / "state.safetensors")
     assert same(state, model.initial_state(1).load(tmp_path / "state.safetensors"))
@@ -96,14 +96,14 @@ def test_a_bounded_state_never_grows_and_an_appended_one_does() -> None:
             assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 15 + 20
 
 
-def test_imagining_keeps_the_tokens_in_place(model: LatentLiftWM) -> None:
+def test_imagining_keeps_the_tokens_in_place(model: LiftWM) -> None:
     many = watch(model, observations()).expand(5)
     moved, kept = model.imagine(many, torch.zeros(5, 2)).named_tensors(), many.named_tensors()
     tokens = {name for name in kept if name.startswith("world.") and name != "world.clock"}
     assert tokens and all(moved[name].data_ptr() == kept[name].data_ptr() for name in tokens)
 
 
-def test_training_keeps_full_precision_and_reads_the_same(model: LatentLiftWM) -> None:
+def test_training_keeps_full_precision_and_reads_the_same(model: LiftWM) -> None:
     seen = [replace(o, is_first=torch.tensor([False])) for o in observations()[:3]]
     exact, compact = model.training_state(1, 3), model.initial_state(1)
     for observation in seen:
@@ -113,7 +113,7 @@ def test_training_keeps_full_precision_and_reads_the_same(model: LatentLiftWM) -
     assert float(difference.abs().mean()) < 0.01
 
 
-def test_generation_encodes_nothing_and_believes_what_it_showed(model: LatentLiftWM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_encodes_nothing_and_believes_what_it_showed(model: LiftWM, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = observations()
     state = watch(model, seen[:1])
 
@@ -126,13 +126,13 @@ def test_generation_encodes_nothing_and_believes_what_it_showed(model: LatentLif
         [[[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]]
     )  # to the right
     camera = replace(seen[0].camera, world_from_camera=turned)
-    before = model.read(state, camera)
+    before = state.world.read(camera, CONFIG.stride)
     assert float(before.visible.mean()) < 0.5
     after, view = model.generate(state, camera)
     torch.testing.assert_close(model.ego_camera(after).world_from_camera, turned)
     assert view.rgb.shape == seen[0].rgb.shape and float(view.rgb.min()) >= 0.0 and float(view.rgb.max()) <= 1.0
     assert float(view.seen.mean()) < 0.6
-    read = model.read(after, camera)
+    read = after.world.read(camera, CONFIG.stride)
     hole = before.visible < 0.25
     assert float(read.visible[hole].min()) > 0.25
     assert view.latent is not None
@@ -149,7 +149,7 @@ def turned_right(camera: Camera) -> Camera:
     return replace(camera, world_from_camera=camera.world_from_camera @ quarter)
 
 
-def test_what_it_imagined_stays_imagined_until_it_is_looked_at(model: LatentLiftWM) -> None:
+def test_what_it_imagined_stays_imagined_until_it_is_looked_at(model: LiftWM) -> None:
     seen = observations()
     flat = torch.full((1, SIZE // CONFIG.stride, SIZE // CONFIG.stride), 1.5)
 
@@ -160,16 +160,16 @@ def test_what_it_imagined_stays_imagined_until_it_is_looked_at(model: LatentLift
 
     state = look(model.initial_state(1), seen[0].camera, True)
     camera = turned_right(turned_right(seen[0].camera))  # behind its back: nothing is known
-    assert not model.read(state, camera).visible.any()
+    assert not state.world.read(camera, CONFIG.stride).visible.any()
     for _ in range(3):
         state, _ = model.generate(state, camera)
-    assert float(model.read(state, camera).visible.min()) > 0.25
+    assert float(state.world.read(camera, CONFIG.stride).visible.min()) > 0.25
     assert float(model.render(state, camera).seen.max()) < 0.05
     assert float(model.render(state, seen[0].camera).seen.mean()) > 0.9  # of what was observed nothing is lost
     assert float(model.render(look(state, camera, False), camera).seen.mean()) > 0.5
 
 
-def test_primitives_to_draw_have_the_colours_that_were_seen(model: LatentLiftWM) -> None:
+def test_primitives_to_draw_have_the_colours_that_were_seen(model: LiftWM) -> None:
     assert [len(t) for t in model.primitives(model.initial_state(1))] == [0, 0, 0]
     seen = observations()
     points, rgb, opacities = model.primitives(watch(model, seen))
@@ -178,7 +178,7 @@ def test_primitives_to_draw_have_the_colours_that_were_seen(model: LatentLiftWM)
     assert float(torch.cdist(rgb, colours).amin(1).quantile(0.9)) < 0.15
 
 
-def test_the_goal_is_found_by_its_colour(model: LatentLiftWM) -> None:
+def test_the_goal_is_found_by_its_colour(model: LiftWM) -> None:
     """Of a wall ahead the left half is red: called to red, the summary points left of ahead, and right for what is right."""
     first = observations()[0]
     red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])

@@ -16,8 +16,6 @@ from embodied_liftwm.evaluation.generation.closed_loop import ClosedLoopRow
 from embodied_liftwm.evaluation.results_table import POOLED, TableFigure
 from embodied_liftwm.evaluation.statistics import bootstrap_mean
 from embodied_liftwm.evaluation.views.bounds import LastFrame
-from embodied_liftwm.memory.growing import Growing
-from embodied_liftwm.memory.latents.append import AppendCache
 from embodied_liftwm.protocols import Observation
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -45,7 +43,7 @@ class MemoryCost:
 
     row: str
     frames: int  # observed
-    memory_bytes: int  # of what it remembers with at the end: see `memory_bytes`
+    memory_bytes: int  # of what it remembers with at the end: `Bytes.charged`
     state_bytes: int  # of the whole state then, with the frames that stereo keeps and with room to grow
     observe_ms: float  # median
     render_ms: float  # median over the episode
@@ -70,24 +68,12 @@ def measure_memory(model: Any, row: str, episode: Episode, device: str) -> Memor
     return MemoryCost(
         row=row,
         frames=len(found),
-        memory_bytes=frame_bytes(episode) if isinstance(model, LastFrame) else memory_bytes(kept.state),
+        memory_bytes=frame_bytes(episode) if isinstance(model, LastFrame) else model.memory_bytes(kept.state).charged,
         state_bytes=found[-1].state_bytes,
         observe_ms=float(np.median([r.observe_ms for r in found])),
         render_ms=float(np.nanmedian(renders)),
         last_render_ms=float(np.nanmedian(renders[-max(len(renders) // 4, 9) :])),
     )
-
-
-def memory_bytes(state: Any) -> int:
-    """Bytes of what a state remembers the world with, to the last tensor.
-
-    Of a memory with a budget all of it, which is taken from the start; of one that grows what is filled. Neither the ego camera
-    nor the few frames that stereo keeps beside any memory that lifts are part of it.
-    """
-    world = getattr(state, "world", None)
-    if world is None:
-        return int(state.nbytes() - state.ego.nbytes())
-    return int(world.bytes if isinstance(world, Growing | AppendCache) else world.nbytes())
 
 
 def frame_bytes(episode: Episode) -> int:

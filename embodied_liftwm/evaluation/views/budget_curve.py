@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ class BudgetFigure:
 
 
 def at_budget(model: Any, budget: int) -> Any:
-    """Let a model keep another number of primitives; its weights do not depend on it. The same object."""
-    model.config = replace(model.config, budget=budget)
+    """Let a model keep so many primitives, or bytes, as its memory counts; its weights do not depend on it. The same object."""
+    model.resize(budget)
     return model
 
 

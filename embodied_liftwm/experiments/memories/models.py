@@ -205,8 +205,6 @@ def load(config: ReproduceConfig, memory: Memory, episodes: Sequence[Episode]) -
         return LastFrame(found)
     if memory.row == "oracle":
         return with_true_depth(found, episodes)
-    if memory.budget and memory.row == "latent_bounded":
-        return found.with_bytes(memory.budget)
     return at_budget(found, memory.budget) if memory.budget else found
 
 

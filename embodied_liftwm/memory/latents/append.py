@@ -49,12 +49,6 @@ class AppendCache(LatentCache):
         """Slots that hold a token. [B, N] bool"""
         return torch.arange(self.capacity, device=self.count.device) < self.count[:, None]
 
-    @property
-    def bytes(self) -> int:
-        """Of what is kept, to the last tensor, without the room to grow."""
-        slot = sum(t.shape[2:].numel() * t.element_size() for t in self.named_tensors().values() if t.dim() == 3)
-        return self.nbytes() - int((~self.occupied).sum()) * slot
-
     def weights(self) -> Tensor:
         return self.occupied.to(self.origin)
 
@@ -87,6 +81,11 @@ class AppendCache(LatentCache):
         more = max(0, capacity - self.capacity)
         offsets, latents = (F.pad(t, (0, 0, 0, more)) if more else t for t in (self.offsets, self.latents))
         return replace(self, offsets=offsets, latents=latents)
+
+    def where(self, mask: Tensor, other: Self) -> Self:
+        """`TensorTree.where` of two caches that are first brought to one size."""
+        capacity = max(self.capacity, other.capacity)
+        return super(AppendCache, self.with_capacity(capacity)).where(mask, other.with_capacity(capacity))
 
 
 def _rounded_up(needed: int, capacity: int) -> int:

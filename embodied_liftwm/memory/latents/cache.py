@@ -45,7 +45,7 @@ class CellFrame(NamedTuple):
     latents: Tensor  # [B, D, h, w]
     camera: Camera  # by whom it was seen, of h * stride by w * stride pixels
     stride: int  # pixels a side of a cell
-    observed: float = 1.0  # 0 where the frame was imagined
+    observed: float | Tensor = 1.0  # how much of the frame, or of each cell [B, h, w], was observed and not imagined
 
     @property
     def cells(self) -> Camera:
@@ -60,7 +60,10 @@ class CellFrame(NamedTuple):
 
     def tokens(self) -> tuple[Tensor, Tensor]:
         """Latents with `observed` [B, h * w, D + 1] and evidence [B, h * w] in the order of `points`."""
-        return F.pad(self.latents.flatten(2).mT, (0, 1), value=self.observed), self.evidence.flatten(1)
+        latents = self.latents.flatten(2).mT
+        if isinstance(self.observed, Tensor):
+            return torch.cat([latents, self.observed.flatten(1)[..., None]], dim=-1), self.evidence.flatten(1)
+        return F.pad(latents, (0, 1), value=self.observed), self.evidence.flatten(1)
 
 
 class CacheRead(NamedTuple):

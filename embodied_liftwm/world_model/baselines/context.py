@@ -8,7 +8,7 @@ read, by the encoder of all models, whose depth is trained as theirs is; what a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +19,13 @@ from embodied_liftwm.geometry.cameras import camera_rays, resize_intrinsics, tra
 from embodied_liftwm.geometry.se3 import relative_pose
 from embodied_liftwm.geometry.view_selection import relation
 from embodied_liftwm.goals import colour_likeness
+from embodied_liftwm.memory.contract import Bytes, Read
 from embodied_liftwm.memory.frames.context import ContextFrames
-from embodied_liftwm.memory.growing import where_by_field
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel, Matched, ModelShapes, Rendering
 from embodied_liftwm.world_model.baselines.context_attention import MATCHED, ContextAttention, FrameFeatures
 from embodied_liftwm.world_model.decoders.cell_codec import CellEncoder
-from embodied_liftwm.world_model.decoders.latents import LatentDecoder
+from embodied_liftwm.world_model.decoders.latents import LatentDecoder, cells_of_camera
 from embodied_liftwm.world_model.depth_belief import belief_of
 from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import TYPICAL_DEPTH_M, Encoder, Sources
@@ -49,9 +49,6 @@ class ContextState(AgentState):
     """All frames, and the agent among them."""
 
     world: ContextFrames
-
-    def where(self, mask: Tensor, other: Self) -> Self:
-        return where_by_field(self, mask, other)
 
 
 class ContextWorldModel(BaseWorldModel[ContextState]):
@@ -95,10 +92,10 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
         intrinsics = state.ego.intrinsics.repeat_interleave(views, dim=0)
         seen, poses = self._features(state, chosen, intrinsics)
         repeated = intrinsics.repeat_interleave(chosen.shape[1], dim=0)
-        frames = Camera(repeated, poses.flatten(0, 1), *self.image_size)
-        read = self.attention(seen, self._grid(frames), usable, self._grid(cameras))
+        frames, stride = Camera(repeated, poses.flatten(0, 1), *self.image_size), self.config.stride
+        read = self.attention(seen, cells_of_camera(frames, stride), usable, cells_of_camera(cameras, stride))
         latents = read.latents * read.visible.unsqueeze(1)
-        decoded = self.decoder(latents, read.visible, read.depths * read.visible, cameras)
+        decoded = self.decoder(Read(latents, read.visible, read.depths * read.visible), cameras)
         assert decoded.seen is not None
         return Rendering(decoded, decoded.seen, latents)
 
@@ -125,11 +122,12 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
         belief = belief_of(logits, self.encoder.log_planes).log_belief
         return FrameFeatures(self.match(features), torch.cat([self.cells(rgb), features], dim=1), belief)
 
-    def _grid(self, camera: Camera) -> Camera:
-        """The same camera with a pixel a cell."""
-        stride = self.config.stride
-        intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / stride)
-        return Camera(intrinsics, camera.world_from_camera, camera.height // stride, camera.width // stride)
+    @property
+    def log_planes(self) -> Tensor:
+        return self.encoder.log_planes
+
+    def memory_bytes(self, state: ContextState) -> Bytes:
+        return Bytes.of(state.world, state.world.occupied, grows=True)
 
     def summarize(self, state: ContextState) -> Tensor:
         """A code of the frames taken nearest to the agent, and whereabouts the goal's colour is among them. [B, F]"""

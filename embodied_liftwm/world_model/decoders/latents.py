@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.cameras import resize_intrinsics
+from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.decoders.cell_codec import CellDecoder
 from embodied_liftwm.world_model.decoders.surface import COVERAGE_LOGIT, MIN_SCALE, Decoded
@@ -57,30 +58,23 @@ class LatentDecoder(nn.Module):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(
-        self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera, observed: Tensor | None = None
-    ) -> Decoded:
+    def forward(self, read: Read, camera: Camera) -> Decoded:
         """Decode: `complete`, then `paint`; see there."""
-        return self.paint(self.complete(latents, visible, depth, camera, observed))
+        return self.paint(self.complete(read, camera))
 
-    def complete(
-        self, latents: Tensor, visible: Tensor, depth: Tensor, camera: Camera, observed: Tensor | None = None
-    ) -> Completed:
+    def complete(self, read: Read, camera: Camera) -> Completed:
         """Fill the holes of what was read, in latent space.
 
         Args:
-            latents: as read, times visibility. [B, D, h, w]
-            visible: how much was read, in [0, 1]. [B, h, w]
-            depth: z-depth in metres, times visibility. [B, h, w]
+            read: latents [B, D, h, w] of cells.
             camera: the camera that reads, of h * stride by w * stride pixels.
-            observed: of what is visible, how much was observed and not imagined; all of it if None. [B, h, w]
         """
         low, high = self.log_range
-        visible = visible.unsqueeze(1)
+        latents, visible = read.features, read.visible.unsqueeze(1)
         once = 1.0 / visible.clamp_min(1e-3)
-        log_depth = (depth.unsqueeze(1) * once).clamp(math.exp(low), math.exp(high)).log()
+        log_depth = (read.depth.unsqueeze(1) * once).clamp(math.exp(low), math.exp(high)).log()
         there = (log_depth - low) / (high - low) * (visible > 1e-2)
-        told = [latents, visible, there, ray_channels(_cells(camera, self.stride))]
+        told = [latents, visible, there, ray_channels(cells_of_camera(camera, self.stride))]
         features = self.trunk(self.stem(torch.cat(told, dim=1)))
         imagined, far, seen = self.imagined(F.silu(features)).split([self.latent_dim, 1, 1], dim=1)
         known = (visible.detach() / KNOWN_FROM).clamp(0, 1)
@@ -88,7 +82,7 @@ class LatentDecoder(nn.Module):
         return Completed(
             latents=known * (latents * once) + (1.0 - known) * imagined,
             depth=(known * log_depth + (1.0 - known) * imagined_depth).squeeze(1).exp(),
-            seen=_observed(torch.sigmoid(COVERAGE_LOGIT * (known - 0.5) + seen), known, observed),
+            seen=_observed(torch.sigmoid(COVERAGE_LOGIT * (known - 0.5) + seen), known, read.observed),
             features=features,
         )
 
@@ -110,7 +104,7 @@ def _observed(seen: Tensor, known: Tensor, observed: Tensor | None) -> Tensor:
     return seen.squeeze(1) if observed is None else (seen * (1.0 - known * (1.0 - observed.unsqueeze(1)))).squeeze(1)
 
 
-def _cells(camera: Camera, stride: int) -> Camera:
+def cells_of_camera(camera: Camera, stride: int) -> Camera:
     """The same camera with a pixel a cell."""
     intrinsics = resize_intrinsics(camera.intrinsics, 1.0 / stride)
     return Camera(intrinsics, camera.world_from_camera, camera.height // stride, camera.width // stride)

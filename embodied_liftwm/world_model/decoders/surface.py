@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.layers import kernels as layer_kernels
 from embodied_liftwm.world_model.layers.blocks import Pyramid, levels_of, ray_channels
@@ -49,31 +50,30 @@ class SplatDecoder(nn.Module):
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.log_range = (math.log(config.min_depth_m), math.log(config.max_depth_m))
-        inputs = 3 + config.latent_dim + 2 + 4 + config.learned_fusion
+        self.is_told_doubt = config.learned_fusion
+        inputs = 3 + config.latent_dim + 2 + 4 + self.is_told_doubt
         self.stem = nn.Conv2d(4 * inputs, config.width, 1)
         self.trunk = Pyramid(config.width, config.widest, levels=levels_of(image_size, 2))
         self.head = nn.Conv2d(config.width, 4 * (6 + len(BOXES_PX)), 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, features: Tensor, alpha: Tensor, depth: Tensor, camera: Camera, doubt: Tensor | None = None) -> Decoded:
+    def forward(self, read: Read, camera: Camera) -> Decoded:
         """Decode.
 
         Args:
-            features: alpha-premultiplied colours and latents. [B, 3 + D, H, W]
-            alpha: how much was splatted. [B, H, W]
-            depth: alpha-premultiplied z-depth in metres. [B, H, W]
+            read: colours and latents [B, 3 + D, H, W] of pixels, and the doubt of where they are, where fusion is learned.
             camera: the camera to render.
-            doubt: of where it is, times alpha; only where fusion is learned. [B, 1, H, W]
         """
         low, high = self.log_range
-        alpha = alpha.unsqueeze(1)
-        mean_depth = depth.unsqueeze(1) / alpha.clamp_min(1e-3)
+        features, alpha = read.features, read.visible.unsqueeze(1)
+        mean_depth = read.depth.unsqueeze(1) / alpha.clamp_min(1e-3)
         log_depth = mean_depth.clamp(math.exp(low), math.exp(high)).log()
         known = (log_depth - low) / (high - low) * (alpha > 1e-2)
         told = [features, alpha, known, ray_channels(camera)]
-        inputs = torch.cat(told if doubt is None else [*told, doubt], dim=1)
-        x = self.trunk(self.stem(F.pixel_unshuffle(inputs, 2)))
+        if self.is_told_doubt:
+            told.append(torch.zeros_like(alpha) if read.doubt is None else read.doubt)
+        x = self.trunk(self.stem(F.pixel_unshuffle(torch.cat(told, dim=1), 2)))
         out = F.pixel_shuffle(self.head(F.silu(x)), 2)
         imagined_depth = torch.exp(low + (high - low) * torch.sigmoid(out[:, 3:4] + 1.0))
         trust = alpha.detach().clamp(0, 1)
