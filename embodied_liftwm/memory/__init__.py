@@ -1,6 +1,6 @@
 """What a world model keeps: how a frame is written into it, how a camera reads it, a folder each.
 
-contract.py   what every memory does, what it is given and gives: read this first; a folder's memory.py is the object that does it
+contract.py   what every memory does, what it is given and gives: read this first; a folder's memory.py is the object
 patches/      a fixed budget of relief patches, each of texels with colour, latents and evidence: the memory of `base`
     map.py            the tensors of the state
     rules.py          the numbers by which torch and the kernels write and read
