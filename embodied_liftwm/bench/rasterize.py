@@ -6,7 +6,7 @@ every N. The painters take turns within each repeat, so that whatever else the m
 
 "dense torch" is what one writes first: every primitive in view at every pixel; one exponential, one cumulative product, one
 product of matrices; autograd. Its graph takes 3 GB a view at 128 x 128 and N = 4,096, so it and the tiled reference are timed
-on one view of the batch. "gsplat alone" is gsplat's own function, called without ours.
+on one view of the batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VIEWS = 8
 CHANNELS = 16
 NEAR_M, EPS2D = 0.01, 0.3  # the defaults of `rasterize`
 SECONDS_A_REPEAT = 0.5
-MS, TIMES_DENSE, OF_GSPLAT, OFF = "ms a view", "times dense torch's speed", "of gsplat's speed", "off by, 1e-6"
+MS, TIMES_DENSE, OFF = "ms a view", "times dense torch's speed", "off by, 1e-6"
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,6 @@ def dense_torch(scene: Scene, size: int) -> tuple[Tensor, ...]:
     return torch_backend.paint(projection, opacities, features, size, size, tile=size)
 
 
-def gsplat_alone(scene: Scene, size: int) -> tuple[Tensor, ...]:
-    """gsplat's function with the options that ours gives it; features and depths come as one image."""
-    from gsplat import rasterization
-
-    image, alphas, _ = rasterization(*scene, size, size, near_plane=NEAR_M, eps2d=EPS2D, packed=False, render_mode="RGB+D")
-    return image, alphas
-
-
 def _painters(fast: Backend, config: BenchConfig) -> list[Painter]:
     """Dense torch comes first of its number of threads: the others' speeds are multiples of its."""
     threads = config.threads or os.cpu_count() or 1
@@ -153,23 +145,19 @@ def _painters(fast: Backend, config: BenchConfig) -> list[Painter]:
     for count in dict.fromkeys([threads, 1] if fast == "numba" else [threads]):
         painters += [Painter("dense torch", 1, count, dense_torch), Painter("torch", 1, count, ours("torch"))]
         painters += [Painter(fast, VIEWS, count, ours(fast))]
-    return painters if fast == "numba" else [*painters, Painter("gsplat alone", VIEWS, threads, gsplat_alone)]
+    return painters
 
 
 def _timings(case: Case, scene: Scene, config: BenchConfig, painters: list[Painter]) -> list[Row]:
-    """A row for each painter: milliseconds, and speed beside dense torch and beside gsplat alone."""
-    found: list[list[float]] = [[] for _ in painters]
+    """A row for each painter: milliseconds, and speed beside dense torch."""
+    of: dict[tuple[str, int], list[float]] = {(painter.name, painter.threads): [] for painter in painters}
     for _ in range(config.repeats):
-        for painter, values in zip(painters, found, strict=True):
-            values.append(_milliseconds(case, scene, painter, config.device))
-    of = {(painter.name, painter.threads): values for painter, values in zip(painters, found, strict=True)}
-    rows = []
-    for painter, values in zip(painters, found, strict=True):
-        measures = {MS: values, TIMES_DENSE: ratios(of["dense torch", painter.threads], values)}
-        if painter.name == "gsplat":
-            measures[OF_GSPLAT] = ratios(of["gsplat alone", painter.threads], values)
-        rows.append(_row(case, painter.name, painter.threads, measures))
-    return rows
+        for painter in painters:
+            of[painter.name, painter.threads].append(_milliseconds(case, scene, painter, config.device))
+    return [
+        _row(case, name, threads, {MS: values, TIMES_DENSE: ratios(of["dense torch", threads], values)})
+        for (name, threads), values in of.items()
+    ]
 
 
 def _milliseconds(case: Case, scene: Scene, painter: Painter, device: str) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.geometry.se3 import inverse_pose
 
 SMALLEST_DEPTH_M = 1e-6
 """Depth below which `project` no longer divides by depth, so that points behind a camera stay finite."""
@@ -99,6 +100,11 @@ def project(points: Tensor, intrinsics: Tensor, camera_from_world: Tensor) -> tu
     depth = in_camera[..., 2]
     homogeneous = in_camera @ intrinsics.mT
     return homogeneous[..., :2] / depth.clamp(min=SMALLEST_DEPTH_M)[..., None], depth
+
+
+def pixels_from_world(intrinsics: Tensor, world_from_camera: Tensor) -> Tensor:
+    """What takes world points (x, y, z, 1) to homogeneous pixels (u z, v z, z): K [R | t]. [B, 3, 4]"""
+    return intrinsics @ inverse_pose(world_from_camera)[:, :3]
 
 
 def resize_intrinsics(intrinsics: Tensor, scale: float | tuple[float, float]) -> Tensor:

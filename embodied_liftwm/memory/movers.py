@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
 from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.latents.read import LatentRead, read_placed
+from embodied_liftwm.memory.latents.read import LatentRead, points_of_squares, read_placed
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -210,11 +210,7 @@ def _billboards(movers: Movers, cameras: Camera) -> tuple[Tensor, Tensor, Tensor
     there = (movers.evidence > 0) & (z > NEAR_M)
     pixels = movers.sizes * cameras.intrinsics[:, 0, 0, None] / z.clamp_min(NEAR_M)
     sides = torch.where(there, (pixels / POINT_PX).ceil().clamp(1, MOST_POINTS), 0.0).long().flatten()
-    which = torch.repeat_interleave(sides * sides)
-    counts = sides * sides
-    nth = torch.arange(len(which), device=sides.device) - (counts.cumsum(0) - counts)[which]
-    side = sides[which]
-    place = (torch.stack([nth % side, nth // side], dim=-1) + 0.5) / side[:, None] - 0.5
+    which, place = points_of_squares(sides)
     views = which // movers.means.shape[1]
     axes = cameras.world_from_camera[views, :3, :2]
     return which, views, (axes * (place * movers.sizes.flatten()[which, None])[:, None]).sum(-1)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry.cameras import pixels_from_world
 from embodied_liftwm.geometry.compiled import arrays, compilable
-from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.cloud import kernels
 from embodied_liftwm.memory.cloud.cloud import RgbCloud, observed_of, sizes_of
 from embodied_liftwm.memory.latents.read import NEAR_M
@@ -56,7 +56,7 @@ def render_cloud(cloud: RgbCloud, cameras: Camera, culled: bool = True) -> Cloud
         cameras: B * V cameras, the views of a row one after another.
         culled: leave out runs of points that no camera sees; the picture is the same.
     """
-    matrices = cameras.intrinsics @ inverse_pose(cameras.world_from_camera)[:, :3]
+    matrices = pixels_from_world(cameras.intrinsics, cameras.world_from_camera)
     if not compilable(cloud.points, cameras):
         return _render_torch(cloud, cameras, matrices)
     views = len(matrices) // len(cloud.count)

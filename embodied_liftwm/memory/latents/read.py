@@ -29,8 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.geometry.cameras import resize_intrinsics
-from embodied_liftwm.geometry.se3 import inverse_pose
+from embodied_liftwm.geometry.cameras import pixels_from_world, resize_intrinsics
 from embodied_liftwm.protocols import Camera
 
 NEAR_M = 0.01
@@ -124,6 +123,16 @@ def read_placed(
     return LatentRead(means[:, :-1], means[:, -1], visible)
 
 
+def points_of_squares(sides: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat each of K squares k^2 times: its row [Q], and the point's place in it, in [-1/2, 1/2]. [Q, 2]"""
+    counts = sides * sides
+    rows = torch.repeat_interleave(counts)
+    nth = torch.arange(len(rows), device=sides.device) - (counts.cumsum(0) - counts)[rows]
+    side = sides[rows]
+    place = torch.stack([nth % side, nth // side], dim=-1) + 0.5
+    return rows, place / side[:, None] - 0.5
+
+
 class Grid(NamedTuple):
     """The cells of all cameras. Each four cell centres that a point can lie between are a block; some reach over the border."""
 
@@ -164,7 +173,7 @@ def _grid(cameras: Camera, stride: int) -> Grid:
 
 def _matrices(cameras: Camera, stride: int) -> Tensor:
     """From world points to homogeneous cell coordinates. [B * V, 3, 4]"""
-    return resize_intrinsics(cameras.intrinsics, 1.0 / stride) @ inverse_pose(cameras.world_from_camera)[:, :3]
+    return pixels_from_world(resize_intrinsics(cameras.intrinsics, 1.0 / stride), cameras.world_from_camera)
 
 
 def _in_view(points: Tensor, weights: Tensor, matrices: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

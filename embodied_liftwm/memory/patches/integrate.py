@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from embodied_liftwm.geometry.cameras import pixels_from_world
 from embodied_liftwm.geometry.compiled import compilable
-from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.memory.patches.cpu import associate as associate_on_cpu
 from embodied_liftwm.memory.patches.cpu import integrate as integrate_on_cpu
 from embodied_liftwm.memory.patches.hidden import is_behind, of_another_colour
@@ -111,7 +111,7 @@ def _settle(old: Patches, heights: Tensor, there: Tensor, batch: Tensor, frame: 
 def _look(points: Tensor, batch: Tensor, frame: Frame) -> Look:
     """Project texels [R, M, 3] into the frames of their rows [R]."""
     camera = frame.camera
-    matrices = (camera.intrinsics @ inverse_pose(camera.world_from_camera)[:, :3])[batch]
+    matrices = pixels_from_world(camera.intrinsics, camera.world_from_camera)[batch]
     projected = torch.baddbmm(matrices[:, None, :, 3], points, matrices[:, :, :3].mT)
     z = projected[..., 2]
     uv = projected[..., :2] / z.clamp_min(MEETING.near_m)[..., None]

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embodied_liftwm.geometry.cameras import pixels_from_world
 from embodied_liftwm.geometry.compiled import compilable
-from embodied_liftwm.geometry.se3 import inverse_pose
-from embodied_liftwm.memory.latents.read import LatentRead, read_placed
+from embodied_liftwm.memory.latents.read import LatentRead, points_of_squares, read_placed
 from embodied_liftwm.memory.patches.cpu import read as on_cpu
 from embodied_liftwm.memory.patches.map import PatchMap, along, side_of, texel_m
 from embodied_liftwm.memory.patches.rules import READING
@@ -47,7 +47,7 @@ def read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead
     with torch.no_grad():
         seen = _in_view(world, points, cameras)
         tangents = _tangents(world, seen.texels)
-    rows, offsets = _spread(seen.points)
+    rows, offsets = points_of_squares(seen.points)
     texels = seen.texels[rows]
     moved = points.flatten(0, 2).index_select(0, texels) + (offsets[:, :, None] * tangents[rows]).sum(1)
     splatted = values.flatten(0, 2).index_select(0, texels)
@@ -61,7 +61,7 @@ def _in_view(world: PatchMap, points: Tensor, cameras: Camera) -> Seen:
     """Cull to the cameras' frusta, a pixel around the image included, and say how many points each texel needs."""
     batch, patches, texels, _ = points.shape
     views = len(cameras.intrinsics) // batch
-    matrices = (cameras.intrinsics @ inverse_pose(cameras.world_from_camera)[:, :3]).view(batch, 3 * views, 4)
+    matrices = pixels_from_world(cameras.intrinsics, cameras.world_from_camera).view(batch, 3 * views, 4)
     flat = points.reshape(batch, -1, 3)
     projected = torch.baddbmm(matrices[..., 3:], matrices[..., :3], flat.mT).view(batch, views, 3, -1)
     u, v, z = projected.unbind(2)
@@ -100,13 +100,3 @@ def _rise(heights: Tensor, there: Tensor) -> Tensor:
     before, after = F.pad(step, (1, 0), value=torch.inf), F.pad(step, (0, 1), value=torch.inf)
     least = torch.where(before.abs() < after.abs(), before, after)
     return torch.where(least.isinf(), 0.0, least)
-
-
-def _spread(sides: Tensor) -> tuple[Tensor, Tensor]:
-    """Repeat each of K texels k^2 times: its row [Q], and the point's place in it, in [-1/2, 1/2] [Q, 2]."""
-    counts = sides * sides
-    rows = torch.repeat_interleave(counts)
-    nth = torch.arange(len(rows), device=sides.device) - (counts.cumsum(0) - counts)[rows]
-    side = sides[rows]
-    place = torch.stack([nth % side, nth // side], dim=-1) + 0.5
-    return rows, place / side[:, None] - 0.5

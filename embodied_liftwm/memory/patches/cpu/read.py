@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from embodied_liftwm.geometry.cameras import pixels_from_world
 from embodied_liftwm.geometry.compiled import arrays, as_scalars
-from embodied_liftwm.geometry.se3 import inverse_pose
 from embodied_liftwm.kernels import compiled, project
 from embodied_liftwm.memory.gaussians.rasterizer.simd import LANES, add_scaled
 from embodied_liftwm.memory.latents import read as splatting
@@ -105,7 +105,7 @@ def _rules(dtype: np.dtype) -> ReadRules:
 def read_patches(world: PatchMap, values: Tensor, cameras: Camera) -> LatentRead:
     """`read.read_patches`."""
     views, channels = len(cameras.intrinsics), values.shape[-1]
-    matrices = cameras.intrinsics @ inverse_pose(cameras.world_from_camera)[:, :3]
+    matrices = pixels_from_world(cameras.intrinsics, cameras.world_from_camera)
     shape = (views, cameras.height, cameras.width)
     seen = LatentRead(values.new_zeros(*shape, channels), values.new_zeros(shape), values.new_zeros(shape))
     fields = (world.cells, world.faces, texel_m(world.levels, world.heights), world.heights, world.evidence)
