@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -56,7 +56,7 @@ def _run(config: DemoConfig, out: Path) -> None:
         f"  model: a persistent map of relief patches, {config.train.steps} steps; "
         f"baseline: a recurrent network, {config.baseline_steps} steps on the same frames, poses and terms"
     )
-    memories: dict[str, Literal["patches", "recurrent"]] = {"model": "patches", "baseline": "recurrent"}
+    memories = {"model": "patches", "baseline": "recurrent"}
     settings = {
         name: replace(config.train, data=str(train_data), run=str(out / name), model=replace(config.train.model, memory=memory))
         for name, memory in memories.items()

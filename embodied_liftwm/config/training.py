@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_THREADS, bounded, check_fields
+from embodied_liftwm.config.checks import LAST_SEED, MOST_THREADS, bounded, check_fields, shown
 from embodied_liftwm.errors import UserError
 
 LEAST_BUDGET = 16
@@ -22,6 +23,8 @@ TRAIN_MAY_CHANGE = {
     "steps", "minutes", "threads", "log_every", "save_every", "run", "device", "accumulate", "precision", "compile",
 }  # fmt: skip
 """Settings in which a continued run may differ from what it was begun with: its length, its speed, its rounding."""
+MEMORIES = ("patches", "gaussians", "latent_append", "latent_bounded", "recurrent", "rgb_cloud", "context")
+"""Those that come with the package; `world_model/build.py` knows what they are."""
 LEAST_LATENT_DIM = 4
 """Latent channels where latents alone carry colour, which takes three of them."""
 
@@ -30,9 +33,9 @@ LEAST_LATENT_DIM = 4
 class ModelConfig:
     """The world model: what it remembers with, and how large it is."""
 
-    memory: Literal["patches", "gaussians", "latent_append", "latent_bounded", "recurrent", "rgb_cloud", "context"] = "patches"
-    # 3D primitives of texels each, plain Gaussians, a cache of latent tokens that grows or that is bounded, the 2D recurrent
-    # baseline, a point cloud of all pixels, or all frames as they were
+    memory: str = "patches"  # patches: 3D primitives of texels each; gaussians: plain ones; latent_append, latent_bounded: a
+    # cache of latent tokens that grows, or that is bounded; rgb_cloud: a point cloud of all pixels; recurrent: the 2D baseline;
+    # context: all frames as they were; or one of your own, my_package:MyMemory (docs/your_memory.md)
     budget: int = bounded(512, LEAST_BUDGET, 2**20)  # patches or Gaussians the state holds, N
     memory_bytes: int = bounded(2**20, 1, 2**36)  # latent_bounded: what the cache of an episode may take, bytes
     texels: int = bounded(8, 3, 64)  # texels a side of a patch
@@ -54,6 +57,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")
+        if self.memory not in MEMORIES and ":" not in self.memory:
+            near = difflib.get_close_matches(self.memory, MEMORIES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(MEMORIES)}, or my_package:MyMemory"
+            raise UserError(f"model.memory={shown(self.memory)}: {hint}")
         if self.min_depth_m >= self.max_depth_m:
             raise UserError(f"model.min_depth_m={self.min_depth_m}: must be below model.max_depth_m={self.max_depth_m}")
         if self.movers and self.memory != "patches":

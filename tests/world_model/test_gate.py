@@ -25,7 +25,7 @@ MEMORIES = ("patches", "gaussians", "latent_append", "latent_bounded", "recurren
 
 def made(memory: str) -> BaseWorldModel:
     torch.manual_seed(0)
-    config = replace(CONFIG, movers=32) if memory == "movers" else replace(CONFIG, memory=memory)  # type: ignore[arg-type]
+    config = replace(CONFIG, movers=32) if memory == "movers" else replace(CONFIG, memory=memory)
     return build_model(config, ModelShapes((HEIGHT, WIDTH), 2, 3)).eval().requires_grad_(False)
 
 

@@ -123,7 +123,7 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
 
     `recurrent`, whose steps are cheap, takes `RECURRENT_STEPS` times as many.
     """
-    model = replace(architecture(config), memory=row)  # type: ignore[arg-type]
+    model = replace(architecture(config), memory=row)
     if row == "gaussians":
         model = replace(model, budget=GAUSSIANS)
     if row in ("latent_append", "latent_bounded", "rgb_cloud", "context"):
