@@ -105,6 +105,11 @@ def test_the_readme_is_short() -> None:
     assert len(re.findall(r"^\|[-:| ]+\|$", text, re.MULTILINE)) <= 5, "tables"
 
 
+def test_the_map_links_to_every_page() -> None:
+    linked = re.findall(r"\]\((\w+\.md)", (ROOT / "docs/index.md").read_text())
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= set(linked)
+
+
 def test_links_to_headings_resolve() -> None:
     for page in PAGES:
         for target, heading in re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", page.read_text()):
