@@ -18,6 +18,7 @@ import torch
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
 from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, contestant
 from embodied_liftwm.evaluation.permanence import expectation, hidden_changes
+from embodied_liftwm.evaluation.permanence.watching import watch
 from embodied_liftwm.evaluation.rows import write_rows
 
 RESAMPLES = 1000
@@ -33,7 +34,7 @@ def main(words: list[str]) -> None:
     models = [contestant(source, source, "cpu") for source in sources] + [contestant(LAST_FRAME, sources[0], "cpu")]
     for suite, name in ((expectation.SUITE, ".csv"), (hidden_changes.SUITE, "_hidden_changes.csv")):
         if task.partition("-")[0] in suite.tasks:
-            rows = suite.measure(models, task, seeds, EvaluateConfig())
+            rows = watch({suite.name: suite.question}, models, task, seeds, EvaluateConfig())[suite.name]
             write_rows(Path(out + name), rows)
             _print(suite.summarize(rows, RESAMPLES, 0))
 

@@ -5,7 +5,7 @@ A action, G goal.
 Units: metres, radians, seconds, pixels. Cameras are OpenCV (x right, y down, z forward); a pose is `world_from_camera`.
 Pixel centres lie at half-integers. Depth is z-depth in metres, 0 where invalid. RGB is float32 [B, 3, H, W] in [0, 1].
 
-A model is anything that satisfies `WorldModel`. Planners, policies and the benchmark need these eight methods and nothing
+A model is anything that satisfies `WorldModel`. Planners, policies and the benchmark need these seven methods and nothing
 else, so a model that is not ours is scored by the same code as ours. One that keeps points may say where they are
 (`ExplicitModel`), ours or not.
 """
@@ -54,7 +54,7 @@ class View(TensorTree):
 
 @dataclass(frozen=True)
 class Prediction(TensorTree):
-    """What a model expects of the task in this state."""
+    """What `predict(state)` returns of a model that has it, as ours do to be trained by it; nobody who acts or judges asks."""
 
     reward: Tensor  # [B] expected reward of the step that led here
     continuation: Tensor  # [B] probability that the episode goes on
@@ -85,10 +85,6 @@ class WorldModel(Protocol[S]):
 
     def render(self, state: S, camera: Camera) -> View:
         """Read: what `camera` would see."""
-        ...
-
-    def predict(self, state: S) -> Prediction:
-        """Reward and continuation expected in this state."""
         ...
 
     def surprise(self, state: S, observation: Observation) -> Tensor:

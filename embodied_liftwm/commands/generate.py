@@ -2,7 +2,7 @@
 
 OUT/video.mp4      the given frame, then what the model made of the path
 OUT/picture.png    start, farthest, return and their difference; the truth below it where it is known
-OUT/metrics.json   closure, holes, scores without truth, figures against truth, the command
+OUT/metrics.json   closure, holes, figures against truth, the command
 OUT/rows.csv       one row a step
 """
 
@@ -74,7 +74,7 @@ def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any)
     figures = summarize_closed_loop(rows, config.bootstrap)
     own = [row for row in rows if row.episode == tour.episode]
     home = [row for row in own if row.step == tour.path.back() and row.revisits == 0]
-    found = {
+    return {
         "command": _command(config),
         "path": tour.path.name,
         "steps": len(tour.path),
@@ -88,28 +88,7 @@ def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any)
                  for name in DRIFTS}
             for by in ("step", "metres")
         },
-        "without_truth": _scores(tour, generated.rgb),
     }  # fmt: skip
-    if tour.truth is not None:
-        import torch
-
-        true = torch.from_numpy(tour.truth.rgb).permute(0, 3, 1, 2).float() / 255.0
-        found["without_truth_true_frames"] = _scores(tour, true, tour.truth.world_from_camera)
-    return found
-
-
-def _scores(tour: Any, rgb: Any, poses: np.ndarray | None = None) -> dict[str, Any]:
-    """Scores in WorldScore's form, which are not WorldScore's."""
-    import torch
-
-    from embodied_liftwm.evaluation.metrics.worldscore_like import flow_consistency, reprojection_consistency
-    from embodied_liftwm.protocols import Camera
-
-    steps = np.asarray(tour.path.poses if poses is None else poses, np.float32)
-    intrinsics = torch.from_numpy(tour.intrinsics.astype(np.float32)).expand(len(steps), 3, 3)
-    camera = Camera(intrinsics, torch.from_numpy(steps), *tour.first.shape[:2])
-    found = {"flow_consistency": flow_consistency(rgb), "reprojection_consistency": reprojection_consistency(rgb, camera)}
-    return {name: {k: _number(v) for k, v in dataclasses.asdict(value).items()} for name, value in found.items()}
 
 
 def _command(config: GenerateConfig) -> str:
@@ -162,9 +141,6 @@ def _report(config: GenerateConfig, console: Console, metrics: dict[str, Any]) -
         if value["mean"] is not None:
             interval = "" if value["low"] is None else f"{value['low']:.2f} to {value['high']:.2f}"
             table.add_row(words, f"{value['mean']:.2f} {unit}".strip(), interval)
-    for name, value in metrics["without_truth"].items():
-        true = metrics.get("without_truth_true_frames", {}).get(name)
-        table.add_row(f"{name} (not WorldScore's)", f"{value['score']:.2f}", f"true frames {true['score']:.2f}" if true else "")
     console.print(table)
     if metrics["paths_blocked"]:
         console.print(f"{metrics['paths_blocked']} episodes left out: the path would run into a wall or an object")

@@ -38,6 +38,8 @@ from embodied_liftwm.config.experiments import (
     TaughtBase,
 )
 from embodied_liftwm.config.judging import (
+    HELD_OUT,
+    PERMANENCE,
     EvaluateConfig,
     GenerateConfig,
     PlannerConfig,
@@ -65,16 +67,23 @@ COMMANDS: dict[str, Any] = {
     "demo": DemoConfig,
 }
 """Command name -> its schema. Preset files have one section per command under the same name."""
-MOVED_KEYS = {("train", "prior"): "teachers of our own are trained by `liftwm priors train name=NAME`"}
+MOVED_KEYS = {
+    ("train", "prior"): "teachers of our own are trained by `liftwm priors train name=NAME`",
+    ("evaluate", "suites"): "it is suite= now",
+    ("evaluate", "parts"): "it is suite= now",
+    ("demo", "evaluate.suites"): "it is evaluate.suite= now",
+}
 """Keys that a command had -> what serves now."""
 
 __all__ = [
     "COMMANDS",
     "EVAL_SEED_OFFSET",
     "FORMER_NAMES",
+    "HELD_OUT",
     "LEAST_BUDGET",
     "LEAST_LATENT_DIM",
     "MOVED_KEYS",
+    "PERMANENCE",
     "POLICIES",
     "REPORT_SEED",
     "SUPPORT_POLICY",

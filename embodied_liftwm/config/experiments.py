@@ -16,7 +16,7 @@ from embodied_liftwm.config.checks import (
     shown,
 )
 from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions, training_scenes
-from embodied_liftwm.config.judging import EvaluateConfig, TrainAgentConfig
+from embodied_liftwm.config.judging import HELD_OUT, EvaluateConfig, TrainAgentConfig
 from embodied_liftwm.config.training import LEAST_BUDGET, LEAST_LATENT_DIM, ModelConfig, TrainConfig
 from embodied_liftwm.errors import UserError
 
@@ -77,8 +77,8 @@ class DemoConfig:
         training_scenes(self.collect)
         if ":" in self.collect.env:
             raise UserError(f"collect.env={shown(self.collect.env)}: the demo plans, in tasks of liftwm_envs alone")
-        if self.evaluate.suite or len(self.evaluate.suites) < len(EvaluateConfig().suites):
-            raise UserError(f"evaluate.suites={list(self.evaluate.suites)}: the demo shows figures of all three")
+        if set(self.evaluate.suite) != set(HELD_OUT):
+            raise UserError(f"evaluate.suite={list(self.evaluate.suite)}: the demo shows figures of {', '.join(HELD_OUT)}")
         if self.evaluate.context >= self.collect.steps:
             raise UserError(f"evaluate.context={self.evaluate.context}: must be below collect.steps={self.collect.steps}")
         if self.agent.loop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct, shown
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct
 from embodied_liftwm.config.episodes import REPORT_SEED, EnvOptions
 from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
@@ -31,6 +31,13 @@ class PlannerConfig:
             raise UserError(f"planner.num_elites={self.num_elites}: must be at most planner.num_samples={self.num_samples}")
 
 
+SuiteName = Literal["views", "persistence", "navigation", "permanence", "readings", "controls", "expectation", "hidden_changes"]
+HELD_OUT: tuple[SuiteName, ...] = ("views", "persistence", "navigation")
+"""Suites on held-out episodes of `data`, and on tours of `env`."""
+PERMANENCE: tuple[SuiteName, ...] = ("permanence", "readings", "controls", "expectation", "hidden_changes")
+"""The permanence benchmark, and its suites one by one."""
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """`liftwm evaluate`: score a world model on held-out episodes and tasks, and write a report."""
@@ -44,8 +51,8 @@ class EvaluateConfig:
     data: str = "data/revisit-s-eval"  # held-out episodes with truth
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
     episodes: int = bounded(0, 0, 1_000_000)  # episodes of data to use; 0 for all
-    suite: str = ""  # a named set in place of suites=: permanence, which needs no data=, as it has frozen manifests
-    parts: tuple[str, ...] = ()  # permanence: its suites to run; all by default
+    suite: tuple[SuiteName, ...] = HELD_OUT  # what is judged: some of views, persistence, navigation; or permanence, which has
+    # frozen manifests and needs no data=; or some of its suites: readings, controls, expectation, hidden_changes
     tasks: tuple[str, ...] = ("Revisit-S", "Occlusion-S")  # permanence: tasks that have a manifest
     permanence_episodes: int = bounded(0, 0, 1_000_000)  # permanence: the first so many episodes of each manifest, for a quick
     # look; 0 for all
@@ -53,7 +60,6 @@ class EvaluateConfig:
     # while hidden; 0 for all
     probe_episodes: int = bounded(96, 2, 100_000)  # permanence: tours of training scenes that the probe learns from
     manifests: str = ""  # permanence: folder of manifests of your own; empty for those that ship
-    suites: tuple[Literal["views", "persistence", "navigation"], ...] = ("views", "persistence", "navigation")  # what
     context: int = bounded(48, 1, 100_000)  # views: frames observed before novel views are rendered
     views_per_episode: int = bounded(8, 1, 1000)  # views: held-out target frames per episode
     env: str = "Revisit-S"  # navigation: the task
@@ -68,11 +74,21 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.suite not in ("", "permanence"):
-            raise UserError(f"suite={shown(self.suite)}: the one named set is permanence; suites= lists single ones")
-        distinct("parts", self.parts, "names", least=0)
         distinct("tasks", self.tasks, "names, such as Revisit-S")
-        distinct("suites", self.suites, "ones out of views, persistence, navigation")
+        distinct("suite", self.suite, f"ones out of {', '.join((*HELD_OUT, *PERMANENCE))}")
+        if len(self.suite) > 1 and ("permanence" in self.suite or (self.permanence and set(self.suite) & set(HELD_OUT))):
+            held = ", ".join(HELD_OUT)
+            raise UserError(f"suite={','.join(self.suite)}: some of {held}, or permanence, or some of its suites; not together")
+
+    @property
+    def permanence(self) -> bool:
+        """Whether the permanence benchmark is run, or suites of it: on frozen manifests, not on `data`."""
+        return bool(set(self.suite) & set(PERMANENCE))
+
+    @property
+    def models(self) -> list[str]:
+        """Permanence: models of one kind are separated by commas."""
+        return [source.strip() for source in self.model.split(",") if source.strip()] or [""]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,8 +19,10 @@ from embodied_liftwm.world_model.generation import render_then_observe
 
 NEEDED = ("initial_state", "observe", "render")
 """Methods of `Scorable`."""
-ALL = (*NEEDED, "imagine", "predict", "surprise", "summarize", "ego_camera")
+ALL = (*NEEDED, "imagine", "surprise", "summarize", "ego_camera")
 """Methods of `WorldModel`."""
+RANGES = {"rgb": (-0.5, 1.5), "depth": (-1e-3, 1e6), "seen": (-1e-3, 1.001)}
+"""Of a view's values: decoders may overshoot a little, and arithmetic may round; beyond, they are another unit."""
 
 
 class CheckedModel:
@@ -65,28 +66,21 @@ class CheckedModel:
 
     def summarize(self, state: TensorTree, rows: int | None = None) -> Tensor:
         """What probes may read of a state of `rows` rows, or of as many as its tensors have. [B, F]"""
-        found = self._ask("summarize", state)
         rows = len(next(iter(state.named_tensors().values()))) if rows is None else rows
-        if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
-            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UserError(f"model {self.source}: summarize expected [{rows}, F], got {got}{self.where}")
-        return self._finite("summarize", "its output", found)
+        return self._checked("summarize", "", self._ask("summarize", state), (rows, "F"))
 
     def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
         """-log p of what is seen now, before observing it. [B]"""
         self.needs(["surprise"])
-        found, rows = self._ask("surprise", state, observation), len(observation.rgb)
-        if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
-            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UserError(f"model {self.source}: surprise expected [{rows}], got {got}{self.where}")
-        return self._finite("surprise", "its output", found)
+        return self._checked("surprise", "", self._ask("surprise", state, observation), (len(observation.rgb),))
 
     def ego_camera(self, state: TensorTree) -> Camera:
         """The camera that the state believes it looks through."""
         found = self._ask("ego_camera", state)
         if not isinstance(found, Camera):
             raise UserError(f"model {self.source}: ego_camera returned a {type(found).__name__}, expected a Camera{self.where}")
-        self._finite("ego_camera", "world_from_camera", found.world_from_camera)
+        pose = found.world_from_camera
+        self._checked("ego_camera", "world_from_camera", pose, pose.shape)
         return found
 
     def render(self, state: TensorTree, camera: Camera) -> View:
@@ -136,28 +130,31 @@ class CheckedModel:
 
     def _view(self, view: View, camera: Camera, method: str = "render") -> View:
         image = (len(camera.intrinsics), camera.height, camera.width)
-        self._tensor(view, method, "rgb", (image[0], 3, *image[1:]), (-0.5, 1.5))
-        self._tensor(view, method, "depth", image, (-1e-3, 1e6))
-        self._tensor(view, method, "seen", image, (-1e-3, 1.001))
+        for name, shape in (("rgb", (image[0], 3, *image[1:])), ("depth", image), ("seen", image)):
+            self._within(f"{method}: {name}", self._checked(method, name, getattr(view, name, None), shape), *RANGES[name])
         return view
 
-    def _tensor(self, view: View, call_name: str, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
-        value, call = getattr(view, name, None), f"model {self.source}: {call_name}: {name}"
+    def _checked(self, method: str, name: str, value: Any, shape: Sequence[int | str]) -> Tensor:
+        """A tensor of this shape, where a letter stands for any size, without NaN."""
+        call = f"model {self.source}: {method}" + (f": {name}" if name else "")
         if not isinstance(value, Tensor):
-            raise UserError(f"{call} expected a tensor {list(shape)}, got {type(value).__name__}{self.where}")
-        if tuple(value.shape) != shape:
-            raise UserError(f"{call} expected {list(shape)}, got {list(value.shape)}{self.where}")
-        self._finite(call_name, name, value)
-        low, high = float(value.min()), float(value.max())
-        if low < bounds[0] or high > bounds[1]:
-            expected = f"[{bounds[0]:g}, {bounds[1]:g}]"
-            raise UserError(f"{call} expected within {expected}, got [{low:g}, {high:g}]{self.where}")
-
-    def _finite(self, call: str, name: str, value: Tensor) -> Tensor:
+            raise UserError(f"{call} expected a tensor {_sizes(shape)}, got {type(value).__name__}{self.where}")
+        if value.dim() != len(shape) or any(n != got for n, got in zip(shape, value.shape, strict=True) if isinstance(n, int)):
+            raise UserError(f"{call} expected {_sizes(shape)}, got {list(value.shape)}{self.where}")
         if not bool(torch.isfinite(value).all()):
             bad = f"{int((~torch.isfinite(value)).sum())} of {value.numel()} values"
-            raise UserError(f"model {self.source}: {call}: {name} holds NaN or infinity at {bad}{self.where}")
+            raise UserError(f"model {self.source}: {method}: {name or 'its output'} holds NaN or infinity at {bad}{self.where}")
         return value
+
+    def _within(self, call: str, value: Tensor, least: float, most: float) -> None:
+        low, high = float(value.min()), float(value.max())
+        if low < least or high > most:
+            got = f"expected within [{least:g}, {most:g}], got [{low:g}, {high:g}]"
+            raise UserError(f"model {self.source}: {call} {got}{self.where}")
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
 
 
 class ActingModel(CheckedModel):
@@ -170,8 +167,8 @@ class ActingModel(CheckedModel):
         super().__init__(model, "acting", source or type(model).__name__)
         self.where = " while acting"
 
-    def _tensor(self, view: View, call_name: str, name: str, shape: tuple[int, ...], bounds: tuple[float, float]) -> None:
-        super()._tensor(view, call_name, name, shape, (-math.inf, math.inf))
+    def _within(self, call: str, value: Tensor, least: float, most: float) -> None:
+        """No range is held."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "model" or name.startswith("__"):
@@ -186,11 +183,7 @@ class ActingModel(CheckedModel):
             wanted = "expected (places, colours, opacities)"
             raise UserError(f"model {self.source}: primitives returned a {type(found).__name__}, {wanted}{self.where}")
         for part, width, name in zip(found, ((3,), (3,), ()), ("places", "colours", "opacities"), strict=True):
-            shape = [len(found[0]), *width]
-            if not isinstance(part, Tensor) or list(part.shape) != shape:
-                got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise UserError(f"model {self.source}: primitives: {name} expected {shape}, got {got}{self.where}")
-            self._finite("primitives", name, part)
+            self._checked("primitives", name, part, (len(found[0]), *width))
         return found
 
 

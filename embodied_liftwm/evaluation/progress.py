@@ -1,15 +1,18 @@
-"""A progress bar with an estimate, gone when the work is done; now and then a line where there is no terminal."""
+"""What is said of work while it runs and when it is done."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from embodied_liftwm.terminal import plain_console, text_column
+
+Result = TypeVar("Result")
 
 LINE_SECONDS = 60.0
 """Between two lines."""
@@ -17,7 +20,7 @@ LINE_SECONDS = 60.0
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while the block runs, or, where stderr is no terminal, a line a minute.
+    """Show a bar with an estimate on stderr while the block runs; where stderr is no terminal, a line a minute.
 
     Yields:
         A function to call with the number of units just done.
@@ -49,3 +52,11 @@ class _Lines:
         left = (now - self._begun) * max(self._total - self._done, 0) / self._done
         minutes, seconds = divmod(round(left), 60)
         self._console.print(f"{self._description} {self._done}/{self._total}, left {minutes}:{seconds:02d}", soft_wrap=True)
+
+
+def timed(console: Console, name: str, work: Callable[[], Result], describe: Callable[[Result], str]) -> Result:
+    """Do some work, and print a line of what came out and how long it took."""
+    started = time.perf_counter()
+    result = work()
+    console.print(f"{name}: {describe(result)}, {time.perf_counter() - started:.1f} s")
+    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,16 @@ def write_rows(path: Path, rows: Sequence[Any], schema: type | None = None) -> N
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(schema or rows[0])])
     writer.writerows([f"{v:.6g}" if isinstance(v, float) else plain(v) for v in asdict(row).values()] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def write_mixed(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One table of all suites: columns in order of appearance, empty where a suite has no such column."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or ["suite"])
+    writer.writeheader()
+    writer.writerows(rows)
     write_text(path, text.getvalue())
 
 

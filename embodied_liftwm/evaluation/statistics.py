@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,19 @@ def bootstrap_sums(
     drawn = np.random.default_rng(seed).integers(len(order), size=(resamples, len(order)))
     low, high = np.percentile(statistic(np.stack([by_cluster[drawn].sum(1) for by_cluster in sums])), [2.5, 97.5])
     return Estimate(whole, float(low), float(high), rows, len(order))
+
+
+def column_mean(rows: Sequence[Any], column: str, resamples: int = 1000, seed: int = 0, unit: str = "episode") -> Estimate:
+    """`bootstrap_mean` of a column of rows; what the rows of one `unit` (another column) have in common stays together."""
+    return bootstrap_mean([getattr(row, column) for row in rows], [getattr(row, unit) for row in rows], resamples, seed)
+
+
+def grouped(rows: Sequence[Any], key: str) -> dict[Any, list[Any]]:
+    """Rows by the value of a column, in order of appearance."""
+    found: dict[Any, list[Any]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, key), []).append(row)
+    return found
 
 
 def paired_difference(

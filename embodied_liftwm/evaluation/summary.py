@@ -14,7 +14,13 @@ from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS, Persistence
 from embodied_liftwm.evaluation.navigation.arena import NavigationRow
 from embodied_liftwm.evaluation.navigation.navigation import NavigationResult
 from embodied_liftwm.evaluation.rows import plain
-from embodied_liftwm.evaluation.statistics import bootstrap_mean, interquartile_mean, paired_difference, wilson_interval
+from embodied_liftwm.evaluation.statistics import (
+    column_mean,
+    grouped,
+    interquartile_mean,
+    paired_difference,
+    wilson_interval,
+)
 from embodied_liftwm.evaluation.views.novel import ViewRow
 
 VIEW_METRICS = tuple(name for name, field in ViewRow.__dataclass_fields__.items() if str(field.type) == "float")
@@ -61,16 +67,16 @@ def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     draw = resamples, seed
     found: dict[str, Any] = {}
     if rows.views:
-        found["views"] = {name: _views(own, draw) for name, own in _by(rows.views, "model").items()}
+        found["views"] = {name: _views(own, draw) for name, own in grouped(rows.views, "model").items()}
     if rows.persistence:
-        found["persistence"] = {name: _persistence(own, draw) for name, own in _by(rows.persistence, "model").items()}
+        found["persistence"] = {name: _persistence(own, draw) for name, own in grouped(rows.persistence, "model").items()}
     if rows.navigation:
         found["navigation"] = _navigation(rows.navigation, draw)
     difference = _differences(rows, draw)
     if difference:
         found["difference"] = difference
     if rows.cost:
-        found["cost"] = {name: _cost(own) for name, own in _by(rows.cost, "model").items()}
+        found["cost"] = {name: _cost(own) for name, own in grouped(rows.cost, "model").items()}
     return found
 
 
@@ -79,12 +85,8 @@ def gap_label(low: int, high: int) -> str:
     return f"{low}-{high}"
 
 
-def _by(rows: Sequence[Any], key: str) -> dict[str, list[Any]]:
-    return {name: [row for row in rows if getattr(row, key) == name] for name in dict.fromkeys(getattr(r, key) for r in rows)}
-
-
 def _estimate(rows: Sequence[Any], metric: str, draw: tuple[int, int]) -> dict[str, Any]:
-    return bootstrap_mean([getattr(row, metric) for row in rows], [row.episode for row in rows], *draw).as_dict()
+    return column_mean(rows, metric, *draw).as_dict()
 
 
 def _views(rows: list[ViewRow], draw: tuple[int, int]) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _persistence(rows: list[PersistenceRow], draw: tuple[int, int]) -> dict[str,
 
 
 def _navigation(result: NavigationResult, draw: tuple[int, int]) -> dict[str, Any]:
-    found = {agent: _agent(own, draw) for agent, own in _by(result.rows, "agent").items()}
+    found = {agent: _agent(own, draw) for agent, own in grouped(result.rows, "agent").items()}
     removed = {reason: len(seeds) for reason, seeds in result.removed.items()}
     episodes = len({row.seed for row in result.rows})
     return {"agents": found, "episodes": episodes, "removed": removed, "asked": episodes + sum(removed.values())}
@@ -123,17 +125,17 @@ def _agent(rows: list[NavigationRow], draw: tuple[int, int]) -> dict[str, Any]:
 def _differences(rows: Rows, draw: tuple[int, int]) -> dict[str, Any]:
     """Model minus baseline on the same frames, pairs and episodes; empty without a baseline."""
     found: dict[str, Any] = {}
-    views = _by(rows.views, "model")
+    views = grouped(rows.views, "model")
     if "baseline" in views:
         found["views"] = {name: _paired(views["model"], views["baseline"], name, draw) for name in COMPARED_VIEWS}
-    pairs = _by(rows.persistence, "model")
+    pairs = grouped(rows.persistence, "model")
     if "baseline" in pairs:
         long = [[row for row in pairs[name] if row.gap >= LONG_GAP] for name in ("model", "baseline")]
         found["persistence"] = {
             "all": _paired(pairs["model"], pairs["baseline"], "score", draw),
             f"gap_{LONG_GAP}_up": _paired(long[0], long[1], "score", draw),
         }
-    agents = _by(rows.navigation.rows if rows.navigation else [], "agent")
+    agents = grouped(rows.navigation.rows if rows.navigation else [], "agent")
     for other in ("planner_baseline", "random"):
         if "planner" in agents and other in agents:
             figures = {name: _paired(agents["planner"], agents[other], name, draw) for name in ("success", "spl", "soft_spl")}

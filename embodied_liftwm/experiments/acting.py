@@ -15,13 +15,9 @@ from liftwm_agents.policies.policy import PPOPolicy
 
 
 def planner_on(planner: PlannerConfig, model: Any, device: str, env: Any, seed: int) -> Any:
-    """The planner, on the state of a model."""
-    return PlannerPolicy(ActingModel(model), planner, env.action_space, device, seed)
-
-
-def planner_agent(source: str, planner: PlannerConfig, device: str, env: Any, seed: int) -> Any:
-    """A planner on a model loaded in this very process."""
-    return PlannerPolicy(ActingModel(embodied_liftwm.load(source, device), source), planner, env.action_space, device, seed)
+    """The planner, on the state of a model, whose outputs are checked."""
+    checked = model if isinstance(model, ActingModel) else ActingModel(model)
+    return PlannerPolicy(checked, planner, env.action_space, device, seed)
 
 
 def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, trust: bool = False) -> Any:

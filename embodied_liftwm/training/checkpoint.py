@@ -236,7 +236,7 @@ def check_card(folder: Path, card: str) -> None:
 def _load_foreign(name: str) -> WorldModel[Any]:
     """Call `make_model` of `my_package:make_model`, and check that what it returns has the protocol's methods."""
     model: WorldModel[Any] = call_function(name, f"model={name}")
-    needed = ("initial_state", "observe", "imagine", "render", "predict", "surprise", "summarize", "ego_camera")
+    needed = ("initial_state", "observe", "imagine", "render", "surprise", "summarize", "ego_camera")
     require_methods(model, f"model={name}", needed, "embodied_liftwm.protocols.WorldModel")
     return model
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.commands.evaluate import load_episodes
 from embodied_liftwm.config import (
     EVAL_SEED_OFFSET,
     TEACHER_SEED_OFFSET,
@@ -25,6 +24,7 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.splits import NO_SEED, check_split, seed_of
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.held_out import load_episodes
 from embodied_liftwm.training.trainer import Trainer
 
 EVAL, TEACHER = EVAL_SEED_OFFSET, TEACHER_SEED_OFFSET

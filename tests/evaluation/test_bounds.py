@@ -13,11 +13,11 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.views.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, untrained, with_true_depth
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, rollout
-from embodied_liftwm.evaluation.views.novel import evaluate_views
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.memory.cloud.render import render_cloud
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
+from tests.scoring import evaluate_views
 
 SMALL = ModelConfig(budget=2048, latent_dim=4, stride=2, width=8)
 

@@ -11,12 +11,12 @@ import torch
 
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics.calibration import bin_sums, brier, calibration_error, reliability
-from embodied_liftwm.evaluation.metrics.visibility import seen_mask
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import bootstrap_mean, bootstrap_sums
 from embodied_liftwm.evaluation.summary import Rows, summarize
-from embodied_liftwm.evaluation.views.mean_colour import floor_model
-from embodied_liftwm.evaluation.views.novel import ViewRow, evaluate_views
+from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
+from embodied_liftwm.evaluation.views.novel import ViewRow
+from tests.scoring import evaluate_views, seen_mask
 
 
 @dataclass
@@ -117,7 +117,7 @@ def test_a_mean_is_a_ratio_of_sums():
 
 
 def test_models_are_judged_by_what_they_claim(episodes, clairvoyant, cloud):
-    models = {"sure": clairvoyant, "cloud": cloud, "floor": floor_model(episodes)}
+    models = {"sure": clairvoyant, "cloud": cloud, "floor": mean_colour_of(episodes)}
     rows = evaluate_views([CheckedModel(m, name) for name, m in models.items()], episodes, context=10, views_per_episode=5)
     masks = [seen_mask(episodes[r.episode].truth, episodes[r.episode].intrinsics, r.frame, 10).numpy() for r in rows]
     for row, mask in zip(rows, masks, strict=True):

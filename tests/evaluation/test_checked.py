@@ -12,9 +12,9 @@ from embodied_liftwm.evaluation.cost import measure_cost
 from embodied_liftwm.evaluation.navigation.arena import make_env
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, batches, rollout
 from embodied_liftwm.evaluation.views.mean_colour import MeanColour
-from embodied_liftwm.evaluation.views.novel import evaluate_views
 from embodied_liftwm.experiments.acting import planner_on
 from tests.plain_model import PlainModel
+from tests.scoring import evaluate_views
 
 
 class Faulty(MeanColour):
@@ -122,7 +122,7 @@ def test_whoever_acts_has_all_of_a_model_and_its_colours_as_they_are():
         (lambda xyz, rgb, alpha: (xyz * torch.nan, rgb, alpha), "places holds NaN or infinity at 12 of 12 values while acting"),
         (lambda xyz, rgb, alpha: (xyz, rgb[:1], alpha), r"colours expected \[4, 3\], got \[1, 3\] while acting"),
         (lambda xyz, rgb, alpha: (xyz, rgb), None),
-        (lambda xyz, rgb, alpha: (xyz, rgb, None), r"opacities expected \[4\], got NoneType while acting"),
+        (lambda xyz, rgb, alpha: (xyz, rgb, None), r"opacities expected a tensor \[4\], got NoneType while acting"),
     ],
 )
 def test_faulty_primitives_are_named_and_good_ones_handed_on(spoil, message):

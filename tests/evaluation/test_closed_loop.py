@@ -22,7 +22,7 @@ from embodied_liftwm.evaluation.generation.closed_loop import (
 )
 from embodied_liftwm.evaluation.generation.tours import recorded_tour
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
-from embodied_liftwm.evaluation.views.mean_colour import floor_model
+from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.baselines.recurrent import RecurrentWorldModel
@@ -107,7 +107,7 @@ def test_a_model_that_knows_the_world_closes_every_loop(tour, clairvoyant) -> No
 
 
 def test_closure_without_memory_is_no_better_than_elsewhere(tour, episodes) -> None:
-    rows = closed_loop_rows("floor", tour, generate(CheckedModel(floor_model(episodes), "floor"), tour))
+    rows = closed_loop_rows("floor", tour, generate(CheckedModel(mean_colour_of(episodes), "floor"), tour))
     assert rows[4].closure_psnr == pytest.approx(100) and rows[4].elsewhere_psnr > 50  # it always shows the same
     colour = tour.first.reshape(-1, 3).mean(0) / 255
     by_hand = -10 * np.log10(np.mean((tour.first / 255 - colour) ** 2))

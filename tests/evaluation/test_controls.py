@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig
-from embodied_liftwm.evaluation.permanence.altered import OtherGoal, SwappedMemory, with_noisy_depth
+from embodied_liftwm.evaluation.permanence.control_figures import show_controls, summarize_controls
 from embodied_liftwm.evaluation.permanence.controls import (
     CLEARED,
     DEPTH,
@@ -29,8 +29,8 @@ from embodied_liftwm.evaluation.permanence.controls import (
     place_error,
     run_controls,
 )
-from embodied_liftwm.evaluation.permanence.controls_suite import show_controls, summarize_controls
 from embodied_liftwm.evaluation.permanence.suites import Chart, Table
+from embodied_liftwm.evaluation.permanence.tampered import OtherGoal, SwappedMemory, with_noisy_depth
 from embodied_liftwm.evaluation.views.bounds import KnownDepth
 from liftwm_agents.observations import tour_observations
 from liftwm_agents.planning.planner import PlannerPolicy

@@ -83,7 +83,7 @@ def test_the_report_stands_alone(prepared, metrics):
 
 
 def test_the_same_command_gives_the_same_figures(prepared, metrics):
-    again = evaluate(dataclasses.replace(prepared, suites=("views", "persistence")), Console(quiet=True))
+    again = evaluate(dataclasses.replace(prepared, suite=("views", "persistence")), Console(quiet=True))
     for key in ("views", "persistence", "models", "data"):
         assert again[key] == metrics[key]
 

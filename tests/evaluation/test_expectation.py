@@ -8,10 +8,10 @@ from torch import Tensor
 from embodied_liftwm.config import EnvOptions, EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.permanence import expectation, hidden_changes, hidden_worlds
-from embodied_liftwm.evaluation.permanence.expectation_videos import WINDOW, differing, hidden_times, quadruplets
-from embodied_liftwm.evaluation.permanence.hidden_worlds import KINDS, Film, Stage, changes, kinds_of
-from embodied_liftwm.evaluation.permanence.watched_worlds import after_beginning, watch
+from embodied_liftwm.evaluation.permanence import changed_worlds, expectation, hidden_changes
+from embodied_liftwm.evaluation.permanence.changed_worlds import KINDS, Film, Stage, changes, kinds_of
+from embodied_liftwm.evaluation.permanence.quadruplets import WINDOW, differing, hidden_times, quadruplets
+from embodied_liftwm.evaluation.permanence.watching import after_beginning, watch
 from embodied_liftwm.protocols import View
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -191,7 +191,7 @@ def film(pixels, shown=None):
 
 
 def test_hidden_times_foreseen(monkeypatch):
-    monkeypatch.setattr(hidden_worlds, "SEEN_PX", 12 * 64)  # 12 pixels of 8 x 8
+    monkeypatch.setattr(changed_worlds, "SEEN_PX", 12 * 64)  # 12 pixels of 8 x 8
     none = film([0] * 30)
 
     def times(*pixels, other=none):
@@ -274,7 +274,7 @@ def test_updates_foreseen(found, kind):
 
 
 def test_what_is_measured_of_a_task(monkeypatch):
-    monkeypatch.setitem(hidden_worlds.STEPS, "S", 60)
+    monkeypatch.setitem(changed_worlds.STEPS, "S", 60)
 
     class Plain(Indifferent):
         def __init__(self):
@@ -289,7 +289,7 @@ def test_what_is_measured_of_a_task(monkeypatch):
 
     config = EvaluateConfig()
     models = [CheckedModel(Plain(), name) for name in ("one", "two")]
-    rows = expectation.measure(models, "Revisit-S", [2**30 + 3], config)
+    rows = watch({"expectation": expectation.QUESTION}, models, "Revisit-S", [2**30 + 3], config)["expectation"]
     assert rows and {row.model for row in rows} == {"one", "two"} and all(row.right == 0.5 for row in rows)
     questions = {"expectation": expectation.QUESTION, "hidden_changes": hidden_changes.QUESTION}
     together = watch(questions, models, "Revisit-S", [2**30 + 3], config)  # a tour watched once gives what it gives alone
@@ -300,7 +300,7 @@ def test_what_is_measured_of_a_task(monkeypatch):
 @pytest.mark.parametrize("task", ["Occlusion-S", "Nowhere-S"])
 def test_tasks_without_returns_are_refused(task):
     with pytest.raises(UserError, match=f"task {task}.*Revisit-S"):
-        expectation.measure([], task, [2**30], EvaluateConfig())
+        watch({"expectation": expectation.QUESTION}, [], task, [2**30], EvaluateConfig())
 
 
 def test_faults_of_a_model_are_named(found):

@@ -12,8 +12,16 @@ import pytest
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.guided import Guide
-from embodied_liftwm.evaluation.permanence.manifest import FIRST_SEED, FOLDER, SUMS, known_tasks, load_manifest
-from embodied_liftwm.evaluation.permanence.manifest_make import main, make_manifest, write_manifest
+from embodied_liftwm.evaluation.permanence.manifest import (
+    FIRST_SEED,
+    FOLDER,
+    SUMS,
+    known_tasks,
+    load_manifest,
+    main,
+    make_manifest,
+    write_manifest,
+)
 
 SEED = EVAL_SEED_OFFSET + 4321  # for development
 

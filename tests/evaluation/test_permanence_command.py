@@ -14,14 +14,14 @@ import torch
 from rich.console import Console
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import permanence
 from embodied_liftwm.commands.evaluate import evaluate
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions, EvaluateConfig
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.permanence.manifest_make import make_manifest, write_manifest
+from embodied_liftwm.evaluation.permanence import benchmark
+from embodied_liftwm.evaluation.permanence.manifest import make_manifest, write_manifest
 from embodied_liftwm.evaluation.permanence.suites import Suite
 from embodied_liftwm.evaluation.permanence.unfinished import Unfinished
-from embodied_liftwm.evaluation.readings.readings import OUTCOMES, RenderRow, VerdictRow
+from embodied_liftwm.evaluation.readings.outcomes import OUTCOMES, RenderRow, VerdictRow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/evaluate_your_model.md"
 SEED = EVAL_SEED_OFFSET + 4321
@@ -38,8 +38,8 @@ def prepared(tmp_path_factory) -> EvaluateConfig:
     (root / "broken_frame.py").write_text(BROKEN)
     write_manifest(make_manifest("Revisit-S", EnvOptions(), 2, SEED), root / "manifests")
     return EvaluateConfig(
-        model="nearest_frame:make_model", suite="permanence", tasks=("Revisit-S",), manifests=str(root / "manifests"),
-        permanence_episodes=1, parts=("readings",), probe_episodes=3, bootstrap=20, workers=1, out=str(root / "out"),
+        model="nearest_frame:make_model", suite=("readings",), tasks=("Revisit-S",), manifests=str(root / "manifests"),
+        permanence_episodes=1, probe_episodes=3, bootstrap=20, workers=1, out=str(root / "out"),
     )  # fmt: skip
 
 
@@ -122,7 +122,6 @@ def test_nonsense_is_named_with_its_place(prepared, name, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"parts": ("reading",)}, "parts=reading: the permanence benchmark has no such suite, it has readings"),
         ({"tasks": ("Revisit-S", "Search-S")}, "task Search-S has no manifest in .*; these have: Revisit-S"),
         ({"model": "tests.plain_model:make_model"}, "manifest of Revisit-S has images of 64x64, model .* is for 32x32"),
     ],
@@ -135,9 +134,12 @@ def test_mistakes_are_named_before_any_work(prepared, changed, message):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("suite=permanenc",), "suite=permanenc: the one named set is permanence"),
-        (("parts=reading",), "parts=reading: the permanence benchmark has no such suite, it has readings, controls,"),
-        (("parts=expectation", "tasks=Occlusion-S"), "parts=expectation runs on tasks Revisit, MovingOcclusion; none of them"),
+        (("suite=permanenc",), "suite=permanenc: expected list of views | persistence | navigation | permanence | readings |"),
+        (("parts=readings",), "unknown key 'parts': it is suite= now"),
+        (("suites=permanence",), "unknown key 'suites': it is suite= now"),
+        (("suite=readings,views",), "suite=readings,views: some of views, persistence, navigation, or permanence, or some of"),
+        (("suite=permanence,readings",), "or some of its suites; not together"),
+        (("suite=expectation", "tasks=Occlusion-S"), "suite=expectation runs on tasks Revisit, MovingOcclusion; none of them"),
         (("tasks=Revist-S",), "task Revist-S has no manifest in "),
         (("model=nowhere",), "no model at nowhere"),
         (("model=nowhere:make_model",), "nowhere"),
@@ -177,7 +179,7 @@ def test_a_learned_policy_acts_beside_the_planner(prepared, seen, tmp_path):
     assert cli.main(["train-agent", *words.split(), "evaluate_every=0", f"run={run}"]) == 0
     assert (run / "policy.safetensors").is_file()
     given = {"model": prepared.model, "suite": "permanence", "tasks": "Revisit-S", "manifests": prepared.manifests}
-    given |= {"parts": "readings", "permanence_episodes": 1, "probe_episodes": 3, "bootstrap": 20, "workers": 1}
+    given |= {"suite": "readings", "permanence_episodes": 1, "probe_episodes": 3, "bootstrap": 20, "workers": 1}
     assert cli.main(["evaluate", *(f"{k}={v}" for k, v in given.items()), f"policy={run}", f"out={tmp_path}/out"]) == 0
     rows = [row for row in csv.DictReader((tmp_path / "out/rows.csv").open()) if row["reading"] == "act"]
     assert [row["model"] for row in rows] == ["model", "policy", "random", "oracle"]
@@ -186,11 +188,6 @@ def test_a_learned_policy_acts_beside_the_planner(prepared, seen, tmp_path):
     found = json.loads((tmp_path / "out/metrics.json").read_text())["tasks"]["Revisit-S"]["readings"]["act"]
     assert set(found) == {"model", "policy", "random", "oracle"}
     assert "learned policy" in (tmp_path / "out/report/index.html").read_text()
-
-
-def test_an_unknown_suite_is_named():
-    with pytest.raises(UserError, match="suite=permanenc: the one named set is permanence"):
-        EvaluateConfig(suite="permanenc")
 
 
 SUITE = Suite("toy", "Toy", "", None, None, None, rows=(VerdictRow, RenderRow))
@@ -221,12 +218,12 @@ def test_what_an_interrupted_run_finished_is_kept_for_the_same_command_alone(pre
 @pytest.mark.usefixtures("metrics")
 def test_an_interrupted_run_goes_on_where_it_was(prepared, metrics, tmp_path, monkeypatch):
     """The second suite is broken off; the first is not measured again, and the figures are those of a run in one go."""
-    config = dataclasses.replace(prepared, out=str(tmp_path), parts=("readings", "hidden_changes"), probe_episodes=3)
-    monkeypatch.setattr(permanence, "choose_suites", lambda c: [permanence.suites(c)["readings"], broken_off()])
+    config = dataclasses.replace(prepared, out=str(tmp_path), suite=("readings", "hidden_changes"), probe_episodes=3)
+    monkeypatch.setattr(benchmark, "choose_suites", lambda c, *who: [benchmark.suites(*who)["readings"], broken_off()])
     with pytest.raises(KeyboardInterrupt):
         evaluate(config, Console(quiet=True))
     assert [path.name for path in (tmp_path / "unfinished").glob("*.json")] == ["Revisit-S-readings.json"]
-    monkeypatch.setattr(permanence, "choose_suites", lambda c: [not_again(permanence.suites(c)["readings"])])
+    monkeypatch.setattr(benchmark, "choose_suites", lambda c, *who: [not_again(benchmark.suites(*who)["readings"])])
     resumed = evaluate(config, Console(quiet=True))
     assert resumed["tasks"]["Revisit-S"]["readings"] == metrics["tasks"]["Revisit-S"]["readings"]
     assert not (tmp_path / "unfinished").exists()

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.metrics.persistence import evaluate_persistence, find_revisits
-from embodied_liftwm.evaluation.views.mean_colour import floor_model
+from embodied_liftwm.evaluation.metrics.persistence import find_revisits
+from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
+from tests.scoring import evaluate_persistence
 
 
 def pixels(*counts):
@@ -41,7 +42,7 @@ def test_every_object_and_every_return_is_a_pair():
 
 
 def test_scores_foreseen(episodes, clairvoyant, cloud, last_frame):
-    named = {"all": clairvoyant, "cloud": cloud, "last": last_frame, "floor": floor_model(episodes)}
+    named = {"all": clairvoyant, "cloud": cloud, "last": last_frame, "floor": mean_colour_of(episodes)}
     rows = evaluate_persistence([CheckedModel(m, name) for name, m in named.items()], episodes)
     by_model = {name: [row for row in rows if row.model == name] for name in named}
     pairs = {name: [(r.episode, r.object_id, r.frame, r.gap) for r in mine] for name, mine in by_model.items()}

@@ -11,10 +11,7 @@ from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions
 from embodied_liftwm.evaluation.navigation.guided import Guide, Guided
 from embodied_liftwm.evaluation.permanence.suites import Chart, Table
 from embodied_liftwm.evaluation.readings.figures import show, summarize
-from embodied_liftwm.evaluation.readings.hidden import gap_at, questions, shown_frames
-from embodied_liftwm.evaluation.readings.probe import Asked, distance_m, fit
-from embodied_liftwm.evaluation.readings.read_state import judge_view
-from embodied_liftwm.evaluation.readings.readings import (
+from embodied_liftwm.evaluation.readings.outcomes import (
     NOT_READABLE,
     NOT_STORED,
     NOT_USED,
@@ -27,6 +24,9 @@ from embodied_liftwm.evaluation.readings.readings import (
     outcome_of,
     verdict_rows,
 )
+from embodied_liftwm.evaluation.readings.probe import Asked, distance_m, fit
+from embodied_liftwm.evaluation.readings.questions import gap_at, looks, questions
+from embodied_liftwm.evaluation.readings.reader import judge_view
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.protocols import View
 
@@ -70,7 +70,7 @@ def test_questions_ask_for_true_places(guided):
 
 
 def test_what_comes_back_is_looked_for_where_the_oracle_sees_it(guided):
-    (called,) = [shown for shown in shown_frames(guided) if shown.called]
+    (called,) = [shown for shown in looks(guided) if shown.called]
     pixels = guided.episode.truth.visible_pixels[:, called.object_id - 1]
     assert called.kind == "return" and called.frame > guided.call and pixels[called.frame] == called.pixels >= 8
     assert called.gap == called.frame - np.flatnonzero(pixels[: guided.call + 1] >= 3)[-1]
@@ -83,18 +83,18 @@ def test_what_a_screen_hides_is_looked_for_in_the_view_that_showed_it_unless_the
     blank = dataclasses.replace(truth, depth=truth.depth.copy())
     blank.depth[best + 1 :] = 0  # nothing was seen after: nothing covers it
     unseen = dataclasses.replace(screened, episode=dataclasses.replace(screened.episode, truth=blank))
-    (shown,) = shown_frames(unseen)
+    (shown,) = looks(unseen)
     assert shown.kind == "earlier view" and shown.frame == best and shown.called
     covered = dataclasses.replace(truth, depth=truth.depth.copy())
     later = next(t for t in range(best + 1, screened.call + 1) if truth.visible_pixels[t, column] < 3)
     covered.world_from_camera[later] = truth.world_from_camera[best]
     covered.depth[later] = np.maximum(truth.depth[best] - 0.5, 0.05)  # half a metre before it, from the same place
     hidden = dataclasses.replace(screened, episode=dataclasses.replace(screened.episode, truth=covered))
-    assert shown_frames(hidden) == []
+    assert looks(hidden) == []
 
 
 def test_a_picture_is_judged_by_hand(guided):
-    (shown,) = [shown for shown in shown_frames(guided) if shown.called]
+    (shown,) = [shown for shown in looks(guided) if shown.called]
     batch = EpisodeBatch([guided.episode], [0])
     true = batch.true([(0, shown.frame)])
     seen = torch.ones_like(true.depth)
@@ -115,15 +115,15 @@ def test_what_a_cup_hides_is_asked_of_the_probe_where_its_cup_took_it_and_of_no_
     pose, best = truth.world_from_camera[recorded.call], int(truth.visible_pixels[: recorded.call, column].argmax())
     here = truth.object_pose[recorded.call, column, :2]
     assert np.linalg.norm(called.place) == pytest.approx(np.linalg.norm(here - pose[:2, 3]), abs=1e-4)
-    assert not [shown for shown in shown_frames(recorded) if shown.called]
+    assert not [shown for shown in looks(recorded) if shown.called]
     still = dataclasses.replace(truth, object_pose=truth.object_pose.copy(), depth=truth.depth.copy())
     still.object_pose[:, column] = truth.object_pose[best, column]  # as if it had come back to where it was seen,
     still.depth[best + 1 :] = 0  # and its cup had never been looked at: a picture of it would still be wrong
     back = dataclasses.replace(recorded, episode=dataclasses.replace(recorded.episode, truth=still))
-    assert not [shown for shown in shown_frames(back) if shown.called]
+    assert not [shown for shown in looks(back) if shown.called]
     bare = dataclasses.replace(still, scene={**truth.scene, "shows": []})
     uncovered = dataclasses.replace(back, episode=dataclasses.replace(back.episode, truth=bare))
-    assert [shown.kind for shown in shown_frames(uncovered) if shown.called] == ["earlier view"]
+    assert [shown.kind for shown in looks(uncovered) if shown.called] == ["earlier view"]
 
 
 def test_of_several_targets_the_one_that_was_asked_about_counts():

@@ -12,6 +12,7 @@ from embodied_liftwm.evaluation.report.film import BAR, GAP, PANEL, film, frame_
 from embodied_liftwm.evaluation.views.strips import PointMap, choose_revisits, film_frames, frames_of, make_strip
 
 SIZE = 32  # of the frames of conftest
+SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
 def test_a_strip_shows_the_object_before_during_and_after():
@@ -53,19 +54,6 @@ def test_a_film_shows_every_frame_from_before_the_absence_until_after_it(episode
     assert words == ["last seen", "gone for 1", "back, blind"]
 
 
-def test_lines_that_lie_on_one_another_take_turns():
-    lines = [Series(name, name, [0.0, 0.0]) for name in ("red", "blue")] + [Series("green", "green", [0.5, 0.5])]
-    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", charts.category_chart(["a", "b"], lines, "y", 1.0)).group())
-    red, blue, green = svg.findall("polyline")
-    assert green.get("stroke-dasharray") is None
-    covered = []
-    for line in (red, blue):
-        (on, off), start = map(float, line.get("stroke-dasharray").split()), float(line.get("points").split(",")[0])
-        x = np.arange(200.0, 400.0) + 0.5
-        covered.append((x - start + float(line.get("stroke-dashoffset"))) % (on + off) < on)
-    assert np.array_equal(covered[0], ~covered[1]) and covered[0].mean() == 0.5
-
-
 def test_points_land_where_they_are_on_the_map():
     cloud = PointMap(np.array([[1.0, 1.0, 0.2], [-1.0, -1.0, 0.1], [0.0, 0.0, 2.4]]), np.eye(3))
     picture = pictures.point_picture(cloud, (-2.0, -2.0, 2.0, 2.0), pixels_per_m=10)
@@ -85,44 +73,90 @@ def test_depth_without_an_opinion_is_grey():
     assert picture[0, 0].tolist() == [128, 128, 128] and picture[0, -1].tolist() != [128, 128, 128]
 
 
+def drawn(page: str) -> ElementTree.Element:
+    return ElementTree.fromstring(re.search(r"<svg.*</svg>", page, re.DOTALL).group())
+
+
+def marks(svg: ElementTree.Element, colour: str) -> list[tuple[float, float]]:
+    """Where points of a colour are drawn."""
+    found = [e for e in svg.iter(f"{SVG}use") if f"fill: {colour}" in e.get("style", "")]
+    return [(float(e.get("x")), float(e.get("y"))) for e in found]
+
+
+def strokes(svg: ElementTree.Element, *style: str) -> list[np.ndarray]:
+    """Corners of the lines of a style. [K, 2] each"""
+    paths = [e for e in svg.iter(f"{SVG}path") if all(part in e.get("style", "") for part in style)]
+    return [np.array(re.findall(r"-?[\d.]+", e.get("d")), float).reshape(-1, 2) for e in paths]
+
+
 def test_charts_place_values_on_their_axis():
-    half = Series("half", "red", [0.5], [0.25], [0.75])
-    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", charts.category_chart(["a"], [half], "y", 1.0)).group())
-    circle = svg.find("circle")
-    middle = charts.TOP + (charts.HEIGHT - charts.TOP - charts.BOTTOM) / 2
-    assert float(circle.get("cy")) == pytest.approx(middle, abs=0.1)
-    whisker = next(line for line in svg.findall("line") if line.get("class") == "whisker")
-    assert float(whisker.get("y1")) - float(whisker.get("y2")) == pytest.approx(
-        (charts.HEIGHT - charts.TOP - charts.BOTTOM) / 2, abs=0.2
-    )
+    half = Series("half", "#ff0000", [0.5], [0.25], [0.75])
+    svg = drawn(charts.category_chart(["a"], [half], "y", 1.0))
+    ((_, middle),) = marks(svg, "#ff0000")
+    heights = [line[0, 1] for line in strokes(svg, "stroke: var(--edge)") if len(line) == 2]
+    low, high = max(heights), min(heights)
+    assert middle == pytest.approx((low + high) / 2, abs=0.1)
+    (whisker,) = strokes(svg, "stroke: var(--text)", "stroke-opacity: 0.7")
+    assert whisker[0, 1] - whisker[1, 1] == pytest.approx((low - high) / 2, abs=0.2)
 
 
 def test_a_calibrated_forecast_is_drawn_on_the_diagonal():
-    line = Series("model", "red", [0.25, 0.75], [0.2, 0.7], [0.3, 0.8])
-    page = charts.reliability_chart([(line, [0.25, 0.75], [0.1, 0.9])], "x", "y")
-    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", page).group())
-    (diagonal,) = [e for e in svg.findall("line") if e.get("class") == "diagonal"]
-    x0, y0, x1, y1 = (float(diagonal.get(end)) for end in ("x1", "y1", "x2", "y2"))
-    small, large = svg.findall("circle")
-    for mark, at in ((small, 0.25), (large, 0.75)):
-        assert float(mark.get("cx")) == pytest.approx(x0 + at * (x1 - x0), abs=0.1)
-        assert float(mark.get("cy")) == pytest.approx(y0 + at * (y1 - y0), abs=0.1)
-    assert float(large.get("r")) == pytest.approx(3 * float(small.get("r")), rel=0.02)  # areas as 9 to 1
-    assert len([e for e in svg.findall("line") if e.get("class") == "whisker"]) == 2
+    line = Series("model", "#ff0000", [0.25, 0.75], [0.2, 0.7], [0.3, 0.8])
+    svg = drawn(charts.reliability_chart([(line, [0.25, 0.75], [0.1, 0.9])], "x", "y"))
+    (diagonal,) = strokes(svg, "stroke: var(--soft)", "stroke-dasharray")
+    for mark, at in zip(marks(svg, "#ff0000"), (0.25, 0.75), strict=True):
+        assert np.allclose(mark, diagonal[0] + at * (diagonal[1] - diagonal[0]), atol=0.1)
+    used = {e.get(f"{LINK}href").removeprefix("#") for e in svg.iter(f"{SVG}use") if "fill: #ff0000" in e.get("style")}
+    shapes = [e.get("d") for e in svg.iter(f"{SVG}path") if e.get("id") in used]
+    sizes = [np.ptp(np.array(re.findall(r"-?[\d.]+", shape), float)[::2]) for shape in shapes]
+    assert max(sizes) == pytest.approx(3 * min(sizes), rel=0.02)  # areas as 9 to 1
+    assert len(strokes(svg, "stroke: var(--text)", "stroke-opacity: 0.7")) == 2
 
 
-def test_missing_values_leave_gaps():
-    svg = charts.category_chart(["a", "b"], [Series("s", "red", [None, 0.2], [None, None], [None, None])], "y", 1.0)
-    assert svg.count("<circle") == 1 and "whisker" not in svg
+def test_missing_values_leave_gaps_and_what_is_not_drawn_is_not_named():
+    lines = [Series("some", "#ff0000", [None, 0.2], [None, None], [None, None]), Series("none", "#00ff00", [None, None])]
+    page = charts.category_chart(["a", "b"], lines, "y", 1.0)
+    assert len(marks(drawn(page), "#ff0000")) == 1 and "stroke-opacity: 0.7" not in page
+    assert ">some<" in page and ">none<" not in page
     assert charts.line_chart([], "x", "y") == ""
 
 
-def test_a_plan_is_valid_and_escaped(episodes):
+def test_lines_that_lie_on_one_another_take_turns():
+    lines = [Series(name, name, [0.0, 0.0]) for name in ("#ff0000", "#0000ff")] + [Series("green", "#00ff00", [0.5, 0.5])]
+    svg = drawn(charts.category_chart(["a", "b"], lines, "y", 1.0))
+    styles = {c: [e.get("style") for e in svg.iter(f"{SVG}path") if f"stroke: {c}" in e.get("style", "")] for c in
+              ("#ff0000", "#0000ff", "#00ff00")}  # fmt: skip
+    assert "dasharray" not in styles["#00ff00"][0]
+    assert np.array_equal(*(line[:, 0] for c in ("#ff0000", "#0000ff") for line in strokes(svg, f"stroke: {c}")))
+    covered = []
+    for colour in ("#ff0000", "#0000ff"):
+        on, off = map(float, re.search(r"stroke-dasharray: ([\d.]+),([\d.]+)", styles[colour][0]).groups())
+        start = float(re.search(r"stroke-dashoffset: ([\d.]+)", styles[colour][0])[1])
+        covered.append((np.arange(180) + 0.5 + start) % (on + off) < on)
+    assert np.array_equal(covered[0], ~covered[1]) and covered[0].mean() == 0.5
+
+
+def test_values_beyond_the_axis_are_drawn():
+    svg = drawn(charts.category_chart(["a", "b"], [Series("far", "#ff0000", [0.5, 7.0])], "y", 3.0))
+    height = float(svg.get("viewBox").split()[3])
+    assert [0 < y < height for _, y in marks(svg, "#ff0000")] == [True, True]
+
+
+def test_a_page_can_hold_a_chart_as_it_is():
+    page = charts.bar_chart(["a"], [Series("<one>", "var(--model)", [0.5])], "y", 1.0)
+    assert "&lt;one&gt;" in page and "var(--model)" in page.partition("<svg")[2]
+    assert not re.findall(r"url\(|<script|<style|http(?!://www.w3.org)", page)
+
+
+def test_a_plan_shows_walls_objects_and_the_goal(episodes):
     scene = episodes[0].truth.scene
-    svg = plans.plan(scene, [plans.Path([[0, 0], [1, 1]], "red")], goal=1, guess=([0.5, 0.5], "blue"))
-    root = ElementTree.fromstring(svg)
-    assert len([e for e in root if e.get("class") == "wall"]) == 4
-    assert len([e for e in root if e.get("class") == "object"]) == 2
-    (ring,) = [e for e in root if e.get("class") == "ring"]
-    assert float(ring.get("cx")) == pytest.approx(scene["objects"][0]["position"][0], abs=0.01)
-    assert float(ring.get("cy")) == pytest.approx(-scene["objects"][0]["position"][1], abs=0.01)
+    svg = drawn(plans.plan(scene, [plans.Path([[0, 0], [1, 1]], "#ff0000")], goal=1, guess=([0.5, 0.5], "#0000ff")))
+    walls = [line for line in strokes(svg, "stroke: var(--text)", "stroke-width: 3.6") if len(line) == 2]
+    assert len(walls) == len(scene["walls"]) == 4
+    for item in scene["objects"]:
+        assert "#" + "".join(f"{round(255 * c):02x}" for c in item["colour"]) in ElementTree.tostring(svg, "unicode")
+    (ring,) = [line for line in strokes(svg, "stroke: var(--text)", "stroke-width: 1.8")]
+    x0, y0, _, _ = plans.bounds_of(scene)
+    height, (x, y) = float(svg.get("viewBox").split()[3]), (ring.min(0) + ring.max(0)) / 2
+    found = x / 72 / plans.INCHES_PER_M + x0, (height - y) / 72 / plans.INCHES_PER_M + y0
+    assert np.allclose(found, scene["objects"][0]["position"][:2], atol=0.02)

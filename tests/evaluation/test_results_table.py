@@ -10,12 +10,13 @@ import pytest
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.cost import CostRow
-from embodied_liftwm.evaluation.metrics.persistence import PersistenceRow, evaluate_persistence
+from embodied_liftwm.evaluation.metrics.persistence import PersistenceRow
 from embodied_liftwm.evaluation.results_table import Judged, judge, pooled, table_figures
 from embodied_liftwm.evaluation.views.budget_curve import at_budget, curve_figures, measure_costs
-from embodied_liftwm.evaluation.views.novel import ViewRow, evaluate_views
+from embodied_liftwm.evaluation.views.novel import ViewRow
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
+from tests.scoring import evaluate_persistence, evaluate_views
 
 
 def view(episode: int, frame: int, psnr: float) -> ViewRow:

@@ -6,9 +6,9 @@ import torch
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.metrics.visibility import seen_mask
-from embodied_liftwm.evaluation.views.mean_colour import floor_model
-from embodied_liftwm.evaluation.views.novel import evaluate_views, target_frames
+from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
+from embodied_liftwm.evaluation.views.novel import target_frames
+from tests.scoring import evaluate_views, seen_mask
 
 
 def mean(rows, model, field):
@@ -43,7 +43,7 @@ def test_what_stood_behind_something_was_not_seen(tools):
 
 
 def test_models_rank_as_they_remember(episodes, clairvoyant, cloud, last_frame):
-    named = {"all": clairvoyant, "cloud": cloud, "last": last_frame, "floor": floor_model(episodes)}
+    named = {"all": clairvoyant, "cloud": cloud, "last": last_frame, "floor": mean_colour_of(episodes)}
     rows = evaluate_views([CheckedModel(m, name) for name, m in named.items()], episodes, context=20, views_per_episode=5)
     assert len(rows) == 4 * 2 * 5
     assert mean(rows, "all", "psnr") > 50  # 8-bit colour alone: 20 log10(255 sqrt(12)) = 58.9 dB

@@ -173,7 +173,7 @@ BAD: list[tuple[Callable[[Path], None], str, tuple[str, ...], str]] = [
     (nothing, "evaluate", ("env_options.image_size=64",), "env=Revisit-S has images of 64x64"),
     (no_truth, "evaluate", (), "no truth"),
     (training_scenes, "evaluate", (), "training scenes"),
-    (nothing, "evaluate", ("policy=nowhere", "suites=navigation", "workers=1"), "no policy at nowhere"),
+    (nothing, "evaluate", ("policy=nowhere", "suite=navigation", "workers=1"), "no policy at nowhere"),
 ]
 
 
@@ -275,7 +275,7 @@ def test_no_gl(tmp_path: Path, command: str, cause: str) -> None:
     else:
         environment["MUJOCO_GL"] = "foo"
     words = [*COMMANDS[command]]
-    words += ["suites=navigation", "navigation_episodes=1", "workers=1"] if command == "evaluate" else []
+    words += ["suite=navigation", "navigation_episodes=1", "workers=1"] if command == "evaluate" else []
     done = subprocess.run(
         [sys.executable, "-m", "embodied_liftwm.cli", *words], env=environment, capture_output=True, text=True, timeout=120
     )

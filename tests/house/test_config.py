@@ -66,7 +66,7 @@ def test_values_keep_the_types_of_the_schema() -> None:
 
 @pytest.mark.parametrize("text", ["[views,navigation]", "[views, navigation]", "views,navigation"])
 def test_lists_become_tuples(text: str) -> None:
-    assert load_config(EvaluateConfig, None, [f"suites={text}"]).suites == ("views", "navigation")
+    assert load_config(EvaluateConfig, None, [f"suite={text}"]).suite == ("views", "navigation")
 
 
 def test_the_last_word_wins() -> None:
@@ -88,7 +88,7 @@ def test_the_last_word_wins() -> None:
         (CollectConfig, ["policy=foo"], "policy=foo: expected explore | walk | tour | loop | random | oracle"),
         (CollectConfig, ["env_options=5"], "'env_options' is a group of keys"),
         (CollectConfig, ["env_options.embodiment=car"], "env_options.embodiment=car: expected base | drone"),
-        (EvaluateConfig, ["suites=view"], "suites=view: expected list of views | persistence | navigation"),
+        (EvaluateConfig, ["suite=view"], "suite=view: expected list of views | persistence | navigation"),
         (CollectConfig, ["episodes=[1"], "episodes=[1: expected integer, 1 to 1000000"),
         (CollectConfig, ["episodes=0"], "episodes=0: must be at least 1"),
         (CollectConfig, ["env_options.image_size=3"], "env_options.image_size=3: must be at least 16"),
@@ -107,7 +107,7 @@ def test_the_last_word_wins() -> None:
         (TrainConfig, ["model.width=512", "model.widest=16"], "model.widest=16: with model.width=512 more than 4096 channels"),
         (TrainConfig, ["model.budget=1000000", "model.texels=64"], "model.budget=1000000: with these sizes a state of 183 GiB"),
         (TrainConfig, ["batch_size=4096", "context=900", "span=9000"], "batch_size=4096: makes 3702784 frames a step"),
-        (EvaluateConfig, ["suites="], "suites=[]: expected distinct ones out of views"),
+        (EvaluateConfig, ["suite="], "suite=[]: expected distinct ones out of views"),
         (EvaluateConfig, ["tasks=Revisit-S,Revisit-S"], "tasks=['Revisit-S', 'Revisit-S']: expected distinct names"),
         (TrainConfig, ["seed=" + 5000 * "9"], "seed=" + 80 * "9" + "...: expected integer"),
         (TrainConfig, ["compile=1"], "compile=1: expected true | false"),

@@ -108,7 +108,7 @@ BAD_LINES = {
     "train threads=200": "threads=200: must be at most ",
     "reproduce liftwm train.terms=frames": "train.terms=['frames']: expected distinct names out of ['continuation', ",
     "demo train.terms=": "train.terms=[]: expected distinct names out of ",
-    "demo evaluate.suites=views": "evaluate.suites=['views']: the demo shows figures of all three",
+    "demo evaluate.suite=views": "evaluate.suite=['views']: the demo shows figures of views, persistence, navigation",
     "demo collect.steps=40": "evaluate.context=48: must be below collect.steps=40",
     "demo collect.env=mine:make": "collect.env=mine:make: the demo plans, in tasks of liftwm_envs",
     "reproduce liftwm results=/dev/null": "cannot write /dev/null: a file stands where a folder should be",

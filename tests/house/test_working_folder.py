@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "words",
     [
-        ("evaluate", "baseline=leaver:make", "model=base", "suites=navigation", "workers=1", "out=out"),
+        ("evaluate", "baseline=leaver:make", "model=base", "suite=navigation", "workers=1", "out=out"),
         ("generate", "model=leaver:make", "first_frame=frame.png", "out=out"),
         ("train-agent", "model=base", "env=leaver:make", "run=out"),
         ("collect", "env=leaver:make", "policy=random", "episodes=1", "workers=1", "out=out"),

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,8 +25,8 @@ from torch import Tensor
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.generation.tours import Tour
 from embodied_liftwm.evaluation.metrics import images as metrics
-from embodied_liftwm.evaluation.metrics.visibility import TrueGeometry, visible_in
-from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean
+from embodied_liftwm.evaluation.metrics.visibility import visible_in
+from embodied_liftwm.evaluation.statistics import Estimate, column_mean
 from embodied_liftwm.evaluation.views.novel import MIN_SEEN_SHARE
 from embodied_liftwm.protocols import Observation
 
@@ -154,7 +153,8 @@ def _against_truth(tour: Tour, generated: Generated, step: int) -> dict[str, flo
     if truth.depth is None:
         return found
     depth, true_depth = generated.depth[step : step + 1], torch.from_numpy(truth.depth[step : step + 1].astype(np.float32))
-    visible = visible_in(cast(TrueGeometry, truth), tour.intrinsics.astype(np.float32), step, slice(0, step)).visible
+    way = truth.depth, truth.world_from_camera, tour.intrinsics.astype(np.float32)
+    visible = visible_in(*way, step, slice(0, step)).visible
     masks = _masks(visible, tour.first.shape[:2])
     for name, mask in masks.items():
         found[f"psnr_{name}"] = float(metrics.psnr(rgb, true_rgb, mask)[0])
@@ -174,9 +174,9 @@ def _masks(visible: Tensor, size: tuple[int, ...]) -> dict[str, Tensor]:
 
 def summarize_closed_loop(rows: Sequence[ClosedLoopRow], resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
     """Means over steps, with intervals over episodes; `return_psnr` and its like are closure at the start alone."""
-    found = {name: _mean(rows, name, resamples, seed) for name in FIGURES}
+    found = {name: column_mean(rows, name, resamples, seed) for name in FIGURES}
     home = [row for row in rows if row.revisits == 0]
-    found |= {f"return_{name}": _mean(home, f"{'closure_' if name != 'elsewhere_psnr' else ''}{name}", resamples, seed)
+    found |= {f"return_{name}": column_mean(home, f"{'closure_' if name != 'elsewhere_psnr' else ''}{name}", resamples, seed)
               for name in ("psnr", "ssim", "elsewhere_psnr")}  # fmt: skip
     return found
 
@@ -208,9 +208,5 @@ def drift(
         inside = [row for row in rows if low <= getattr(row, by) < high]
         if inside:
             label = f"{low:g}+" if high == float("inf") else f"{low:g}-{high - 1:g}" if by == "step" else f"{low:g}-{high:g} m"
-            found.append((label, _mean(inside, figure, resamples, seed)))
+            found.append((label, column_mean(inside, figure, resamples, seed)))
     return found
-
-
-def _mean(rows: Sequence[Any], name: str, resamples: int, seed: int) -> Estimate:
-    return bootstrap_mean([getattr(row, name) for row in rows], [row.episode for row in rows], resamples, seed)

@@ -14,7 +14,7 @@ from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.cost import measure_cost
 from embodied_liftwm.evaluation.generation.closed_loop import ClosedLoopRow
 from embodied_liftwm.evaluation.results_table import POOLED, TableFigure
-from embodied_liftwm.evaluation.statistics import bootstrap_mean
+from embodied_liftwm.evaluation.statistics import column_mean
 from embodied_liftwm.evaluation.views.bounds import LastFrame
 from embodied_liftwm.protocols import Observation
 from embodied_liftwm.tensor_tree import TensorTree
@@ -97,7 +97,7 @@ def loop_figures(loops: Loops, resamples: int) -> list[TableFigure]:
 
 
 def _loop(row: str, seed: str, figure: str, steps: Sequence[ClosedLoopRow], column: str, resamples: int) -> TableFigure:
-    estimate = bootstrap_mean([getattr(step, column) for step in steps], [step.episode for step in steps], resamples)
+    estimate = column_mean(steps, column, resamples)
     return TableFigure(row, seed, figure, estimate.mean, estimate.low, estimate.high, estimate.count, estimate.clusters)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +20,6 @@ from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_sums
 
 BINS = 10
 """Of equal width over [0, 1]: [0, 0.1), ..., [0.9, 1]."""
-
-
-class Binned(Protocol):
-    """A row of one view that carries its bins; `ViewRow` is one."""
-
-    @property
-    def episode(self) -> int: ...
-    @property
-    def bin_pixels(self) -> tuple[float, ...]: ...
-    @property
-    def bin_predicted(self) -> tuple[float, ...]: ...
-    @property
-    def bin_seen(self) -> tuple[float, ...]: ...
 
 
 class BinSums(NamedTuple):
@@ -78,7 +65,7 @@ def bin_sums(probability: Tensor, happened: Tensor, mask: Tensor) -> BinSums:
     return BinSums(add(counted), add(counted * forecast.double()), add(counted * happened.flatten(1).double()))
 
 
-def calibration_error(rows: Sequence[Binned], resamples: int = 1000, seed: int = 0) -> Estimate:
+def calibration_error(rows: Sequence[Any], resamples: int = 1000, seed: int = 0) -> Estimate:
     """Expected calibration error: sum over bins of (pixels in the bin / all pixels) |mean forecast - share that came true|.
 
     Eq. 3 of Guo et al. 2017, arXiv:1706.04599, over the pooled pixels of all rows; the interval is over episodes. Each
@@ -92,7 +79,7 @@ def calibration_error(rows: Sequence[Binned], resamples: int = 1000, seed: int =
     return bootstrap_sums(np.stack([*(predicted - seen).T, pixels.sum(1)]), episodes, error, resamples, seed)
 
 
-def reliability(rows: Sequence[Binned], resamples: int = 1000, seed: int = 0) -> list[ReliabilityBin]:
+def reliability(rows: Sequence[Any], resamples: int = 1000, seed: int = 0) -> list[ReliabilityBin]:
     """Every bin that holds a pixel, from the lowest forecast on, pooled over all rows; intervals are over episodes."""
     pixels, predicted, seen, episodes = _sums(rows)
     found = []
@@ -105,8 +92,8 @@ def reliability(rows: Sequence[Binned], resamples: int = 1000, seed: int = 0) ->
     return found
 
 
-def _sums(rows: Sequence[Binned]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Hashable]]:
-    """Pixels, forecasts and those that came true, [R, 10] each, and the episodes of the rows with a pixel that counts."""
+def _sums(rows: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Hashable]]:
+    """Pixels, forecasts and those that came true, [R, 10] each, and the episodes of the `ViewRow`s with a pixel that counts."""
     kept = [row for row in rows if sum(row.bin_pixels) > 0]
     parts = [[row.bin_pixels for row in kept], [row.bin_predicted for row in kept], [row.bin_seen for row in kept]]
     pixels, predicted, seen = (np.array(part, np.float64).reshape(-1, BINS) for part in parts)

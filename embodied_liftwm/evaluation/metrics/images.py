@@ -160,9 +160,17 @@ def persistent_pixels(rgb: Tensor, depth: Tensor, true_rgb: Tensor, true_depth: 
     Returns:
         bool [B, H, W]
     """
-    right_colour = (rgb - true_rgb).square().mean(1).sqrt() < COLOUR_TOLERANCE
-    right_depth = (depth - true_depth).abs() <= DEPTH_TOLERANCE * true_depth
-    return right_colour & right_depth & (true_depth > 0)
+    return right_colour(rgb, true_rgb) & right_depth(depth, true_depth)
+
+
+def right_colour(rgb: Tensor, true_rgb: Tensor) -> Tensor:
+    """The first condition of `persistent_pixels` by itself. bool [B, H, W]"""
+    return (rgb - true_rgb).square().mean(1).sqrt() < COLOUR_TOLERANCE
+
+
+def right_depth(depth: Tensor, true_depth: Tensor) -> Tensor:
+    """The second condition of `persistent_pixels` by itself. bool [B, H, W]"""
+    return ((depth - true_depth).abs() <= DEPTH_TOLERANCE * true_depth) & (true_depth > 0)
 
 
 def _valid(true: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,7 +11,6 @@ render from the state of another episode at the same step: what a model scores h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,12 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.judging import judge_all
-from embodied_liftwm.evaluation.metrics.images import COLOUR_TOLERANCE, DEPTH_TOLERANCE, persistent_pixels
-from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, TrueFrames
-from embodied_liftwm.protocols import View
+from embodied_liftwm.evaluation.metrics.images import right_colour, right_depth
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.tensor_tree import TensorTree
 
 IN_VIEW_PX, TRACE_PX = 8, 3
@@ -120,17 +116,6 @@ class Persistence:
         return _score_step(model, self.batch, state, [revisit for revisit in self.revisits if revisit.entry == t])
 
 
-def evaluate_persistence(
-    models: Sequence[CheckedModel], episodes: Sequence[Episode], device: str = "cpu"
-) -> list[PersistenceRow]:
-    """Score every model on every revisit of the episodes.
-
-    Raises:
-        UserError: an episode has no truth, or a model returns what it should not.
-    """
-    return judge_all(models, episodes, [Persistence], device)[0]
-
-
 @torch.no_grad()
 def _score_step(model: CheckedModel, batch: EpisodeBatch, state: TensorTree, entering: list[Revisit]) -> list[PersistenceRow]:
     """Three renders for each revisit, in one batch: the frame, the frame from another episode's state, and the entry."""
@@ -141,8 +126,8 @@ def _score_step(model: CheckedModel, batch: EpisodeBatch, state: TensorTree, ent
     view = model.render(state.index(own + others + own), batch.camera(frames + frames + entries))
     true = batch.true(frames + frames + entries)
     masks = true.segmentation == torch.tensor([r.object_id for r in entering] * 3, device=batch.device)[:, None, None]
-    right = _share(persistent_pixels(view.rgb, view.depth, true.rgb, true.depth), masks)
-    colour, depth = _apart(view, true, masks)
+    alike, near = right_colour(view.rgb, true.rgb), right_depth(view.depth, true.depth)
+    right, colour, depth = (_share(part, masks) for part in (alike & near, alike, near))
     n = len(entering)
     nan = float("nan")
     return [
@@ -154,13 +139,6 @@ def _score_step(model: CheckedModel, batch: EpisodeBatch, state: TensorTree, ent
         )
         for i, r in enumerate(entering)
     ]  # fmt: skip
-
-
-def _apart(view: View, true: TrueFrames, masks: Tensor) -> tuple[list[float], list[float]]:
-    """The two conditions of `persistent_pixels`, each by itself: which of them fails?"""
-    colour = (view.rgb - true.rgb).square().mean(1).sqrt() < COLOUR_TOLERANCE
-    depth = ((view.depth - true.depth).abs() <= DEPTH_TOLERANCE * true.depth) & (true.depth > 0)
-    return _share(colour, masks), _share(depth, masks)
 
 
 def _share(right: Tensor, masks: Tensor) -> list[float]:

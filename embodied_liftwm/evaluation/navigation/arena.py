@@ -30,8 +30,11 @@ class Agent(Protocol):
         ...
 
 
+MakeAgent = Callable[[Any, str, gymnasium.Env, int], Agent]
+"""(world model, torch device, environment, seed) -> an agent that acts on what the model remembers. It is sent to other
+processes: a function or a partial of one, no lambda."""
 AgentFactory = Callable[[gymnasium.Env, int], Agent]
-"""Makes an agent for an environment and a seed. It is sent to other processes: a function or a partial of one, no lambda."""
+"""(environment, seed) -> an agent; sent to other processes alike."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,14 @@ class Arena:
     def __init__(self, agents: Mapping[str, AgentFactory], config: EvaluateConfig) -> None:
         self.env = make_env(config)
         self.agents = {name: factory(self.env, config.seed) for name, factory in agents.items()}
+
+    def judge(self, task: tuple[int, int]) -> Outcome:
+        """`play`, as `spread.judge_each` has it."""
+        return self.play(*task)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self.env.close()
 
     def play(self, episode: int, seed: int) -> Outcome:
         """All agents, one after another, on one seed."""
@@ -149,57 +160,53 @@ def soft_spl(final_m: float, shortest_m: float, path_m: float) -> float:
 
 
 def make_env(config: EvaluateConfig) -> gymnasium.Env:
-    """The task with its guided tour. Raises UserError for an id that does not exist."""
-    from liftwm_envs import ENV_IDS
+    """The task `env` with its guided tour. Raises UserError for an id that does not exist."""
     from liftwm_envs.wrappers import GuidedTour
 
-    name = config.env if config.env.startswith("liftwm/") else f"liftwm/{config.env}-v0"
+    return GuidedTour(gymnasium.make(task_id(config.env), disable_env_checker=True, **asdict(config.env_options)))
+
+
+def task_id(task: str) -> str:
+    """The Gymnasium id of a task: "Revisit-S" or the id itself. Raises UserError where liftwm_envs has none of that name."""
+    from liftwm_envs import ENV_IDS
+
+    name = task if task.startswith("liftwm/") else f"liftwm/{task}-v0"
     if name not in ENV_IDS:
         known = ", ".join(known.removeprefix("liftwm/").removesuffix("-v0") for known in ENV_IDS)
-        raise UserError(f"env={config.env}: navigation needs a task of liftwm_envs: {known}")
-    return GuidedTour(gymnasium.make(name, disable_env_checker=True, **asdict(config.env_options)))
+        raise UserError(f"no task {task} in liftwm_envs, which has {known}")
+    return name
 
 
 def random_agent(env: gymnasium.Env, seed: int) -> Agent:
-    """Uniform actions: the floor."""
-    return _Random(env, seed)
+    """Uniform actions, another stream of them in every episode: what knows nothing does."""
+    from liftwm_envs.tasks.policies import RandomPolicy
+
+    return _Scripted(lambda episode: RandomPolicy(env, seed + episode))
 
 
 def oracle_agent(env: gymnasium.Env, seed: int) -> Agent:
-    """The scripted oracle, which reads the hidden state: the ceiling."""
-    return _Oracle(env, seed)
+    """The scripted oracle, which reads the hidden state: the best that can be done."""
+    from liftwm_envs.tasks.policies import OraclePolicy
+
+    oracle = OraclePolicy(env, seed)
+    return _Scripted(lambda _: oracle)
 
 
-class _Random:
-    """Another stream of actions in every episode."""
+class _Scripted:
+    """A policy of `liftwm_envs` as an agent."""
 
-    def __init__(self, env: gymnasium.Env, seed: int) -> None:
-        self.env, self.seed = env, seed
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make = make
         self.reseed(0)
 
     def reseed(self, seed: int) -> None:
-        from liftwm_envs.tasks.policies import RandomPolicy
-
-        self.policy = RandomPolicy(self.env, self.seed + seed)
+        self._policy = self._make(seed)
 
     def begin(self, tour: Mapping[str, np.ndarray]) -> None:
-        self.policy.reset()
+        self._policy.reset()
 
     def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
-        return self.policy.act(dict(obs), dict(info))
-
-
-class _Oracle:
-    def __init__(self, env: gymnasium.Env, seed: int) -> None:
-        from liftwm_envs.tasks.policies import OraclePolicy
-
-        self.policy = OraclePolicy(env, seed)
-
-    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
-        self.policy.reset()
-
-    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
-        return self.policy.act(dict(obs), dict(info))
+        return self._policy.act(dict(obs), dict(info))
 
 
 def _remembered_goal(agent: Any) -> list[float] | None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import gymnasium
 import torch
 from torch import Tensor
 
 import embodied_liftwm
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.checked import ActingModel, CheckedModel
+from embodied_liftwm.evaluation.navigation.arena import Agent, MakeAgent
 from embodied_liftwm.evaluation.views.bounds import LastFrame
-from embodied_liftwm.evaluation.views.mean_colour import MeanColour, MeanColourState, floor_model
-from embodied_liftwm.protocols import Camera, Observation, Prediction
+from embodied_liftwm.evaluation.views.mean_colour import MeanColour, MeanColourState, mean_colour_of
+from embodied_liftwm.protocols import Observation
 from embodied_liftwm.tensor_tree import TensorTree
 
 LAST_FRAME, FLOOR = "last_frame", "floor"
@@ -23,26 +26,14 @@ LAST_FRAME, FLOOR = "last_frame", "floor"
 class LastFrameAlone(LastFrame):
     """`LastFrame` as a whole `WorldModel`: what is left of a model when all that it may use is the last frame."""
 
-    def imagine(self, state: TensorTree, action: Tensor) -> TensorTree:
-        return self.model.imagine(state, action)
-
-    def predict(self, state: TensorTree) -> Prediction:
-        return self.model.predict(state)
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("imagine", "summarize", "ego_camera", "primitives"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
 
     def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
         """Of what is seen, to a model that remembers the frame before."""
         return self.model.surprise(state, replace(observation, is_first=torch.zeros_like(observation.is_first)))
-
-    def summarize(self, state: TensorTree) -> Tensor:
-        return self.model.summarize(state)
-
-    def ego_camera(self, state: TensorTree) -> Camera:
-        return self.model.ego_camera(state)
-
-    @property
-    def primitives(self) -> Callable[[TensorTree], tuple[Tensor, Tensor, Tensor]]:
-        """The model's, where it has any: what is left is read as the whole is."""
-        return self.model.primitives
 
 
 class Unmoved(MeanColour):
@@ -54,13 +45,18 @@ class Unmoved(MeanColour):
 
 def floor_of(episode: Episode, device: str) -> CheckedModel:
     """The floor of one episode: its mean colour at its median true depth, which is more than a model may know."""
-    return CheckedModel(Unmoved(floor_model([episode], device).depth_m, device), FLOOR, "mean colour")
+    return CheckedModel(Unmoved(mean_colour_of([episode], device).depth_m, device), FLOOR, "mean colour")
 
 
 def contestant(name: str, source: str, device: str) -> CheckedModel:
     """Load the model that rows call `name`, as every process that judges does for itself."""
     model = embodied_liftwm.load(source, device)
     return CheckedModel(LastFrameAlone(model) if name == LAST_FRAME else model, name, source)
+
+
+def agent_on(make_agent: MakeAgent, name: str, source: str, device: str, env: gymnasium.Env, seed: int) -> Agent:
+    """An agent on the model that rows call `name`, loaded in this very process."""
+    return make_agent(ActingModel(contestant(name, source, device).model, source), device, env, seed)
 
 
 def sources_of(models: Sequence[CheckedModel]) -> tuple[tuple[str, str], ...]:

@@ -18,6 +18,7 @@ import numpy as np
 from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.navigation.arena import task_id
 
 LONGEST_TOUR = 2000
 """Steps after which a tour without a call is a mistake of the environment."""
@@ -95,21 +96,6 @@ class Guide:
     def close(self) -> None:
         """Free the renderer."""
         self.env.close()
-
-
-def task_id(task: str) -> str:
-    """The Gymnasium id of a task: "Revisit-S" or the id itself.
-
-    Raises:
-        UserError: liftwm_envs has none of that name.
-    """
-    from liftwm_envs import ENV_IDS
-
-    name = task if task.startswith("liftwm/") else f"liftwm/{task}-v0"
-    if name not in ENV_IDS:
-        known = ", ".join(known.removeprefix("liftwm/").removesuffix("-v0") for known in ENV_IDS)
-        raise UserError(f"no task {task} in liftwm_envs, which has {known}")
-    return name
 
 
 class _Tape:

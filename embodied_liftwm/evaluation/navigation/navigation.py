@@ -7,15 +7,15 @@ where they start are removed for all agents, and counted. What remains is paired
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
 from embodied_liftwm.evaluation.navigation.arena import AgentFactory, Arena, NavigationRow, Outcome, Trace, make_env
-from embodied_liftwm.evaluation.progress import progress
-from embodied_liftwm.workers import Engine, find_engine, run_tasks
+from embodied_liftwm.evaluation.spread import judge_each
 
 SEED_OFFSET = EVAL_SEED_OFFSET + 2**24
 """First seed of navigation: beyond those of evaluation datasets, so that no goal lies in a scene of theirs."""
@@ -46,55 +46,9 @@ def evaluate_navigation(
         RuntimeError: a bug in a worker, with its traceback.
     """
     seeds = [SEED_OFFSET + config.seed + i for i in range(config.navigation_episodes)] if seeds is None else list(seeds)
-    engine = find_engine(config.engine, min(config.workers, len(seeds)), config.ray_address)
-    with progress("navigation", len(seeds)) as advance:
-        if engine.workers == 1 and config.engine == "local":
-            outcomes = _in_this_process(dict(agents), config, seeds, advance)
-        else:
-            outcomes = _in_workers(dict(agents), config, seeds, engine, advance)
-    return _collect(list(agents), seeds, outcomes)
-
-
-@dataclass(frozen=True)
-class _Play:
-    """The work of a worker: a task is an episode and its seed, the one message of it what came out."""
-
-    agents: dict[str, AgentFactory]
-    config: EvaluateConfig
-    name: str = "navigating"
-
-    def start(self, report: Callable[[tuple[int, Outcome]], None]) -> Callable[[tuple[int, int]], None]:
-        arena = Arena(self.agents, self.config)
-        return lambda task: report((task[0], arena.play(*task)))
-
-    def left(self, task: tuple[int, int], message: tuple[int, Outcome]) -> tuple[int, int]:
-        return task
-
-    def place(self, task: tuple[int, int]) -> str:
-        return f"episode {task[0]}"
-
-
-def _in_this_process(
-    agents: dict[str, AgentFactory], config: EvaluateConfig, seeds: list[int], advance: Callable[[int], None]
-) -> list[Outcome]:
-    arena = Arena(agents, config)
-    outcomes = []
-    for episode, seed in enumerate(seeds):
-        outcomes.append(arena.play(episode, seed))
-        advance(1)
-    arena.env.close()
-    return outcomes
-
-
-def _in_workers(
-    agents: dict[str, AgentFactory], config: EvaluateConfig, seeds: list[int], engine: Engine, advance: Callable[[int], None]
-) -> list[Outcome]:
     make_env(config).close()  # a mistake in the environment is better named here than by a worker
-    outcomes: dict[int, Outcome] = {}
-    for episode, outcome in run_tasks(_Play(agents, config), list(enumerate(seeds)), engine):
-        advance(episode not in outcomes)
-        outcomes[episode] = outcome
-    return [outcomes[episode] for episode in range(len(seeds))]
+    outcomes = judge_each(list(enumerate(seeds)), partial(Arena, dict(agents), config), config, "navigation")
+    return _collect(list(agents), seeds, outcomes)
 
 
 def _collect(agents: list[str], seeds: list[int], outcomes: list[Outcome]) -> NavigationResult:

@@ -18,13 +18,12 @@ import numpy as np
 
 import embodied_liftwm
 from embodied_liftwm.config import EvaluateConfig
-from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.navigation.arena import Agent, Arena
+from embodied_liftwm.evaluation.navigation.arena import Agent, Arena, MakeAgent, task_id
 from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME
-from embodied_liftwm.evaluation.permanence.altered import ClearedMemory, OtherGoal, SwappedMemory, with_noisy_depth
 from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
-from embodied_liftwm.evaluation.permanence.suites import MakeAgent, Row
+from embodied_liftwm.evaluation.permanence.suites import Row
+from embodied_liftwm.evaluation.permanence.tampered import ClearedMemory, KeepsState, OtherGoal, SwappedMemory, with_noisy_depth
 from embodied_liftwm.evaluation.spread import judge_each
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, with_known_depth
 
@@ -87,14 +86,10 @@ MakeEnv = Callable[[KnownDepth, float], gymnasium.Env]
 
 def task_env(task: str, config: EvaluateConfig, known: KnownDepth, odometry_noise: float) -> gymnasium.Env:
     """A task of liftwm_envs. Raises UserError for one that does not exist."""
-    from liftwm_envs import ENV_IDS
     from liftwm_envs.wrappers import GuidedTour
 
-    name = f"liftwm/{task}-v0"
-    if name not in ENV_IDS:
-        raise UserError(f"task {task}: liftwm_envs has {', '.join(ENV_IDS)}")
     options = asdict(config.env_options) | ({"odometry_noise": odometry_noise} if odometry_noise else {})
-    return GuidedTour(DepthTap(gymnasium.make(name, disable_env_checker=True, truth=True, **options), known))
+    return GuidedTour(DepthTap(gymnasium.make(task_id(task), disable_env_checker=True, truth=True, **options), known))
 
 
 def measure_controls(
@@ -169,7 +164,23 @@ class Controls:
             self._prepare(play.control)
         if self._model is None:
             return None
-        return self._play(play.control, self._model, self._env, play.episode, play.seed, play.other)
+        control, model, env = play.control, self._model, self._env
+        if control.name == SWAPPED:
+            model = SwappedMemory(model, self._memory_of(play.other))
+        elif control.name == CLEARED:
+            model = ClearedMemory(model)
+        agent = self._make_agent(model, self._config.device, env, self._config.seed)
+        if control.name == OTHER:
+            agent = OtherGoal(agent, _another_goal(env, play.seed))
+        noted = _Noted(agent, env)
+        outcome = _OneAgent(env, noted).play(play.episode, play.seed)
+        if outcome.removed:
+            return None
+        row = outcome.rows[0]
+        return ControlRow(
+            self._name, self._task, play.episode, play.seed, control.name, control.dose,
+            row.success, row.spl, noted.place_error_m, float(not np.isnan(noted.place_error_m)),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Free the renderer."""
@@ -189,45 +200,12 @@ class Controls:
         elif control.name == DEPTH:
             self._model = with_noisy_depth(self._model, control.dose, self._config.seed)
 
-    def _play(self, control: Control, model: Any, env: gymnasium.Env, episode: int, seed: int, other: int) -> ControlRow | None:
-        """One episode; None where it tests no memory."""
-        if control.name == SWAPPED:
-            model = SwappedMemory(model, self._memory_of(model, env, other))
-        elif control.name == CLEARED:
-            model = ClearedMemory(model)
-        agent = self._make_agent(model, self._config.device, env, self._config.seed)
-        if control.name == OTHER:
-            agent = OtherGoal(agent, _another_goal(env, seed))
-        noted = _Noted(agent, env)
-        outcome = _OneAgent(env, noted).play(episode, seed)
-        if outcome.removed:
-            return None
-        row = outcome.rows[0]
-        return ControlRow(
-            self._name, self._task, episode, seed, control.name, control.dose,
-            row.success, row.spl, noted.place_error_m, float(not np.isnan(noted.place_error_m)),
-        )  # fmt: skip
-
-    def _memory_of(self, model: Any, env: gymnasium.Env, seed: int) -> Any:
+    def _memory_of(self, seed: int) -> Any:
         """The state at the call of another episode."""
-        catcher = _Catcher(model)
-        agent = self._make_agent(catcher, self._config.device, env, self._config.seed)
-        agent.begin(env.reset(seed=seed)[1]["tour"])
+        catcher = KeepsState(self._model)
+        agent = self._make_agent(catcher, self._config.device, self._env, self._config.seed)
+        agent.begin(self._env.reset(seed=seed)[1]["tour"])
         return catcher.last
-
-
-class _Catcher:
-    """Passes calls on, and keeps the last state."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.last = model, None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def observe(self, state: Any, observation: Any) -> Any:
-        self.last = self.model.observe(state, observation)
-        return self.last
 
 
 class _OneAgent(Arena):

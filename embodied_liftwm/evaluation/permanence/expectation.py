@@ -1,6 +1,6 @@
 """Violation of expectation: is a model more surprised by what cannot be than by what can?
 
-Protocol. A scene gives a quadruplet of each kind: videos A, B, A-then-B and B-then-A (`expectation_videos`). A model observes a
+Protocol. A scene gives a quadruplet of each kind: videos A, B, A-then-B and B-then-A (`quadruplets`). A model observes a
 video frame by frame; before each frame of the window (`WINDOW` frames from the splice on, the same for all four) it is asked
 for its surprise, -log p of that frame by its own likelihood, and these are summed. The two impossible videos hold the very
 frames of the two possible ones, so that what a frame is worth by itself cancels. A model is right where
@@ -24,12 +24,12 @@ import torch
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS
-from embodied_liftwm.evaluation.permanence.expectation_videos import WINDOW, Quadruplet
-from embodied_liftwm.evaluation.permanence.hidden_worlds import KINDS
+from embodied_liftwm.evaluation.permanence.changed_worlds import KINDS
+from embodied_liftwm.evaluation.permanence.quadruplets import WINDOW, Quadruplet
 from embodied_liftwm.evaluation.permanence.suites import Chart, Picture, Row, Suite, Table
-from embodied_liftwm.evaluation.permanence.watched_worlds import Question, after_beginning, measure_alone, scene_of
+from embodied_liftwm.evaluation.permanence.watching import Question, after_beginning, scene_of
 from embodied_liftwm.evaluation.report.tables import Column
-from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean, wilson_interval
+from embodied_liftwm.evaluation.statistics import Estimate, column_mean, grouped, wilson_interval
 from embodied_liftwm.evaluation.summary import gap_label
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.tensor_tree import TensorTree
@@ -57,20 +57,11 @@ class ExpectationRow(Row):
 
 
 def ask(model: CheckedModel, task: str, episode: int, quadruplet: Quadruplet, state: TensorTree, device: str) -> list[Row]:
-    """The row of a model for a quadruplet, whose beginning it has watched; see `watched_worlds.Ask`."""
+    """The row of a model for a quadruplet, whose beginning it has watched; see `watching.Ask`."""
     return [_row(model, task, episode, quadruplet, surprises(model, quadruplet, state, device, episode))]
 
 
 QUESTION = Question(ask)
-
-
-def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[Row]:
-    """A row of every model for every quadruplet of the scenes: by scene, model and kind.
-
-    Raises:
-        UserError: a task without quadruplets, or a model that returns what it should not.
-    """
-    return measure_alone(NAME, QUESTION, models, task, seeds, config)
 
 
 @torch.no_grad()
@@ -114,8 +105,7 @@ def summarize(rows: Sequence[ExpectationRow], resamples: int, seed: int) -> dict
         return _accuracy(own, column, resamples, seed).as_dict()
 
     found: dict[str, Any] = {}
-    for name in dict.fromkeys(row.model for row in rows):
-        own = [row for row in rows if row.model == name]
+    for name, own in grouped(rows, "model").items():
         found[name] = {
             "all": accuracy(own),
             "pairs": accuracy(own, "pairs_right"),
@@ -131,10 +121,9 @@ def _kinds(rows: Sequence[ExpectationRow]) -> list[str]:
 
 
 def _accuracy(rows: list[ExpectationRow], column: str, resamples: int, seed: int) -> Estimate:
-    scenes, right = [row.seed for row in rows], [getattr(row, column) for row in rows]
-    if len(set(scenes)) == len(rows):
-        return wilson_interval(sum(right), len(rows))
-    return bootstrap_mean(right, scenes, resamples, seed)
+    if len({row.seed for row in rows}) == len(rows):
+        return wilson_interval(sum(getattr(row, column) for row in rows), len(rows))
+    return column_mean(rows, column, resamples, seed, "seed")
 
 
 def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
@@ -198,7 +187,7 @@ SUITE = Suite(
         "wall, turns back in its tunnel), beside the possible videos that they are spliced from, frame by frame. A model is "
         "right where its own likelihood finds the impossible ones less likely."
     ),
-    measure=measure,
+    measure=None,
     summarize=summarize,
     show=show,
     illustrate=illustrate,

@@ -1,6 +1,6 @@
 """Objects removed or moved while hidden: once the agent has seen the place again, does the model hold the updated state?
 
-Protocol. The videos are those of the test of expectation (`expectation_videos`): world A until the hidden time is over, then
+Protocol. The videos are those of the test of expectation (`quadruplets`): world A until the hidden time is over, then
 world B, in which the object is gone (`vanish`) or elsewhere (`teleport`, `wall`). A place is seen again at the first frame
 after it in which the object covers `SEEN_PX` pixels, or would. From the pose of that frame the model renders what it believes
 after it has observed 0, 1, 2, 4 and 8 frames from there on. Of the object's pixels,
@@ -22,15 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics.images import persistent_pixels
-from embodied_liftwm.evaluation.permanence.expectation_videos import Quadruplet
-from embodied_liftwm.evaluation.permanence.hidden_worlds import Film, seen_pixels
+from embodied_liftwm.evaluation.permanence.changed_worlds import Film, seen_pixels
+from embodied_liftwm.evaluation.permanence.quadruplets import Quadruplet
 from embodied_liftwm.evaluation.permanence.suites import Chart, Row, Suite, Table
-from embodied_liftwm.evaluation.permanence.watched_worlds import Question, measure_alone
+from embodied_liftwm.evaluation.permanence.watching import Question
 from embodied_liftwm.evaluation.report.tables import Column
-from embodied_liftwm.evaluation.statistics import bootstrap_mean
+from embodied_liftwm.evaluation.statistics import column_mean, grouped
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.protocols import View
 from embodied_liftwm.tensor_tree import TensorTree
@@ -71,15 +70,6 @@ class _Place:
     case: str
     frame: int
     mask: np.ndarray  # [H, W] bool
-
-
-def measure(models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[Row]:
-    """Rows of every model for every place that comes into view again: by scene, model and change.
-
-    Raises:
-        UserError: a task without such changes, or a model that returns what it should not.
-    """
-    return measure_alone(NAME, QUESTION, models, task, seeds, config)
 
 
 def _places(quadruplet: Quadruplet) -> list[_Place]:
@@ -133,19 +123,18 @@ def summarize(rows: Sequence[HiddenChangeRow], resamples: int, seed: int) -> dic
     """Mean shares by model, case and frames observed (`after`), with intervals that draw scenes."""
 
     def estimate(own: list[HiddenChangeRow], figure: str) -> dict[str, Any]:
-        return bootstrap_mean([getattr(r, figure) for r in own], [r.seed for r in own], resamples, seed).as_dict()
+        return column_mean(own, figure, resamples, seed, "seed").as_dict()
 
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(row.model for row in rows):
-        own = [row for row in rows if row.model == name]
-        found[name] = {
+    return {
+        name: {
             case: {
                 figure: {str(k): estimate([r for r in own if r.case == case and r.after == k], figure) for k in AFTER}
                 for figure in FIGURES
             }
             for case in CASES
         }
-    return found
+        for name, own in grouped(rows, "model").items()
+    }
 
 
 def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
@@ -183,7 +172,7 @@ SUITE = Suite(
         "An object is taken away, or put elsewhere, while nobody sees it. When the agent has looked at the place again, a "
         "model must believe what is there now: what it still shows of the old object is false persistence."
     ),
-    measure=measure,
+    measure=None,
     summarize=summarize,
     show=show,
     tasks=("Revisit",),

@@ -1,10 +1,9 @@
 """What a suite of the permanence benchmark is: how it measures, what its figures are, and what is shown of them.
 
-A suite is one `Suite`. `liftwm evaluate suite=permanence` runs every suite of `embodied_liftwm.commands.permanence.suites()`,
-the registry, on every task of `tasks=`: `measure` turns the episodes of the task's manifest into rows, `summarize` turns rows
-into figures, and `show` says which tables and charts the terminal and the report make of them. The registry stands with the
-commands because some suites act, and whoever acts comes from `liftwm_agents`, which this package does not import: such a
-suite is made by a function that takes a `MakeAgent`.
+A suite is one `Suite`. `liftwm evaluate suite=permanence` runs every suite of `benchmark.suites`, the registry, on every task
+of `tasks=`: `measure` turns the episodes of the task's manifest into rows, `summarize` turns rows into figures, and `show` says
+which tables and charts the terminal and the report make of them. Whoever acts comes from `liftwm_agents`, which this package
+does not import: a suite in which someone acts is made by a function that takes a `MakeAgent`.
 
 What comes with it for all suites alike: rows.csv, metrics.json, the report, the same figures from the same command. Rows
 therefore hold no timings.
@@ -14,20 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.navigation.arena import Agent
 from embodied_liftwm.evaluation.report.tables import Column
-
-MakeAgent = Callable[[Any, str, Any, int], Agent]
-"""(world model, torch device, environment, seed) -> an agent that acts on what the model remembers.
-
-It is sent to other processes: a function or a partial of one, no lambda.
-"""
 
 
 @dataclass(frozen=True)
@@ -79,60 +71,32 @@ class Picture:
     svg: str = ""  # a plan, drawn beside the frames
 
 
-class Measure(Protocol):
-    """Runs one task."""
+Measure = Callable[[Sequence[CheckedModel], str, Sequence[int], EvaluateConfig], list[Row]]
+"""(models, the first named "model"; task; seeds of its manifest in order; config) -> rows of every model.
 
-    def __call__(self, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig) -> list[Row]:
-        """Rows of every model, in an order that does not depend on `config.workers`.
-
-        Args:
-            models: those to be judged, the first named "model".
-            task: such as "Revisit-S".
-            seeds: of the episodes, in the manifest's order: episode i has seeds[i].
-            config: `workers`, `engine`, `device`, `seed` and what else concerns the suite.
-
-        Raises:
-            UserError: a model returns what it should not; an episode is not the one that was frozen.
-        """
-        ...
-
-
-class Summarize(Protocol):
-    """Turns the rows of one task into figures."""
-
-    def __call__(self, rows: Sequence[Any], resamples: int, seed: int) -> dict[str, Any]:
-        """JSON-able figures by model, each an estimate with its interval (`Estimate.as_dict`)."""
-        ...
-
-
-class Show(Protocol):
-    """Chooses what is shown."""
-
-    def __call__(self, summary: Mapping[str, Any]) -> list[Table | Chart]:
-        """Tables and charts of one task's summary, in the order of the report."""
-        ...
-
-
-class Illustrate(Protocol):
-    """Draws some episodes, for a suite that has pictures to show."""
-
-    def __call__(self, models: Sequence[CheckedModel], task: str, rows: Sequence[Any], config: EvaluateConfig) -> list[Picture]:
-        """Pictures for the report."""
-        ...
+Their order does not depend on `config.workers`. UserError where a model returns what it should not, or an episode is not the
+one that was frozen.
+"""
+Summarize = Callable[[Sequence[Any], int, int], dict[str, Any]]
+"""(rows of one task, resamples, seed) -> JSON-able figures by model, each an estimate as `Estimate.as_dict` gives it."""
+Show = Callable[[Mapping[str, Any]], list[Table | Chart]]
+"""Figures of one task -> tables and charts, in the order of the report."""
+Illustrate = Callable[[Sequence[CheckedModel], str, Sequence[Any], EvaluateConfig], list[Picture]]
+"""(models, task, rows, config) -> pictures of some episodes."""
 
 
 @dataclass(frozen=True)
 class Suite:
     """One suite of the permanence benchmark."""
 
-    name: str  # key in metrics.json, column `suite` of rows.csv, word of `parts=`
+    name: str  # key in metrics.json, column `suite` of rows.csv, word of `suite=`
     title: str  # heading in the report
     about: str  # what it asks and how, a paragraph of plain text
-    measure: Measure
+    measure: Measure | None  # None for a suite with a `question`
     summarize: Summarize
     show: Show
     illustrate: Illustrate | None = None
     tasks: tuple[str, ...] = ()  # tasks that it can be run on, without size ("Revisit"); empty for all
-    rows: tuple[type[Row], ...] = ()  # classes of the rows that `measure` returns
+    rows: tuple[type[Row], ...] = ()  # classes of its rows
     pictures: tuple[str, str] = ("Pictures", "")  # heading and text above them
-    question: Any = None  # `watched_worlds.Question`: suites that have one are measured together, on tours watched once
+    question: Any = None  # `watching.Question`: suites that have one are measured together, on tours watched once

@@ -26,13 +26,13 @@ from embodied_liftwm.plugins import import_named, is_function_name
 from embodied_liftwm.run_folder import claim, versions
 
 FOLDER = "unfinished"
-MAY_CHANGE = {"out", "parts", "tasks", "workers", "engine", "ray_address", "bootstrap", "trust"}
+MAY_CHANGE = {"out", "suite", "tasks", "workers", "engine", "ray_address", "bootstrap", "trust"}
 """Settings in which the second command may differ: how much is done and by whom, not what comes out of it."""
 
 
 def kept(config: EvaluateConfig) -> str:
     """What an interrupted evaluation has left for the same command to go on from."""
-    rows = sorted((Path(config.out) / FOLDER).glob("*.json")) if config.suite == "permanence" else []
+    rows = sorted((Path(config.out) / FOLDER).glob("*.json")) if config.permanence else []
     if not rows:
         return "nothing was kept: the same command starts from the beginning"
     names = ", ".join(path.stem for path in rows)

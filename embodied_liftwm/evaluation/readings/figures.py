@@ -9,9 +9,16 @@ import numpy as np
 
 from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS
 from embodied_liftwm.evaluation.permanence.suites import Chart, Row, Table
-from embodied_liftwm.evaluation.readings.readings import FOUND_M, OUTCOMES, ActRow, ProbeRow, RenderRow, VerdictRow
+from embodied_liftwm.evaluation.readings.outcomes import FOUND_M, OUTCOMES, ActRow, ProbeRow, RenderRow, VerdictRow
 from embodied_liftwm.evaluation.report.tables import Column
-from embodied_liftwm.evaluation.statistics import bootstrap_iqm, bootstrap_mean, paired_difference, wilson_interval
+from embodied_liftwm.evaluation.statistics import (
+    bootstrap_iqm,
+    bootstrap_mean,
+    column_mean,
+    grouped,
+    paired_difference,
+    wilson_interval,
+)
 from embodied_liftwm.evaluation.summary import gap_label
 
 Draw = tuple[int, int]
@@ -42,12 +49,11 @@ def summarize(rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
 
 
 def _by_model(rows: Sequence[Row], kind: type) -> dict[str, list[Any]]:
-    mine = [row for row in rows if isinstance(row, kind)]
-    return {name: [row for row in mine if row.model == name] for name in dict.fromkeys(row.model for row in mine)}
+    return grouped([row for row in rows if isinstance(row, kind)], "model")
 
 
 def _mean(rows: Sequence[Any], name: str, draw: Draw) -> dict[str, Any]:
-    return bootstrap_mean([getattr(row, name) for row in rows], [row.episode for row in rows], *draw).as_dict()
+    return column_mean(rows, name, *draw).as_dict()
 
 
 def _share(right: Sequence[bool], rows: Sequence[Any], draw: Draw) -> dict[str, Any]:

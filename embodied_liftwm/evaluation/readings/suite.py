@@ -1,38 +1,35 @@
-"""The three readings as a suite of the benchmark, with pictures and videos of episodes in which a model failed."""
+"""The suite of the three readings: every model is read, rendered and let act on every tour of a manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.navigation.arena import AgentFactory, Arena, Trace
-from embodied_liftwm.evaluation.navigation.guided import Guide, Guided
-from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
-from embodied_liftwm.evaluation.permanence.suites import MakeAgent, Picture, Row, Suite
-from embodied_liftwm.evaluation.readings.figures import show, summarize
-from embodied_liftwm.evaluation.readings.readings import (
-    NOT_READABLE,
-    NOT_STORED,
-    NOT_USED,
-    ActRow,
-    ProbeRow,
-    RenderRow,
-    VerdictRow,
-    acting,
-    measure,
+from embodied_liftwm.evaluation.navigation.arena import (
+    AgentFactory,
+    MakeAgent,
+    NavigationRow,
+    Trace,
+    oracle_agent,
+    random_agent,
 )
-from embodied_liftwm.evaluation.report import plans
-from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
+from embodied_liftwm.evaluation.navigation.contestants import agent_on
+from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
+from embodied_liftwm.evaluation.permanence.suites import Row, Suite
+from embodied_liftwm.evaluation.readings.failures import draw_failures
+from embodied_liftwm.evaluation.readings.figures import show, summarize
+from embodied_liftwm.evaluation.readings.outcomes import ActRow, ProbeRow, RenderRow, VerdictRow, verdict_rows
+from embodied_liftwm.evaluation.readings.probe import Asked, Probe, distance_m, fit
+from embodied_liftwm.evaluation.readings.reader import Reading, Tour, read_all
 
-FAILURES = 3
-"""Episodes drawn for each task: the first of each way to fail, then the first of all."""
+PROBE_SEED = 2**29
+"""First seed of the tours that probes learn from: training scenes, far from those that models are trained on by default."""
 ABOUT = (
     "After a guided tour one object is called that is out of view. Three readers are asked where it is: a probe reads the "
     "frozen state, the model's own picture of the way there is looked at, and a planner goes there. "
@@ -49,84 +46,73 @@ PICTURES = (
 def readings_suite(make_agent: MakeAgent, others: Mapping[str, AgentFactory]) -> Suite:
     """The suite, for an agent that acts on a model, and for others that act beside it."""
     return Suite(
-        "readings", "Stored, readable, used", ABOUT, partial(_measure, make_agent, others), summarize, show,
+        "readings", "Stored, readable, used", ABOUT, partial(measure, make_agent, others), summarize, show,
         partial(draw_failures, make_agent), rows=(ProbeRow, RenderRow, ActRow, VerdictRow), pictures=PICTURES,
     )  # fmt: skip
 
 
-def _measure(
+def measure(
     make_agent: MakeAgent, others: Mapping[str, AgentFactory],
     models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: EvaluateConfig,
 ) -> list[Row]:  # fmt: skip
-    return measure(models, task, seeds, config, make_agent, others)
-
-
-def choose_failures(rows: Sequence[Row], model: str, count: int = FAILURES) -> list[VerdictRow]:
-    """Episodes in which a model failed: the first of each kind, then others in order."""
-    failed = [r for r in rows if isinstance(r, VerdictRow) and r.model == model]
-    failed = [r for r in failed if r.outcome in (NOT_STORED, NOT_READABLE, NOT_USED)]
-    firsts = list({row.outcome: row for row in reversed(failed)}.values())
-    firsts.sort(key=lambda row: row.episode)
-    return [*firsts, *(row for row in failed if row not in firsts)][:count]
-
-
-def draw_failures(
-    make_agent: MakeAgent, models: Sequence[CheckedModel], task: str, rows: Sequence[Row], config: EvaluateConfig
-) -> list[Picture]:
-    """The oracle's way, true and as the first model shows it blind, beside a plan of where the planner went instead."""
-    manifest, model = load_manifest(task, folder_of(config.manifests)), models[0]
-    chosen = choose_failures(rows, model.name)
-    if not chosen:
-        return []
+    """All three readings of every model; see `suites.Measure`. `make_agent` makes the planner, `others` act beside it."""
+    manifest = load_manifest(task, folder_of(config.manifests))
+    tours = [Tour(i, PROBE_SEED + config.seed + i, False) for i in range(config.probe_episodes)]
+    readings = read_all(models, manifest, [*tours, *(Tour(i, seed, True) for i, seed in enumerate(seeds))], config)
+    taught, judged = readings[: len(tours)], readings[len(tours) :]
+    probes = {model.name: fit(_asked(model.name, taught), config.seed) for model in models}
+    agents: dict[str, AgentFactory] = {m.name: partial(agent_on, make_agent, m.name, m.source, config.device) for m in models}
     there = replace(config, env=task, env_options=manifest.options)
-    guide, arena = Guide(task, manifest.options), Arena({model.name: acting(model, make_agent, config)}, there)
-    found = []
-    for number, row in enumerate(chosen):
-        guided = guide.record(row.seed)
-        played = arena.play(row.episode, row.seed)
-        svg = _plan(guided, played.traces[0]) if played.traces else ""
-        found.append(_picture(f"{task}-failure-{number + 1}", model, guided, row, config.device, svg))
-    guide.close()
-    arena.env.close()
-    return found
+    acted = evaluate_navigation({**agents, **others, "random": random_agent, "oracle": oracle_agent}, there, seeds)
+    rows: list[Row] = []
+    for model in models:
+        rows += probe_rows(model.name, task, judged, probes[model.name])
+    for name in judged[0].looked or {}:
+        rows += render_rows(name, task, judged)
+    rows += [act_row(task, row, trace) for row, trace in zip(acted.rows, acted.traces, strict=True)]
+    return rows + verdict_rows(rows)
 
 
-def _picture(name: str, model: CheckedModel, guided: Guided, row: VerdictRow, device: str, svg: str) -> Picture:
-    true, shown = blind_way(model, guided, row.episode, device)
-    heads = [f"+{t}" for t in range(1, len(true) + 1)]
-    readers = (("probe", row.probe_found), ("picture", row.render_found))
-    asked = [f"the {reader} {'finds' if found else 'does not find'} it" for reader, found in readers if not np.isnan(found)]
-    text = f"The object was out of view for {row.gap} steps at the call; {', '.join(asked)}, and the planner does not arrive."
-    title = f"Episode {row.episode}, seed {row.seed}: {row.outcome}"
-    return Picture(name, title, text, {"true": true, "blind": shown}, heads, svg)
+def _asked(name: str, readings: Sequence[Reading]) -> Asked:
+    """All questions of these tours, as one model's state stood under them."""
+    kept = [reading for reading in readings if reading.asked]
+    places = [question.place for reading in kept for question in reading.asked]
+    owners = [reading.tour.episode for reading in kept for _ in reading.asked]
+    return Asked(np.concatenate([r.features[name] for r in kept]), np.stack(places), np.array(owners))
 
 
-@torch.no_grad()
-def blind_way(model: CheckedModel, guided: Guided, episode: int, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """The oracle's way from the call on, true and as a model that saw the tour shows it: two of [F, H, W, 3] uint8."""
-    batch = EpisodeBatch([guided.episode], [episode], device)
-    state: Any = model.initial_state(1)
-    for t in range(guided.call + 1):
-        state = model.at(episode, t).observe(state, batch.observation([(0, t)]))
-    frames = range(guided.call + 1, len(guided.episode.rgb))
-    shown = []
-    for t in frames:
-        action = torch.from_numpy(guided.episode.action[t - 1])[None].to(device)
-        state = model.at(episode, t).imagine(state, action)
-        rgb = model.render(state, batch.camera([(0, t)])).rgb[0].clamp(0, 1)
-        shown.append((255 * rgb).round().byte().permute(1, 2, 0).cpu().numpy())
-    return guided.episode.rgb[guided.call + 1 :], np.stack(shown)
+def probe_rows(name: str, task: str, readings: Sequence[Reading], probe: Probe) -> list[ProbeRow]:
+    """What a probe finds, and what the mean place of its training would have."""
+    rows = []
+    for reading in (reading for reading in readings if reading.asked):
+        places = np.stack([question.place for question in reading.asked])
+        errors = distance_m(probe(reading.features[name]), places)
+        blind = distance_m(np.broadcast_to(probe.baseline, places.shape), places)
+        rows += [
+            ProbeRow(
+                name, task, reading.tour.episode, reading.tour.seed, "probe", q.object_id, int(q.called), q.frame, q.gap,
+                float(error), float(baseline),
+            )
+            for q, error, baseline in zip(reading.asked, errors, blind, strict=True)
+        ]  # fmt: skip
+    return rows
 
 
-def _plan(guided: Guided, trace: Trace) -> str:
-    """From above: the tour, the oracle's way, the planner's, and where the planner believed the object to be."""
-    truth = guided.episode.truth
-    assert truth is not None
-    walked = truth.world_from_camera[:, :2, 3]
-    ways = [
-        plans.Path(walked[: guided.call + 1].tolist(), "var(--grid)"),
-        plans.Path(walked[guided.call :].tolist(), "var(--oracle)"),
-        plans.Path(trace.path, "var(--model)"),
-    ]
-    guess = (trace.remembered_goal, "var(--model)") if trace.remembered_goal else None
-    return plans.plan(trace.scene, ways, goal=guided.goal_object, guess=guess)
+def render_rows(name: str, task: str, readings: Sequence[Reading]) -> list[RenderRow]:
+    """What a model, or the floor, shows of each object."""
+    return [
+        RenderRow(
+            name, task, reading.tour.episode, reading.tour.seed, "render", shown.object_id, int(shown.called), shown.frame,
+            shown.gap, shown.kind, shown.pixels, looked.score, looked.colour_share, looked.depth_share, looked.place_error_m,
+        )
+        for reading in readings
+        for shown, looked in zip(reading.shown, (reading.looked or {}).get(name, ()), strict=True)
+    ]  # fmt: skip
+
+
+def act_row(task: str, row: NavigationRow, trace: Trace) -> ActRow:
+    """A row of navigation as one of this suite."""
+    return ActRow(
+        row.agent, task, row.episode, row.seed, "act", row.success, float(trace.targets_reached > 0), row.spl, row.soft_spl,
+        row.steps, row.path_m, row.shortest_m, row.final_distance_m, row.bumps,
+    )  # fmt: skip

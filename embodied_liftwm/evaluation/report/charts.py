@@ -1,17 +1,41 @@
-"""Charts as inline SVG: small, sharp, and coloured by the page's own variables, so that they follow light and dark."""
+"""Charts for pages, drawn by matplotlib as SVG that stands in the page and takes its colours, light or dark."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 58
-DASHES = ' stroke-dasharray="5 4"'
-LARGEST_MARK = 14.0
-"""Radius of the mark of all cases in a reliability diagram."""
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+SIZE = 6.6, 3.4
+"""Inches, 72 units of the picture each: small, so that words stay legible where a phone shrinks it."""
+DASH = 6.0
+"""Length of the dashes of lines that lie on one another, in widths of the line."""
+LARGEST_MARK = 17.0
+"""Diameter of the mark of all cases in a reliability diagram, points."""
+VARIABLES = {
+    "var(--model)": "#2463d1", "var(--baseline)": "#d9730d", "var(--floor)": "#8b9097", "var(--shuffled)": "#a45bb0",
+    "var(--oracle)": "#2f8f4e", "var(--text)": "#1d1f23", "var(--soft)": "#62666d", "var(--edge)": "#e3e4e6",
+    "var(--grid)": "#d3d6da",
+}  # fmt: skip
+"""The page's colours (templates/style.html) and what matplotlib draws in their place, until they are put back into the SVG."""
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "charts", "font.family": "sans-serif", "font.size": 11,
+    "text.color": VARIABLES["var(--text)"], "xtick.labelcolor": VARIABLES["var(--text)"], "xtick.major.pad": 7,
+    "axes.labelcolor": VARIABLES["var(--soft)"], "ytick.labelcolor": VARIABLES["var(--soft)"],
+    "xtick.color": VARIABLES["var(--edge)"], "ytick.color": VARIABLES["var(--edge)"],
+    "axes.edgecolor": VARIABLES["var(--edge)"], "grid.color": VARIABLES["var(--edge)"],
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.axisbelow": True,
+    "lines.dash_capstyle": "butt", "lines.solid_capstyle": "butt",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -19,11 +43,22 @@ class Series:
     """One line or one group of bars. `low` and `high` are interval ends; None where there is none."""
 
     label: str
-    colour: str  # a CSS colour, usually var(--model)
+    colour: str  # one of VARIABLES, or a colour that CSS and matplotlib know
     values: Sequence[float | None]
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     dashed: bool = False
+
+    @classmethod
+    def of(cls, label: str, colour: str, estimates: Sequence[Mapping[str, Any]], dashed: bool = False) -> Series:
+        """Of estimates as `Estimate.as_dict` gives them."""
+        mean, low, high = ([estimate.get(end) for estimate in estimates] for end in ("mean", "low", "high"))
+        return cls(label, colour, mean, low, high, dashed)
+
+    @property
+    def known(self) -> list[int]:
+        """Positions that have a value."""
+        return [i for i, value in enumerate(self.values) if value is not None and math.isfinite(value)]
 
 
 def category_chart(
@@ -35,73 +70,52 @@ def category_chart(
         categories: names on the x axis.
         series: one value a category each.
         y_label: with its unit.
-        top: upper end of the y axis; it starts at 0.
+        top: upper end of the y axis, which begins at 0; both give way to values beyond them.
         notes: a second line under each category.
     """
-    step = (WIDTH - LEFT - RIGHT) / max(len(categories), 1)
-    parts = [_y_axis(0.0, top, y_label)]
-    for i, name in enumerate(categories):
-        x = LEFT + (i + 0.5) * step
-        parts.append(_text(x, HEIGHT - BOTTOM + 20, name))
-        if i < len(notes):
-            parts.append(_text(x, HEIGHT - BOTTOM + 36, notes[i], "note"))
-    spread = min(0.12 * step, 14.0)
-    for k, line in enumerate(series):
-        offset = (k - (len(series) - 1) / 2) * spread
-        places = [(LEFT + (i + 0.5) * step + offset, i) for i, value in enumerate(line.values) if value is not None]
-        points = [(x, _y(float(line.values[i] or 0.0), 0.0, top)) for x, i in places]
-        if len(points) > 1:
-            alike = [s for s in series if list(s.values) == list(line.values)]
-            dash = _turns(alike.index(line), len(alike), points[0][0]) if len(alike) > 1 else DASHES if line.dashed else ""
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"{dash}/>')
-        for (x, y), (_, i) in zip(points, places, strict=True):
-            parts.append(_whisker(x, line, i, 0.0, top))
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{line.colour}"/>')
-    return _figure(parts, series)
+    with _chart(series, y_label) as (axes, page):
+        for k, line in enumerate(series):
+            beside = (k - (len(series) - 1) / 2) * min(0.12, 0.6 / len(series))
+            alike = [other for other in series if list(other.values) == list(line.values)]
+            _draw(axes, line, [i + beside for i in range(len(categories))], turn=(alike.index(line), len(alike)))
+        _name(axes, [f"{name}\n{note}" for name, note in zip(categories, [*notes, *[""] * len(categories)], strict=False)])
+        _span(axes, series, top)
+    return page[0]
 
 
 def bar_chart(categories: Sequence[str], series: Sequence[Series], y_label: str, top: float) -> str:
     """Groups of bars with intervals; one group a category, one bar a series. Arguments as `category_chart`."""
-    step = (WIDTH - LEFT - RIGHT) / max(len(categories), 1)
-    width = min(0.7 * step / max(len(series), 1), 48.0)
-    parts = [_y_axis(0.0, top, y_label)]
-    for i, name in enumerate(categories):
-        middle = LEFT + (i + 0.5) * step
-        parts.append(_text(middle, HEIGHT - BOTTOM + 20, name))
+    with _chart(series, y_label) as (axes, page):
+        width = 0.7 / max(len(series), 1)
         for k, bars in enumerate(series):
-            value = bars.values[i]
-            if value is None:
-                continue
-            x, y = middle + (k - len(series) / 2) * width, _y(value, 0.0, top)
-            size = f'width="{width - 3:.1f}" height="{max(HEIGHT - BOTTOM - y, 1):.1f}"'
-            parts.append(f'<rect x="{x + 1.5:.1f}" y="{y:.1f}" {size} rx="2" fill="{bars.colour}"/>')
-            parts.append(_whisker(x + width / 2, bars, i, 0.0, top))
-            parts.append(_text(x + width / 2, _label_y(bars, i, y, top), f"{value:.2f}", "value"))
-    return _figure(parts, series)
+            for i in bars.known:
+                value, x = float(bars.values[i] or 0.0), i + (k - (len(series) - 1) / 2) * width
+                axes.bar(x, value, 0.9 * width, color=_ink(bars.colour))
+                _whisker(axes, bars, i, x)
+                above = max([value, *[end for end in bars.high[i : i + 1] if end is not None]])
+                axes.annotate(f"{value:.2f}", (x, above), (0, 3), textcoords="offset points", ha="center", fontsize=9)
+        _name(axes, categories)
+        _span(axes, series, top)
+    return page[0]
 
 
 def line_chart(lines: Sequence[tuple[Series, Sequence[float]]], x_label: str, y_label: str) -> str:
-    """Curves over a numeric x axis.
+    """Curves over a numeric x axis; empty where there is nothing to draw.
 
     Args:
         lines: each series with its x values.
         x_label: with its unit.
         y_label: with its unit.
     """
-    xs = [x for _, at in lines for x in at]
-    ys = [y for line, _ in lines for y in line.values if y is not None and math.isfinite(y)]
-    if not xs or not ys:
+    if not any(line.known for line, _ in lines):
         return ""
-    right, (low, high) = max(xs) or 1.0, _nice_range(min(ys), max(ys))
-    parts = [_y_axis(low, high, y_label), _text(LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - BOTTOM + 40, x_label, "note")]
-    for tick in _ticks(0.0, right):
-        parts.append(_text(LEFT + tick / right * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM + 20, f"{tick:g}"))
-    for line, at in lines:
-        pairs = [(x, y) for x, y in zip(at, line.values, strict=True) if y is not None and math.isfinite(y)]
-        path = " ".join(f"{LEFT + x / right * (WIDTH - LEFT - RIGHT):.1f},{_y(y, low, high):.1f}" for x, y in pairs)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"/>')
-    return _figure(parts, [line for line, _ in lines])
+    with _chart([line for line, _ in lines], y_label) as (axes, page):
+        for line, at in lines:
+            xs, ys = [at[i] for i in line.known], [float(line.values[i] or 0.0) for i in line.known]
+            axes.plot(xs, ys, "--" if line.dashed else "-" if len(xs) > 1 else "o", color=_ink(line.colour), clip_on=False)
+        axes.set_xlim(left=0.0)
+        axes.set_xlabel(x_label)
+    return page[0]
 
 
 def reliability_chart(curves: Sequence[tuple[Series, Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> str:
@@ -112,78 +126,85 @@ def reliability_chart(curves: Sequence[tuple[Series, Sequence[float], Sequence[f
         x_label: of the forecast. [0, 1]
         y_label: of the share that came true. [0, 1]
     """
-    wide = WIDTH - LEFT - RIGHT
-    parts = [_y_axis(0.0, 1.0, y_label), _text(LEFT + wide / 2, HEIGHT - BOTTOM + 40, x_label, "note")]
-    parts += [_text(LEFT + tick * wide, HEIGHT - BOTTOM + 20, f"{tick:g}") for tick in _ticks(0.0, 1.0)]
-    ends = f'x1="{LEFT}" y1="{_y(0.0, 0.0, 1.0):.1f}" x2="{LEFT + wide}" y2="{_y(1.0, 0.0, 1.0):.1f}"'
-    parts.append(f'<line class="diagonal" {ends} stroke="var(--soft)" stroke-dasharray="5 4"/>')
-    for line, at, shares in curves:
-        points = [(LEFT + x * wide, _y(float(y or 0.0), 0.0, 1.0)) for x, y in zip(at, line.values, strict=True)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"/>')
-        for i, ((x, y), share) in enumerate(zip(points, shares, strict=True)):
-            parts.append(_whisker(x, line, i, 0.0, 1.0))
-            radius = max(2.0, LARGEST_MARK * math.sqrt(share))
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{line.colour}" fill-opacity="0.75"/>')
-    return _figure(parts, [line for line, _, _ in curves])
+    with _chart([line for line, _, _ in curves], y_label) as (axes, page):
+        axes.plot([0, 1], [0, 1], "--", color=_ink("var(--soft)"), linewidth=1, clip_on=False)
+        for line, at, shares in curves:
+            _draw(axes, line, at, [max(3.0, LARGEST_MARK * math.sqrt(share)) for share in shares])
+        axes.set_xlim(0.0, 1.0)
+        axes.set_ylim(0.0, 1.0)
+        axes.set_xlabel(x_label)
+    return page[0]
 
 
-def _y(value: float, low: float, high: float) -> float:
-    return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+def inline(figure: Figure, kind: str) -> str:
+    """A figure as an SVG element of a CSS class, as wide as its place: without head and clipping, in the page's colours."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = text.getvalue()[text.getvalue().index("<svg") :]
+    svg = re.sub(r"<(metadata|style).*?</\1>|\n *(?=<)", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' clip-path="url\(#\w+\)"| id="[a-zA-Z]+_\d+"| (?:width|height)="[\d.]+pt"', "", svg)
+    for css, ink in VARIABLES.items():
+        svg = svg.replace(ink, css)
+    return svg.replace("<svg ", f'<svg class="{kind}" role="img" ', 1).strip()
 
 
-def _y_axis(low: float, high: float, label: str) -> str:
-    lines = []
-    for tick in _ticks(low, high):
-        y = _y(tick, low, high)
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(_text(LEFT - 8, y + 4, f"{tick:g}", "tick"))
-    middle = TOP + (HEIGHT - BOTTOM - TOP) / 2
-    lines.append(f'<text class="label" transform="translate(14 {middle}) rotate(-90)">{escape(label)}</text>')
-    return "".join(lines)
+def _ink(colour: str) -> str:
+    return VARIABLES.get(colour, colour)
 
 
-def _turns(which: int, count: int, x: float, length: float = 10.0) -> str:
-    """Dashes of the `which`-th of `count` lines that lie on one another, from x on: they take turns, so that all are seen."""
-    return f' stroke-dasharray="{length:g} {(count - 1) * length:g}" stroke-dashoffset="{x - which * length:.1f}"'
+@contextmanager
+def _chart(series: Sequence[Series], y_label: str) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on; when the block ends, the list holds the chart below the names of the series that it shows."""
+    page: list[str] = []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="y")
+        axes.tick_params(length=0)
+        axes.set_ylabel(y_label)
+        yield axes, page
+        keys = [(one.colour, one.label) for one in series if one.label and one.known]
+        named = "".join(f'<span class="key"><i style="background:{c}"></i>{escape(label)}</span>' for c, label in keys)
+        page.append(f'<div class="keys">{named}</div>{inline(figure, "chart")}')
 
 
-def _whisker(x: float, series: Series, i: int, low: float, high: float) -> str:
-    if i >= len(series.low) or series.low[i] is None or series.high[i] is None:
-        return ""
-    ends = [_y(min(max(float(v or 0.0), low), high), low, high) for v in (series.low[i], series.high[i])]
-    return f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>'
+def _draw(
+    axes: Axes, line: Series, at: Sequence[float], marks: Sequence[float] = (), turn: tuple[int, int] = (0, 1)
+) -> None:
+    """Points that are there, with their intervals, joined.
+
+    Args:
+        axes: to draw on.
+        line: the series.
+        at: places on the x axis.
+        marks: diameters, points.
+        turn: which of how many lines of the same values it is: their dashes take turns, so that all are seen.
+    """
+    places, ink = [(at[i], float(line.values[i] or 0.0)) for i in line.known], _ink(line.colour)
+    style: Any = "--" if line.dashed else "-"
+    which, count = turn
+    if count > 1:
+        style = ((count - which) % count * DASH, (DASH, (count - 1) * DASH))
+    axes.plot([math.floor(x + 0.5) if count > 1 else x for x, _ in places], [y for _, y in places], ls=style, color=ink)
+    for i, (x, y) in zip(line.known, places, strict=True):
+        _whisker(axes, line, i, x)
+        size, alpha = (marks[i], 0.75) if marks else (6.0, 1.0)
+        axes.plot(x, y, "o", color=ink, markersize=size, alpha=alpha, markeredgewidth=0, clip_on=False)
 
 
-def _label_y(series: Series, i: int, y: float, top: float) -> float:
-    """Above the bar and above its whisker."""
-    high = series.high[i] if i < len(series.high) else None
-    return min(y, _y(min(high, top), 0.0, top) if high is not None else y) - 5
+def _whisker(axes: Axes, series: Series, i: int, x: float) -> None:
+    ends = [end[i] if i < len(end) else None for end in (series.low, series.high)]
+    if None not in ends:
+        heights, ink = [float(end or 0.0) for end in ends], _ink("var(--text)")
+        axes.plot([x, x], heights, color=ink, alpha=0.7, linewidth=1.2, clip_on=False)
 
 
-def _text(x: float, y: float, text: str, kind: str = "category") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+def _name(axes: Axes, categories: Sequence[str]) -> None:
+    axes.set_xticks(range(len(categories)), list(categories))
+    axes.set_xlim(-0.5, max(len(categories), 1) - 0.5)
 
 
-def _figure(parts: Sequence[str], series: Sequence[Series]) -> str:
-    keys = "".join(
-        f'<span class="key"><i style="background:{s.colour}"></i>{escape(s.label)}</span>' for s in series if s.label
-    )
-    body = "".join(parts)
-    svg = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{body}</svg>'
-    return f'<div class="keys">{keys}</div>{svg}'
-
-
-def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers from low to high."""
-    raw = (high - low) / wanted
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw - 1e-12)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _nice_range(low: float, high: float) -> tuple[float, float]:
-    """A little room around the data."""
-    room = 0.06 * (high - low) or 1.0
-    return low - room, high + room
+def _span(axes: Axes, series: Sequence[Series], top: float) -> None:
+    """From 0 to `top`, and farther where a value lies beyond."""
+    values = [line.values[i] or 0.0 for line in series for i in line.known]
+    axes.set_ylim(min([0.0, *(1.05 * value for value in values)]), max([top, *(1.05 * value for value in values)]))

@@ -14,6 +14,7 @@ from embodied_liftwm.evaluation.permanence.suites import Chart, Picture, Suite, 
 from embodied_liftwm.evaluation.report import charts, pictures, tables
 from embodied_liftwm.evaluation.report.charts import Series
 from embodied_liftwm.evaluation.report.page import template
+from embodied_liftwm.evaluation.report.terminal import terminal_table
 from embodied_liftwm.files import write_text
 
 COLOURS = {
@@ -90,10 +91,10 @@ def _item(item: Table | Chart, labels: dict[str, str]) -> dict[str, Any]:
 
 def _chart(chart: Chart, labels: dict[str, str]) -> Markup:
     colours = colours_of(list(chart.lines))
-    lines = []
-    for name, estimates in chart.lines.items():
-        mean, low, high = ([estimate.get(end) for estimate in estimates] for end in ("mean", "low", "high"))
-        lines.append(Series(labels.get(name, name), colours[name], mean, low, high, name in chart.dashed))
+    lines = [
+        Series.of(labels.get(name, name), colours[name], estimates, name in chart.dashed)
+        for name, estimates in chart.lines.items()
+    ]
     if chart.bars:
         return Markup(charts.bar_chart(chart.categories, lines, chart.y_label, chart.top))
     return Markup(charts.category_chart(chart.categories, lines, chart.y_label, chart.top, chart.notes))
@@ -129,4 +130,16 @@ def _cards(tasks: Mapping[str, Any]) -> list[dict[str, str]]:
         ]
         name = f"of objects called in {task} are reached"
         found.append({"value": own.value, "interval": own.interval, "name": name, "beside": " · ".join(beside)})
+    return found
+
+
+def terminal_tables(metrics: dict[str, Any], chosen: Sequence[Suite], labels: dict[str, str]) -> list[Any]:
+    """The first columns of every table that is meant for the terminal."""
+    found = []
+    for task, by_suite in metrics["tasks"].items():
+        for suite in (suite for suite in chosen if suite.name in by_suite):
+            for shown in suite.show(by_suite[suite.name]):
+                if isinstance(shown, Table) and shown.terminal and shown.figures:
+                    body = tables.figure_table(dict(shown.figures), labels, shown.columns[: shown.terminal_columns], ())
+                    found.append(terminal_table(f"{task}: {shown.title}", body))
     return found

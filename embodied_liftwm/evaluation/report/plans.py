@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
 
-from embodied_liftwm.evaluation.report.pictures import data_uri, point_picture
+from embodied_liftwm.evaluation.report.charts import STYLE, VARIABLES, inline
+from embodied_liftwm.evaluation.report.pictures import point_picture
 from embodied_liftwm.evaluation.views.strips import PointMap
 
 MARGIN_M = 0.3
+INCHES_PER_M = 0.5
+"""Scale of a plan: a stroke of one metre is 36 points wide."""
+TEXT, SOFT = VARIABLES["var(--text)"], VARIABLES["var(--soft)"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +28,7 @@ class Path:
     """A way through the plan."""
 
     points: Sequence[Sequence[float]]  # world xy, metres
-    colour: str  # CSS
-    dashed: bool = False
+    colour: str  # of charts.VARIABLES, or any that CSS and matplotlib know
 
 
 def plan(
@@ -43,18 +50,28 @@ def plan(
         marked: id of an object to ring.
     """
     x0, y0, x1, y1 = bounds_of(scene, paths, cloud)
-    parts = []
-    if cloud is not None and len(cloud.points):
-        picture = data_uri(point_picture(cloud, (x0, y0, x1, y1)))
-        parts.append(f'<image href="{picture}" x="{x0:.2f}" y="{-y1:.2f}" width="{x1 - x0:.2f}" height="{y1 - y0:.2f}"/>')
-    parts += [_line(wall, "wall") for wall in scene.get("walls", [])]
-    parts += [_screen(screen["rectangle"]) for screen in scene.get("screens", [])]
-    parts += [_object(item, cloud is not None, item["id"] in (goal, marked)) for item in scene.get("objects", [])]
-    parts += [_path(path) for path in paths]
-    if guess is not None:
-        parts.append(_cross(guess[0], guess[1]))
-    box = f"{x0:.2f} {-y1:.2f} {x1 - x0:.2f} {y1 - y0:.2f}"
-    return f'<svg class="plan" viewBox="{box}" role="img">{"".join(parts)}</svg>'
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(INCHES_PER_M * (x1 - x0), INCHES_PER_M * (y1 - y0)))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(x0, x1), ylim=(y0, y1))
+        axes.set_axis_off()
+        if cloud is not None and len(cloud.points):
+            picture = point_picture(cloud, (x0, y0, x1, y1))
+            axes.imshow(picture, extent=(x0, x1, y0, y1), interpolation="none", aspect="auto")
+        for ax, ay, bx, by in scene.get("walls", []):
+            axes.plot([ax, bx], [ay, by], color=TEXT, linewidth=_points(0.1), solid_capstyle="projecting")
+        for screen in scene.get("screens", []):
+            _screen(axes, screen["rectangle"])
+        for item in scene.get("objects", []):
+            _object(axes, item, cloud is not None, item["id"] in (goal, marked))
+        for path in (path for path in paths if len(path.points)):
+            xs, ys = np.asarray(path.points, np.float64)[:, :2].T
+            colour = VARIABLES.get(path.colour, path.colour)
+            axes.plot(xs, ys, color=colour, alpha=0.85, linewidth=_points(0.06))
+            axes.add_patch(Circle((xs[-1], ys[-1]), 0.1, color=colour, linewidth=0))
+        if guess is not None:
+            cross: dict[str, Any] = {"marker": "x", "markersize": _points(0.32), "markeredgewidth": _points(0.08)}
+            axes.plot(*guess[0][:2], color=VARIABLES.get(guess[1], guess[1]), **cross)
+        return inline(figure, "plan")
 
 
 def bounds_of(
@@ -71,37 +88,22 @@ def bounds_of(
     return x0 - MARGIN_M, y0 - MARGIN_M, x1 + MARGIN_M, y1 + MARGIN_M
 
 
-def _line(ends: Sequence[float], kind: str) -> str:
-    return f'<line class="{kind}" x1="{ends[0]:.2f}" y1="{-ends[1]:.2f}" x2="{ends[2]:.2f}" y2="{-ends[3]:.2f}"/>'
+def _points(metres: float) -> float:
+    return 72 * INCHES_PER_M * metres
 
 
-def _screen(rectangle: Sequence[float]) -> str:
+def _screen(axes: Axes, rectangle: Sequence[float]) -> None:
     x, y, half_length, half_width, yaw = rectangle
-    size = f'width="{2 * half_length:.2f}" height="{2 * half_width:.2f}"'
-    turn = f"translate({x:.2f} {-y:.2f}) rotate({-math.degrees(yaw):.1f})"
-    return f'<rect class="screen" transform="{turn}" x="{-half_length:.2f}" y="{-half_width:.2f}" {size}/>'
+    corner, size, angle = (x - half_length, y - half_width), (2 * half_length, 2 * half_width), math.degrees(yaw)
+    turned = Rectangle(corner, *size, angle=angle, rotation_point="center", fill=False, edgecolor=SOFT, linewidth=_points(0.05))
+    axes.add_patch(turned)
 
 
-def _object(item: dict[str, Any], outline: bool, ringed: bool) -> str:
-    x, y = item["position"][:2]
-    radius = float(item.get("radius", item.get("size", 0.2)))
-    colour = "#" + "".join(f"{round(255 * min(max(float(c), 0.0), 1.0)):02x}" for c in item["colour"])
-    look = 'class="object outline"' if outline else f'class="object" fill="{colour}"'
-    ring = f'<circle class="ring" cx="{x:.2f}" cy="{-y:.2f}" r="{radius + 0.14:.2f}"/>' if ringed else ""
-    return f'<circle {look} cx="{x:.2f}" cy="{-y:.2f}" r="{radius:.2f}"/>{ring}'
-
-
-def _path(path: Path) -> str:
-    if not len(path.points):
-        return ""
-    joined = " ".join(f"{point[0]:.2f},{-point[1]:.2f}" for point in path.points)
-    dash = ' stroke-dasharray="0.12 0.1"' if path.dashed else ""
-    x, y = path.points[-1][0], -path.points[-1][1]
-    end = f'<circle cx="{x:.2f}" cy="{y:.2f}" r="0.1" fill="{path.colour}"/>'
-    return f'<polyline class="path" points="{joined}" stroke="{path.colour}"{dash}/>{end}'
-
-
-def _cross(at: Sequence[float], colour: str) -> str:
-    x, y, r = at[0], -at[1], 0.16
-    strokes = (f"M{x - r:.2f} {y - r:.2f}L{x + r:.2f} {y + r:.2f}", f"M{x - r:.2f} {y + r:.2f}L{x + r:.2f} {y - r:.2f}")
-    return f'<path class="cross" stroke="{colour}" d="{"".join(strokes)}"/>'
+def _object(axes: Axes, item: dict[str, Any], outline: bool, ringed: bool) -> None:
+    place, radius = item["position"][:2], float(item.get("radius", item.get("size", 0.2)))
+    if outline:
+        axes.add_patch(Circle(place, radius, fill=False, edgecolor=TEXT, linewidth=_points(0.035), linestyle=(0, (3, 2))))
+    else:
+        axes.add_patch(Circle(place, radius, color=tuple(np.clip(item["colour"], 0.0, 1.0)), linewidth=0))
+    if ringed:
+        axes.add_patch(Circle(place, radius + 0.14, fill=False, edgecolor=TEXT, linewidth=_points(0.05)))

@@ -125,12 +125,11 @@ def budget_figures(curve: Sequence[BudgetFigure]) -> dict[int, dict[str, dict[st
 def _persistence_chart(figures: Sequence[TableFigure]) -> Markup:
     by_row = pooled(figures)
     bins = [ends for ends in GAP_BINS if any(persistence_figure(*ends) in found for found in by_row.values())]
-    nothing: dict[str, Any] = {"mean": None, "low": None, "high": None}
-    lines = []
-    for row in (row for row in LABELS if row in by_row):
-        found = [by_row[row].get(persistence_figure(*ends), nothing) for ends in bins]
-        mean, low, high = ([estimate[end] for estimate in found] for end in ("mean", "low", "high"))
-        lines.append(Series(LABELS[row], COLOURS[row], mean, low, high))
+    lines = [
+        Series.of(LABELS[row], COLOURS[row], [by_row[row].get(persistence_figure(*ends), {}) for ends in bins])
+        for row in LABELS
+        if row in by_row
+    ]
     return Markup(charts.category_chart([gap_label(*ends) for ends in bins], lines, "persistence score", 1.0))
 
 
@@ -142,11 +141,8 @@ def _budget_charts(curve: Sequence[BudgetFigure]) -> list[Markup]:
         ("depth_rmse_seen_m", "depth RMSE, seen px (m)"),
         ("persistence", "score"),
     ):
-        own = [figures.get(figure, {"mean": None, "low": None, "high": None}) for figures in found.values()]
-        highest = max((e["high"] or e["mean"] for e in own if e["mean"] is not None), default=0.0)
-        mean, low, high = ([estimate[end] for estimate in own] for end in ("mean", "low", "high"))
-        top = 1.0 if figure == "persistence" else 1.1 * highest or 1.0
-        made.append(
-            Markup(charts.category_chart([str(b) for b in found], [Series("", COLOURS["glo"], mean, low, high)], label, top))
-        )
+        own = [figures.get(figure, {}) for figures in found.values()]
+        highest = max((e["high"] or e["mean"] for e in own if e.get("mean") is not None), default=0.0)
+        line, top = Series.of("", COLOURS["glo"], own), 1.0 if figure == "persistence" else 1.1 * highest or 1.0
+        made.append(Markup(charts.category_chart([str(b) for b in found], [line], label, top)))
     return made

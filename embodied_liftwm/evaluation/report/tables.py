@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS
@@ -84,6 +85,16 @@ NAVIGATION_COLUMNS = (
     Column("path (m)", ("path_m",), 2),
     Column("left to go (m)", ("final_distance_m",), 2, "lower"),
 )
+
+
+def labels_of(models: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """How tables and the report call each model: by its memory, else its type."""
+    labels = {key: str(entry["memory"] or entry["type"]) for key, entry in models.items()}
+    if len(set(labels.values())) < len(labels):
+        labels = {key: f"{labels[key]}, {Path(models[key]['source']).name}" for key in labels}
+    if "baseline" in labels:
+        labels["baseline"] = f"{labels['baseline']} (baseline)"
+    return labels | {"floor": "mean colour (floor)"}
 
 
 def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple[Column, ...], rank: tuple[str, ...]) -> Table:

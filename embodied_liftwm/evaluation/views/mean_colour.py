@@ -30,7 +30,7 @@ class MeanColour:
     """Shows the mean colour of all frames observed, at one constant depth, whatever the camera.
 
     Args:
-        depth_m: the constant depth. `floor_model` takes the median true depth of the very episodes evaluated, so this floor
+        depth_m: the constant depth. `mean_colour_of` takes the median true depth of the very episodes evaluated, so that it
             knows more than a model may.
     """
 
@@ -57,8 +57,8 @@ class MeanColour:
         )
 
 
-def floor_model(episodes: Sequence[Episode], device: str = "cpu") -> MeanColour:
-    """The floor for these episodes: constant depth at the median of their true depth."""
+def mean_colour_of(episodes: Sequence[Episode], device: str = "cpu") -> MeanColour:
+    """The mean colour for these episodes: constant depth at the median of their true depth."""
     depths = [truth_of(episode, i).depth.astype(np.float32) for i, episode in enumerate(episodes)]
     medians = [np.median(depth[depth > 0]) for depth in depths if (depth > 0).any()]
     return MeanColour(float(np.median(medians)) if medians else 1.0, device)

@@ -19,7 +19,7 @@ from torch import Tensor
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.judging import JudgeFactory, judge_all
+from embodied_liftwm.evaluation.judging import JudgeFactory
 from embodied_liftwm.evaluation.metrics import images as metrics
 from embodied_liftwm.evaluation.metrics.calibration import bin_sums, brier
 from embodied_liftwm.evaluation.metrics.correspondence import Reference, epipolar_error, find_reference
@@ -100,7 +100,7 @@ class NovelViews:
     def target(self, episode: int, frame: int) -> Target:
         """A frame to render; everything of it that truth alone decides."""
         recorded, truth = self.batch.episodes[episode], self.batch.truth(episode)
-        sight = visible_in(truth, recorded.intrinsics, frame, slice(None))
+        sight = visible_in(truth.depth, truth.world_from_camera, recorded.intrinsics, frame, slice(None))
         height, width = truth.depth.shape[1:]
         seen = sight.visible[: self.context].any(0).view(height, width)
         poses = torch.from_numpy(truth.world_from_camera).float()
@@ -120,17 +120,6 @@ class NovelViews:
             view = model.render(state.index([c.episode for c in chosen]), self.batch.camera([c[:2] for c in chosen]))
             rows += _rows(model.name, self.batch, chosen, view)
         return rows
-
-
-def evaluate_views(
-    models: Sequence[CheckedModel], episodes: Sequence[Episode], context: int, views_per_episode: int, device: str = "cpu"
-) -> list[ViewRow]:
-    """Score every model on the same target frames.
-
-    Raises:
-        UserError: no episode is longer than the context, an episode has no truth, or a model returns what it should not.
-    """
-    return judge_all(models, episodes, [novel_views(episodes, context, views_per_episode)], device)[0]
 
 
 def novel_views(episodes: Sequence[Episode], context: int, views_per_episode: int) -> JudgeFactory:

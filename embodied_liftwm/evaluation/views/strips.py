@@ -28,13 +28,12 @@ FILM_BEFORE, FILM_AFTER, FILM_LONGEST = 12, 6, 120
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedFrames:
     """What one model showed, frame by frame of a strip, before it saw the frame."""
 
     rgb: np.ndarray  # [K, H, W, 3] in [0, 1]
     depth: np.ndarray  # [K, H, W] metres
     normal: np.ndarray  # [K, H, W, 3] of that depth, camera frame; 0 where there is none
-    seen: np.ndarray  # [K, H, W]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Strip:
     true_depth: np.ndarray  # [K, H, W] metres
     true_normal: np.ndarray  # [K, H, W, 3]
     mask: np.ndarray  # [K, H, W] bool: the object
-    shown: dict[str, Shown]
+    shown: dict[str, RenderedFrames]
     maps: dict[str, PointMap]  # what each state held when the model went blind
 
 
@@ -135,11 +134,10 @@ def make_strip(
             for frame in asked:
                 views[frame] = model.render(state, batch.camera([(0, frame)]))
         depth = torch.cat([views[f].depth for f in frames])
-        shown[model.name] = Shown(
+        shown[model.name] = RenderedFrames(
             rgb=np.stack([views[f].rgb[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy() for f in frames]),
             depth=depth.cpu().numpy(),
             normal=_normals(depth, intrinsics),
-            seen=np.stack([views[f].seen[0].cpu().numpy() for f in frames]),
         )
         maps[model.name] = remembered_points(model, state, batch, revisit.entry)
     return Strip(

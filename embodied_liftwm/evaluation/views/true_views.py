@@ -9,6 +9,7 @@ import numpy as np
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.navigation.arena import task_id
 
 CLEARANCE_M = 0.2
 """A camera that comes nearer to a wall or an object than this is not where an agent could be."""
@@ -32,9 +33,7 @@ class TrueWorld:
             raise UserError(
                 f"env={info.get('env')}: only worlds of liftwm_envs can be drawn from any camera; use path=recorded"
             )
-        name = str(info["env"])
-        wanted = name if name.startswith("liftwm/") else f"liftwm/{name}-v0"
-        self.env = gymnasium.make(wanted, disable_env_checker=True, **info.get("env_options", {}))
+        self.env = gymnasium.make(task_id(str(info["env"])), disable_env_checker=True, **info.get("env_options", {}))
         self.env.reset(seed=int(episode.meta["seed"]))
         unwrapped: Any = self.env.unwrapped
         self.sim = unwrapped.sim
@@ -66,10 +65,11 @@ class TrueWorld:
 
 def can_draw(info: dict[str, Any], episode: Episode) -> bool:
     """Whether the world of an episode can be built again."""
-    from liftwm_envs import ENV_IDS
-
-    name = str(info.get("env", ""))
-    return (name if name.startswith("liftwm/") else f"liftwm/{name}-v0") in ENV_IDS and "seed" in episode.meta
+    try:
+        task_id(str(info.get("env", "")))
+    except UserError:
+        return False
+    return "seed" in episode.meta
 
 
 def is_clear(poses: np.ndarray, scene: dict[str, Any], clearance_m: float = CLEARANCE_M) -> bool:

@@ -25,12 +25,13 @@ import embodied_liftwm
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceConfig, TrainAgentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import Arena, NavigationRow, oracle_agent, random_agent
+from embodied_liftwm.evaluation.navigation.contestants import agent_on
 from embodied_liftwm.evaluation.navigation.navigation import SEED_OFFSET, evaluate_navigation
 from embodied_liftwm.evaluation.permanence.controls import task_env
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, NoDepthError, with_known_depth
-from embodied_liftwm.experiments.acting import planner_agent, planner_on, policy_agent
+from embodied_liftwm.experiments.acting import planner_on, policy_agent
 from embodied_liftwm.experiments.agents.aims import ALL, GAPS, ORACLE_STATE, POOLED, AgentFigure, aim_lines
 from embodied_liftwm.experiments.runs import claim
 from embodied_liftwm.run_folder import open_run
@@ -144,7 +145,7 @@ def train_and_judge(config: ReproduceConfig, cell: Cell) -> None:
     if cell.trained:
         agents: dict[str, Any] = {cell.input: partial(policy_agent, base.model, _train(settings(config, cell)), base.device)}
     else:
-        planner = partial(planner_agent, base.model, PlannerConfig(), base.device)
+        planner = partial(agent_on, partial(planner_on, PlannerConfig()), "model", base.model, base.device)
         agents = {"planner": planner, "random": random_agent, "oracle": oracle_agent}
     judging = EvaluateConfig(
         model=base.model, env=cell.task, env_options=base.env_options, navigation_episodes=config.agents.episodes, workers=1,

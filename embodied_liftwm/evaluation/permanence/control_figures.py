@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from embodied_liftwm.evaluation.navigation.arena import MakeAgent
 from embodied_liftwm.evaluation.permanence.controls import (
     CLEARED,
     DEPTH,
@@ -18,9 +19,9 @@ from embodied_liftwm.evaluation.permanence.controls import (
     ControlRow,
     measure_controls,
 )
-from embodied_liftwm.evaluation.permanence.suites import Chart, MakeAgent, Suite, Table
+from embodied_liftwm.evaluation.permanence.suites import Chart, Suite, Table
 from embodied_liftwm.evaluation.report.tables import Column
-from embodied_liftwm.evaluation.statistics import bootstrap_mean, wilson_interval
+from embodied_liftwm.evaluation.statistics import column_mean, wilson_interval
 
 TITLES = {
     OWN: "own memory",
@@ -56,13 +57,9 @@ def summarize_controls(rows: Sequence[ControlRow], resamples: int, seed: int) ->
 
 
 def _figures(rows: Sequence[ControlRow], resamples: int, seed: int) -> dict[str, Any]:
-    episodes = [row.episode for row in rows]
     success = wilson_interval(int(sum(row.success for row in rows)), len(rows)).as_dict()
-    means = {
-        name: bootstrap_mean([getattr(row, name) for row in rows], episodes, resamples, seed).as_dict()
-        for name in ("spl", "place_error_m", "believed")
-    }
-    return {"success": success, **means}
+    means = ("spl", "place_error_m", "believed")
+    return {"success": success} | {name: column_mean(rows, name, resamples, seed).as_dict() for name in means}
 
 
 def show_controls(summary: Mapping[str, Any]) -> list[Table | Chart]:

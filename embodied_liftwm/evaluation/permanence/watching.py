@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from embodied_liftwm.config import EnvOptions, EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, load_all, sources_of
-from embodied_liftwm.evaluation.permanence.expectation_videos import Quadruplet, quadruplets
-from embodied_liftwm.evaluation.permanence.hidden_worlds import KINDS, Stage, check_task, kinds_of
+from embodied_liftwm.evaluation.permanence.changed_worlds import KINDS, Stage, check_task, kinds_of
 from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
+from embodied_liftwm.evaluation.permanence.quadruplets import Quadruplet, quadruplets
 from embodied_liftwm.evaluation.permanence.suites import Row
 from embodied_liftwm.evaluation.spread import judge_each
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
@@ -135,10 +134,3 @@ def scene_of(quadruplet_kind: str, task: str, seed: int, config: EvaluateConfig)
     (found,) = quadruplets(stage, [quadruplet_kind])
     stage.close()
     return found
-
-
-def measure_alone(
-    name: str, question: Question, models: Sequence[CheckedModel], task: str, seeds: Sequence[int], config: Any
-) -> list[Row]:
-    """`suites.Measure` of a suite whose question is the only one asked."""
-    return watch({name: question}, models, task, seeds, config)[name]

@@ -18,17 +18,33 @@ from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.tensor_tree import TensorTree
 
 
-class AlteredAtCall:
-    """A world model whose state is replaced when the goal is called, that is, with the first frame that shows a goal."""
+class Wrapped:
+    """Passes everything on to a world model."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._called = False
 
     def __getattr__(self, name: str) -> Any:
         if name == "model":  # not there yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.model, name)
+
+
+class KeepsState(Wrapped):
+    """A world model whose last state can be had."""
+
+    last: TensorTree
+
+    def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
+        """As the model does."""
+        self.last = self.model.observe(state, observation)
+        return self.last
+
+
+class AlteredAtCall(Wrapped):
+    """A world model whose state is replaced when the goal is called, that is, with the first frame that shows a goal."""
+
+    _called = False
 
     def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
         """As the model does, but for the first frame with a goal."""
@@ -57,13 +73,8 @@ class SwappedMemory(AlteredAtCall):
     """Goes on with the memory of another episode, as sharp as its own but of another scene."""
 
     def __init__(self, model: Any, other: TensorTree) -> None:
-        """
-        Args:
-            model: the world model.
-            other: its state at the call of another episode, batch of one.
-        """
         super().__init__(model)
-        self._other = other
+        self._other = other  # the model's state at the call of another episode, batch of one
 
     def at_call(self, observation: Observation) -> TensorTree:
         # Twice: the first look moves the believed camera from the other episode's end to here, a leap that is no motion.
@@ -107,12 +118,7 @@ class OtherGoal:
     """An agent that is told to go to another object: it goes to a place that it remembers, but not to the goal's."""
 
     def __init__(self, agent: Any, goal: np.ndarray) -> None:
-        """
-        Args:
-            agent: to be misled.
-            goal: the instruction that it is given instead of its own. [G]
-        """
-        self.agent, self._goal = agent, np.asarray(goal, np.float32)
+        self.agent, self._goal = agent, np.asarray(goal, np.float32)  # [G] the instruction that it is given for its own
 
     def begin(self, tour: Mapping[str, np.ndarray]) -> None:
         """Start an episode by watching its guided tour."""

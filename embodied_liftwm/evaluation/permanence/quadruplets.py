@@ -1,6 +1,6 @@
 """Possible and impossible videos of two worlds that differ in one object, matched frame by frame.
 
-A *quadruplet* (Piloto et al. 2018, arXiv:1804.01128: "Physical Concepts") is made of the worlds A and B of `hidden_worlds`,
+A *quadruplet* (Piloto et al. 2018, arXiv:1804.01128: "Physical Concepts") is made of the worlds A and B of `changed_worlds`,
 seen from the same poses: A, B, A-then-B and B-then-A. They are spliced at the end of a time in which the two worlds look alike,
 bit by bit, with the object in neither's view. The first two videos are possible, the other two are not, and each of their
 frames is a frame of a possible one.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.evaluation.permanence.hidden_worlds import KINDS, Film, Stage, changes, is_passage, seen_pixels
+from embodied_liftwm.evaluation.permanence.changed_worlds import KINDS, Film, Stage, changes, is_passage, seen_pixels
 
 SHORTEST_GAP = 2
 """Frames of the hidden time, at least."""

@@ -36,8 +36,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A frame in which a hidden object can be looked for."""
+class Look:
+    """A frame in which a hidden object is looked for."""
 
     object_id: int
     called: bool
@@ -83,7 +83,7 @@ def query_of(truth: Truth, column: int) -> np.ndarray:
     return np.concatenate([truth.object_colour[column], shape]).astype(np.float32)
 
 
-def shown_frames(guided: Guided) -> list[Shown]:
+def looks(guided: Guided) -> list[Look]:
     """From where each object hidden at the call can be looked for: when it comes back on the oracle's way, if it does.
 
     The called object that never does, as behind a screen, is looked for in the earlier view that showed most of it, unless it
@@ -91,11 +91,11 @@ def shown_frames(guided: Guided) -> list[Shown]:
     """
     truth, call = truth_of(guided.episode, 0), guided.call
     hidden = {q.object_id: q for q in _at(guided, truth, call)}
-    found: dict[int, Shown] = {}
+    found: dict[int, Look] = {}
     for r in find_revisits(truth.visible_pixels, truth.object_id):
         if r.object_id in hidden and r.entry > call and r.object_id not in found:
             called = r.object_id == guided.goal_object
-            found[r.object_id] = Shown(r.object_id, called, r.frame, r.gap, r.pixels, "return")
+            found[r.object_id] = Look(r.object_id, called, r.frame, r.gap, r.pixels, "return")
     if guided.goal_object in hidden and guided.goal_object not in found:
         earlier = _earlier_view(guided, truth, hidden[guided.goal_object])
         if earlier is not None:
@@ -103,7 +103,7 @@ def shown_frames(guided: Guided) -> list[Shown]:
     return sorted(found.values(), key=lambda shown: (shown.frame, shown.object_id))
 
 
-def _earlier_view(guided: Guided, truth: Truth, question: Question) -> Shown | None:
+def _earlier_view(guided: Guided, truth: Truth, question: Question) -> Look | None:
     column = int(np.flatnonzero(truth.object_id == question.object_id)[0])
     pixels = truth.visible_pixels[: guided.call, column]
     frame = int(pixels.argmax())
@@ -112,7 +112,7 @@ def _earlier_view(guided: Guided, truth: Truth, question: Question) -> Shown | N
         return None
     if pixels[frame] < IN_VIEW_PX or moved > MOVED_M or _cover_was_seen(guided, truth, frame, question.object_id):
         return None
-    return Shown(question.object_id, True, frame, question.gap, int(pixels[frame]), "earlier view")
+    return Look(question.object_id, True, frame, question.gap, int(pixels[frame]), "earlier view")
 
 
 def _under_cups(truth: Truth) -> set[int]:

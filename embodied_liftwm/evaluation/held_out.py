@@ -1,0 +1,195 @@
+"""Held-out episodes and navigation: `suite=views,persistence,navigation`, from the data to rows, figures and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from gymnasium.spaces import flatdim
+from rich.console import Console
+
+import embodied_liftwm
+from embodied_liftwm.config import EvaluateConfig
+from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.splits import check_split
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.cost import measure_cost
+from embodied_liftwm.evaluation.judging import judge_all
+from embodied_liftwm.evaluation.metrics.persistence import Persistence
+from embodied_liftwm.evaluation.navigation.arena import AgentFactory, MakeAgent, make_env, oracle_agent, random_agent
+from embodied_liftwm.evaluation.navigation.contestants import FLOOR, agent_on
+from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.progress import timed
+from embodied_liftwm.evaluation.report.page import Report, read_curve, write_report
+from embodied_liftwm.evaluation.report.tables import labels_of
+from embodied_liftwm.evaluation.report.terminal import result_tables
+from embodied_liftwm.evaluation.rows import write_mixed
+from embodied_liftwm.evaluation.summary import Rows, summarize
+from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
+from embodied_liftwm.evaluation.views.novel import novel_views
+from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
+from embodied_liftwm.files import disk_errors, write_text
+from embodied_liftwm.run_folder import open_run
+
+STRIPS = 2
+"""Turns away shown in the report."""
+
+
+def evaluate_held_out(
+    config: EvaluateConfig, planner: MakeAgent, policy: AgentFactory | None,
+    provenance: Callable[[Sequence[CheckedModel]], dict[str, Any]], console: Console,
+) -> dict[str, Any]:  # fmt: skip
+    """Run the suites and write everything under `config.out`.
+
+    Args:
+        config: what is judged, and how.
+        planner: who acts on what a model remembers.
+        policy: who acts beside it, if anybody.
+        provenance: what metrics.json says of the command and of the models.
+        console: where figures are printed.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        UserError: as `commands.evaluate.evaluate`.
+    """
+    with open_run(config.out, config) as out:
+        with disk_errors(out):
+            (out / "report").mkdir(exist_ok=True)
+        torch.manual_seed(config.seed)
+        episodes, agents = load_episodes(config), _agents(config, planner, policy)
+        models = _load_models(config)
+        for model in models:
+            _check_fit(model, episodes, agents, config)
+        rows = _measure(config, console, models, agents, episodes)
+        metrics = provenance(models) | {"data": _data(config, episodes)} | summarize(rows, config.bootstrap, config.seed)
+        if rows.navigation:
+            metrics["act_ms"] = rows.navigation.act_ms
+        page = _write(config, console, models, episodes, rows, metrics)
+        for table in result_tables(metrics):
+            console.print(table)
+        console.print(f"report: {page}")
+        return metrics
+
+
+def load_episodes(config: EvaluateConfig) -> list[Episode]:
+    """The held-out episodes that the suites need; none for navigation alone.
+
+    Raises:
+        UserError: no dataset, an episode without truth, or scenes that are not of the evaluation's seeds.
+    """
+    if not {"views", "persistence"} & set(config.suite):
+        return []
+    reader = EvaluationReader(config.data, "eval")
+    check_split(reader.info, reader.seeds, "eval", f"data={config.data}")
+    wanted = min(config.episodes or len(reader), len(reader))
+    episodes = [reader[position] for position in range(wanted)]
+    for position, episode in enumerate(episodes):
+        truth_of(episode, position)
+    return episodes
+
+
+def _load_models(config: EvaluateConfig) -> list[CheckedModel]:
+    """The model, and the baseline where there is one."""
+    sources = {"model": config.model} | ({"baseline": config.baseline} if config.baseline else {})
+    return [CheckedModel(embodied_liftwm.load(source, config.device), key, source) for key, source in sources.items()]
+
+
+def _agents(config: EvaluateConfig, planner: MakeAgent, policy: AgentFactory | None) -> dict[str, AgentFactory]:
+    """Who navigates: the planner on each model's state, a learned policy, random actions and the scripted oracle."""
+    agents: dict[str, AgentFactory] = {"planner": partial(agent_on, planner, "model", config.model, config.device)}
+    if config.baseline:
+        agents["planner_baseline"] = partial(agent_on, planner, "baseline", config.baseline, config.device)
+    if policy is not None:
+        agents["policy"] = policy
+    return agents | {"random": random_agent, "oracle": oracle_agent}
+
+
+def _check_fit(
+    model: CheckedModel, episodes: list[Episode], agents: Mapping[str, AgentFactory], config: EvaluateConfig
+) -> None:
+    """Image, action and goal sizes of the dataset and of the task, before any work."""
+    if episodes:
+        first = episodes[0]
+        model.fits(first.image_size, first.action.shape[1], first.goal.shape[1], f"data={config.data}")
+    if "navigation" in config.suite:
+        env = make_env(config)
+        observed: Any = env.observation_space
+        sizes = observed["rgb"].shape[:2], flatdim(env.action_space), flatdim(observed["goal"])
+        if "policy" in agents:
+            agents["policy"](env, config.seed)
+        env.close()
+        model.fits(*sizes, f"env={config.env}")
+
+
+def _measure(
+    config: EvaluateConfig, console: Console, models: list[CheckedModel], agents: Mapping[str, AgentFactory],
+    episodes: list[Episode],
+) -> Rows:  # fmt: skip
+    """All suites, one after another, each with a line."""
+    rows = Rows()
+    if episodes:
+        factories: dict[str, Any] = {}
+        if "views" in config.suite:
+            factories["views"] = novel_views(episodes, config.context, config.views_per_episode)
+        if "persistence" in config.suite:
+            factories["persistence"] = Persistence
+        judged = [*models, CheckedModel(mean_colour_of(episodes, config.device), FLOOR, "mean colour")]
+        watch = partial(judge_all, judged, episodes, list(factories.values()), config.device)
+        described = ", ".join(factories)
+        found = timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {described}")
+        by_suite = dict(zip(factories, found, strict=True))
+        rows.views, rows.persistence = by_suite.get("views", []), by_suite.get("persistence", [])
+        rows.cost = timed(console, "cost", partial(measure_cost, models, episodes[0], config.device), lambda _: "one episode")
+    if "navigation" in config.suite:
+        navigate = partial(evaluate_navigation, agents, config)
+        rows.navigation = timed(console, "navigation", navigate, lambda found: f"{len(found.rows)} episodes of all agents")
+    return rows
+
+
+def _data(config: EvaluateConfig, episodes: list[Episode]) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": config.data, "episodes": len(episodes), "frames": sum(len(e.rgb) for e in episodes)}
+    if episodes:
+        found["image_size"] = "x".join(map(str, episodes[0].image_size))
+        found["seeds"] = [episode.meta.get("seed") for episode in episodes]
+    return found
+
+
+def _write(
+    config: EvaluateConfig, console: Console, models: list[CheckedModel], episodes: list[Episode], rows: Rows,
+    metrics: dict[str, Any],
+) -> Path:  # fmt: skip
+    """rows.csv, metrics.json and the report, each whole or not at all."""
+    out = Path(config.out)
+    write_mixed(out / "rows.csv", rows.flat())
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    chosen = choose_revisits(episodes, STRIPS)
+
+    def draw() -> list[Strip]:
+        """A strip of each chosen return, then every frame around the first."""
+        asked = [(one, False) for one in chosen] + [(one, True) for one in chosen[:1]]
+        return [make_strip(models, episodes[i], i, revisit, config.device, film) for (i, revisit), film in asked]
+
+    strips = timed(console, "pictures", draw, lambda found: f"{len(chosen)} strips, {len(found) - len(chosen)} film")
+    film = strips.pop() if strips else None
+    sources = {"model": config.model, "baseline": config.baseline}
+    report = Report(
+        metrics=metrics,
+        labels=labels_of(metrics["models"]),
+        config_yaml=yaml.safe_dump(json.loads(json.dumps(metrics["config"])), sort_keys=False),
+        strips=strips,
+        film=film,
+        scenes={index: truth_of(episodes[index], index).scene for index, _ in chosen},
+        walked={index: truth_of(episodes[index], index).world_from_camera[:, :2, 3] for index, _ in chosen},
+        traces=rows.navigation.traces if rows.navigation else [],
+        curves={key: read_curve(Path(source)) for key, source in sources.items() if source},
+    )
+    return write_report(out / "report", report)

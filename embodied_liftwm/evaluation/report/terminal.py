@@ -1,0 +1,40 @@
+"""Tables of the report in the terminal: their first columns, each figure with its interval below it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from embodied_liftwm.evaluation.report import tables
+
+
+def result_tables(metrics: dict[str, Any]) -> list[Table]:
+    """The report's first columns for the terminal, each figure with its interval."""
+    labels = tables.labels_of(metrics["models"])
+    parts = (
+        ("novel views", metrics.get("views"), labels, (*tables.VIEW_COLUMNS[:2], tables.VIEW_COLUMNS[4])),
+        ("calibration of seen", metrics.get("views"), labels, tables.CALIBRATION_COLUMNS[:3]),
+        ("persistence", metrics.get("persistence"), labels, tables.PERSISTENCE_COLUMNS[:3]),
+        ("navigation", metrics.get("navigation", {}).get("agents"), tables.AGENTS, tables.NAVIGATION_COLUMNS[:3]),
+    )
+    found = []
+    for title, figures, names, columns in parts:
+        if not figures:
+            continue
+        body = tables.figure_table(figures, names, columns, ())
+        found.append(terminal_table(title, body))
+    return found
+
+
+def terminal_table(title: str, body: tables.Table) -> Table:
+    """A table of `report.tables` for the terminal, each figure with its interval below it."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", *body.titles):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+    for _, label, cells in body.rows:
+        intervals = [(f"\n{cell.interval.replace(' %', '')}", "dim") for cell in cells]  # the unit stands with the value above
+        table.add_row(label, *[Text.assemble(cell.value, low_high) for cell, low_high in zip(cells, intervals, strict=True)])
+    return table
