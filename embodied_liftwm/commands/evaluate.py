@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from embodied_liftwm.commands.schema import command_line
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.permanence.unfinished import kept
 from embodied_liftwm.terminal import plain_console
@@ -64,7 +65,7 @@ def provenance(config: EvaluateConfig, models: Sequence[Any]) -> dict[str, Any]:
     from embodied_liftwm.run_folder import versions
 
     return {
-        "command": command_line(config),
+        "command": command_line("evaluate", config),
         "config": dataclasses.asdict(config),
         "versions": dict(line.split(" ", 1) for line in versions() if not line.startswith("command ")),
         "machine": f"{os.cpu_count()} CPU cores" if config.device == "cpu" else config.device,
@@ -81,20 +82,3 @@ def describe(model: Any) -> dict[str, Any]:
     about = {"source": model.source, "type": type(model.model).__name__, "memory": memory, "parameters": parameters}
     made = checkpoints(Path(model.source))
     return about | ({"steps": step_of(made[-1])} if made else {})
-
-
-def command_line(config: EvaluateConfig) -> str:
-    """The shortest command that gives this configuration: only what differs from the defaults."""
-    words = ["liftwm evaluate"]
-    for name, value in _leaves(dataclasses.asdict(config)):
-        default = dict(_leaves(dataclasses.asdict(EvaluateConfig())))[name]
-        if value != default:
-            words.append(f"{name}={','.join(value) if isinstance(value, tuple | list) else value}")
-    return " ".join(words)
-
-
-def _leaves(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in section.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return found

@@ -8,7 +8,6 @@ OUT/rows.csv       one row a step
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import embodied_liftwm
+from embodied_liftwm.commands.schema import command_line
 from embodied_liftwm.config import GenerateConfig
 from embodied_liftwm.evaluation.generation.starts import check_start, path_of, tours_of
 from embodied_liftwm.files import write_bytes, write_text
@@ -75,7 +75,7 @@ def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any)
     own = [row for row in rows if row.episode == tour.episode]
     home = [row for row in own if row.step == tour.path.back() and row.revisits == 0]
     return {
-        "command": _command(config),
+        "command": command_line("generate", config),
         "path": tour.path.name,
         "steps": len(tour.path),
         "closure_psnr": _number(home[0].closure_psnr) if home else None,
@@ -89,12 +89,6 @@ def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any)
             for by in ("step", "metres")
         },
     }  # fmt: skip
-
-
-def _command(config: GenerateConfig) -> str:
-    """The shortest command that gives this configuration."""
-    words = [(field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config)]
-    return " ".join(["liftwm generate", *(f"{name}={value}" for name, value, default in words if value != default)])
 
 
 def _number(value: float) -> float | None:

@@ -113,3 +113,11 @@ def help_table(schema: type, width: int = 110) -> str:
             first = ""
         rows += [first.ljust(column) + body[0]] + [" " * column + line for line in body[1:]]
     return "\n".join(rows)
+
+
+def command_line(command: str, config: Any) -> str:
+    """The shortest command that gives a configuration: only what differs from the defaults."""
+    defaults = {key.name: key.default for key in own_keys(type(config))}
+    changed = [(key.name, key.default) for key in current_keys(config) if key.default != defaults[key.name]]
+    words = (f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in changed)
+    return " ".join([f"liftwm {command}", *words])

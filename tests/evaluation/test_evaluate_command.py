@@ -10,7 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from embodied_liftwm.commands.evaluate import command_line, evaluate
+from embodied_liftwm.commands.evaluate import evaluate
+from embodied_liftwm.commands.schema import command_line
 from embodied_liftwm.config import EnvOptions, EvaluateConfig, ModelConfig
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
 from embodied_liftwm.errors import UserError
@@ -91,7 +92,7 @@ def test_the_same_command_gives_the_same_figures(prepared, metrics):
 def test_the_command_line_gives_the_config_back(prepared):
     from embodied_liftwm.commands import load_config
 
-    words = command_line(prepared).split(" ")[2:]
+    words = command_line("evaluate", prepared).split(" ")[2:]
     assert load_config(EvaluateConfig, None, words) == prepared
 
 

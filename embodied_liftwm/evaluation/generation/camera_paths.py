@@ -32,8 +32,8 @@ NAMES = ("yaw", "out-and-back", "out", "aba", "abca", "loop")
 SUFFIXES = (".txt", ".npy", ".json")
 EXACT_M, EXACT_RAD = 1e-4, 1e-4
 """Steps of a made path that are no further apart are at one place."""
-NEAR_M, NEAR_RAD = 0.1, math.radians(5)
-"""Of a recorded path, which never comes back exactly."""
+RECORDED_M, RECORDED_RAD = 0.1, math.radians(5)
+"""Of a recorded path, which never comes back exactly: half a step of our bodies, and a third of a turn."""
 
 
 @dataclass(frozen=True)
@@ -213,4 +213,4 @@ def _stored_poses(path: Path) -> np.ndarray:
 
 def recorded_path(name: str, poses: np.ndarray) -> CameraPath:
     """A path that a camera really went: it comes back when it is within 0.1 m and 5 degrees. Poses [T + 1, 4, 4]."""
-    return CameraPath(name, np.asarray(poses, np.float64), NEAR_M, NEAR_RAD)
+    return CameraPath(name, np.asarray(poses, np.float64), RECORDED_M, RECORDED_RAD)

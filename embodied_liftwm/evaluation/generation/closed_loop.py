@@ -8,7 +8,7 @@ believes what it showed (`WorldModel` with `generate`, or render and observe). T
 - *truth*, where it is known: over all pixels; over those whose true point the first frame shows (`seen`: memory can be asked
   for them); over those that the first frame or an earlier step shows (`visited`: invented pixels must last, too); and over
   those of the first frame that went out of view since (`hidden`);
-- *holes*: pixels that the model says it never saw, before it believes its own picture of them.
+- *holes*: pixels that the model says it never saw (`View.seen` below `HELD`), before it believes its own picture of them.
 
 Whatever is shown is the model's own input from then on, so that errors add up: `drift` groups rows by how far the camera went.
 """
@@ -27,11 +27,9 @@ from embodied_liftwm.evaluation.generation.tours import Tour
 from embodied_liftwm.evaluation.metrics import images as metrics
 from embodied_liftwm.evaluation.metrics.visibility import visible_in
 from embodied_liftwm.evaluation.statistics import Estimate, column_mean
-from embodied_liftwm.evaluation.views.novel import MIN_SEEN_SHARE
+from embodied_liftwm.evaluation.views.novel import HELD, MIN_SEEN_SHARE
 from embodied_liftwm.protocols import Observation
 
-HOLE = 0.5
-"""A pixel with `View.seen` below is a hole."""
 STEP_BINS = (1, 5, 9, 17, 33, 65)
 METRE_BINS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Lower ends of the bins of `drift`; the last one is open."""
@@ -120,7 +118,7 @@ def closed_loop_rows(name: str, tour: Tour, generated: Generated) -> list[Closed
     rows = []
     for step in range(1, len(path) + 1):
         figures = _closure(tour, generated, step, revisits.get(step)) | _against_truth(tour, generated, step)
-        figures["hole_rate"] = float((generated.seen[step] < HOLE).float().mean())
+        figures["hole_rate"] = float((generated.seen[step] < HELD).float().mean())
         about = {"model": name, "path": path.name, "episode": tour.episode, "start": tour.start, "step": step}
         way = {"metres": float(metres[step]), "degrees": float(degrees[step]), "revisits": revisits.get(step, -1)}
         rows.append(ClosedLoopRow(**about, **way, **figures))  # type: ignore[arg-type]

@@ -28,12 +28,11 @@ import numpy as np
 from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
+from liftwm_envs.tasks.task import SEEN_PX
 
 KINDS = ("vanish", "teleport", "recolour", "wall", "tunnel")
 STEPS = {"S": 140, "M": 360, "L": 1200}
 """Actions of the tour, by size of the task."""
-SEEN_PX = 12
-"""Pixels from which an object counts as seen in a 64 x 64 frame; other sizes in proportion."""
 FARTHER_M = 1.0
 """How far another place in the same room is away, at least."""
 OTHER_COLOUR = 0.3
@@ -58,7 +57,7 @@ class Film:
 
 
 def seen_pixels(film: Film) -> int:
-    """Pixels from which something counts as seen in frames of this size."""
+    """Pixels from which something counts as seen in frames of this size, as in our tasks."""
     return max(1, round(SEEN_PX * film.mask[0].size / 64**2))
 
 

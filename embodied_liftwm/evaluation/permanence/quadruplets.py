@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS
 from embodied_liftwm.evaluation.permanence.changed_worlds import KINDS, Film, Stage, changes, is_passage, seen_pixels
 
 SHORTEST_GAP = 2
@@ -22,7 +23,6 @@ WINDOW = 4
 """Frames from the end of the hidden time on over which surprise is summed: entry and the three after it, as in persistence."""
 TAIL = 10
 """Frames that a video goes on after the hidden time, at least: how a model takes in a change is followed so long."""
-_GAP_BINS = (6, 11, 51, 201)
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,6 @@ def _drawn(times: list[tuple[int, int]], rng: np.random.Generator) -> tuple[int,
     """One of the hidden times: first a bin of gaps, then a time in it, so that long ones are not rare."""
     bins: dict[int, list[tuple[int, int]]] = {}
     for hidden, entry in times:
-        bins.setdefault(int(np.searchsorted(_GAP_BINS, entry - hidden, side="right")), []).append((hidden, entry))
+        bins.setdefault(sum(entry - hidden >= low for low, _ in GAP_BINS[1:]), []).append((hidden, entry))
     among = bins[sorted(bins)[int(rng.integers(len(bins)))]]
     return among[int(rng.integers(len(among)))]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 HIDDEN, LAYERS = 256, 2
 DROPOUT, WEIGHT_DECAY, LEARNING_RATE = 0.1, 1e-2, 1e-3
 BATCH, MOST_EPOCHS, PATIENCE = 128, 200, 20
+"""Common values of small perceptrons, tuned for nobody: a probe must not be fitted to one model's summary."""
 HELD_BACK = 5
 """One training episode in so many decides when to stop."""
 CLIP = 8.0
