@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.kernels import exp, loosely_compiled
 from embodied_liftwm.threads import bands, for_each
 
 MODE_REACH = 2
 """The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
 LARGEST_LOG_TRUST = 0.7
 """A cell weighs its matches by at most the exponential of this, and by no less than its inverse."""
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
 class Matches(NamedTuple):
@@ -46,7 +49,7 @@ def believe(logits: Tensor, trust: Tensor, matches: Matches | None, log_sharpnes
     factor = trust.clamp(-LARGEST_LOG_TRUST, LARGEST_LOG_TRUST).exp()
     if matches is None:
         return belief_of(logits, log_planes)
-    if logits.dtype == torch.float32 and compilable(logits, trust, log_sharpness, *matches):
+    if compilable(logits, trust, log_sharpness, *matches):
         return _believe_compiled(logits, factor, matches, log_sharpness.exp(), log_planes)
     local, smooth = log_sharpness.exp()
     return belief_of(logits - factor * (local * matches.local + smooth * matches.smooth), log_planes)
@@ -70,8 +73,6 @@ def _mode(belief: Tensor) -> Tensor:
 
 def _believe_compiled(logits: Tensor, factor: Tensor, matches: Matches, sharpness: Tensor, log_planes: Tensor) -> DepthBelief:
     """`believe` without gradients, the planes innermost in memory."""
-    from embodied_liftwm.world_model import belief_kernels
-
     batch, planes, height, width = logits.shape
     per_plane = (volume.permute(0, 2, 3, 1) for volume in (logits, *matches))
     per_frame = arrays(factor[:, 0], *per_plane)
@@ -81,8 +82,65 @@ def _believe_compiled(logits: Tensor, factor: Tensor, matches: Matches, sharpnes
 
     def rows(b: int, top: int, bottom: int) -> None:
         given = *(array[b] for array in per_frame), *shared
-        belief_kernels.believe(*given, MODE_REACH, top, bottom, log_belief[b], log_depth[b], spread[b])
+        _believe_rows(*given, MODE_REACH, top, bottom, log_belief[b], log_depth[b], spread[b])
 
     for_each(rows, bands(batch, height, width, 2))
     found = torch.from_numpy(log_belief).permute(0, 3, 1, 2)
     return DepthBelief(found, torch.from_numpy(log_depth), torch.from_numpy(spread))
+
+
+@loosely_compiled
+def _believe_rows(trust, logits, local, smooth, sharpness, log_planes, reach, top, bottom, log_belief, log_depth, spread):
+    """Beliefs of rows top..bottom; see `believe` for what they are.
+
+    Args:
+        trust: bounded, as a factor. [h, w]
+        logits, local, smooth: of the network, and matching costs, less their means. [h, w, P]
+        sharpness: of the two. [2]
+        reach: planes on either side of the mode over which the depth is the mean.
+        log_belief: [h, w, P], written, as are log_depth and spread [h, w].
+    """
+    planes = logits.shape[2]
+    weight = np.empty(planes, np.float32)
+    for y in range(top, bottom):
+        for x in range(logits.shape[1]):
+            factor = trust[y, x]
+            mine = log_belief[y, x]
+            for p in range(planes):
+                mine[p] = logits[y, x, p] - factor * (sharpness[0] * local[y, x, p] + sharpness[1] * smooth[y, x, p])
+            largest = mine[0]
+            for p in range(1, planes):
+                largest = max(largest, mine[p])
+            for p in range(planes):
+                weight[p] = exp(mine[p] - largest)
+            total = _ZERO
+            for p in range(planes):
+                total += weight[p]
+            shift, share = largest + math.log(total), _ONE / total
+            for p in range(planes):
+                mine[p] -= shift
+            for p in range(planes):
+                weight[p] *= share
+            mean = _around_mode(weight, log_planes, reach)
+            variance = _ZERO
+            for p in range(planes):
+                variance += weight[p] * (log_planes[p] - mean) * (log_planes[p] - mean)
+            log_depth[y, x], spread[y, x] = mean, math.sqrt(variance)
+
+
+@loosely_compiled
+def _around_mode(weight, log_planes, reach):
+    """Mean log-depth around the plane around which most of `weight` [P] lies."""
+    planes = weight.shape[0]
+    mode, most = 0, -_ONE
+    for p in range(planes):
+        here = weight[p - 1] if p else _ZERO
+        here += weight[p]
+        here += weight[p + 1] if p < planes - 1 else _ZERO
+        if here > most:
+            mode, most = p, here
+    total = mean = _ZERO
+    for p in range(max(mode - reach, 0), min(mode + reach + 1, planes)):
+        total += weight[p]
+        mean += weight[p] * log_planes[p]
+    return mean / total

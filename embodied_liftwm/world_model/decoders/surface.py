@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.kernels import loosely_compiled
 from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.world_model.layers import kernels as layer_kernels
 from embodied_liftwm.world_model.layers.blocks import Pyramid, levels_of, ray_channels
 
 MIN_SCALE = 0.01
@@ -111,17 +111,50 @@ def blended_colours(colours: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
 def median_of_lines(image: Tensor) -> Tensor:
     """Medians over `MEDIAN_PX` pixels along rows, and of these along columns, the border repeated. [B, H, W] -> the same"""
     reach = MEDIAN_PX // 2
-    if image.dtype == torch.float32 and compilable(image):
+    if compilable(image):
         (images,) = arrays(image)
         medians = np.empty_like(images)
         for given, out in zip(images, medians, strict=True):
-            layer_kernels.median_of_lines(given, reach, out)
+            _median_of_lines(given, reach, out)
         return torch.from_numpy(medians)
     for dim in (2, 1):
         border = (reach, reach, 0, 0) if dim == 2 else (0, 0, reach, reach)
         padded = F.pad(image.unsqueeze(1), border, mode="replicate").squeeze(1)
         image = padded.unfold(dim, MEDIAN_PX, 1).median(-1).values
     return image
+
+
+@loosely_compiled
+def _median_of_lines(image, reach, out):
+    """Medians of an image [H, W] over `reach` pixels to either side along rows, and of these along columns: out [H, W]."""
+    height, width = image.shape
+    size = 2 * reach + 1
+    values = np.empty((size, width), np.float32)
+    along = np.empty_like(out)
+    for y in range(height):
+        for k in range(size):
+            for x in range(width):
+                values[k, x] = image[y, min(max(x + k - reach, 0), width - 1)]
+        _middle(values, reach, along[y])
+    for y in range(height):
+        for k in range(size):
+            values[k] = along[min(max(y + k - reach, 0), height - 1)]
+        _middle(values, reach, out[y])
+
+
+@loosely_compiled
+def _middle(values, reach, out):
+    """The middle of the sorted columns of values [2 * reach + 1, W], which lose their order: out [W].
+
+    Passes of a bubble sort until the middle is in place, all columns at once.
+    """
+    last = values.shape[0] - 1
+    for done in range(reach + 1):
+        for k in range(last - done):
+            for x in range(values.shape[1]):
+                a, b = values[k, x], values[k + 1, x]
+                values[k, x], values[k + 1, x] = min(a, b), max(a, b)
+    out[:] = values[reach]
 
 
 class PoseDecoder(nn.Module):

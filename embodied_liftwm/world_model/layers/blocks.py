@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.geometry.compiled import arrays, compilable
+from embodied_liftwm.kernels import loosely_compiled
 from embodied_liftwm.protocols import Camera
-from embodied_liftwm.world_model.layers import kernels as layer_kernels
+
+_ZERO, _HALF, _ONE, _LEAST_SLOPE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(1e-3)
 
 
 def levels_of(image_size: tuple[int, int], cell: int) -> int:
@@ -68,11 +70,11 @@ def ray_channels(camera: Camera) -> Tensor:
     The channels are the ray's x and y at unit depth, its slope against gravity (world z is up), and the depth at which it
     would meet the floor plane z = 0, as 1 / (1 + depth), 0 for rays that never do: embodiment is a prior.
     """
-    if camera.intrinsics.dtype == torch.float32 and compilable(camera):
+    if compilable(camera):
         intrinsics, poses = arrays(camera.intrinsics, camera.world_from_camera)
         found = np.empty((len(poses), 4, camera.height, camera.width), np.float32)
         for each in zip(intrinsics, poses, found, strict=True):
-            layer_kernels.ray_channels(*each)
+            _ray_channels(*each)
         return torch.from_numpy(found)
     u = torch.arange(camera.width, device=camera.intrinsics.device) + 0.5
     v = torch.arange(camera.height, device=camera.intrinsics.device) + 0.5
@@ -84,3 +86,16 @@ def ray_channels(camera: Camera) -> Tensor:
     floor = height / (-up).clamp_min(1e-3)
     near = torch.where(up < -1e-3, 1.0 / (1.0 + floor), 0.0)
     return torch.stack([x, y, up, near], dim=1)
+
+
+@loosely_compiled
+def _ray_channels(intrinsics, pose, out):
+    """`ray_channels` of a camera: intrinsics [3, 3] and pose [4, 4] -> out [4, H, W]."""
+    for v in range(out.shape[1]):
+        y = (np.float32(v) + _HALF - intrinsics[1, 2]) / intrinsics[1, 1]
+        for u in range(out.shape[2]):
+            x = (np.float32(u) + _HALF - intrinsics[0, 2]) / intrinsics[0, 0]
+            up = x * pose[2, 0] + y * pose[2, 1] + pose[2, 2]
+            floor = pose[2, 3] / max(-up, _LEAST_SLOPE)
+            out[0, v, u], out[1, v, u], out[2, v, u] = x, y, up
+            out[3, v, u] = _ONE / (_ONE + floor) if up < -_LEAST_SLOPE else _ZERO
