@@ -17,7 +17,7 @@ latents/      latent tokens in the world frame, written and read without a pixel
 gaussians/    a fixed budget of 3D Gaussians
     map.py, lift.py, merge.py, coarsen.py     the state; a frame's primitives; how they meet it; a full budget
     rasterizer/       `rasterize` and its backends; ply.py, files of Gaussians
-cloud/        an explicit RGB point cloud, which grows with every frame: cloud.py, render.py, and both compiled, kernels.py
+cloud/        an explicit RGB point cloud, which grows with every frame: cloud.py, render.py
 frames/       frames as they were: context.py keeps all, keyframes.py and recent.py the few that matching needs (buffer.py)
 movers.py     points that move; moving.py puts them beside a memory of what stands still
 pixels.py     what memories share that are read pixel by pixel

@@ -12,8 +12,9 @@ points that a camera cannot see. No index is kept for either, and no byte beyond
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,14 +23,30 @@ from torch import Tensor
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.geometry.compiled import arrays, compilable
-from embodied_liftwm.memory.cloud import kernels
+from embodied_liftwm.kernels import compiled
 from embodied_liftwm.memory.growing import Growing
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.threads import for_each
 
+AXIS_BITS = 21
+"""Bits of a voxel's coordinate along each axis; three of them fit into the 63 of a key."""
+HALF_RANGE = 1 << (AXIS_BITS - 1)
+IMAGINED = 128
+"""Bit of the last byte of looks; the rest of it is the size."""
 SIZE_STEPS, LEAST_SIZE_M = 8.0, 1e-4
 """A point's size is seven bits: so many steps an octave above so many metres, up to 6 m."""
-LARGEST_SIZE = kernels.IMAGINED - 1
+LARGEST_SIZE = IMAGINED - 1
+
+
+class _Plan(NamedTuple):
+    """Where new points go among old ones."""
+
+    chosen: np.ndarray  # [K] int64 numbers of the new points that are kept, in the order of their keys
+    places: np.ndarray  # [K] int64 first old point whose key is not below
+    taken: np.ndarray  # [K] bool: that old point lies in the same voxel, and is replaced
+
+
+_NOTHING = _Plan(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,7 @@ class RgbCloud(Growing):
         _validate_extent(points, self.voxel_m)
         looks = _looks(depth, rgb, camera.intrinsics)
         if imagined is not None:
-            looks[..., 3] |= kernels.IMAGINED * imagined.flatten(1).to(torch.uint8)
+            looks[..., 3] |= IMAGINED * imagined.flatten(1).to(torch.uint8)
         merge = self._merged_compiled if compilable(self.points, points) else self._merged_torch
         return merge(points.contiguous(), looks)
 
@@ -84,10 +101,10 @@ class RgbCloud(Growing):
         """With new points [B, M, 3] and looks [B, M, 4], on a CPU, a row a task."""
         mine, theirs = arrays(self.points, self.looks), arrays(points, looks)
         counts = [int(kept) for kept in self.count]
-        plans: list[kernels.Plan] = [kernels.NOTHING] * len(counts)
+        plans: list[_Plan] = [_NOTHING] * len(counts)
 
         def plan(b: int) -> None:
-            plans[b] = kernels.plan(mine[0][b, : counts[b]], theirs[0][b], self.voxel_m)
+            plans[b] = _planned(mine[0][b, : counts[b]], theirs[0][b], self.voxel_m)
 
         for_each(plan, [(b,) for b in range(len(counts))])
         after = [kept + int(np.count_nonzero(~p.taken)) for kept, p in zip(counts, plans, strict=True)]
@@ -96,7 +113,7 @@ class RgbCloud(Growing):
 
         def fill(b: int) -> None:
             for old, new, written in zip(mine, theirs, out, strict=True):
-                kernels.merge(old[b, : counts[b]], new[b], *plans[b], written[b])
+                _merge(old[b, : counts[b]], new[b], *plans[b], written[b])
 
         for_each(fill, [(b,) for b in range(len(counts))])
         return merged
@@ -129,7 +146,7 @@ def sizes_of(looks: Tensor) -> Tensor:
 
 def observed_of(looks: Tensor) -> Tensor:
     """Whether points of looks [..., 4] uint8 were observed, not imagined. [...] bool"""
-    return looks[..., 3] < kernels.IMAGINED
+    return looks[..., 3] < IMAGINED
 
 
 def _looks(depth: Tensor, rgb: Tensor, intrinsics: Tensor) -> Tensor:
@@ -141,9 +158,9 @@ def _looks(depth: Tensor, rgb: Tensor, intrinsics: Tensor) -> Tensor:
 
 def keys_of(points: Tensor, voxel_m: float) -> Tensor:
     """Morton codes of the voxels of points [..., 3]: bits of the three coordinates interleaved, x lowest. [...] int64"""
-    voxels = (points.double() / voxel_m).floor().long() + kernels.HALF_RANGE
+    voxels = (points.double() / voxel_m).floor().long() + HALF_RANGE
     spread = torch.zeros_like(voxels)
-    for bit in range(kernels.AXIS_BITS):
+    for bit in range(AXIS_BITS):
         spread |= ((voxels >> bit) & 1) << (3 * bit)
     return spread[..., 0] | spread[..., 1] << 1 | spread[..., 2] << 2
 
@@ -161,7 +178,7 @@ def _validate(depth: Tensor, rgb: Tensor, camera: Camera) -> None:
 
 
 def _validate_extent(points: Tensor, voxel_m: float) -> None:
-    reach = voxel_m * (kernels.HALF_RANGE - 1)
+    reach = voxel_m * (HALF_RANGE - 1)
     row = _first_wrong(points.abs() < reach)
     if row is not None:
         far = float(points[row].abs().max())
@@ -172,3 +189,81 @@ def _first_wrong(right: Tensor) -> int | None:
     """First row of [B, ...] in which something is not right."""
     wrong = (~right.flatten(1)).any(1).nonzero()
     return int(wrong[0]) if len(wrong) else None
+
+
+def _planned(old: np.ndarray, new: np.ndarray, voxel_m: float) -> _Plan:
+    """Plan how points `new` [M, 3] are merged into sorted points `old` [N, 3]; of those in one voxel the last is kept."""
+    keys = np.empty(len(new), np.int64)
+    _keys(new, voxel_m, keys)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    last = np.ones(len(keys), np.bool_)
+    last[:-1] = keys[1:] != keys[:-1]
+    chosen, keys = order[last], keys[last]
+    places, taken = np.empty(len(keys), np.int64), np.empty(len(keys), np.bool_)
+    _search(old, keys, voxel_m, places, taken)
+    return _Plan(chosen, places, taken)
+
+
+@compiled
+def _spread(x):
+    """The lower 21 bits of x, two zeros between each."""
+    x = x & 0x1FFFFF
+    x = (x | x << 32) & 0x1F00000000FFFF
+    x = (x | x << 16) & 0x1F0000FF0000FF
+    x = (x | x << 8) & 0x100F00F00F00F00F
+    x = (x | x << 4) & 0x10C30C30C30C30C3
+    return (x | x << 2) & 0x1249249249249249
+
+
+@compiled
+def key_of(point, voxel_m):
+    """`keys_of` one point."""
+    key = np.int64(0)
+    for k in range(3):
+        voxel = np.int64(math.floor(np.float64(point[k]) / voxel_m)) + HALF_RANGE
+        key |= _spread(voxel) << k
+    return key
+
+
+@compiled
+def _keys(points, voxel_m, keys):
+    """Keys of points [M, 3] into keys [M]."""
+    for m in range(len(points)):
+        keys[m] = key_of(points[m], voxel_m)
+
+
+@compiled
+def _search(old, keys, voxel_m, places, taken):
+    """`_Plan` of sorted keys [K]. Each search begins where the last one ended, and goes on by doubled steps."""
+    at = 0
+    for j in range(len(keys)):
+        step, high = 1, at
+        while high < len(old) and key_of(old[high], voxel_m) < keys[j]:
+            at = high + 1
+            high = high + step
+            step *= 2
+        high = min(high, len(old))
+        while at < high:
+            middle = (at + high) // 2
+            if key_of(old[middle], voxel_m) < keys[j]:
+                at = middle + 1
+            else:
+                high = middle
+        places[j] = at
+        taken[j] = at < len(old) and key_of(old[at], voxel_m) == keys[j]
+
+
+@compiled
+def _merge(old, new, chosen, places, taken, out):
+    """Write the old values [N, C] and the chosen of the new [M, C] to out, in the order of their keys."""
+    read, written = 0, 0
+    for j in range(len(chosen)):
+        run = places[j] - read
+        if run > 0:
+            out[written : written + run] = old[read : places[j]]
+            written += run
+        read = places[j] + (1 if taken[j] else 0)
+        out[written] = new[chosen[j]]
+        written += 1
+    out[written : written + len(old) - read] = old[read:]
