@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from embodied_liftwm.memory.contract import Bytes
 from embodied_liftwm.memory.frames.context import ContextFrames
 from embodied_liftwm.protocols import Camera
 from tests.toy_room import intrinsics, pose
@@ -49,7 +50,7 @@ def test_it_grows_without_losing_anything_and_counts_its_bytes() -> None:
         frames = frames.add(*frame(number))
         rooms.add(frames.slots)
         assert frames.slots <= max(32, 1.25 * int(frames.count) + 32)
-        assert frames.bytes == int(frames.count) * (3 * SIZE**2 + 64) + 16
+        assert Bytes.of(frames, frames.occupied, grows=True).charged == int(frames.count) * (3 * SIZE**2 + 64) + 16
     assert numbers_in(frames) == list(range(200)) and 3 < len(rooms) < 9
 
 
