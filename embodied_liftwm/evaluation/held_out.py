@@ -23,7 +23,7 @@ from embodied_liftwm.evaluation.cost import measure_cost
 from embodied_liftwm.evaluation.judging import judge_all
 from embodied_liftwm.evaluation.metrics.persistence import Persistence
 from embodied_liftwm.evaluation.navigation.arena import AgentFactory, MakeAgent, make_env, oracle_agent, random_agent
-from embodied_liftwm.evaluation.navigation.contestants import FLOOR, agent_on
+from embodied_liftwm.evaluation.navigation.contestants import MEAN_COLOUR, agent_on
 from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
 from embodied_liftwm.evaluation.progress import timed
 from embodied_liftwm.evaluation.report.page import Report, read_curve, write_report
@@ -142,7 +142,7 @@ def _measure(
             factories["views"] = novel_views(episodes, config.context, config.views_per_episode)
         if "persistence" in config.suite:
             factories["persistence"] = Persistence
-        judged = [*models, CheckedModel(mean_colour_of(episodes, config.device), FLOOR, "mean colour")]
+        judged = [*models, CheckedModel(mean_colour_of(episodes, config.device), MEAN_COLOUR, "mean colour")]
         watch = partial(judge_all, judged, episodes, list(factories.values()), config.device)
         described = ", ".join(factories)
         found = timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {described}")

@@ -57,7 +57,7 @@ def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     """Figures of every model and agent, each with its interval, and paired differences to the baseline.
 
     Args:
-        rows: of the models "model", perhaps "baseline", and floors.
+        rows: of the models "model", perhaps "baseline", and "floor", the mean colour.
         resamples: behind each bootstrap interval.
         seed: of the bootstrap.
 

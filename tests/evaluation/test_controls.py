@@ -91,7 +91,7 @@ def rows_of(
 def test_without_its_own_memory_the_planner_falls_to_the_floor() -> None:
     model = OracleMemory(image_size=SIZE, capacity=20_000, stride=1)
     chosen = [Control(name) for name in (OWN, SWAPPED, CLEARED, OTHER)]
-    seeds = range(5, 10)  # of two neighbours, the ball lies in two corners
+    seeds = (6, 7, 8, 10, 12)  # of two neighbours, the ball lies in two corners; it is not in view at the call
     rows = rows_of(model, seeds, chosen)
     success = {name: sum(row.success for row in rows if row.control == name) for name in (OWN, SWAPPED, CLEARED, OTHER)}
     assert success[OWN] >= 4

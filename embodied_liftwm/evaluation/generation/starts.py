@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from embodied_liftwm.config import GenerateConfig
+from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.data.pictures import read_picture
+from embodied_liftwm.data.realestate import read_square, square_intrinsics
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.generation.camera_paths import SUFFIXES, CameraPath, named_path, read_path
+from embodied_liftwm.evaluation.generation.tours import Tour, first_clear_tour, recorded_tour
+from embodied_liftwm.evaluation.views.true_views import can_draw
 from embodied_liftwm.protocols import frame_size_of
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
-def path_of(config: GenerateConfig) -> Any:
+def path_of(config: GenerateConfig) -> CameraPath | None:
     """The path from any start; None for the episode's own."""
-    from embodied_liftwm.evaluation.generation.camera_paths import SUFFIXES, named_path, read_path
-
     if config.path == "recorded":
         if not config.data:
             raise UserError("path=recorded: needs data=DATASET, whose episode the camera follows")
@@ -30,6 +34,7 @@ def path_of(config: GenerateConfig) -> Any:
 
 
 def check_start(config: GenerateConfig) -> None:
+    """Raise UserError unless there is one frame to begin with: a picture, or of a dataset."""
     if bool(config.first_frame) == bool(config.data):
         both = " and not both" if config.data else ""
         raise UserError(f"give first_frame=PICTURE or data=DATASET{both}: a video begins with a frame")
@@ -39,12 +44,12 @@ def check_start(config: GenerateConfig) -> None:
         raise UserError(f"first_frame={config.first_frame}: no such picture")
 
 
-def tours_of(config: GenerateConfig, console: Console, model: Any, path: Any) -> tuple[list[Any], int]:
+def tours_of(
+    config: GenerateConfig, console: Console, model: CheckedModel, path: CameraPath | None
+) -> tuple[list[Tour], int]:
     """What is generated, and of how many episodes the path did not fit into the room."""
     if config.first_frame:
         return [_picture_tour(config, console, model, path)], 0
-    from embodied_liftwm.data import EvaluationReader
-
     reader = EvaluationReader(config.data)
     if config.episode >= len(reader):
         raise UserError(f"episode={config.episode}: {config.data} holds {len(reader)}, counted from 0")
@@ -60,11 +65,8 @@ def tours_of(config: GenerateConfig, console: Console, model: Any, path: Any) ->
     return tours, len(found) - len(tours)
 
 
-def _episode_tour(config: GenerateConfig, reader: Any, index: int, path: Any) -> Any:
+def _episode_tour(config: GenerateConfig, reader: EvaluationReader, index: int, path: CameraPath | None) -> Tour | None:
     """One episode's tour, with the truth where its world can be drawn again."""
-    from embodied_liftwm.evaluation.generation.tours import Tour, first_clear_tour, recorded_tour
-    from embodied_liftwm.evaluation.views.true_views import can_draw
-
     episode = reader[index]
     if config.frame >= len(episode.rgb):
         raise UserError(f"frame={config.frame}: episode {index} has frames 0 to {len(episode.rgb) - 1}")
@@ -76,12 +78,8 @@ def _episode_tour(config: GenerateConfig, reader: Any, index: int, path: Any) ->
     return Tour(index, config.frame, moved, episode.rgb[config.frame], episode.intrinsics)
 
 
-def _picture_tour(config: GenerateConfig, console: Console, model: Any, path: Any) -> Any:
+def _picture_tour(config: GenerateConfig, console: Console, model: CheckedModel, path: CameraPath | None) -> Tour:
     """A picture's tour: the camera stands level at the origin and looks along world x."""
-    from embodied_liftwm.data.pictures import read_picture
-    from embodied_liftwm.data.realestate import read_square, square_intrinsics
-    from embodied_liftwm.evaluation.generation.tours import Tour
-
     picture = Path(config.first_frame)
     size = frame_size_of(model.model)
     if size is None:  # a model that does not say takes the picture as large as it is
@@ -98,4 +96,5 @@ def _picture_tour(config: GenerateConfig, console: Console, model: Any, path: An
     start = np.eye(4)
     start[:3, :3] = [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]  # right, down and ahead in a world with z up
     intrinsics = square_intrinsics(np.array([focal, focal, 0.5, 0.5]), wanted, wanted, wanted)
+    assert path is not None, "a picture has no way of its own: `path_of` has asked for data="
     return Tour(0, 0, path.starting_at(start), rgb, intrinsics)

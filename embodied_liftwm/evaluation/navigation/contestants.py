@@ -19,7 +19,7 @@ from embodied_liftwm.evaluation.views.mean_colour import MeanColour, MeanColourS
 from embodied_liftwm.protocols import Observation
 from embodied_liftwm.tensor_tree import TensorTree
 
-LAST_FRAME, FLOOR = "last_frame", "floor"
+LAST_FRAME, MEAN_COLOUR = "last_frame", "floor"
 """Names of the model that is emptied before each frame, and of the mean colour."""
 
 
@@ -37,15 +37,15 @@ class LastFrameAlone(LastFrame):
 
 
 class Unmoved(MeanColour):
-    """The floor as something that can go blind: the mean colour of a tour, wherever the camera goes."""
+    """The mean colour as something that can go blind: it is the same wherever the camera goes."""
 
     def imagine(self, state: MeanColourState, action: Tensor) -> MeanColourState:
         return state
 
 
-def floor_of(episode: Episode, device: str) -> CheckedModel:
-    """The floor of one episode: its mean colour at its median true depth, which is more than a model may know."""
-    return CheckedModel(Unmoved(mean_colour_of([episode], device).depth_m, device), FLOOR, "mean colour")
+def mean_colour_on(episode: Episode, device: str) -> CheckedModel:
+    """The mean colour of one episode at its median true depth, which is more than a model may know."""
+    return CheckedModel(Unmoved(mean_colour_of([episode], device).depth_m, device), MEAN_COLOUR, "mean colour")
 
 
 def contestant(name: str, source: str, device: str) -> CheckedModel:

@@ -208,7 +208,7 @@ def _listed(config: EvaluateConfig, manifests: Mapping[str, Manifest]) -> dict[s
 
 
 def permanence_labels(models: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """How tables and the report call each model, floor and ceiling."""
+    """How tables and the report call each model, and who stands beside them."""
     own = {key: entry for key, entry in models.items() if key != LAST_FRAME}
     fixed = {LAST_FRAME: "last frame alone", "random": "random", "oracle": "scripted oracle", "mean place": "mean place"}
     return labels_of(own) | fixed | {"policy": "learned policy"}

@@ -26,7 +26,7 @@ from embodied_liftwm.evaluation.report.tables import Column
 class Row:
     """One thing measured. Suites derive their rows from this: numbers and words only, NaN where nothing was to be measured."""
 
-    model: str  # `CheckedModel.name`, or the name of a floor or ceiling such as "random" and "oracle"
+    model: str  # `CheckedModel.name`, or who stands beside the models, such as "random" and "oracle"
     task: str  # "Revisit-S"
     episode: int  # position in the task's manifest
     seed: int  # of the environment
@@ -56,7 +56,7 @@ class Chart:
     text: str = ""
     notes: Sequence[str] = ()  # a second line under each category
     bars: bool = False  # bars beside one another, not a curve
-    dashed: tuple[str, ...] = ()  # lines that are floors or ceilings
+    dashed: tuple[str, ...] = ()  # lines that are bounds, not models
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics.images import right_colour, right_depth
-from embodied_liftwm.evaluation.navigation.contestants import FLOOR, LAST_FRAME, floor_of, load_all, sources_of
+from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, MEAN_COLOUR, load_all, mean_colour_on, sources_of
 from embodied_liftwm.evaluation.navigation.guided import Guide
 from embodied_liftwm.evaluation.permanence.manifest import Manifest, folder_of, load_manifest
 from embodied_liftwm.evaluation.readings.questions import Look, Question, looks, questions
@@ -179,7 +179,7 @@ class Reader:
             features[model.name], state = summaries(model, batch, tour.episode, asked, guided.call)
             looked[model.name] = tuple(look(model, state, batch, tour.episode, shown, guided.call))
         if shown:
-            looked[FLOOR] = tuple(_look_of_floor(floor_of(guided.episode, self.device), batch, shown, guided.call))
+            looked[MEAN_COLOUR] = tuple(_look_of_mean(mean_colour_on(guided.episode, self.device), batch, shown, guided.call))
         return Reading(tour, asked, features, shown, looked)
 
     def close(self) -> None:
@@ -187,11 +187,11 @@ class Reader:
         self.guide.close()
 
 
-def _look_of_floor(floor: CheckedModel, batch: EpisodeBatch, shown: Sequence[Look], call: int) -> list[Looked]:
-    state = floor.initial_state(1)
+def _look_of_mean(mean: CheckedModel, batch: EpisodeBatch, shown: Sequence[Look], call: int) -> list[Looked]:
+    state = mean.initial_state(1)
     for t in range(call + 1):
-        state = floor.observe(state, batch.observation([(0, t)]))
-    return look(floor, state, batch, batch.indices[0], shown, call)
+        state = mean.observe(state, batch.observation([(0, t)]))
+    return look(mean, state, batch, batch.indices[0], shown, call)
 
 
 def read_all(

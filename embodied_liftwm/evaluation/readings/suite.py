@@ -99,7 +99,7 @@ def probe_rows(name: str, task: str, readings: Sequence[Reading], probe: Probe) 
 
 
 def render_rows(name: str, task: str, readings: Sequence[Reading]) -> list[RenderRow]:
-    """What a model, or the floor, shows of each object."""
+    """What a model, or the mean colour, shows of each object."""
     return [
         RenderRow(
             name, task, reading.tour.episode, reading.tour.seed, "render", shown.object_id, int(shown.called), shown.frame,

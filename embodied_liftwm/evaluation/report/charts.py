@@ -90,7 +90,8 @@ def bar_chart(categories: Sequence[str], series: Sequence[Series], y_label: str,
         for k, bars in enumerate(series):
             for i in bars.known:
                 value, x = float(bars.values[i] or 0.0), i + (k - (len(series) - 1) / 2) * width
-                axes.bar(x, value, 0.9 * width, color=_ink(bars.colour))
+                ink = _ink(bars.colour)
+                axes.bar(x, value, 0.9 * width, color=ink, edgecolor=ink, linewidth=1)  # the edge of a bar of 0 is seen
                 _whisker(axes, bars, i, x)
                 above = max([value, *[end for end in bars.high[i : i + 1] if end is not None]])
                 axes.annotate(f"{value:.2f}", (x, above), (0, 3), textcoords="offset points", ha="center", fontsize=9)

@@ -94,7 +94,7 @@ def labels_of(models: dict[str, dict[str, Any]]) -> dict[str, str]:
         labels = {key: f"{labels[key]}, {Path(models[key]['source']).name}" for key in labels}
     if "baseline" in labels:
         labels["baseline"] = f"{labels['baseline']} (baseline)"
-    return labels | {"floor": "mean colour (floor)"}
+    return labels | {"floor": "mean colour (lower bound)"}
 
 
 def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple[Column, ...], rank: tuple[str, ...]) -> Table:
