@@ -28,11 +28,10 @@ from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 from embodied_liftwm.goals import colour_likeness
 from embodied_liftwm.memory.movers import Movers
 from embodied_liftwm.protocols import WorldModel
+from liftwm_envs.settings import SEEN_PX
 
 MOVED_M = 0.3
 """An object moves if its places in an episode lie further apart than this."""
-SEEN_PX = 12
-"""Pixels from which on an object counts as seen."""
 LEAST_MASS = 0.5
 """Points of the object's colour without which the model believes nothing."""
 GAPS = ((1, 5), (6, 15), (16, 30), (31, 10_000))

@@ -73,7 +73,7 @@ def _cell(text: str) -> str:
 
 def _presets_part() -> list[str]:
     parts = ["## Presets\n", "What each file in `configs/` changes.\n"]
-    by_size = ["debug", "small", "base", "paper"]
+    by_size = ["debug", "small", "gpu", "paper"]
     for name in [*by_size, *(name for name in preset_names() if name not in by_size)]:
         text = (preset_folder() / f"{name}.yaml").read_text()
         about = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))

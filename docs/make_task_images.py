@@ -18,6 +18,7 @@ from PIL import Image
 
 from liftwm_envs.rooms.scene import Scene
 from liftwm_envs.rooms.shells import CUP_RADIUS_M
+from liftwm_envs.settings import REACH_M
 from liftwm_envs.tasks.policies import OraclePolicy
 
 OUT = Path(__file__).parent / "images" / "tasks"
@@ -101,7 +102,7 @@ def draw_plan(episode: Recorded, path: Path) -> None:
         item = scene.objects[goal - 1]
         meeting = [track.place(track.next_exit(called)) for track in scene.tracks if track.object_id == goal]
         radius = CUP_RADIUS_M if scene.shows else item.radius_m
-        axes.add_patch(Circle(meeting[0] if meeting else places[goal], radius + 0.6, fill=False, ec="red", ls=":"))
+        axes.add_patch(Circle(meeting[0] if meeting else places[goal], radius + REACH_M, fill=False, ec="red", ls=":"))
     axes.plot(*positions[: called + 1].T, color="#888888", linewidth=1.5, label="tour")
     axes.plot(*positions[called:].T, color="red", linewidth=2, label="from the call")
     axes.plot(*positions[0], "k^", markersize=6, label="start")

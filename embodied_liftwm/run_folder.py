@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from embodied_liftwm import __version__
-from embodied_liftwm.config import COMMANDS, FORMER_NAMES
+from embodied_liftwm.config import COMMANDS, FORMER_NAMES, present_words
 from embodied_liftwm.data.storage import INFO
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_folder, remove_partials, write_text
@@ -134,6 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("command", ""), str):
         raise UserError(f"{path} is damaged: restore it, or choose another folder")
+    found = present_words(found)
     return _in_present_words(found) if found.get("command", "train") == "train" else found
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
@@ -76,24 +75,3 @@ def tour_observations(tour: Mapping[str, np.ndarray], device: str | torch.device
 def is_last_frame(tour: Mapping[str, np.ndarray] | None, obs: Mapping[str, np.ndarray]) -> bool:
     """Whether a tour already ends with this observation, which must then not be observed a second time."""
     return tour is not None and all(np.array_equal(tour[key][-1], obs[key]) for key in KEYS)
-
-
-def encode_action(action: np.ndarray | int, space: spaces.Space) -> np.ndarray:
-    """The action as models see it: discrete ones one-hot, continuous ones as they are. [A] float32"""
-    if isinstance(space, spaces.Discrete):
-        encoded = np.zeros(int(space.n), dtype=np.float32)
-        encoded[int(action) - int(space.start)] = 1.0
-        return encoded
-    return np.asarray(action, dtype=np.float32).reshape(-1)
-
-
-def infer_action_space(actions: np.ndarray) -> spaces.Space:
-    """Read the action space off a tour: rows that are all one-hot, after the zeros of the first, are discrete.
-
-    Args:
-        actions: the action that led to each frame. [K, A]
-    """
-    width = actions.shape[1]
-    rows = actions[1:]
-    one_hot = len(rows) > 0 and width > 2 and bool(np.all((rows == 0) | (rows == 1)) and np.all(rows.sum(axis=1) == 1))
-    return spaces.Discrete(width) if one_hot else spaces.Box(-1.0, 1.0, (width,), np.float32)

@@ -24,6 +24,7 @@ from embodied_liftwm.config.episodes import (
     TEACHER_SEED_OFFSET,
     CollectConfig,
     EnvOptions,
+    present_words,
     size_word,
     split_of,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "TeacherConfig",
     "TrainAgentConfig",
     "TrainConfig",
+    "present_words",
     "size_word",
     "split_of",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_field, check_fields, shown
 from embodied_liftwm.errors import UserError
@@ -46,7 +46,7 @@ def _sides_of(size: object) -> tuple[int, int]:
 class EnvOptions:
     """Keyword arguments of our environments; see docs/tasks.md."""
 
-    embodiment: Literal["base", "drone"] = "base"  # wheeled base with odometry, or 6-DoF drone
+    embodiment: Literal["wheels", "drone"] = "wheels"  # a wheeled base with odometry, or a 6-DoF drone
     action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
     image_size: int | str = bounded(64, 16, 2048)  # pixels a side of square frames, or height x width, as in 48x64
     texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
@@ -62,6 +62,12 @@ class EnvOptions:
     def sides(self) -> tuple[int, int]:
         """Height and width of frames, pixels."""
         return _sides_of(self.image_size)
+
+
+def present_words(stored: dict[str, Any]) -> dict[str, Any]:
+    """Settings that were written down, in today's words: the body `wheels` was called `base`."""
+    words = {name: present_words(value) if isinstance(value, dict) else value for name, value in stored.items()}
+    return words | {"embodiment": "wheels"} if words.get("embodiment") == "base" else words
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 from isal.isal_zlib import compress
 
+from embodied_liftwm.config import present_words
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.data.gate import ARRAYS, TRUTH_ARRAYS, layout_fault
 from embodied_liftwm.data.hdf5 import has, open_array, open_file, open_group, parse_text, read_text, replacing_hdf5
@@ -115,7 +116,7 @@ def read_info(folder: Path, split: str = "") -> dict[str, Any]:
             raise UserError(f"{path}: {name} is {info[name]!r}, expected an object: restore it")
     if not _are_spans(info.get("episodes", [])):
         raise UserError(f"{path}: episodes is no list of [first, last] numbers: restore it, or take it out")
-    return info
+    return present_words(info)
 
 
 def _are_spans(value: Any) -> bool:

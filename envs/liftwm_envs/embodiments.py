@@ -12,14 +12,15 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from liftwm_envs.actions import DRONE_ACTIONS, WHEELS_ACTIONS
 from liftwm_envs.build import AGENT_NAME, TIMESTEP_S, add_camera
 from liftwm_envs.engine import mujoco
 from liftwm_envs.rooms.scene import AGENT_RADIUS_M
+from liftwm_envs.settings import STEP_M, STEP_RAD
 
 CONTROL_S = 0.25
 SUBSTEPS = round(CONTROL_S / TIMESTEP_S)
-MAX_SPEED = 0.2 / CONTROL_S  # m/s: 0.2 m a control step
-MAX_YAW_RATE = 0.3 / CONTROL_S  # rad/s: 0.3 rad a control step
+MAX_SPEED, MAX_YAW_RATE = STEP_M / CONTROL_S, STEP_RAD / CONTROL_S  # m/s, rad/s
 
 
 class Embodiment(ABC):
@@ -47,8 +48,7 @@ class WheeledBase(Embodiment):
 
     action_dim = 2
     camera_height_m = 0.75
-    # noop, forward, left, right, forward+left, forward+right
-    discrete_actions = np.array([[0, 0], [1, 0], [0, 1], [0, -1], [1, 1], [1, -1]], np.float32)
+    discrete_actions = WHEELS_ACTIONS
 
     def add_to(self, spec: mujoco.MjSpec, start: tuple[float, float, float]) -> None:
         """Slide x, slide y and hinge yaw in world axes, each with a velocity servo of limited force."""
@@ -96,13 +96,7 @@ class Drone(Embodiment):
     action_dim = 6
     camera_height_m = 1.0
     limits = np.array([MAX_SPEED, MAX_SPEED, MAX_SPEED / 2, 0.4, 0.4, MAX_YAW_RATE])
-    # noop, forward, backward, left, right, up, down, yaw left, yaw right
-    discrete_actions = np.array(
-        [[0] * 6]
-        + [[1, 0, 0, 0, 0, 0], [-1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, -1, 0, 0, 0, 0]]
-        + [[0, 0, 1, 0, 0, 0], [0, 0, -1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, -1]],
-        np.float32,
-    )
+    discrete_actions = DRONE_ACTIONS
     _mass_kg, _inertia, _settle_s = 1.0, 0.02, 0.04
 
     def add_to(self, spec: mujoco.MjSpec, start: tuple[float, float, float]) -> None:
@@ -148,4 +142,4 @@ def _add_velocity_servo(spec: mujoco.MjSpec, joint: str, gain: float, limit: flo
     actuator.forcelimited, actuator.forcerange = True, [-limit, limit]
 
 
-EMBODIMENTS: dict[str, type[Embodiment]] = {"base": WheeledBase, "drone": Drone}
+EMBODIMENTS: dict[str, type[Embodiment]] = {"wheels": WheeledBase, "drone": Drone}

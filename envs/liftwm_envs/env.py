@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from collections.abc import Callable
 from copy import copy, deepcopy
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from liftwm_envs.cameras import size_of
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.odometry import Odometry
-from liftwm_envs.records import Record
+from liftwm_envs.rooms.floor_plan import EVALUATION_SEEDS
 from liftwm_envs.rooms.layout import make_scene
 from liftwm_envs.rooms.scene import SHAPES, Scene
 from liftwm_envs.settings import settings_of
@@ -35,7 +36,6 @@ TASKS: dict[str, type[Task]] = {
 }
 GOAL_DIM = 3 + len(SHAPES)
 _MOST = 1.0 + 1e-6  # an action's largest number, rounding allowed for
-_SPLIT = 2**30  # scenes of seeds below are for training, from here on for evaluation
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -43,12 +43,27 @@ def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise EnvError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
 
 
+class Record(UserDict[str, NDArray]):
+    """Arrays by name. Not a `dict`, whose arrays Gymnasium's vector environments would put into one of a single shape.
+
+    They hand records on as they are: `info["truth"][k]` is the record of environment k, or None where it gave none.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        """The same names, shapes, dtypes and numbers."""
+        if not isinstance(other, Record) or self.keys() != other.keys():
+            return False
+        return all(mine.dtype == other[name].dtype and np.array_equal(mine, other[name]) for name, mine in self.items())
+
+
 class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
     """See docs/tasks.md. One integer seed fixes the scene and everything else.
 
     Args:
         task, size: set by the Gymnasium id, e.g. `liftwm/Revisit-S-v0`.
-        embodiment: wheeled base, or 6-DoF drone.
+        embodiment: wheels, a base that rolls on the floor, or a 6-DoF drone.
         action: continuous in [-1, 1], or discrete.
         image_size: of frames, pixels: one number for square ones, (height, width), or the same as text, "48x64".
         texture: "flat" leaves surfaces without texture, a stress test.
@@ -70,7 +85,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         task: str = "Revisit",
         size: str = "S",
         *,
-        embodiment: Literal["base", "drone"] = "base",
+        embodiment: Literal["wheels", "drone"] = "wheels",
         action: Literal["continuous", "discrete"] = "continuous",
         image_size: int | tuple[int, int] | str = 64,
         texture: Literal["rich", "flat"] = "rich",
@@ -143,7 +158,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         """A new world: that of `seed`, else one drawn from the last seed's half of the seeds (training or evaluation)."""
         super().reset(seed=seed)
         if seed is None:
-            seed = int(self.np_random.integers(_SPLIT)) + (_SPLIT if self._last_seed >= _SPLIT else 0)
+            split = EVALUATION_SEEDS.start  # scenes of seeds below are for training
+            seed = int(self.np_random.integers(split)) + (split if self._last_seed >= split else 0)
         self._last_seed = seed
         self.close()
         rng = np.random.default_rng([seed, 11])

@@ -1,4 +1,4 @@
-"""How tasks and sizes differ from one another, in figures."""
+"""The rules of all tasks, and how tasks and sizes differ from one another, in figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from dataclasses import dataclass, replace
 
 from liftwm_envs.errors import EnvError
 from liftwm_envs.rooms.scene import SceneOptions
+
+STEP_M, STEP_RAD = 0.2, 0.3
+"""What a full action moves and turns in a control step."""
+SEEN_PX = 12
+"""An object counts as seen from this many pixels in a 64 x 64 frame; other sizes in proportion."""
+REACH_M = 0.6
+"""Success: camera to surface in the plan."""
+MIN_CALL_M = 1.5
+"""The goal's surface is at least so far away along the way when it is called."""
+LIMIT_FACTOR, LIMIT_EXTRA_STEPS = 1.4, 4
+"""Time allowed after the call, from the oracle's."""
 
 
 @dataclass(frozen=True)

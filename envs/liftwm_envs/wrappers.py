@@ -8,8 +8,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from liftwm_envs.actions import ActionCodec
+from liftwm_envs.env import Record
 from liftwm_envs.errors import EnvError
-from liftwm_envs.records import Record
 from liftwm_envs.tasks.policies import TourPolicy
 
 _MAX_TOUR_STEPS = 4000
@@ -29,15 +30,13 @@ class GuidedTour(gymnasium.Wrapper):
         """Reset, tour, return at the call."""
         obs, info = self.env.reset(seed=seed, options=options)
         guide = TourPolicy(self.env)
-        space = self.env.action_space
-        discrete = isinstance(space, gymnasium.spaces.Discrete)
-        width = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else int(np.prod(space.shape or ()))
-        frames, actions = [obs], [np.zeros(width, np.float32)]
+        codec = ActionCodec(self.env.action_space)
+        frames, actions = [obs], [np.zeros(codec.width, np.float32)]
         while info["phase"] == "tour":
             action = guide.act(obs, info)
             obs, _, terminated, truncated, info = self.env.step(action)
             frames.append(obs)
-            actions.append(np.eye(width, dtype=np.float32)[action] if discrete else np.asarray(action, np.float32))
+            actions.append(codec.encode(action))
             if info["phase"] == "tour" and (terminated or truncated or len(frames) > _MAX_TOUR_STEPS):
                 raise EnvError(f"the tour ended after {len(frames) - 1} steps, before a goal was called: raise max_steps")
         tour = {key: np.stack([frame[key] for frame in frames]) for key in obs}

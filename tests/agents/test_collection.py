@@ -25,9 +25,10 @@ from embodied_liftwm.errors import UserError
 from liftwm_agents.collection import shown
 from liftwm_agents.collection.collect import CollectProgress, collect
 from liftwm_agents.collection.env_source import find_env
-from liftwm_agents.collection.recording import action_encoder
 from liftwm_agents.collection.shard_collector import ShardCollector
 from liftwm_agents.collection.workers import CollectShards, Report, Shard
+from liftwm_envs.actions import ActionCodec
+from liftwm_envs.errors import EnvError
 
 HERE = Path(__file__).parent
 
@@ -296,8 +297,8 @@ def test_episodes_before_a_fault_of_the_environment_are_kept(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("action", [3, -1, "left", None])
 def test_an_action_that_is_none_of_the_space_is_named(action: object) -> None:
-    with pytest.raises(UserError, match=r"action: got .*, expected one of 0 .. 2"):
-        action_encoder(gym.spaces.Discrete(3))(action)
+    with pytest.raises(EnvError, match=r"action: got .*, expected one of 0 .. 2"):
+        ActionCodec(gym.spaces.Discrete(3)).encode(action)
 
 
 def test_discrete_actions_are_one_hot(tmp_path: Path) -> None:

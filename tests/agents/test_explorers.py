@@ -33,7 +33,7 @@ def roll(name: str, steps: int = 45, seed: int = 3, **kwargs: Any) -> np.ndarray
 
 
 @pytest.mark.parametrize("name", [*EXPLORERS, "support-0.5-leave-0.5-after-20"])
-@pytest.mark.parametrize(("embodiment", "action"), [("base", "continuous"), ("base", "discrete"), ("drone", "discrete")])
+@pytest.mark.parametrize(("embodiment", "action"), [("wheels", "continuous"), ("wheels", "discrete"), ("drone", "discrete")])
 def test_same_seed_same_path(name: str, embodiment: str, action: str) -> None:
     first, second = (roll(name, embodiment=embodiment, action=action) for _ in range(2))
     assert np.array_equal(first, second)
@@ -94,7 +94,7 @@ def test_unknown_explorer_is_refused() -> None:
         make_policy("fly", gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True), 0)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"action": "discrete"}, {"embodiment": "drone"}], ids=["base", "discrete", "drone"])
+@pytest.mark.parametrize("kwargs", [{}, {"action": "discrete"}, {"embodiment": "drone"}], ids=["wheels", "discrete", "drone"])
 @pytest.mark.parametrize("radius", [0.3, 1.0])
 def test_a_support_is_not_left_and_is_used(radius: float, kwargs: dict[str, str]) -> None:
     start = roll("support-0", steps=1, image_size=16, **kwargs)[0]

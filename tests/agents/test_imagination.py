@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.errors import UserError
 from liftwm_agents.policies.features import WorldModelVecEnv
-from liftwm_agents.policies.imagination import REACH_M, ImaginedVecEnv
+from liftwm_agents.policies.imagination import BELIEVED_REACH_M, ImaginedVecEnv
 from liftwm_agents.policies.readout import FeatureConfig, Watched, watch_start
 from tests.agents.oracle_model import OracleMemory
 from tests.agents.test_policy import TourTap
@@ -94,7 +94,7 @@ def test_time_runs_out_and_counts_as_truncation() -> None:
         _, _, dones, infos = env.step(still)
         assert bool(dones[0]) == (step == limit)
     assert infos[0]["TimeLimit.truncated"] and not infos[0]["success"]
-    assert limit >= 1.4 * REACH_M / 0.2
+    assert limit >= 1.4 * BELIEVED_REACH_M / 0.2
 
 
 def test_a_model_that_never_shows_a_goal_is_refused() -> None:

@@ -12,13 +12,13 @@ from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.goals import hue_likeness
 from embodied_liftwm.protocols import Camera, Observation, View, WorldModel
-from liftwm_agents.observations import encode_action, infer_action_space
 from liftwm_agents.planning.action_plan import GaussianPlan, make_plan
 from liftwm_agents.planning.belief import SpatialBelief, spread
 from liftwm_agents.planning.mapping import Grid, OccupancyMap, _closed, cost_to_go, frontier
 from liftwm_agents.planning.perception import Panorama, heading_of, level_cameras, locate_goal, panorama
 from liftwm_agents.planning.planner import PlannerPolicy
 from liftwm_agents.planning.search import elite_weights, imagine_poses, improve_plan, path_integral_weights
+from liftwm_envs.actions import ActionCodec, space_of
 from liftwm_envs.wrappers import GuidedTour
 from tests.agents.oracle_model import DepthTap, OracleMemory
 from tests.agents.toy_env import ToyRoom
@@ -232,10 +232,14 @@ def test_imagined_states_share_memory_with_the_state() -> None:
 
 def test_actions_are_encoded_and_inferred() -> None:
     discrete, continuous = spaces.Discrete(6), spaces.Box(-1.0, 1.0, (2,), np.float32)
-    np.testing.assert_array_equal(encode_action(2, discrete), [0, 0, 1, 0, 0, 0])
-    tour = np.stack([np.zeros(6), *(encode_action(a, discrete) for a in (1, 4, 0))])
-    assert infer_action_space(tour) == discrete
-    assert infer_action_space(np.array([[0, 0], [0.5, 1.0]], dtype=np.float32)) == continuous
+    codec = ActionCodec(discrete)
+    np.testing.assert_array_equal(codec.encode(2), [0, 0, 1, 0, 0, 0])
+    tour = np.stack([np.zeros(6), *(codec.encode(a) for a in (1, 4, 0))])
+    assert space_of(tour) == discrete
+    assert [codec.decode(codec.encode(a)) for a in range(6)] == [*range(6)]
+    rows = ActionCodec(spaces.Discrete(2, start=3), np.array([[0.0, 1.0], [1.0, 0.0]]))
+    assert rows.width == 2 and rows.encode(4).tolist() == [1.0, 0.0] and rows.decode(np.array([0.9, 0.2])) == 4
+    assert space_of(np.array([[0, 0], [0.5, 1.0]], dtype=np.float32)) == continuous
 
 
 def test_oracle_memory_renders_what_it_observed() -> None:

@@ -17,11 +17,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from liftwm_envs import ENV_IDS, EnvError
 
-VARIANTS = [(e, a) for e in ("base", "drone") for a in ("continuous", "discrete")]
+VARIANTS = [(e, a) for e in ("wheels", "drone") for a in ("continuous", "discrete")]
 CHECKED = [
     (env_id, *variant)
     for env_id in ENV_IDS
-    for variant in (VARIANTS if "-S-" in env_id else [("base", "continuous"), ("drone", "discrete")])
+    for variant in (VARIANTS if "-S-" in env_id else [("wheels", "continuous"), ("drone", "discrete")])
 ]
 
 
@@ -187,7 +187,7 @@ def test_many_environments_live_in_one_process() -> None:
 def test_importing_the_environments_does_not_import_torch() -> None:
     code = (
         "import sys, gymnasium, liftwm_envs; e = gymnasium.make('liftwm/Revisit-S-v0'); e.reset(seed=0); "
-        "import liftwm_envs.wrappers, liftwm_envs.floors; "
+        "import liftwm_envs.wrappers, liftwm_envs.lower_bounds; "
         "print([m for m in ('torch', 'embodied_liftwm', 'liftwm_agents', 'h5py') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,10 +14,9 @@ from liftwm_envs.rooms.layout import make_scene
 from liftwm_envs.rooms.motion import Track
 from liftwm_envs.rooms.navigation import distance_to_rectangles
 from liftwm_envs.rooms.scene import Scene
-from liftwm_envs.settings import settings_of
+from liftwm_envs.settings import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX, settings_of
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.policies import OraclePolicy, TourPolicy
-from liftwm_envs.tasks.task import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
 ENV_ID = "liftwm/MovingOcclusion-S-v0"
@@ -130,7 +129,7 @@ def _points(depth: np.ndarray, obs: dict[str, np.ndarray], mask: np.ndarray) -> 
     return local @ pose[:3, :3].T + pose[:3, 3]
 
 
-@pytest.mark.parametrize("embodiment", ["base", "drone"])
+@pytest.mark.parametrize("embodiment", ["wheels", "drone"])
 def test_nothing_pushes_an_object_off_its_line_and_an_agent_in_its_way_is_pushed(embodiment: str) -> None:
     scene = scene_of(0)
     track, item = scene.tracks[0], scene.objects[0]

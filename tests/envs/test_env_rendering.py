@@ -17,7 +17,7 @@ from liftwm_envs.simulation import Simulation
 
 @pytest.fixture
 def sim():
-    simulation = Simulation(make_scene(3, SceneOptions()), "base", (64, 64))
+    simulation = Simulation(make_scene(3, SceneOptions()), "wheels", (64, 64))
     yield simulation
     simulation.close()
 
@@ -53,7 +53,7 @@ def test_a_wider_frame_shows_more_at_its_sides_and_the_same_between_them() -> No
     """Pixels are square and the vertical field of view stays: so do focal length, rays and ids of the middle."""
     frames = []
     for size in ((48, 48), (48, 80)):
-        simulation = Simulation(make_scene(3, SceneOptions()), "base", size)
+        simulation = Simulation(make_scene(3, SceneOptions()), "wheels", size)
         frames.append((*simulation.render(), simulation.intrinsics))
         simulation.close()
     (rgb, depth, ids, k), (wide_rgb, wide_depth, wide_ids, wide_k) = frames
@@ -108,7 +108,7 @@ def test_points_of_one_frame_reproject_into_another(sim: Simulation) -> None:
 def test_segmentation_marks_objects_where_they_are_and_in_their_colour() -> None:
     errors, found = [], 0
     for seed in range(6):
-        simulation = Simulation(make_scene(seed, SceneOptions()), "base", (64, 64))
+        simulation = Simulation(make_scene(seed, SceneOptions()), "wheels", (64, 64))
         for _ in range(7):
             _turn(simulation, 3)
             rgb, depth = simulation.render_rgb_depth()
@@ -129,7 +129,7 @@ def test_segmentation_marks_objects_where_they_are_and_in_their_colour() -> None
     assert np.quantile(errors, 0.95) < 0.12
 
 
-@pytest.mark.parametrize(("screens", "embodiment"), [(False, "base"), (True, "base"), (False, "drone")])
+@pytest.mark.parametrize(("screens", "embodiment"), [(False, "wheels"), (True, "wheels"), (False, "drone")])
 def test_objects_drawn_alone_are_hidden_by_what_stands_before_them(screens: bool, embodiment: str) -> None:
     """The same ids, pixel for pixel, as from a segmentation pass with everything in it."""
     hidden = 0
@@ -164,7 +164,7 @@ def _all_ids(simulation: Simulation) -> np.ndarray:
 
 def test_structure_is_desaturated_and_textured() -> None:
     for seed in range(4):
-        simulation = Simulation(make_scene(seed, SceneOptions()), "base", (64, 64))
+        simulation = Simulation(make_scene(seed, SceneOptions()), "wheels", (64, 64))
         rgb, _ = simulation.render_rgb_depth()
         structure = rgb[simulation.render_segmentation() == 0].astype(float)
         saturation = 1 - structure.min(1) / np.maximum(structure.max(1), 1)
@@ -188,7 +188,7 @@ def test_recreated_environments_are_never_black() -> None:
 
 def test_gl_objects_taken_over_from_another_scene_draw_the_same() -> None:
     def frame(seed: int) -> np.ndarray:
-        simulation = Simulation(make_scene(seed, SceneOptions()), "base", (64, 64))
+        simulation = Simulation(make_scene(seed, SceneOptions()), "wheels", (64, 64))
         for _ in range(3):
             _turn(simulation, 4)
         rgb, depth, segmentation = simulation.render()
@@ -206,8 +206,8 @@ def test_renderer_is_named() -> None:
 
 
 def test_flat_texture_removes_patterns_but_not_objects() -> None:
-    rich = Simulation(make_scene(3, SceneOptions()), "base", (64, 64))
-    flat = Simulation(make_scene(3, SceneOptions(texture="flat")), "base", (64, 64))
+    rich = Simulation(make_scene(3, SceneOptions()), "wheels", (64, 64))
+    flat = Simulation(make_scene(3, SceneOptions(texture="flat")), "wheels", (64, 64))
     (rgb_rich, depth_rich), (rgb_flat, depth_flat) = rich.render_rgb_depth(), flat.render_rgb_depth()
     assert np.array_equal(depth_rich, depth_flat)
     detail = [np.abs(np.diff(rgb.astype(float), axis=1)).mean() for rgb in (rgb_rich, rgb_flat)]

@@ -8,9 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from liftwm_envs.settings import settings_of
+from liftwm_envs.settings import REACH_M, settings_of
 from liftwm_envs.tasks.policies import OraclePolicy, RandomPolicy
-from liftwm_envs.tasks.task import REACH_M
 from liftwm_envs.wrappers import GuidedTour
 
 

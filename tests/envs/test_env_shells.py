@@ -14,10 +14,9 @@ import pytest
 from liftwm_envs.rooms.layout import make_scene
 from liftwm_envs.rooms.scene import Scene
 from liftwm_envs.rooms.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, LOWER_STEPS, SWAP_STEPS, Show, Swap, cup_pixels
-from liftwm_envs.settings import settings_of
+from liftwm_envs.settings import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX, settings_of
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.policies import OraclePolicy, TourPolicy
-from liftwm_envs.tasks.task import LIMIT_EXTRA_STEPS, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
 ENV_ID = "liftwm/ShellGame-S-v0"
@@ -121,7 +120,7 @@ def test_truth_follows_what_cups_hide_and_nothing_shows_it() -> None:
 def test_a_cup_over_an_object_is_no_contact_and_stops_an_agent() -> None:
     scene = scene_of(0, "S")
     show = scene.shows[0]
-    simulation = Simulation(scene, "base", (16, 16))
+    simulation = Simulation(scene, "wheels", (16, 16))
     inward = np.array([math.cos(show.yaw), math.sin(show.yaw)])
     simulation.data.qpos[:2] = show.slots[1] + 1.6 * inward
     simulation.data.qpos[2] = show.yaw + math.pi

@@ -12,10 +12,9 @@ import pytest
 from liftwm_envs import EnvError
 from liftwm_envs.rooms.layout import make_scene
 from liftwm_envs.rooms.scene import SceneOptions
-from liftwm_envs.settings import settings_of
+from liftwm_envs.settings import MIN_CALL_M, REACH_M, SEEN_PX, settings_of
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.policies import OraclePolicy, RandomPolicy, TourPolicy
-from liftwm_envs.tasks.task import MIN_CALL_M, REACH_M, SEEN_PX
 from liftwm_envs.wrappers import GuidedTour
 
 IDS = tuple(f"liftwm/{task}-S-v0" for task in ("Revisit", "Occlusion", "MovingOcclusion", "ShellGame", "Search"))
@@ -111,7 +110,7 @@ def test_reached_means_near_and_in_the_same_room() -> None:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-@pytest.mark.parametrize(("embodiment", "action"), [("base", "continuous"), ("base", "discrete"), ("drone", "continuous")])
+@pytest.mark.parametrize(("embodiment", "action"), [("wheels", "continuous"), ("wheels", "discrete"), ("drone", "continuous")])
 def test_oracle_solves_and_random_does_not(env_id: str, embodiment: str, action: str) -> None:
     env = GuidedTour(make(env_id, embodiment=embodiment, action=action))
     wins = {"oracle": 0, "random": 0}
@@ -158,7 +157,7 @@ def test_progress_reward_sums_to_the_way_made() -> None:
     env.close()
 
 
-@pytest.mark.parametrize(("embodiment", "action"), [("base", [1, 0]), ("base", [-1, 0]), ("drone", [1, 0, 0, 0, 0, 0])])
+@pytest.mark.parametrize(("embodiment", "action"), [("wheels", [1, 0]), ("wheels", [-1, 0]), ("drone", [1, 0, 0, 0, 0, 0])])
 def test_agent_bumps_and_never_passes(embodiment: str, action: list[float]) -> None:
     for seed in range(4):
         simulation = Simulation(make_scene(seed, SceneOptions(rooms=(1,))), embodiment, (16, 16))
@@ -192,7 +191,7 @@ def test_drone_stays_between_floor_and_ceiling_and_levels_out(axis: int) -> None
 
 
 def test_a_control_step_moves_what_the_action_says() -> None:
-    simulation = Simulation(make_scene(0, SceneOptions()), "base", (16, 16))
+    simulation = Simulation(make_scene(0, SceneOptions()), "wheels", (16, 16))
     simulation.step()
     before = simulation.camera_pose()
     simulation.action[:] = (1.0, 0.0)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from liftwm_envs import EnvError, rendering
-from liftwm_envs.records import Record
+from liftwm_envs.env import Record
 from liftwm_envs.wrappers import GuidedTour
 
 STILL = np.zeros(2, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +19,13 @@ from embodied_liftwm.config import (
     TrainAgentConfig,
     TrainConfig,
 )
+from embodied_liftwm.data.storage import FORMAT, read_info, write_info
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.permanence.manifest import load_manifest
 
 
 def test_presets_are_the_four_of_the_design() -> None:
-    assert preset_names() == ["base", "debug", "paper", "small"]
+    assert preset_names() == ["debug", "gpu", "paper", "small"]
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -87,7 +90,7 @@ def test_the_last_word_wins() -> None:
         (CollectConfig, ["episodes="], "episodes=: expected integer"),
         (CollectConfig, ["policy=foo"], "policy=foo: expected explore | walk | tour | loop | random | oracle"),
         (CollectConfig, ["env_options=5"], "'env_options' is a group of keys"),
-        (CollectConfig, ["env_options.embodiment=car"], "env_options.embodiment=car: expected base | drone"),
+        (CollectConfig, ["env_options.embodiment=car"], "env_options.embodiment=car: expected wheels | drone"),
         (EvaluateConfig, ["suite=view"], "suite=view: expected list of views | persistence | navigation"),
         (CollectConfig, ["episodes=[1"], "episodes=[1: expected integer, 1 to 1000000"),
         (CollectConfig, ["episodes=0"], "episodes=0: must be at least 1"),
@@ -128,7 +131,7 @@ def test_mistakes_are_one_line_that_says_what_would_be_right(schema: type, words
 
 
 def test_an_unknown_preset_names_the_real_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown preset 'huge': there are base, debug, paper, small"):
+    with pytest.raises(UserError, match=r"unknown preset 'huge': there are debug, gpu, paper, small"):
         load_config(TrainConfig, "huge")
 
 
@@ -191,3 +194,12 @@ def test_sizes_of_frames_are_one_number_for_square_ones_and_height_x_width_for_o
         options = load_config(CollectConfig, None, [f"env_options.image_size={words[0]}"]).env_options
         assert options.image_size == expected == EnvOptions(image_size=options.sides).image_size  # type: ignore[arg-type]
     assert EnvOptions().sides == (64, 64) and EnvOptions(image_size="48x64").sides == (48, 64)
+
+
+def test_settings_that_were_written_down_find_the_wheeled_body_under_its_old_name(tmp_path: Path) -> None:
+    write_info(tmp_path, {"format": FORMAT, "env_options": {"embodiment": "base", "image_size": 64}})
+    assert read_info(tmp_path)["env_options"] == {"embodiment": "wheels", "image_size": 64}
+    manifest = load_manifest("Revisit-S")
+    assert manifest.options.embodiment == "wheels" and '"embodiment": "base"' in manifest.text()
+    with pytest.raises(UserError, match="expected wheels | drone"):
+        load_config(CollectConfig, words=["env_options.embodiment=base"])

@@ -92,7 +92,7 @@ BAD_LINES = {
     "--preset small train": "--preset: the command comes first, as in liftwm train --preset small",
     "TRAIN": "unknown word 'TRAIN': did you mean 'train'?",
     "evalute model=base": "unknown word 'evalute': did you mean 'evaluate'?",
-    "train --preset": "argument --preset: which one? There are base, debug, paper, small",
+    "train --preset": "argument --preset: which one? There are debug, gpu, paper, small",
     "train --preset smal": "unknown preset 'smal'",
     "train --presets small": "unrecognized arguments: --presets: did you mean --preset?",
     "train --seed=1": "unrecognized arguments: --seed=1: keys are written without dashes, seed=VALUE",

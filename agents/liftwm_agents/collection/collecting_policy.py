@@ -6,11 +6,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from liftwm_agents.collection.recording import Policy
-from liftwm_agents.observations import KEYS, encode_action
+from liftwm_agents.observations import KEYS
 from liftwm_agents.policies.policy import PPOPolicy
+from liftwm_envs.actions import ActionCodec
 
 
 class TourThenPolicy:
@@ -20,7 +20,7 @@ class TourThenPolicy:
         """An environment of ours that stands reset, and who acts after the call."""
         from liftwm_envs.tasks.policies import TourPolicy
 
-        self._space, self._policy = env.action_space, policy
+        self._codec, self._policy = ActionCodec(env.action_space), policy
         self._guide: Policy = TourPolicy(env)
         self.reset()
 
@@ -28,7 +28,7 @@ class TourThenPolicy:
         """Start an episode."""
         self._guide.reset()
         self._frames: list[dict[str, np.ndarray]] = []
-        self._actions = [np.zeros(spaces.flatdim(self._space), np.float32)]
+        self._actions = [np.zeros(self._codec.width, np.float32)]
         self._called = False
 
     def act(self, obs: Any, info: dict[str, Any]) -> Any:
@@ -37,7 +37,7 @@ class TourThenPolicy:
             self._frames.append({key: np.asarray(obs[key]) for key in KEYS})
         if info["phase"] == "tour":
             action = self._guide.act(obs, info)
-            self._actions.append(encode_action(action, self._space))
+            self._actions.append(self._codec.encode(action))
             return action
         if not self._called:
             self._called = True

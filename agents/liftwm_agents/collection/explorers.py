@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_liftwm.config import SUPPORT_POLICY
-from liftwm_envs.embodiments import CONTROL_S, EMBODIMENTS, MAX_SPEED, MAX_YAW_RATE
+from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.rooms.navigation import CELL_M, bounded_angle
+from liftwm_envs.settings import STEP_M, STEP_RAD
 from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, TourPolicy
 from liftwm_envs.tasks.watching import watch_show, watch_something
-
-STEP_M, STEP_RAD = MAX_SPEED * CONTROL_S, MAX_YAW_RATE * CONTROL_S
-"""What an action of 1 moves and turns."""
 
 
 class WalkPolicy(ScriptedPolicy):

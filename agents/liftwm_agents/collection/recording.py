@@ -13,6 +13,7 @@ from embodied_liftwm.data.gate import TRUTH_PER_FRAME, describe
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import users_fault
 from liftwm_agents.collection.env_source import CameraSource
+from liftwm_envs.actions import ActionCodec
 
 PROGRESS_FRAMES = 32
 _STEPPED = ("obs", "reward", "terminated", "truncated", "info")
@@ -74,9 +75,9 @@ def record_episode(
         An episode whose meta holds what happened (seed, success, return, call step).
 
     Raises:
-        UserError: the observation holds no image or no camera, or the action space is neither Box nor Discrete.
+        UserError: the observation holds no image or no camera.
+        EnvError: the action space is neither Box nor Discrete, or the policy's choice is none of it.
     """
-    encode = action_encoder(getattr(env, "action_space", None))
     obs, info = ask(env, "reset", ("obs", "info"), seed=seed)
     recorder = _Recorder(env, camera, steps)
     recorder.add(obs, info)
@@ -87,7 +88,7 @@ def record_episode(
         action = actor.act(obs, info)
         obs, reward, terminated, truncated, info = ask(env, "step", _STEPPED, action)
         cut = step == steps - 1 and not terminated
-        recorder.add(obs, info, encode(action), reward, terminated, truncated or cut)
+        recorder.add(obs, info, action, reward, terminated, truncated or cut)
         if recorder.frames % PROGRESS_FRAMES == 0:
             on_frames(PROGRESS_FRAMES)
         if terminated or truncated:
@@ -116,31 +117,12 @@ def ask(env: gym.Env, method: str, wanted: Sequence[str], *arguments: Any, **nam
     return made
 
 
-def action_encoder(space: gym.Space | None) -> Callable[[Any], np.ndarray]:
-    """How actions of a space become float32 [A]: continuous ones as they are, discrete ones one-hot."""
-    if isinstance(space, gym.spaces.Discrete):
-        eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
-
-        def one_hot(action: Any) -> np.ndarray:
-            try:
-                index = int(action) - start
-            except (TypeError, ValueError):
-                index = -1
-            if not 0 <= index < len(eye):
-                raise UserError(f"action: got {action!r:.60}, expected one of {start} .. {start + len(eye) - 1}")
-            return eye[index]
-
-        return one_hot
-    if isinstance(space, gym.spaces.Box):
-        return lambda action: np.asarray(action).reshape(-1)
-    raise UserError(f"action space {type(space).__name__} cannot be recorded: Box and Discrete can")
-
-
 class _Recorder:
     """Frames and steps of a running episode, in arrays of full length that `finish` trims."""
 
     def __init__(self, env: gym.Env, camera: CameraSource | None, steps: int) -> None:
         self._env, self._camera, self._steps = env, camera, steps
+        self._codec = ActionCodec(getattr(env, "action_space", None))
         self._arrays: dict[str, np.ndarray] = {}
         self._intrinsics: np.ndarray | None = None
         self._infos: list[dict[str, Any]] = []
@@ -160,6 +142,8 @@ class _Recorder:
         goal = obs.get("goal", ()) if isinstance(obs, dict) else ()
         self._put("goal", self.frames, self._numbers("goal", goal, (-1,)))
         self._add_truth(info.get("truth"))
+        if step and isinstance(self._codec.space, gym.spaces.Discrete):
+            step = (self._codec.encode(step[0]), *step[1:])
         for (name, (shape, dtype)), value in zip(_STEPS.items(), step, strict=False):
             self._put(name, self.frames - 1, self._numbers(name, value, shape, dtype))
         self._check_intrinsics(self._numbers("intrinsics", intrinsics, (3, 3)))

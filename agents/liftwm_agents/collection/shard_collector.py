@@ -16,6 +16,7 @@ from embodied_liftwm.plugins import is_function_name, users_fault
 from liftwm_agents.collection.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.collection.recording import Policy, RandomActions, record_episode
 from liftwm_agents.collection.users_policy import UsersPolicy
+from liftwm_envs.errors import EnvError
 
 
 class ShardCollector:
@@ -47,7 +48,7 @@ class ShardCollector:
         try:
             episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
         except Exception as error:
-            line = str(error) if isinstance(error, UserError) else users_fault(error)
+            line = str(error) if isinstance(error, UserError | EnvError) else users_fault(error)
             if line is None:
                 raise
             raise UserError(f"{group_name(index)}: {line}") from error

@@ -16,13 +16,16 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
 from liftwm_agents.planning.perception import Panorama
+from liftwm_envs.rooms.scene import AGENT_RADIUS_M, DOOR_HEIGHT_M, SCREEN_HEIGHT_M
 
 FLOOR_M = 0.15  # points below are floor
 FLOOR_SLOPE = 0.05  # and this much more per metre of range: believed depth is worst far away
 CEILING_M = 1.2  # points above do not block a base
-BASE_RADIUS_M = 0.2
 WALKED_M = 0.15  # around each place where the agent has been, nothing stands
-WALL_M = (1.6, 1.95)  # nothing but a wall is this high: objects and screens are lower, lintels higher
+WALL_M = (
+    SCREEN_HEIGHT_M + 0.1,
+    DOOR_HEIGHT_M - 0.1,
+)  # only walls are: objects and screens are lower, lintels higher
 RANGE_M = 6.0  # believed points farther than this are not mapped
 ALIKE = 0.06  # of their range: neighbouring pixels that differ by less are one obstacle
 TOUCHING = 60.0  # price of a metre with something in the base's middle
@@ -185,7 +188,7 @@ class CostField:
     """Metres still to go from anywhere, at the price of the cells crossed."""
 
     cost: np.ndarray  # [X, Y] metres
-    touching: np.ndarray  # [X, Y] how deep a base of BASE_RADIUS_M would stand in something: 1 at its middle, 0 when clear
+    touching: np.ndarray  # [X, Y] how deep a base of AGENT_RADIUS_M would stand in something: 1 at its middle, 0 when clear
     grid: Grid
 
     def at(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,9 +234,9 @@ def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: f
     if occupied.any():
         clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m
     # Graded, not all or nothing: cells make gaps up to two cells narrower than they are.
-    touching = np.where(grid.walked, 0.0, np.clip(1.0 - clearance / BASE_RADIUS_M, 0.0, 1.0) ** 2)
+    touching = np.where(grid.walked, 0.0, np.clip(1.0 - clearance / AGENT_RADIUS_M, 0.0, 1.0) ** 2)
     price = np.where(grid.free | (away <= reach_m), 1.0, unknown) + WALL * grid.wall
-    price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - BASE_RADIUS_M) / 0.25, 0.0, 1.0)
+    price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - AGENT_RADIUS_M) / 0.25, 0.0, 1.0)
     sources = np.unique(i * grid.free.shape[1] + j)
     cost = dijkstra(_graph(price, grid.cell_m), directed=False, indices=sources, min_only=True)
     return CostField(cost.reshape(price.shape), touching, grid)
@@ -260,7 +263,7 @@ def _graph(price: np.ndarray, cell_m: float) -> coo_matrix:
 def frontier(grid: Grid) -> np.ndarray:
     """Free cells that touch the unknown: where exploring may go on. World xy, metres. [K, 2]"""
     unknown = ~(grid.free | grid.occupied)
-    open_free = grid.free & ~ndimage.binary_dilation(grid.occupied, iterations=max(1, round(BASE_RADIUS_M / grid.cell_m)))
+    open_free = grid.free & ~ndimage.binary_dilation(grid.occupied, iterations=max(1, round(AGENT_RADIUS_M / grid.cell_m)))
     edge = open_free & ndimage.binary_dilation(unknown)
     return grid.centres()[edge]
 

@@ -17,18 +17,12 @@ from torch import Tensor
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.observations import (
-    encode_action,
-    infer_action_space,
-    is_last_frame,
-    single,
-    to_observation,
-    tour_observations,
-)
+from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
 from liftwm_agents.planning.action_plan import ActionPlan, make_plan
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
 from liftwm_agents.planning.mapping import TOUCHING, CostField, cost_to_go, frontier
 from liftwm_agents.planning.search import improve_plan
+from liftwm_envs.actions import ActionCodec, space_of
 
 READ_EVERY = 4  # steps between readings of the state
 SURVEY_PLACES = 8  # places of the tour from which the state is read when the goal is called
@@ -97,7 +91,7 @@ class PlannerPolicy:
         """
         self.reset()
         if self._space is None:
-            self._space = infer_action_space(tour["action"])
+            self._space = space_of(tour["action"])
         for observation in tour_observations(tour, self._device):
             self._state = self._model.observe(self._state, observation)
             self._visited.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
@@ -232,9 +226,7 @@ class PlannerPolicy:
         device = self._model.ego_camera(self._state).world_from_camera.device
         imagined = self._model.imagine(self._state, chosen[None].to(device))
         self._expected_xy, self._last_xy = ego_pose(self._model, imagined)[0][:2], position[:2]
-        if isinstance(self._space, spaces.Discrete):
-            action = int(chosen.argmax()) + int(self._space.start)
-            self._last_action = encode_action(action, self._space)
-            return action
-        self._last_action = chosen.numpy().astype(np.float32)
-        return self._last_action.copy()
+        codec = ActionCodec(self._space)
+        action = codec.decode(chosen.numpy())
+        self._last_action = codec.encode(action).copy()
+        return action

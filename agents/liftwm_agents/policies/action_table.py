@@ -9,14 +9,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-PLANAR = np.array([[0, 0], [1, 0], [0, 1], [0, -1], [1, 1], [1, -1]], np.float32)
-"""Of a base with a forward and a turning speed: stop, forward, left, right, forward and left, forward and right."""
+from liftwm_envs.actions import WHEELS_ACTIONS
 
 
 def table_for(action_dim: int) -> np.ndarray:
-    """Actions in [-1, 1] to choose among: those of a base for two numbers, else nothing and each axis both ways. [K, A]"""
+    """Actions in [-1, 1] to choose among: those of wheels for two numbers, else nothing and each axis both ways. [K, A]"""
     if action_dim == 2:
-        return PLANAR
+        return WHEELS_ACTIONS
     axes = np.eye(action_dim, dtype=np.float32)
     return np.concatenate([np.zeros((1, action_dim), np.float32), *np.stack([axes, -axes], axis=1)])
 

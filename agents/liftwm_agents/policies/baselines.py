@@ -27,8 +27,9 @@ from sb3_contrib.common.recurrent.type_aliases import RecurrentDictRolloutBuffer
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from liftwm_agents.observations import encode_action, is_last_frame
+from liftwm_agents.observations import is_last_frame
 from liftwm_agents.planning.perception import heading_of
+from liftwm_envs.actions import ActionCodec
 
 PLAYING = 0  # place in the vector of 1 from the call on, 0 during the tour
 POSITION_SCALE_M = 5.0
@@ -96,9 +97,8 @@ class PixelEnv(gym.Wrapper):
         super().__init__(env)
         space = env.observation_space
         assert isinstance(space, spaces.Dict) and isinstance(space["rgb"], spaces.Box)
-        width = spaces.flatdim(env.action_space) if table is None else table.shape[1]
-        self._table, self._watch_tour = table, watch_tour
-        self._view = PixelObservation(stack, width)
+        self._codec, self._watch_tour = ActionCodec(env.action_space, table), watch_tour
+        self._view = PixelObservation(stack, self._codec.width)
         self.observation_space = self._view.space(space["rgb"], spaces.flatdim(space["goal"]))
         self._to_come: Iterator[dict[str, np.ndarray]] | None = None
 
@@ -119,8 +119,7 @@ class PixelEnv(gym.Wrapper):
             seen, info = self._next_of_tour()
             return seen, 0.0, False, False, info
         obs, reward, terminated, truncated, info = self.env.step(action)
-        told = encode_action(action, self.action_space) if self._table is None else self._table[int(action)]
-        return self._view.add(obs, told, True), float(reward), terminated, truncated, info
+        return self._view.add(obs, self._codec.encode(action), True), float(reward), terminated, truncated, info
 
     def _next_of_tour(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """`touring` says that the step which led here was none of the agent's."""

@@ -21,9 +21,10 @@ from embodied_liftwm.config import size_word
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel, frame_size_of
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.observations import KEYS, encode_action
+from liftwm_agents.observations import KEYS
 from liftwm_agents.policies.birdseye import CHANNELS
 from liftwm_agents.policies.readout import FeatureConfig, FeatureReader, Features, feature_space, follow, watch_start
+from liftwm_envs.actions import ActionCodec
 
 
 class WorldModelVecEnv(VecEnvWrapper):
@@ -54,16 +55,15 @@ class WorldModelVecEnv(VecEnvWrapper):
         """
         self._model, self._config, self._device = model, config or FeatureConfig(), device
         space = venv.observation_space
-        width = spaces.flatdim(venv.action_space) if table is None else table.shape[1]
-        check_spaces(space, width, model)
+        self._codec = ActionCodec(venv.action_space, table)
+        check_spaces(space, self._codec.width, model)
         assert isinstance(space, spaces.Dict)
         goal_shape = space["goal"].shape
         assert goal_shape is not None
         super().__init__(venv, observation_space=feature_space(model, goal_shape[0], self._config))
         self._readers = [FeatureReader(model, self._config) for _ in range(venv.num_envs)]
         self._states: list[TensorTree] = [model.initial_state(1)] * venv.num_envs
-        self._table = table
-        self._actions = np.zeros((venv.num_envs, width), dtype=np.float32)
+        self._actions = np.zeros((venv.num_envs, self._codec.width), dtype=np.float32)
 
     @torch.no_grad()
     def reset(self) -> VecEnvObs:
@@ -74,8 +74,7 @@ class WorldModelVecEnv(VecEnvWrapper):
         return self._stack([self._read(i, obs) for i in range(self.num_envs)])
 
     def step_async(self, actions: np.ndarray) -> None:
-        told = [encode_action(a, self.action_space) if self._table is None else self._table[int(a)] for a in actions]
-        self._actions = np.stack(told).astype(np.float32)
+        self._actions = np.stack([self._codec.encode(action) for action in actions])
         self.venv.step_async(actions)
 
     @torch.no_grad()

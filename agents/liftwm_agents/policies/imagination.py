@@ -30,16 +30,16 @@ from torch import Tensor
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree, concatenate
-from liftwm_agents.observations import encode_action
 from liftwm_agents.planning.belief import ego_pose
 from liftwm_agents.planning.mapping import CostField
 from liftwm_agents.planning.perception import heading_of
 from liftwm_agents.policies.readout import FeatureConfig, Features, Watched, feature_space
+from liftwm_envs.actions import ActionCodec
+from liftwm_envs.settings import LIMIT_EXTRA_STEPS, LIMIT_FACTOR, REACH_M, STEP_M, STEP_RAD
 
-REACH_M = 0.75  # from the middle of the place believed: tasks count 0.6 m from the surface
+BELIEVED_REACH_M = REACH_M + 0.15  # from the middle of the place believed: tasks count from the surface
 MOST_PROGRESS_M = 0.4  # of a step: a way that leaves the map's phantom walls would else be worth metres
 BLOCKED = 0.1  # share of the base's depth in something, of `CostField.touching`, from which the body is stopped
-STEP_M, TURN_RAD, LIMIT_FACTOR, LIMIT_EXTRA_STEPS = 0.2, 0.3, 1.4, 4  # time allowed, as tasks allow it
 _ALONG = np.array([0.25, 0.5, 0.75, 1.0])  # where on a step the body is tried
 UNSEEN_STARTS = 200  # tours in a row without a goal in the state: then there is nothing to learn from
 
@@ -88,7 +88,7 @@ class ImaginedVecEnv(VecEnv):
         self._model, self._draw, self._config = model, draw, config or FeatureConfig()
         if not self._config.way:
             raise UserError("input=imagined needs way=true: the way that becomes shorter is its reward")
-        self._table, self._device = table, device
+        self._codec, self._device = ActionCodec(action_space, table), device
         self.unseen = 0  # starts passed over since their goal was not found
         goal_dim = len(self._draw_seen().goal)
         super().__init__(num_envs, feature_space(model, goal_dim, self._config), action_space)
@@ -105,8 +105,7 @@ class ImaginedVecEnv(VecEnv):
         return self._observe()
 
     def step_async(self, actions: np.ndarray) -> None:
-        told = [encode_action(a, self.action_space) if self._table is None else self._table[int(a)] for a in actions]
-        self._actions = torch.as_tensor(np.stack(told).astype(np.float32), device=self._device)
+        self._actions = torch.as_tensor(np.stack([self._codec.encode(a) for a in actions]), device=self._device)
 
     @torch.no_grad()
     def step_wait(self) -> VecEnvStepReturn:
@@ -148,7 +147,7 @@ class ImaginedVecEnv(VecEnv):
         position, heading = ego_pose(self._model, start.state)
         left = float(field.at(position[None, :2])[0][0])
         turn = abs(math.remainder(math.atan2(goal[1] - position[1], goal[0] - position[0]) - heading, 2 * math.pi))
-        limit = math.ceil(LIMIT_FACTOR * (left / STEP_M + turn / TURN_RAD)) + LIMIT_EXTRA_STEPS
+        limit = math.ceil(LIMIT_FACTOR * (left / STEP_M + turn / STEP_RAD)) + LIMIT_EXTRA_STEPS
         return _Row(start, field, goal[:2], position, heading, left, limit=limit)
 
     def _move(self, row: _Row, pose: np.ndarray) -> bool:
@@ -168,7 +167,7 @@ class ImaginedVecEnv(VecEnv):
         """Reward, within reach, out of time."""
         row.steps += 1
         left = float(row.field.at(row.position[None, :2])[0][0])
-        reached = bool(np.linalg.norm(row.position[:2] - row.place) < REACH_M) and left < 2 * REACH_M
+        reached = bool(np.linalg.norm(row.position[:2] - row.place) < BELIEVED_REACH_M) and left < 2 * BELIEVED_REACH_M
         reward = float(np.clip(row.left_m - left, -MOST_PROGRESS_M, MOST_PROGRESS_M)) + float(reached)
         row.left_m, row.total = left, row.total + reward
         return reward, reached, row.steps >= row.limit

@@ -14,12 +14,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.observations import KEYS, encode_action, single
+from liftwm_agents.observations import KEYS, single
 from liftwm_agents.policies.action_table import table_for
 from liftwm_agents.policies.baselines import PixelObservation, episode_frames
 from liftwm_agents.policies.policy_file import about_of, open_policy
 from liftwm_agents.policies.readout import FeatureConfig, FeatureReader, Features, follow, watch_start
 from liftwm_agents.policies.start_pool import Start
+from liftwm_envs.actions import ActionCodec
 
 
 class PPOPolicy:
@@ -61,7 +62,7 @@ class PPOPolicy:
         """Forget everything: a new episode begins."""
         self._tour: Mapping[str, np.ndarray] | None = None
         self._start: Start | None = None
-        self._table: np.ndarray | None = None
+        self._codec, self._chooses_rows = ActionCodec(self._space), False
         self._last_action: np.ndarray | None = None
         self._hidden: Any = None
 
@@ -80,27 +81,29 @@ class PPOPolicy:
         width = tour["action"].shape[1]
         if spaces.flatdim(self._space) == width:
             return
-        self._table = table_for(width)
-        if not isinstance(self._space, spaces.Discrete) or len(self._table) != int(self._space.n):
+        table = table_for(width)
+        if not isinstance(self._space, spaces.Discrete) or len(table) != int(self._space.n):
             raise UserError(
                 f"the policy acts in {self._space}, the environment takes {width} numbers: evaluate with the env_options "
                 "(embodiment, action) that it was trained with"
             )
+        self._codec, self._chooses_rows = ActionCodec(self._space, table), True
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
         """Observe, and choose the next action. `info` is ignored."""
         if self._last_action is None:
-            width = spaces.flatdim(self._space) if self._tour is None else self._tour["action"].shape[1]
-            *before, seen = self._sight.begin(self._tour, self._start, {key: obs[key] for key in KEYS}, width)
+            first = {key: obs[key] for key in KEYS}
+            *before, seen = self._sight.begin(self._tour, self._start, first, self._codec.width)
             for k, frame in enumerate(before if self._recurrent else ()):
                 self._predict(frame, k == 0)
             action = self._predict(seen, not before)
         else:
             action = self._predict(self._sight.add(obs, self._last_action), False)
-        chosen = action if self._table is None else self._table[int(action)]
-        self._last_action = encode_action(action, self._space) if self._table is None else chosen
-        return int(chosen) if isinstance(self._space, spaces.Discrete) and self._table is None else chosen
+        self._last_action = self._codec.encode(action)
+        if self._chooses_rows:
+            return self._last_action.copy()
+        return int(action) if isinstance(self._space, spaces.Discrete) else action
 
     def _predict(self, seen: dict[str, np.ndarray], first: bool) -> np.ndarray:
         try:

@@ -19,6 +19,7 @@ from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import task_id
+from liftwm_envs.actions import ActionCodec
 
 LONGEST_TOUR = 2000
 """Steps after which a tour without a call is a mistake of the environment."""
@@ -102,7 +103,7 @@ class _Tape:
     """Frames, actions and truth of a running episode."""
 
     def __init__(self, env: Any, seed: int) -> None:
-        self.env, self.seed = env, seed
+        self.env, self.seed, self._codec = env, seed, ActionCodec(env.action_space)
         self.obs, self.info = env.reset(seed=seed)
         self.frames: list[dict[str, np.ndarray]] = [self.obs]
         self.truths: list[dict[str, np.ndarray]] = [self.info["truth"]]
@@ -114,14 +115,8 @@ class _Tape:
         self.obs, reward, terminated, truncated, self.info = self.env.step(action)
         self.frames.append(self.obs)
         self.truths.append(self.info["truth"])
-        self.steps.append((self._encoded(action), float(reward), bool(terminated), bool(truncated)))
+        self.steps.append((self._codec.encode(action), float(reward), bool(terminated), bool(truncated)))
         return bool(terminated or truncated)
-
-    def _encoded(self, action: Any) -> np.ndarray:
-        space = self.env.action_space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            return np.eye(int(space.n), dtype=np.float32)[int(action) - int(space.start)]
-        return np.asarray(action, np.float32).reshape(-1)
 
     def episode(self) -> Episode:
         """All of it."""

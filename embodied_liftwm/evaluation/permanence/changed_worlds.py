@@ -28,7 +28,8 @@ import numpy as np
 from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
-from liftwm_envs.tasks.task import SEEN_PX
+from liftwm_envs.actions import ActionCodec
+from liftwm_envs.settings import SEEN_PX
 
 KINDS = ("vanish", "teleport", "recolour", "wall", "tunnel")
 STEPS = {"S": 140, "M": 360, "L": 1200}
@@ -205,13 +206,11 @@ _CHANGES: dict[str, Callable[[Stage, int, np.random.Generator], Iterator[Change]
 
 def _episode(seen: list[dict[str, np.ndarray]], actions: list[Any], space: gymnasium.Space, seed: int) -> Episode:
     """The tour as an episode in which nothing is ever called."""
-    discrete = isinstance(space, gymnasium.spaces.Discrete)
-    steps = len(actions)
-    taken = np.eye(int(space.n))[actions] if discrete else np.stack(actions)  # type: ignore[attr-defined]
+    codec, steps = ActionCodec(space), len(actions)
     nothing = np.zeros(steps)
     return Episode(
         rgb=np.stack([obs["rgb"] for obs in seen]),
-        action=taken.astype(np.float32),
+        action=np.stack([codec.encode(action) for action in actions]),
         reward=nothing.astype(np.float32),
         terminated=nothing.astype(bool),
         truncated=nothing.astype(bool),

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import embodied_liftwm
-from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions
+from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions, present_words
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.guided import Guide, Guided, task_id
 from embodied_liftwm.evaluation.progress import progress
@@ -106,11 +106,16 @@ class Manifest:
     def text(self) -> str:
         """The file: canonical, so that equal manifests are equal bytes."""
         header: dict[str, Any] = {
-            "format": FORMAT, "env": self.env, "options": asdict(self.options),
+            "format": FORMAT, "env": self.env, "options": _frozen_words(self.options),
             "first_seed": self.first_seed, "versions": self.versions,
         }  # fmt: skip
         lists = {name: [_checked(asdict(entry)) for entry in getattr(self, name)] for name in ("episodes", "removed")}
         return _canonical(header | lists | {"checks": {name: _short(value) for name, value in header.items()}})
+
+
+def _frozen_words(options: EnvOptions) -> dict[str, Any]:
+    """Options as manifests of this format have them, whose hashes are frozen: the body `wheels` is called `base` there."""
+    return asdict(options) | ({"embodiment": "base"} if options.embodiment == "wheels" else {})
 
 
 def file_name(task: str) -> str:
@@ -190,7 +195,7 @@ def _parse(path: Path, data: dict[str, Any]) -> Manifest:
     try:
         if data["format"] != FORMAT:
             raise UserError(f"{path} has format {data['format']}, this version reads {FORMAT}")
-        header = data["env"], EnvOptions(**data["options"]), int(data["first_seed"]), dict(data["versions"])
+        header = data["env"], EnvOptions(**present_words(data["options"])), int(data["first_seed"]), dict(data["versions"])
         return Manifest(*header, entries("episodes", Frozen), entries("removed", Removed))
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):

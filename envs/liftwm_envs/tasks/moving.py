@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from liftwm_envs.rooms.motion import Track
 from liftwm_envs.rooms.navigation import distance_to_discs
 from liftwm_envs.rooms.scene import Scene
-from liftwm_envs.settings import TaskSettings
+from liftwm_envs.settings import LIMIT_EXTRA_STEPS, REACH_M, TaskSettings
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks.task import LIMIT_EXTRA_STEPS, REACH_M, Task
+from liftwm_envs.tasks.task import Task
 
 WATCHED_FRAMES = 4  # of one way through the room, in which the object was seen: enough to tell where to and how fast it moves
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from liftwm_envs.rooms.navigation import path_length
 from liftwm_envs.rooms.scene import SceneObject
+from liftwm_envs.settings import MIN_CALL_M, REACH_M
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks.task import MIN_CALL_M, REACH_M, Task, interpolate
+from liftwm_envs.tasks.task import Task, interpolate
 
 _APART_M = 0.9  # from anywhere that reaches one target to the surface of the next, if both are in one room
 

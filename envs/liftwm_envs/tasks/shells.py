@@ -13,9 +13,9 @@ from liftwm_envs.cameras import back_project
 from liftwm_envs.rooms.navigation import Grid, distance_to_rectangles
 from liftwm_envs.rooms.scene import CLEARANCE_M, Scene
 from liftwm_envs.rooms.shells import CUP_RADIUS_M, SWAP_STEPS, Show, cup_pixels
-from liftwm_envs.settings import TaskSettings
+from liftwm_envs.settings import REACH_M, TaskSettings
 from liftwm_envs.simulation import Simulation
-from liftwm_envs.tasks.task import REACH_M, Task
+from liftwm_envs.tasks.task import Task
 
 LOOKED_AT_FRAMES = 4  # in which an object was seen before its cup came down, else nobody can know
 AUDIENCE_FRAMES = 6  # a show begins when its whole row has been in view for so many frames running

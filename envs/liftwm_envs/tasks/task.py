@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 
 from liftwm_envs.rooms.navigation import CELL_M, Grid, bounded_angle, distance_to_discs, distance_to_rectangles, path_length
 from liftwm_envs.rooms.scene import CLEARANCE_M, Scene, SceneObject
-from liftwm_envs.settings import TaskSettings
+from liftwm_envs.settings import (
+    LIMIT_EXTRA_STEPS,
+    LIMIT_FACTOR,
+    MIN_CALL_M,
+    REACH_M,
+    SEEN_PX,
+    STEP_M,
+    STEP_RAD,
+    TaskSettings,
+)
 from liftwm_envs.simulation import Simulation
 
-SEEN_PX = 12  # an object counts as seen from this many pixels in a 64 x 64 frame; other sizes in proportion
-REACH_M = 0.6  # success: camera to surface in the plan
-MIN_CALL_M = 1.5  # the goal's surface is at least so far away along the way when it is called
-LIMIT_FACTOR, LIMIT_EXTRA_STEPS = 1.4, 4  # time allowed after the call, from the oracle's
-_STEP_M, _STEP_RAD = 0.2, 0.3
 _BEYOND_M = REACH_M + 1.5  # from an object's centre, never within reach: objects and the screens around them are smaller
 REGION_M = REACH_M - 0.15  # what paths lead to: safely within reach
 
@@ -119,7 +123,7 @@ class Task:
             towards = math.atan2(leg[1], leg[0])
             turn += abs(bounded_angle(towards - heading))
             heading = towards
-        return math.ceil(self._pace * self._LIMIT_FACTOR * (path_length(path) / _STEP_M + turn / _STEP_RAD)) + LIMIT_EXTRA_STEPS
+        return math.ceil(self._pace * self._LIMIT_FACTOR * (path_length(path) / STEP_M + turn / STEP_RAD)) + LIMIT_EXTRA_STEPS
 
     def surface_distance(self, points: NDArray, index: int) -> NDArray[np.float64]:
         """Metres in the plan from points [..., 2] to the surface that counts. [...]"""

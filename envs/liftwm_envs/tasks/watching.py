@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from liftwm_envs.rooms.motion import Track
 from liftwm_envs.rooms.navigation import bounded_angle
 from liftwm_envs.rooms.shells import Show
+from liftwm_envs.settings import STEP_RAD
+from liftwm_envs.tasks.driver import Driver
 from liftwm_envs.tasks.moving import MovingOcclusionTask
 
-if TYPE_CHECKING:
-    from liftwm_envs.tasks.policies import Driver
-
 WATCH_SHARE = 0.7  # of what a tour does after its first round, where things move: the rest are drives and looks elsewhere
-_YAW_STEP_RAD = 0.3
 _ASIDE_RAD = 0.4  # how far beside the object the agent heads while it watches: the object stays in view, and gets parallax
 _MIDDLE_M = 0.8  # from the middle of a room all of it is in view
 _SWAY_STEPS, _SWAY_SPEED = 6, 0.5
@@ -81,7 +79,7 @@ def _sway_before(driver: Driver, show: Show, turn: int) -> Any:
     """Face the row and roll forth and back a little: for parallax, with all of it in view."""
     forward = 1 - 2 * (turn // _SWAY_STEPS % 2)
     error = bounded_angle(math.atan2(*(show.centre - driver.position())[::-1]) - driver.yaw())
-    return driver.action(forward * _SHOW_SWAY_SPEED, float(np.clip(error / _YAW_STEP_RAD, -1, 1)))
+    return driver.action(forward * _SHOW_SWAY_SPEED, float(np.clip(error / STEP_RAD, -1, 1)))
 
 
 def tracks_of_room(driver: Driver) -> list[Track]:
@@ -108,7 +106,7 @@ def watch(driver: Driver, track: Track) -> Generator[Any, None, None]:
         here, there = driver.position(), track.place(driver.env.sim.steps)
         error = bounded_angle(math.atan2(there[1] - here[1], there[0] - here[0]) + side - driver.yaw())
         speed = forward * _SWAY_SPEED if abs(error) < 0.5 and _is_clear(driver, here, forward) else 0.0
-        yield driver.action(speed, float(np.clip(error / _YAW_STEP_RAD, -1, 1)))
+        yield driver.action(speed, float(np.clip(error / STEP_RAD, -1, 1)))
         turn += 1
 
 

@@ -1,6 +1,6 @@
 """What the tasks ask for, measured: success of the oracle, of a searcher without memory, and of random actions.
 
-    python -m liftwm_envs.floors [--episodes 30] [--embodiment base] [--out results/floors.csv]
+    python -m liftwm_envs.lower_bounds [--episodes 30] [--embodiment wheels] [--out results/lower_bounds.csv]
 
 All act after the same guided tour, on evaluation scenes (seeds from 2**30). The searcher shares the oracle's driving and floor
 plan but not the tour: it knows no object's place until it sees it. If it succeeded, the task would not test memory. Where
@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs import ENV_IDS
+from liftwm_envs.rooms.floor_plan import EVALUATION_SEEDS
+from liftwm_envs.settings import SEEN_PX
 from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
 from liftwm_envs.tasks.shells import ShellGameTask
-from liftwm_envs.tasks.task import SEEN_PX
 from liftwm_envs.tasks.watching import follow
 from liftwm_envs.wrappers import GuidedTour
-
-FIRST_SEED = 2**30
 
 
 class SearchPolicy(ScriptedPolicy):
@@ -145,12 +144,12 @@ def measure(env_id: str, episodes: int, **kwargs: Any) -> list[dict[str, Any]]:
     looking = () if room_env.task_name == "ShellGame" else ("search", "static")  # what is under cups is not to be seen
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for index in range(episodes):
-        obs, info = env.reset(seed=FIRST_SEED + index)
+        obs, info = env.reset(seed=EVALUATION_SEEDS.start + index)
         restore = room_env.save()
         for name, make in names.items():
             room_env.sim.draws = name in looking
             restore()
-            about = {"env": env_id, **kwargs, "policy": name, "seed": FIRST_SEED + index}
+            about = {"env": env_id, **kwargs, "policy": name, "seed": EVALUATION_SEEDS.start + index}
             rows[name].append(about | _run(env, make(env, index), obs, info))
     env.close()
     return [row for of_policy in rows.values() for row in of_policy]
@@ -209,9 +208,9 @@ def merge(kept: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[s
 
 def main() -> None:
     """Measure, print the table, write the rows."""
-    parser = argparse.ArgumentParser(prog="python -m liftwm_envs.floors", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m liftwm_envs.lower_bounds", description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=30, help="per environment and policy")
-    parser.add_argument("--embodiment", choices=["base", "drone"], default="base")
+    parser.add_argument("--embodiment", choices=["wheels", "drone"], default="wheels")
     parser.add_argument("--action", choices=["continuous", "discrete"], default="continuous")
     parser.add_argument("--envs", nargs="+", choices=ENV_IDS, default=ENV_IDS, metavar="ID", help="which; by default all")
     parser.add_argument("--out", default="", help="CSV of the raw rows; what it holds of other cells stays")
