@@ -23,8 +23,7 @@ from embodied_liftwm.data.storage import FORMAT, write_info
 from embodied_liftwm.terminal import plain_console
 from liftwm_agents.collection.collect import CollectProgress, collect
 from liftwm_agents.collection.env_source import EnvSource, find_env
-from liftwm_agents.collection.shard_collector import ShardCollector
-from liftwm_agents.collection.workers import Report, Shard, ShardWriter, collect_shard
+from liftwm_agents.collection.workers import Report, Shard, ShardCollector, ShardWriter, collect_shard
 
 TARGET = 0.85
 

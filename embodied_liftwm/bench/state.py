@@ -36,7 +36,7 @@ from embodied_liftwm.training.checkpoint import load_model
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from liftwm_agents.collection.env_source import find_env
-from liftwm_agents.collection.shard_collector import ShardCollector
+from liftwm_agents.collection.workers import ShardCollector
 
 BUDGETS = (512, 2048)
 """Timed beside `model.budget`, where they are smaller."""

@@ -119,7 +119,7 @@ def _collect_with_policy(config: TrainAgentConfig, folder: Path, number: int, co
     """The episodes of a round that are not there yet, with the policy and the world model of the round before."""
     from embodied_liftwm.data.storage import scan, write_episode
     from liftwm_agents.collection.env_source import find_env
-    from liftwm_agents.collection.shard_collector import ShardCollector
+    from liftwm_agents.collection.workers import ShardCollector
     from liftwm_agents.policies.policy import PPOPolicy
 
     data, found = folder / "data", scan(folder / "data")
@@ -145,7 +145,7 @@ def _tour_then(policy: Any) -> Callable[..., Any]:
     """A maker of policies, as collectors call it."""
 
     def make(name: str, env: Any, *, ours: bool, seed: int) -> Any:
-        from liftwm_agents.collection.collecting_policy import TourThenPolicy
+        from liftwm_agents.collection.acting import TourThenPolicy
 
         return TourThenPolicy(env, policy)
 

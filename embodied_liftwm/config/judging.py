@@ -24,6 +24,7 @@ class PlannerConfig:
     noise: float = bounded(0.6, 0, 100, above=True)  # standard deviation of sampled actions
     panorama_views: int = bounded(6, 1, 64)  # views rendered from the state to find the goal and free space
     cell_m: float = bounded(0.1, 0.01, 10)  # edge of an occupancy cell
+    objective: str = ""  # my_package:make_objective, whose prices plans are chosen by; empty for the metres still to go
 
     def __post_init__(self) -> None:
         check_fields(self, "planner.")

@@ -65,7 +65,7 @@ def test_what_a_state_says_that_it_keeps_is_found_without_looking_behind_screens
     belief = SpatialBelief(model, 6, 0.1)
     monkeypatch.setattr(belief, "look_behind", None)  # would raise
     belief.survey(state, AROUND, 4)
-    belief.search(state, RED)
+    belief.find(state, RED)
     assert belief.confidence > 0.3
     assert belief.goal_xyz is not None and np.linalg.norm(belief.goal_xyz[:2]) < 0.15
     votes, free = belief.evidence(RED), belief.grid()
@@ -79,7 +79,7 @@ def test_what_a_state_no_longer_keeps_is_no_longer_believed() -> None:
     model, state = ball_behind_a_screen(Explicit)
     belief = SpatialBelief(model, 6, 0.1)
     belief.survey(state, AROUND, 4)
-    belief.search(state, RED)
+    belief.find(state, RED)
     assert belief.goal_xyz is not None
     belief.look(dataclasses.replace(state, valid=state.valid & (state.points[..., 4] > 0.4)))  # the ball's points are gone
     belief.locate(RED)

@@ -25,8 +25,7 @@ from embodied_liftwm.errors import UserError
 from liftwm_agents.collection import shown
 from liftwm_agents.collection.collect import CollectProgress, collect
 from liftwm_agents.collection.env_source import find_env
-from liftwm_agents.collection.shard_collector import ShardCollector
-from liftwm_agents.collection.workers import CollectShards, Report, Shard
+from liftwm_agents.collection.workers import CollectShards, Report, Shard, ShardCollector
 from liftwm_envs.actions import ActionCodec
 from liftwm_envs.errors import EnvError
 

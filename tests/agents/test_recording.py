@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from embodied_liftwm.errors import UserError
-from liftwm_agents.collection.recording import RandomActions, record_episode
+from liftwm_agents.collection.acting import RandomActions
+from liftwm_agents.collection.recording import record_episode
 
 K = np.array([[16.0, 0, 12], [0, 16, 8], [0, 0, 1]])
 

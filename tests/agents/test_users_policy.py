@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embodied_liftwm.errors import UserError
-from liftwm_agents.collection.users_policy import UsersPolicy
+from liftwm_agents.collection.acting import UsersPolicy
 
 CODE = """
 import numpy as np

@@ -35,7 +35,7 @@ from embodied_liftwm.training.checkpoint import checkpoints
 from embodied_liftwm.training.inhouse.frames import Frames, TeacherReader, jittered, mirrored
 from embodied_liftwm.training.inhouse.trainer import TeacherTrainer, export
 from liftwm_agents.collection.env_source import find_env
-from liftwm_agents.collection.shard_collector import ShardCollector
+from liftwm_agents.collection.workers import ShardCollector
 from tests import toy_room
 
 SMALL = DepthConfig(image_size=32, stem=8, widths=(8, 16))

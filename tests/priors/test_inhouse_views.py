@@ -41,7 +41,7 @@ from embodied_liftwm.training.inhouse.pairs import (
 )
 from embodied_liftwm.training.inhouse.trainer import TeacherTrainer, export
 from liftwm_agents.collection.env_source import find_env
-from liftwm_agents.collection.shard_collector import ShardCollector
+from liftwm_agents.collection.workers import ShardCollector
 from tests import toy_room
 from tests.priors.test_inhouse_depth import room_clip, write_rooms
 

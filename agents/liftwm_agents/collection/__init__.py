@@ -1,4 +1,11 @@
-"""Collecting: explorers and scripts that act, recorders, and the processes that fill a dataset folder."""
+"""Collecting episodes into a dataset folder.
+
+collect.py     a dataset from settings: which episodes are missing, and who records them; `shown.py` with a progress bar
+workers.py     what a process does: record the episodes of a shard, write them, pack them
+recording.py   one episode of any environment under any policy
+env_source.py  environments by name, ours and anyone's
+acting.py      who acts: random actions, a policy of yours, a learned one; `explorers.py` are scripted
+"""
 
 from liftwm_agents.collection.collect import CollectProgress, collect
 

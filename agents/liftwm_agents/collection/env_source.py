@@ -17,13 +17,12 @@ import importlib
 import importlib.metadata
 import os
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import gymnasium as gym
-import numpy as np
 
 from embodied_liftwm import __version__
 from embodied_liftwm.config import EnvOptions
+from embodied_liftwm.data.recorder import CameraSource
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, find_function, import_named, is_function_name, users_code
 
@@ -31,14 +30,6 @@ OURS = "liftwm/"
 CAMERA = ("rgb", "intrinsics", "world_from_camera")
 """What the observation of an environment holds that needs no camera source."""
 FOREIGN = "docs/data_format.md says how"
-
-
-class CameraSource(Protocol):
-    """Says where the camera of an environment is, when its observation does not."""
-
-    def __call__(self, env: gym.Env, observation: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return intrinsics [3, 3] in pixels, and the OpenCV pose world_from_camera [4, 4] in metres, of this observation."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
-from embodied_liftwm.data.episode import Episode, Truth
-from embodied_liftwm.data.gate import TRUTH_PER_FRAME, describe
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.recorder import CameraSource, Recorder
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import users_fault
-from liftwm_agents.collection.env_source import CameraSource
+from liftwm_agents.collection.acting import Policy
 from liftwm_envs.actions import ActionCodec
 
 PROGRESS_FRAMES = 32
 _STEPPED = ("obs", "reward", "terminated", "truncated", "info")
-_STEPS: dict[str, tuple[tuple[int, ...], type]] = {
-    "action": ((-1,), np.float32), "reward": ((), np.float32), "terminated": ((), np.bool_), "truncated": ((), np.bool_),
-}  # fmt: skip
-"""What a step holds: shape and dtype of each."""
-_TOLD: dict[str, tuple[type, str]] = {"success": (bool, "true or false"), "shortest_path_m": (float, "metres")}
-"""What `info` may tell, and what it has to be."""
-
-
-class Policy(Protocol):
-    """What chooses actions: a scripted explorer, or an agent of yours."""
-
-    def reset(self) -> None:
-        """Start an episode."""
-        ...
-
-    def act(self, obs: Any, info: dict[str, Any]) -> Any:
-        """Choose an action of the environment's action space."""
-        ...
-
-
-class RandomActions:
-    """Uniform actions of any action space, from one seed."""
-
-    def __init__(self, space: gym.Space, seed: int) -> None:
-        self._space = space
-        self._seed = seed
-
-    def reset(self) -> None:
-        self._space.seed(self._seed)
-
-    def act(self, obs: Any, info: dict[str, Any]) -> Any:
-        return self._space.sample()
 
 
 def record_episode(
@@ -79,7 +46,7 @@ def record_episode(
         EnvError: the action space is neither Box nor Discrete, or the policy's choice is none of it.
     """
     obs, info = ask(env, "reset", ("obs", "info"), seed=seed)
-    recorder = _Recorder(env, camera, steps)
+    codec, recorder = ActionCodec(getattr(env, "action_space", None)), Recorder(env, camera, steps)
     recorder.add(obs, info)
     actor = policy(env)
     actor.reset()
@@ -88,7 +55,8 @@ def record_episode(
         action = actor.act(obs, info)
         obs, reward, terminated, truncated, info = ask(env, "step", _STEPPED, action)
         cut = step == steps - 1 and not terminated
-        recorder.add(obs, info, action, reward, terminated, truncated or cut)
+        numbers = codec.encode(action) if isinstance(codec.space, gym.spaces.Discrete) else action
+        recorder.add(obs, info, numbers, reward, terminated, truncated or cut)
         if recorder.frames % PROGRESS_FRAMES == 0:
             on_frames(PROGRESS_FRAMES)
         if terminated or truncated:
@@ -115,137 +83,3 @@ def ask(env: gym.Env, method: str, wanted: Sequence[str], *arguments: Any, **nam
         parts = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else type(made).__name__
         raise UserError(f"{method} of {type(env.unwrapped).__name__} returned ({parts}): {rule} with info a dict")
     return made
-
-
-class _Recorder:
-    """Frames and steps of a running episode, in arrays of full length that `finish` trims."""
-
-    def __init__(self, env: gym.Env, camera: CameraSource | None, steps: int) -> None:
-        self._env, self._camera, self._steps = env, camera, steps
-        self._codec = ActionCodec(getattr(env, "action_space", None))
-        self._arrays: dict[str, np.ndarray] = {}
-        self._intrinsics: np.ndarray | None = None
-        self._infos: list[dict[str, Any]] = []
-        self._describe = getattr(getattr(env.unwrapped, "scene", None), "describe", dict)
-        self._truth = False
-        self.frames = 0
-
-    def add(self, obs: Any, info: dict[str, Any], *step: Any) -> None:
-        """Add a frame, and the step (action, reward, terminated, truncated) that led to it."""
-        rgb = obs.get("rgb") if isinstance(obs, dict) else obs
-        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            expected = "expected rgb [H, W, 3] uint8 in the observation"
-            raise UserError(f"rgb: frame {self.frames} has no image: {expected}, got {describe(rgb)}")
-        intrinsics, pose = self._camera_of(obs, info)
-        self._put("rgb", self.frames, rgb)
-        self._put("world_from_camera", self.frames, self._numbers("world_from_camera", pose, (4, 4)))
-        goal = obs.get("goal", ()) if isinstance(obs, dict) else ()
-        self._put("goal", self.frames, self._numbers("goal", goal, (-1,)))
-        self._add_truth(info.get("truth"))
-        if step and isinstance(self._codec.space, gym.spaces.Discrete):
-            step = (self._codec.encode(step[0]), *step[1:])
-        for (name, (shape, dtype)), value in zip(_STEPS.items(), step, strict=False):
-            self._put(name, self.frames - 1, self._numbers(name, value, shape, dtype))
-        self._check_intrinsics(self._numbers("intrinsics", intrinsics, (3, 3)))
-        self._infos.append(self._told(info))
-        self.frames += 1
-
-    def _add_truth(self, truth: Any) -> None:
-        if (truth is not None) != self._truth and self.frames:
-            raise UserError(f"truth: frame {self.frames} {'lacks it' if self._truth else 'has it'}, unlike those before it")
-        self._truth = truth is not None
-        if truth is not None and (not isinstance(truth, Mapping) or set(truth) != set(TRUTH_PER_FRAME)):
-            got = ", ".join(map(str, truth)) or "nothing" if isinstance(truth, Mapping) else type(truth).__name__
-            raise UserError(f"truth: frame {self.frames}: expected {', '.join(TRUTH_PER_FRAME)}, got {got}")
-        for name, value in (truth or {}).items():
-            self._put(f"truth/{name}", self.frames, np.asarray(value))
-
-    def _numbers(self, name: str, value: Any, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-        """As an array; what is beyond float32 becomes infinite, and `Episode.validate` will find it."""
-        try:
-            if np.iscomplexobj(value) or isinstance(value, str) or (dtype is np.bool_ and value not in (0, 1)):
-                raise TypeError
-            with np.errstate(over="ignore"):
-                return np.asarray(value, dtype).reshape(shape)
-        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor that needs its gradient
-            found = describe(value) if isinstance(value, np.ndarray) else " ".join(f"'{value}'".split())[:60]
-            wanted = {(): "a number", (-1,): "numbers"}.get(shape, f"{list(shape)} numbers")
-            wanted = "true or false" if dtype is np.bool_ else wanted
-            raise UserError(f"{name}: frame {self.frames} holds {found}, expected {wanted}") from None
-
-    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
-        """What `info` tells of how it goes."""
-        found: dict[str, Any] = {"call": isinstance(info.get("phase"), str) and info["phase"] == "call"}
-        for key, (kind, expected) in _TOLD.items():
-            if (value := info.get(key)) is None:
-                continue
-            try:
-                if isinstance(value, str):
-                    raise TypeError
-                found[key] = kind(value)
-            except (TypeError, ValueError):
-                got = " ".join(f"{value!r}".split())[:60]
-                raise UserError(f"info: {key} of frame {self.frames} is {got}, expected {expected}") from None
-        return found
-
-    def _camera_of(self, obs: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        if self._camera is not None:
-            found: Any = self._camera(self._env, obs, info)
-            if not isinstance(found, tuple | list) or len(found) != 2:
-                got = f"{len(found)} things" if isinstance(found, tuple | list) else type(found).__name__
-                rule = "expected (intrinsics, world_from_camera)"
-                raise UserError(f"frame {self.frames}: the camera source returned {got}, {rule}")
-            return found[0], found[1]
-        if not isinstance(obs, dict) or "intrinsics" not in obs or "world_from_camera" not in obs:
-            raise UserError(
-                f"frame {self.frames} has no camera: expected intrinsics and world_from_camera beside rgb in the observation, "
-                "or a make_env that returns (env, camera_source)"
-            )
-        return obs["intrinsics"], obs["world_from_camera"]
-
-    def _check_intrinsics(self, intrinsics: np.ndarray) -> None:
-        if self._intrinsics is None:
-            self._intrinsics, self._intrinsics_bytes = intrinsics.copy(), intrinsics.tobytes()
-        elif intrinsics.tobytes() != self._intrinsics_bytes:
-            raise UserError(f"intrinsics: changed at frame {self.frames}, expected one camera of fixed focal length")
-
-    def _put(self, name: str, row: int, value: np.ndarray) -> None:
-        rows = self._arrays.get(name)
-        if rows is None:
-            rows = self._arrays[name] = np.empty((self._steps + 1, *value.shape), value.dtype)
-        if value.shape != rows.shape[1:] or value.dtype != rows.dtype:
-            what, before = "step" if name in _STEPS else "frame", f"{list(rows.shape[1:])} {rows.dtype}"
-            raise UserError(f"{name}: {what} {row} holds {describe(value)}, expected {before} as before")
-        rows[row] = value
-
-    def finish(self, meta: dict[str, Any]) -> Episode:
-        """The episode so far."""
-        assert self._intrinsics is not None
-        steps = self.frames - 1
-        rows = {name: array[: steps if name in _STEPS else self.frames]
-                for name, array in self._arrays.items() if not name.startswith("truth/")}  # fmt: skip
-        meta |= {"return": float(rows["reward"].sum(dtype=np.float64)), "frames": self.frames, **_outcome(self._infos)}
-        return Episode(**rows, intrinsics=self._intrinsics, meta=meta, truth=self._finish_truth() if self._truth else None)
-
-    def _finish_truth(self) -> Truth:
-        arrays = {name[6:]: rows[: self.frames] for name, rows in self._arrays.items() if name.startswith("truth/")}
-        scene: dict[str, Any] = self._describe()
-        objects = scene.get("objects") or [{"id": i + 1} for i in range(arrays["object_pose"].shape[1])]
-        return Truth(
-            **arrays,
-            object_id=np.array([o["id"] for o in objects], np.int32).reshape(-1),
-            object_colour=np.array([o.get("colour", (0, 0, 0)) for o in objects], np.float32).reshape(-1, 3),
-            object_shape=tuple(o.get("shape", "") for o in objects),
-            scene=scene,
-        )
-
-
-def _outcome(infos: list[dict[str, Any]]) -> dict[str, Any]:
-    """Success, the first frame after the goal was called, and the shortest path from there; None where there is none."""
-    called = next((frame for frame, info in enumerate(infos) if info["call"]), None)
-    path = None if called is None else infos[called].get("shortest_path_m")
-    return {
-        "success": infos[-1].get("success"),
-        "call_frame": called,
-        "shortest_path_m": None if path is None or not np.isfinite(path) else path,
-    }

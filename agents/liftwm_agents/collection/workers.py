@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import INFO, episode_indices, group_name, pack_shard, shard_name, write_episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.folder_lock import join
-from liftwm_agents.collection.env_source import EnvSource
-
-if TYPE_CHECKING:
-    from liftwm_agents.collection.shard_collector import ShardCollector
+from embodied_liftwm.plugins import users_fault
+from liftwm_agents.collection.acting import Policy, make_policy
+from liftwm_agents.collection.env_source import EnvSource, use_renderer, versions
+from liftwm_agents.collection.recording import record_episode
+from liftwm_envs.errors import EnvError
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,6 @@ class CollectShards:
     name: str = "collecting"
 
     def start(self, report: Callable[[Report], None]) -> Callable[[Shard], None]:
-        from liftwm_agents.collection.shard_collector import ShardCollector
-
         folder = Path(self.config.out)
         if not (folder / INFO).exists():
             raise UserError(f"a worker does not see {folder}: the dataset must be on a file system that all nodes share")
@@ -83,6 +83,61 @@ def finished_of(folder: Path, shard: Shard) -> list[int]:
     packed = folder / shard_name(shard.number)
     held = episode_indices(packed) if shard.missing and packed.exists() else []
     return [index for index in shard.missing if index in held or (folder / f"{group_name(index)}.h5").exists()]
+
+
+class ShardCollector:
+    """One environment, kept over the episodes of a process."""
+
+    def __init__(self, config: CollectConfig, source: EnvSource) -> None:
+        """Build the environment.
+
+        Raises:
+            UserError, EnvError: it cannot be built.
+        """
+        use_renderer(config.renderer)
+        self._config, self._source = config, source
+        self.env, self._camera = source.make(config.env_options, truth=True)
+        self.policy_maker: Callable[..., Policy] = make_policy
+        self._versions = versions()
+        self._renderer = _describe_renderer() if source.ours else None
+
+    def record(
+        self, index: int, *, on_ready: Callable[[], None] = lambda: None, on_frames: Callable[[int], None] = lambda frames: None
+    ) -> Episode:
+        """Record episode `index` of the dataset; `on_ready` and `on_frames` as in `record_episode`.
+
+        Raises:
+            UserError: the environment gave what no episode can hold; what is held, `write_episode` validates.
+        """
+        config, seed = self._config, self._config.first_seed + index
+        policy = partial(self.policy_maker, config.policy, ours=self._source.ours, seed=seed)
+        try:
+            episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
+        except Exception as error:
+            line = str(error) if isinstance(error, UserError | EnvError) else users_fault(error)
+            if line is None:
+                raise
+            raise UserError(f"{group_name(index)}: {line}") from error
+        about = {
+            "index": index,
+            "env": config.env,
+            "env_options": asdict(config.env_options) if self._source.ours else {},
+            "policy": config.policy,
+            "renderer": self._renderer,
+            "versions": self._versions,
+            "licence": "CC0-1.0" if self._source.ours else None,
+        }
+        return replace(episode, meta=episode.meta | about)
+
+    def close(self) -> None:
+        """Free the environment's GL context."""
+        self.env.close()
+
+
+def _describe_renderer() -> str:
+    from liftwm_envs.rendering import describe_renderer
+
+    return describe_renderer()
 
 
 class ShardWriter:

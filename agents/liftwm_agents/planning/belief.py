@@ -15,7 +15,7 @@ import numpy as np
 
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.planning.mapping import Grid, OccupancyMap, low_obstacles
+from liftwm_agents.planning.mapping import CostField, Grid, OccupancyMap, cost_to_go, frontier, low_obstacles
 from liftwm_agents.planning.perception import Points, goal_evidence, heading_of, held_points, locate_goal, panorama
 
 RECENT_READINGS = 3
@@ -96,18 +96,31 @@ class SpatialBelief:
             self.rejected = np.concatenate([self.rejected, self.goal_xyz[None, :2]])
         self.goal_xyz, self.confidence = None, 0.0
 
+    def is_new(self, goal: np.ndarray) -> bool:
+        """Whether another goal than this [G] was looked for last."""
+        return not np.array_equal(goal, self._goal)
+
     def locate(self, goal: np.ndarray) -> None:
         """Search what was read for the goal [G]. What was rejected of another goal may be this one."""
-        if not np.array_equal(goal, self._goal):
+        if self.is_new(goal):
             self._goal, self.rejected = np.array(goal), np.zeros((0, 2))
         self.goal_xyz, self.confidence = locate_goal(*self._clues(), goal, self.rejected)
 
-    def search(self, state: TensorTree, goal: np.ndarray) -> None:
-        """Search what was read for a goal [G] that was just called; where pictures leave it unsure, look behind things."""
+    def find(self, state: TensorTree, goal: np.ndarray) -> None:
+        """As `locate`; where a new goal is left unsure by pictures, which are all there is, look behind things."""
+        unsure = self.is_new(goal) and self._held is None
         self.locate(goal)
-        if self._held is None and self.confidence < SURE:
+        if unsure and self.confidence < SURE:
             self.look_behind(state, PEEK_PLACES)
             self.locate(goal)
+
+    def way(self, least_confidence: float = 0.0) -> CostField | None:
+        """Metres still to go to the goal; while it is not found so surely, to the border of the unknown; None without one."""
+        grid = self.grid()
+        if self.goal_xyz is not None and self.confidence >= least_confidence:
+            return cost_to_go(grid, self.goal_xyz[None, :2])
+        edge = frontier(grid)
+        return cost_to_go(grid, edge, reach_m=0.0) if len(edge) else None
 
     def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Votes for the goal's place: positions [M, 3], weights [M]."""
@@ -119,9 +132,10 @@ class SpatialBelief:
 
     def _clues(self) -> Points:
         """Where the goal is looked for."""
-        return self._points() if self._held is None else self._held
+        return self.points() if self._held is None else self._held
 
-    def _points(self) -> Points:
+    def points(self) -> Points:
+        """Everything that was read of pictures."""
         readings = [*self._survey, *self._recent]
         if not readings:
             return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.protocols import WorldModel
@@ -20,7 +20,8 @@ from embodied_liftwm.tensor_tree import TensorTree
 from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
 from liftwm_agents.planning.action_plan import ActionPlan, make_plan
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
-from liftwm_agents.planning.mapping import TOUCHING, CostField, cost_to_go, frontier
+from liftwm_agents.planning.mapping import CostField
+from liftwm_agents.planning.objective import Belief, Objective, find_objective
 from liftwm_agents.planning.search import improve_plan
 from liftwm_envs.actions import ActionCodec, space_of
 
@@ -29,8 +30,6 @@ SURVEY_PLACES = 8  # places of the tour from which the state is read when the go
 LEAST_CONFIDENCE = 0.01  # below, the goal counts as not found and the agent explores
 ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the call stands: it was not the goal
 HALTED_M = 1.2  # or, this near, as many steps without getting on: something is in the way that will not go away
-NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
-CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
 BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined
 BUMP_STEPS = 2  # so often in a row is a bump; once may be inertia
 
@@ -52,6 +51,7 @@ class PlannerPolicy:
         action_space: spaces.Space | None = None,
         device: str = "cpu",
         seed: int = 0,
+        objective: Objective | None = None,
     ) -> None:
         """
         Args:
@@ -60,9 +60,13 @@ class PlannerPolicy:
             action_space: of the environment; None to infer it from the tour's actions.
             device: where the model's tensors live.
             seed: of the sampled action sequences.
+            objective: prices imagined sequences; None for that of `config`.
+
+        Raises:
+            UserError: there is no objective of the name in `config`.
         """
         self._model, self._config, self._device, self._seed = model, config, device, seed
-        self._given_space = action_space
+        self._given_space, self._objective = action_space, objective or find_objective(config)
         self.reset()
 
     def reset(self) -> None:
@@ -77,7 +81,7 @@ class PlannerPolicy:
         self._expected_xy: np.ndarray | None = None
         self._last_xy: np.ndarray | None = None
         self._tour: Mapping[str, np.ndarray] | None = None
-        self._goal = np.zeros(0)
+        self._goal = np.zeros(0)  # of this moment
         self._first, self._steps, self._arrived, self._held = True, 0, 0, 0
         self._visited: list[np.ndarray] = []
         self._plans, self._plan_seconds = 0, 0.0
@@ -111,9 +115,9 @@ class PlannerPolicy:
         self._observe(obs)
         position, heading = ego_pose(self._model, self._state)
         self._feel(position, heading)
-        called = not np.array_equal(obs["goal"], self._goal)
-        if called or self._steps % READ_EVERY == 0 or self._field is None:
-            self._read(obs["goal"], called)
+        self._goal = np.array(obs["goal"])
+        if self._belief.is_new(self._goal) or self._steps % READ_EVERY == 0 or self._field is None:
+            self._read()
         started = time.perf_counter()
         self._replan()
         self._plans, self._plan_seconds = self._plans + 1, self._plan_seconds + time.perf_counter() - started
@@ -170,26 +174,15 @@ class PlannerPolicy:
             self._belief.reject()
             self._field, self._arrived = None, 0
 
-    def _read(self, goal: np.ndarray, called: bool) -> None:
-        """Look around in the state, find the goal, and price the ways to it.
-
-        Args:
-            goal: the instruction. [G]
-            called: it is a new one.
-        """
-        if called:
-            self._goal, self._arrived = np.array(goal), 0
+    def _read(self) -> None:
+        """Look around in the state, find the goal, and price the ways to it."""
+        if self._belief.is_new(self._goal):
+            self._arrived = 0
             self._belief.survey(self._state, np.stack(self._visited), SURVEY_PLACES)
-            self._belief.search(self._state, goal)
         else:
             self._belief.look(self._state)
-            self._belief.locate(goal)
-        grid = self._belief.grid()
-        if self._belief.confidence >= LEAST_CONFIDENCE and self._belief.goal_xyz is not None:
-            self._field = cost_to_go(grid, self._belief.goal_xyz[None, :2])
-            return
-        edge = frontier(grid)
-        self._field = cost_to_go(grid, edge, reach_m=0.0) if len(edge) else None
+        self._belief.find(self._state, self._goal)
+        self._field = self._belief.way(LEAST_CONFIDENCE)
 
     def _replan(self) -> None:
         config = self._config
@@ -198,26 +191,9 @@ class PlannerPolicy:
             self._plan = make_plan(self._space, config.horizon, config.noise)
         else:
             self._plan.shift()
-        improve_plan(self._plan, self._model, self._state, self._cost, config, self._generator)
-
-    def _cost(self, poses: Tensor, actions: Tensor) -> Tensor:
-        """Price of imagined sequences in metres: [S, T, 4, 4], [S, T, A] -> [S]."""
-        control = CONTROL_M * (actions**2).mean(dim=(1, 2))
-        if self._field is None:  # nowhere to go: turn and look
-            facing = torch.atan2(poses[:, :, 1, 2], poses[:, :, 0, 2])
-            turned = torch.atan2(torch.sin(facing[:, 1:] - facing[:, :-1]), torch.cos(facing[:, 1:] - facing[:, :-1]))
-            moved = (poses[:, -1, :2, 3] - poses[:, 0, :2, 3]).norm(dim=-1)
-            return moved - turned.sum(dim=1).abs()
-        xy = poses[:, :, :2, 3]
-        nose = xy[:, -1] + NOSE_M * poses[:, -1, :2, 2]
-        path = torch.cat([xy, nose[:, None]], dim=1).double().numpy()
-        cost, touching = self._field.at(path)
-        # Touching is paid for ever after: a sequence must not gain by passing through a wall within the horizon.
-        stride = np.linalg.norm(np.diff(path, axis=1, prepend=path[:, :1]), axis=-1)
-        total = cost + TOUCHING * np.cumsum(touching * stride, axis=1)
-        price = torch.from_numpy(total[:, :-1].mean(axis=1) + total[:, -1]).float()
-        tilt = poses[:, :, 2, 2].abs().mean(dim=1) + (poses[:, :, 2, 3] - poses[:, :1, 2, 3]).abs().mean(dim=1)
-        return price + control + TILT_M * tilt
+        found = self._belief.goal_xyz, self._belief.confidence
+        belief = Belief(self._model, self._state, self._goal, *found, self._field)
+        improve_plan(self._plan, self._model, self._state, partial(self._objective, belief), config, self._generator)
 
     def _take(self, position: np.ndarray) -> np.ndarray | int:
         """Commit to the first action of the plan, and expect what it does."""

@@ -18,7 +18,6 @@ from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree, concatenate
 from liftwm_agents.observations import KEYS, is_last_frame, single, to_observation, tour_observations
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
-from liftwm_agents.planning.mapping import CostField, cost_to_go, frontier
 from liftwm_agents.planning.perception import heading_of
 from liftwm_agents.policies.birdseye import CHANNELS, Raster, make_raster
 
@@ -41,23 +40,14 @@ class FeatureConfig:
     way: bool = True  # show the shortest way through the map to the place believed, or to the unknown
 
 
-class Belief(SpatialBelief):
-    """What one agent believes, with the points behind it."""
-
-    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Everything that was read: world positions [P, 3], colours [P, 3], `seen` [P]."""
-        return self._points()
-
-
 class FeatureReader:
     """Features of one agent. The state itself belongs to the caller."""
 
     def __init__(self, model: WorldModel, config: FeatureConfig) -> None:
         self._model, self._config = model, config
-        self.belief = self._new_belief()
+        self.belief = SpatialBelief(model, config.views, config.cell_m)
         self._raster: Raster | None = None
         self._summary = np.zeros(0)
-        self._goal = np.zeros(0)  # the last one that was looked for
         self._steps = 0
 
     def begin(self, state: TensorTree, positions: np.ndarray, goal: np.ndarray) -> None:
@@ -68,7 +58,8 @@ class FeatureReader:
             positions: where the camera has been, world, metres. [P, 3]
             goal: the instruction. [G]
         """
-        self.belief, self._steps, self._goal = self._new_belief(), 0, np.zeros(0)
+        self.belief = SpatialBelief(self._model, self._config.views, self._config.cell_m)
+        self._steps = 0
         self.belief.survey(state, positions, self._config.survey_places)
         self._find(state, goal)
         self._summarize(state)
@@ -77,7 +68,7 @@ class FeatureReader:
         """A reader that goes on from here by itself; nothing that either does changes the other."""
         twin = FeatureReader(self._model, self._config)
         twin.belief = copy.deepcopy(self.belief, {id(self._model): self._model})
-        twin._raster, twin._steps, twin._summary, twin._goal = self._raster, self._steps, self._summary, self._goal
+        twin._raster, twin._steps, twin._summary = self._raster, self._steps, self._summary
         return twin
 
     @property
@@ -112,8 +103,7 @@ class FeatureReader:
         self.belief.stand(position[None])
         if self._steps and self.watches:
             self._summarize(state)
-        called = not np.array_equal(goal, self._goal)
-        if self._steps and (called or self._steps % self._config.read_every == 0):
+        if self._steps and (self.belief.is_new(goal) or self._steps % self._config.read_every == 0):
             self.belief.look(state)
             self._find(state, goal)
         self._steps += 1
@@ -136,29 +126,12 @@ class FeatureReader:
         """Ask the model what it says of a state; it is shown until the next frame is watched."""
         self._summary = self._model.summarize(state)[0].detach().cpu().numpy().astype(np.float32)
 
-    def _new_belief(self) -> Belief:
-        return Belief(self._model, self._config.views, self._config.cell_m)
-
     def _find(self, state: TensorTree, goal: np.ndarray) -> None:
-        """Look for the goal in what was read, harder when it is a new one, and make the raster anew."""
-        if np.array_equal(goal, self._goal):
-            self.belief.locate(goal)
-        else:
-            self._goal = np.array(goal)
-            self.belief.search(state, goal)
-        grid = self.belief.grid()
+        """Look for the goal in what was read, and make the raster anew."""
+        self.belief.find(state, goal)
+        way = self.belief.way() if self._config.way else None
         edge_m = self._config.extent_m / self._config.cells
-        self._raster = make_raster(grid, self.belief.points(), self.belief.evidence(goal), self._price(), edge_m)
-
-    def _price(self) -> CostField | None:
-        """Metres to go to the goal; while it is not found, to the border of the unknown, as the planner goes."""
-        grid = self.belief.grid()
-        if not self._config.way:
-            return None
-        if self.belief.goal_xyz is not None:
-            return cost_to_go(grid, self.belief.goal_xyz[None, :2])
-        edge = frontier(grid)
-        return cost_to_go(grid, edge, reach_m=0.0) if len(edge) else None
+        self._raster = make_raster(self.belief.grid(), self.belief.points(), self.belief.evidence(goal), way, edge_m)
 
     def _place(self, position: np.ndarray, heading: float) -> np.ndarray:
         """Direction relative to the heading, distance and confidence of the goal; zeros while it is not found. [4]"""

@@ -18,10 +18,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.protocols import WorldModel
-from liftwm_agents.collection.env_processes import EnvProcesses
 from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.policies.action_table import TableActions, table_for
 from liftwm_agents.policies.baselines import PixelEnv
+from liftwm_agents.policies.env_processes import EnvProcesses
 from liftwm_agents.policies.features import WorldModelVecEnv, check_spaces
 from liftwm_agents.policies.imagination import ImaginedVecEnv
 from liftwm_agents.policies.readout import FeatureConfig, Watched, watch_start
