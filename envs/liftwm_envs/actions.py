@@ -1,12 +1,13 @@
-"""How actions are written down: models, tours and datasets have float32 numbers, discrete choices one-hot among them.
+"""Who chooses actions, and how these are written down.
 
-This is the one codec, for any environment with a Box or a Discrete action space; it needs no simulator. The tables say which
-continuous action stands behind each discrete one.
+Models, tours and datasets have float32 numbers of them, discrete choices one-hot. This is the one codec, for any environment
+with a Box or a Discrete action space; it needs no simulator. The tables say which continuous action stands behind each
+discrete one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -24,6 +25,18 @@ DRONE_ACTIONS = np.array(
     np.float32,
 )
 """Stop, forward, backward, left, right, up, down, turn left, turn right."""
+
+
+class Policy(Protocol):
+    """What chooses actions: a scripted explorer, or an agent of yours."""
+
+    def reset(self) -> None:
+        """Start an episode; called after the environment's reset."""
+        ...
+
+    def act(self, obs: Any, info: dict[str, Any]) -> Any:
+        """Choose an action of the environment's action space."""
+        ...
 
 
 class ActionCodec:

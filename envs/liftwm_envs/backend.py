@@ -5,9 +5,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
-import sys
-
-from liftwm_envs.errors import EnvError
 
 GL_HELP = "install libegl1 and libgl1-mesa-dri (EGL, Debian: apt install libegl1 libgl1-mesa-dri) or libosmesa6 (OSMesa)"
 _EGL_PLATFORM_DEVICE = 0x313F
@@ -35,31 +32,11 @@ def _egl_works() -> bool:
         return False
 
 
-def choose_renderer(name: str = "auto") -> str:
-    """Set MUJOCO_GL to `name`, or for `auto` keep it if set, else take EGL, else OSMesa. Call before mujoco is imported.
-
-    Returns:
-        What MUJOCO_GL is now: "egl", "osmesa", "glfw" or whatever the user set; "" where no off-screen GL was found.
-
-    Raises:
-        EnvError: an explicit `name` that is unknown, comes too late, or does not work on this machine.
-    """
-    if name not in ("auto", "egl", "osmesa"):
-        raise EnvError(f"renderer={name}: must be auto, egl or osmesa")
-    present = os.environ.get("MUJOCO_GL", "")
+def choose_renderer() -> None:
+    """Leave MUJOCO_GL as it is if set, else set it to EGL, else to OSMesa, where they are. Call before mujoco is imported."""
     # llvmpipe's threads cost more than they give on small frames with a process per core; read when EGL starts.
     os.environ.setdefault("LP_NUM_THREADS", "0")
-    if name == "auto":
-        if not present:
-            found = "egl" if _egl_works() else "osmesa" if ctypes.util.find_library("OSMesa") else ""
-            if found:
-                os.environ["MUJOCO_GL"] = found
-        return os.environ.get("MUJOCO_GL", "")
-    if "mujoco" in sys.modules and present != name:
-        raise EnvError(
-            f"renderer={name}: mujoco is already loaded with MUJOCO_GL={present!r}; set MUJOCO_GL={name} before starting Python"
-        )
-    if not (_egl_works() if name == "egl" else ctypes.util.find_library("OSMesa")):
-        raise EnvError(f"renderer={name}: does not work on this machine; {GL_HELP}")
-    os.environ["MUJOCO_GL"] = name
-    return name
+    if not os.environ.get("MUJOCO_GL"):
+        found = "egl" if _egl_works() else "osmesa" if ctypes.util.find_library("OSMesa") else ""
+        if found:
+            os.environ["MUJOCO_GL"] = found

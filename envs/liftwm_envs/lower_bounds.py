@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liftwm_envs import ENV_IDS
+from liftwm_envs.actions import Policy
 from liftwm_envs.rooms.floor_plan import EVALUATION_SEEDS
 from liftwm_envs.settings import SEEN_PX
-from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, room_order
+from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, RandomPolicy, ScriptedPolicy, room_order
 from liftwm_envs.tasks.shells import ShellGameTask
 from liftwm_envs.tasks.watching import follow
 from liftwm_envs.wrappers import GuidedTour

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 
 class Odometry:
@@ -25,7 +26,7 @@ class Odometry:
         gains = 1 + self._noise * self._rng.standard_normal(4)
         noisy = np.eye(4)
         noisy[:3, 3] = motion[:3, 3] * gains[:3]
-        noisy[:3, :3] = _rotation(gains[3] * _rotation_vector(motion[:3, :3]))
+        noisy[:3, :3] = Rotation.from_rotvec(gains[3] * Rotation.from_matrix(motion[:3, :3]).as_rotvec()).as_matrix()
         self._true, self._believed = true, self._believed @ noisy
         return self._believed
 
@@ -35,22 +36,3 @@ def _inverse(pose: NDArray) -> NDArray:
     inverse[:3, :3] = pose[:3, :3].T
     inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
     return inverse
-
-
-def _rotation_vector(rotation: NDArray) -> NDArray:
-    """Axis times angle, for angles well below pi (one step's motion). [3]"""
-    twice_sine = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
-    norm = float(np.linalg.norm(twice_sine))
-    if norm < 1e-12:
-        return np.zeros(3)
-    return twice_sine / norm * np.arctan2(norm, np.trace(rotation) - 1)
-
-
-def _rotation(vector: NDArray) -> NDArray:
-    """Rodrigues' formula. [3] -> [3, 3]"""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

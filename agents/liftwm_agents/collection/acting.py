@@ -15,7 +15,7 @@ A plain function `(obs, info) -> action` does in place of an object.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,22 +23,10 @@ import numpy as np
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, find_function, is_function_name, users_code
 from liftwm_agents.observations import KEYS
-from liftwm_envs.actions import ActionCodec
+from liftwm_envs.actions import ActionCodec, Policy
 
 if TYPE_CHECKING:
     from liftwm_agents.policies.policy import PPOPolicy
-
-
-class Policy(Protocol):
-    """What chooses actions: a scripted explorer, or an agent of yours."""
-
-    def reset(self) -> None:
-        """Start an episode."""
-        ...
-
-    def act(self, obs: Any, info: dict[str, Any]) -> Any:
-        """Choose an action of the environment's action space."""
-        ...
 
 
 class RandomActions:

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_liftwm.config import SUPPORT_POLICY
+from liftwm_envs.actions import Policy
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.rooms.navigation import CELL_M, bounded_angle
 from liftwm_envs.settings import STEP_M, STEP_RAD
-from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, Policy, RandomPolicy, ScriptedPolicy, TourPolicy
+from liftwm_envs.tasks.policies import LOOK_AROUND_RAD, OraclePolicy, RandomPolicy, ScriptedPolicy, TourPolicy
 from liftwm_envs.tasks.watching import watch_show, watch_something
 
 

@@ -11,8 +11,7 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.recorder import CameraSource, Recorder
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import users_fault
-from liftwm_agents.collection.acting import Policy
-from liftwm_envs.actions import ActionCodec
+from liftwm_envs.actions import ActionCodec, Policy
 
 PROGRESS_FRAMES = 32
 _STEPPED = ("obs", "reward", "terminated", "truncated", "info")

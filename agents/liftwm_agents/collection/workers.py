@@ -15,9 +15,10 @@ from embodied_liftwm.data.storage import INFO, episode_indices, group_name, pack
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.folder_lock import join
 from embodied_liftwm.plugins import users_fault
-from liftwm_agents.collection.acting import Policy, make_policy
+from liftwm_agents.collection.acting import make_policy
 from liftwm_agents.collection.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.collection.recording import record_episode
+from liftwm_envs.actions import Policy
 from liftwm_envs.errors import EnvError
 
 

@@ -5,8 +5,6 @@ Continuous actions have a mean and a standard deviation at every step, discrete 
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -14,30 +12,6 @@ from torch import Tensor
 NOISE_CORRELATION = 0.7  # of successive steps: white noise only jitters on the spot
 SMALLEST_PROBABILITY = 0.02  # of any discrete action at any step, so that none is ever lost
 LEAST_NOISE = 0.1  # share of the first standard deviation below which refitting never falls: the plan must stay able to turn
-
-
-class ActionPlan(Protocol):
-    """A distribution over action sequences of fixed length that can be sampled, improved and shifted."""
-
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count, T, A]"""
-        ...
-
-    def improve(self, samples: Tensor, weights: Tensor, refit: bool = False) -> None:
-        """Move towards `samples` [S, T, A] by `weights` [S] that sum to one.
-
-        Args:
-            refit: take over their standard deviation too, where there is one, until the next `shift`.
-        """
-        ...
-
-    def first(self) -> Tensor:
-        """The action to take now. [A]"""
-        ...
-
-    def shift(self) -> None:
-        """Drop the first step and repeat the last: the warm start of the next plan."""
-        ...
 
 
 class GaussianPlan:
@@ -57,6 +31,7 @@ class GaussianPlan:
         self.mean = (0.5 * (low + high)).repeat(horizon, 1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """[count, T, A]"""
         white = torch.randn(count, *self.mean.shape, generator=generator)
         noise = [white[:, 0]]
         for t in range(1, white.shape[1]):
@@ -69,20 +44,23 @@ class GaussianPlan:
         return samples.clamp(self._low, self._high)
 
     def improve(self, samples: Tensor, weights: Tensor, refit: bool = False) -> None:
+        """Move towards `samples` [S, T, A] by `weights` [S] that sum to one; `refit` takes over their spread until `shift`."""
         self.mean = torch.einsum("s,sta->ta", weights, samples)
         if refit:
             variance = torch.einsum("s,sta->ta", weights, (samples - self.mean).square())
             self.sigma = torch.maximum(variance.sqrt(), LEAST_NOISE * self._first_sigma)
 
     def first(self) -> Tensor:
+        """The action to take now. [A]"""
         return self.mean[0]
 
     def shift(self) -> None:
+        """Drop the first step and repeat the last: the warm start of the next plan."""
         self.mean, self.sigma = torch.cat([self.mean[1:], self.mean[-1:]]), self._first_sigma
 
 
 class CategoricalPlan:
-    """Discrete actions as one-hot vectors: a probability of each at every step."""
+    """Discrete actions as one-hot vectors: a probability of each at every step. Methods as in `GaussianPlan`."""
 
     def __init__(self, horizon: int, choices: int) -> None:
         self.probability = torch.full((horizon, choices), 1.0 / choices)
@@ -107,6 +85,10 @@ class CategoricalPlan:
 
     def shift(self) -> None:
         self.probability = torch.cat([self.probability[1:], self.probability[-1:]])
+
+
+ActionPlan = GaussianPlan | CategoricalPlan
+"""A distribution over action sequences of fixed length that can be sampled, improved and shifted."""
 
 
 def make_plan(space: spaces.Space, horizon: int, noise: float) -> ActionPlan:

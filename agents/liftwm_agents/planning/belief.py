@@ -22,20 +22,21 @@ RECENT_READINGS = 3
 SURE, PEEK_PLACES = 0.3, 24  # below this confidence the state is read from so many places behind what stands about, too
 PEEK_HEIGHT_M = 0.5  # of a camera among what stands on the floor
 PEEK_APART_M = 0.4
+STRIDE = 2  # every second pixel of a picture is read: a quarter of the points tell as much
+BUMP_AHEAD_M = 0.35  # what stopped the body is so far from its middle
 
 
 class SpatialBelief:
     """Map and goal of one agent in one episode."""
 
-    def __init__(self, model: WorldModel, views: int, cell_m: float, stride: int = 2) -> None:
+    def __init__(self, model: WorldModel, views: int, cell_m: float) -> None:
         """
         Args:
             model: the world model whose state is read.
             views: pictures of a full turn.
             cell_m: edge of a map cell, metres.
-            stride: every stride-th pixel of a picture is used.
         """
-        self._model, self._views, self._stride = model, views, stride
+        self._model, self._views = model, views
         self.map = OccupancyMap(cell_m)
         self.goal_xyz: np.ndarray | None = None  # [3] world, metres
         self.confidence = 0.0  # in [0, 1]
@@ -53,7 +54,7 @@ class SpatialBelief:
             positions: where the camera has been, in the world, metres. [P, 3]
             places: how many of them to look from.
         """
-        found = panorama(self._model, state, self._views, spread(positions, places), self._stride)
+        found = panorama(self._model, state, self._views, spread(positions, places), STRIDE)
         self.map.update(found)
         self.stand(positions)
         self._survey, self._held = [found.points()], held_points(self._model, state)
@@ -71,11 +72,11 @@ class SpatialBelief:
         if len(standing):
             heights = np.full((len(standing), 1), PEEK_HEIGHT_M)
             chosen = spread(np.concatenate([standing, heights], axis=1), places, PEEK_APART_M)
-            self._survey.append(panorama(self._model, state, self._views, chosen, self._stride).points())
+            self._survey.append(panorama(self._model, state, self._views, chosen, STRIDE).points())
 
     def look(self, state: TensorTree) -> None:
         """Read the state from the believed present position."""
-        found = panorama(self._model, state, self._views, None, self._stride)
+        found = panorama(self._model, state, self._views, None, STRIDE)
         self.map.update(found)
         self._recent.append(found.points())
         self._held = held_points(self._model, state)
@@ -85,9 +86,9 @@ class SpatialBelief:
         for position in positions:
             self.map.stand(position[:2])
 
-    def bump(self, position: np.ndarray, heading_rad: float, ahead_m: float = 0.35) -> None:
+    def bump(self, position: np.ndarray, heading_rad: float) -> None:
         """Something blocked the way ahead, whatever the state shows."""
-        ahead = np.array([np.cos(heading_rad), np.sin(heading_rad)]) * ahead_m
+        ahead = np.array([np.cos(heading_rad), np.sin(heading_rad)]) * BUMP_AHEAD_M
         self.map.bump(position[:2] + ahead)
 
     def reject(self) -> None:

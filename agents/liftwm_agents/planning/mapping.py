@@ -30,6 +30,9 @@ RANGE_M = 6.0  # believed points farther than this are not mapped
 ALIKE = 0.06  # of their range: neighbouring pixels that differ by less are one obstacle
 TOUCHING = 60.0  # price of a metre with something in the base's middle
 WALL = 150.0  # and of a metre within a wall, on top: what lies behind one is not near
+UNKNOWN = 2.5  # and of a metre of unknown cells; free ones cost 1
+WALL_BLUR_M = 0.2  # what is so near to a wall belongs to it
+MARGIN_M = 1.0  # around what was read, so that ways may lead around it
 BUMP_M = 0.2  # around what was bumped into, something stands
 GAP_M = 0.6  # so wide a strip of the unknown between obstacles is taken for obstacle too; doors are wider
 HIT, MISS, LIMIT = 0.9, 0.45, 3.0  # log odds of one reading, and their bound
@@ -64,9 +67,9 @@ class Grid:
 class OccupancyMap:
     """Accumulates panoramas; grows where they reach."""
 
-    def __init__(self, cell_m: float, margin_m: float = 1.0) -> None:
+    def __init__(self, cell_m: float) -> None:
         self.cell_m = cell_m
-        self._margin = round(margin_m / cell_m)
+        self._margin = round(MARGIN_M / cell_m)
         self._corner = np.zeros(2, dtype=int)  # index, in cells from the world's origin, of log_odds[0, 0]
         self._log_odds = np.zeros((1, 1), dtype=np.float32)
         self._wall = np.zeros((1, 1), dtype=np.float32)  # log odds of a wall
@@ -208,7 +211,7 @@ class CostField:
         return cost + 3.0 * outside, ndimage.map_coordinates(self.touching, where, order=1, mode="nearest")
 
 
-def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: float = 0.65) -> CostField:
+def cost_to_go(grid: Grid, targets: np.ndarray, reach_m: float = 0.65) -> CostField:
     """Shortest priced paths to the nearest target by Dijkstra's algorithm on the 8-connected grid.
 
     Nothing is forbidden, only dear: a phantom wall in the map must not seal a door. Cells within `reach_m` of a target are
@@ -218,7 +221,6 @@ def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: f
     Args:
         grid: the map.
         targets: world xy, metres; at least one. [K, 2]
-        unknown: price of a metre of unknown cells; free ones cost 1.
         reach_m: radius around targets that stays open.
 
     Returns:
@@ -235,7 +237,7 @@ def cost_to_go(grid: Grid, targets: np.ndarray, unknown: float = 2.5, reach_m: f
         clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m
     # Graded, not all or nothing: cells make gaps up to two cells narrower than they are.
     touching = np.where(grid.walked, 0.0, np.clip(1.0 - clearance / AGENT_RADIUS_M, 0.0, 1.0) ** 2)
-    price = np.where(grid.free | (away <= reach_m), 1.0, unknown) + WALL * grid.wall
+    price = np.where(grid.free | (away <= reach_m), 1.0, UNKNOWN) + WALL * grid.wall
     price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - AGENT_RADIUS_M) / 0.25, 0.0, 1.0)
     sources = np.unique(i * grid.free.shape[1] + j)
     cost = dijkstra(_graph(price, grid.cell_m), directed=False, indices=sources, min_only=True)
@@ -268,9 +270,9 @@ def frontier(grid: Grid) -> np.ndarray:
     return grid.centres()[edge]
 
 
-def low_obstacles(grid: Grid, from_wall_m: float = 0.2) -> np.ndarray:
+def low_obstacles(grid: Grid) -> np.ndarray:
     """Occupied cells that are no wall and not the blur of one: objects, screens, and what those enclose. World xy. [K, 2]"""
     away = np.full(grid.wall.shape, np.inf)
     if grid.wall.any():
         away = ndimage.distance_transform_edt(~grid.wall) * grid.cell_m
-    return grid.centres()[grid.occupied & (away >= from_wall_m)]
+    return grid.centres()[grid.occupied & (away >= WALL_BLUR_M)]

@@ -77,9 +77,7 @@ def level_cameras(positions: np.ndarray, headings: np.ndarray, height: int, widt
 
 
 @torch.no_grad()
-def panorama(
-    model: WorldModel, state: TensorTree, views: int, positions: np.ndarray | None = None, stride: int = 1
-) -> Panorama:
+def panorama(model: WorldModel, state: TensorTree, views: int, positions: np.ndarray | None, stride: int) -> Panorama:
     """Look around inside the state.
 
     Args:

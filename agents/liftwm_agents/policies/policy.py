@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class PPOPolicy:
         about = about_of(self._algorithm)
         self._space, self._deterministic = self._algorithm.action_space, deterministic
         self._recurrent = about["input"] == "recurrent"
-        self._sight: _Sight
+        self._sight: _StateSight | _PixelSight
         if about["input"] in ("state", "imagined"):
             self._sight = _StateSight(model, features or FeatureConfig(**about["features"]), device)
         else:
@@ -115,22 +115,8 @@ class PPOPolicy:
         return action
 
 
-class _Sight(Protocol):
-    """How a policy sees an episode."""
-
-    def begin(
-        self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
-    ) -> list[dict[str, np.ndarray]]:
-        """What it sees of the tour, and last of all the first frame that it acts on."""
-        ...
-
-    def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
-        """What it sees after a step of `action` [A]."""
-        ...
-
-
 class _StateSight:
-    """Through a world model."""
+    """How a policy sees an episode through a world model."""
 
     def __init__(self, model: WorldModel, config: FeatureConfig, device: str) -> None:
         self._model, self._config, self._device = model, config, device
@@ -140,17 +126,19 @@ class _StateSight:
     def begin(
         self, tour: Mapping[str, np.ndarray] | None, start: Start | None, first: Mapping[str, np.ndarray], action_dim: int
     ) -> list[Features]:
+        """What it sees of the tour, and last of all the first frame that it acts on."""
         watched = watch_start(self._model, self._config, first, {"tour": tour, "start": start}, action_dim, self._device)
         self._state, self._reader = watched.state, watched.reader
         return [self._reader.read(self._state, first)]
 
     def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> Features:
+        """What it sees after a step of `action` [A]."""
         (self._state,) = follow(self._model, [self._state], [self._reader], single(obs), action[None], self._device)
         return self._reader.read(self._state, obs)
 
 
 class _PixelSight:
-    """Without one."""
+    """And how without one; methods as there."""
 
     def __init__(self, space: spaces.Space) -> None:
         assert isinstance(space, spaces.Dict)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from liftwm_envs.rooms.motion import Track
 from liftwm_envs.rooms.navigation import distance_to_discs
-from liftwm_envs.rooms.scene import Scene
-from liftwm_envs.settings import LIMIT_EXTRA_STEPS, REACH_M, TaskSettings
+from liftwm_envs.settings import LIMIT_EXTRA_STEPS, REACH_M
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.task import Task
 
@@ -28,16 +27,14 @@ class MovingOcclusionTask(Task):
     Only an object is called that the agent can meet: until it comes out there is the time for the way to the tunnel's end.
     """
 
-    def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
-    ) -> None:
-        super().__init__(settings, scene, rng, image_size, pace)
+    def _prepare(self) -> None:
+        tracks = self.scene.tracks
         self.track: Track | None = None
         self.out_at = -1  # the step at which the called object has come out
-        self._passage = np.array([track.passage(0) for track in scene.tracks])
-        self._watched = np.zeros(len(scene.tracks), int)
-        self._exits = np.zeros(len(scene.tracks), int)  # when, and
-        self._meeting = np.zeros((len(scene.tracks), 2))  # where each object comes out next. [M, 2]
+        self._passage = np.array([track.passage(0) for track in tracks])
+        self._watched = np.zeros(len(tracks), int)
+        self._exits = np.zeros(len(tracks), int)  # when, and
+        self._meeting = np.zeros((len(tracks), 2))  # where each object comes out next. [M, 2]
 
     @property
     def candidates(self) -> range:

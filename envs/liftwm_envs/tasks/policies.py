@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,6 @@ from liftwm_envs.tasks.driver import Driver
 from liftwm_envs.tasks.watching import WATCH_SHARE, meet, watch_room, watch_show, watch_something
 
 LOOK_AROUND_RAD = 2 * math.pi - math.radians(75)  # with the field of view, all directions
-
-
-class Policy(Protocol):
-    """What drives an environment of ours."""
-
-    def reset(self) -> None:
-        """Start anew; called after the environment's reset."""
-        ...
-
-    def act(self, obs: dict[str, NDArray], info: dict[str, Any]) -> Any:
-        """An action of the environment's action space."""
-        ...
 
 
 class ScriptedPolicy(ABC):

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from liftwm_envs.cameras import back_project
 from liftwm_envs.rooms.navigation import Grid, distance_to_rectangles
-from liftwm_envs.rooms.scene import CLEARANCE_M, Scene
+from liftwm_envs.rooms.scene import CLEARANCE_M
 from liftwm_envs.rooms.shells import CUP_RADIUS_M, SWAP_STEPS, Show, cup_pixels
-from liftwm_envs.settings import REACH_M, TaskSettings
+from liftwm_envs.settings import REACH_M
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.task import Task
 
@@ -27,11 +27,8 @@ _BESIDE_M = 0.2  # more than reach: how far ways keep from cups that are not the
 class ShellGameTask(Task):
     """One episode of ShellGame: an object under a cup is called; the agent has one guess."""
 
-    def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
-    ) -> None:
-        super().__init__(settings, scene, rng, image_size, pace)
-        self.gap_steps = int(rng.integers(settings.gap_steps[0], settings.gap_steps[1] + 1))
+    def _prepare(self) -> None:
+        scene, self.gap_steps = self.scene, self._drawn_gap()
         self.over_at = -1  # the step at which the last show was over
         hidden = sum(len(show.slots) for show in scene.shows)
         self._looked_at = np.zeros(hidden, int)  # frames

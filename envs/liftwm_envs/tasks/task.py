@@ -55,6 +55,14 @@ class Task:
         count = len(scene.objects)
         self._was_seen = np.zeros(count, bool)
         self._last_visible = np.full(count, -(10**6))
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a task keeps beside, once scene and settings are known."""
+
+    def _drawn_gap(self) -> int:
+        least, most = self.settings.gap_steps
+        return int(self._rng.integers(least, most + 1))
 
     @property
     def candidates(self) -> range:
@@ -161,13 +169,10 @@ class Task:
 class OcclusionTask(Task):
     """One episode of Occlusion: screens rise around every object, and after a while one of those looked at before is called."""
 
-    def __init__(
-        self, settings: TaskSettings, scene: Scene, rng: np.random.Generator, image_size: tuple[int, int], pace: float = 1.0
-    ) -> None:
-        super().__init__(settings, scene, rng, image_size, pace)
+    def _prepare(self) -> None:
         self.hidden_at = -1
-        self.gap_steps = int(rng.integers(settings.gap_steps[0], settings.gap_steps[1] + 1))
-        self._rectangles = np.array([screen.rectangle for screen in scene.screens])
+        self.gap_steps = self._drawn_gap()
+        self._rectangles = np.array([screen.rectangle for screen in self.scene.screens])
 
     def looks(self, step: int) -> bool:
         """Not once the screens rise."""
