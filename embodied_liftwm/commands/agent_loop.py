@@ -145,7 +145,7 @@ def _tour_then(policy: Any) -> Callable[..., Any]:
     """A maker of policies, as collectors call it."""
 
     def make(name: str, env: Any, *, ours: bool, seed: int) -> Any:
-        from liftwm_agents.collection.acting import TourThenPolicy
+        from liftwm_agents.policies.policy import TourThenPolicy
 
         return TourThenPolicy(env, policy)
 

@@ -25,8 +25,8 @@ from embodied_liftwm.experiments.agents import experiment as reproduce_agents
 from embodied_liftwm.experiments.agents.aims import ALL, LONG, ORACLE_STATE, POOLED, AgentFigure, aim_lines, aims
 from embodied_liftwm.experiments.agents.experiment import by_gap, cells, figure, on_oracle_state, settings
 from embodied_liftwm.protocols import Camera
-from liftwm_agents.collection.acting import TourThenPolicy
 from liftwm_agents.observations import tour_observations
+from liftwm_agents.policies.policy import TourThenPolicy
 from tests.plain_model import PlainModel
 
 CONFIG = ReproduceConfig(out="out", seeds=2, agents=AgentsConfig(tasks=("Revisit-S", "Occlusion-M")))

@@ -4,7 +4,7 @@ collect.py     a dataset from settings: which episodes are missing, and who reco
 workers.py     what a process does: record the episodes of a shard, write them, pack them
 recording.py   one episode of any environment under any policy
 env_source.py  environments by name, ours and anyone's
-acting.py      who acts: random actions, a policy of yours, a learned one; `explorers.py` are scripted
+acting.py      who acts: random actions, or a policy of yours; `explorers.py` are scripted
 """
 
 from liftwm_agents.collection.collect import CollectProgress, collect

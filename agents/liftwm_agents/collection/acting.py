@@ -1,4 +1,4 @@
-"""Who acts while episodes are recorded: scripted explorers, random actions, a learned policy, or one of the user's.
+"""Who acts while episodes are recorded: scripted explorers, random actions, or a policy of the user's.
 
 A policy of the user's is named `my_policy:make_policy`, as `liftwm collect` and `liftwm evaluate` take it:
 
@@ -15,18 +15,14 @@ A plain function `(obs, info) -> action` does in place of an object.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, find_function, is_function_name, users_code
-from liftwm_agents.observations import KEYS
-from liftwm_envs.actions import ActionCodec, Policy
-
-if TYPE_CHECKING:
-    from liftwm_agents.policies.policy import PPOPolicy
+from liftwm_envs.actions import Policy
 
 
 class RandomActions:
@@ -98,36 +94,3 @@ class UsersPolicy:
             raise UserError(f"{self._label} returned {got}, expected an object with act(obs, info), or such a function")
         self._made: Any = made
         self._act: Callable[[Any, Any], Any] = act
-
-
-class TourThenPolicy:
-    """The scripted tour up to the call, which the learned policy watches; the policy from there: `train-agent loop=true`."""
-
-    def __init__(self, env: gym.Env, policy: PPOPolicy) -> None:
-        """An environment of ours that stands reset, and who acts after the call."""
-        from liftwm_envs.tasks.policies import TourPolicy
-
-        self._codec, self._policy = ActionCodec(env.action_space), policy
-        self._guide: Policy = TourPolicy(env)
-        self.reset()
-
-    def reset(self) -> None:
-        """Start an episode."""
-        self._guide.reset()
-        self._frames: list[dict[str, np.ndarray]] = []
-        self._actions = [np.zeros(self._codec.width, np.float32)]
-        self._called = False
-
-    def act(self, obs: Any, info: dict[str, Any]) -> Any:
-        """An action of the environment's action space."""
-        if not self._called:
-            self._frames.append({key: np.asarray(obs[key]) for key in KEYS})
-        if info["phase"] == "tour":
-            action = self._guide.act(obs, info)
-            self._actions.append(self._codec.encode(action))
-            return action
-        if not self._called:
-            self._called = True
-            tour = {key: np.stack([frame[key] for frame in self._frames]) for key in KEYS}
-            self._policy.begin(tour | {"action": np.stack(self._actions)})
-        return self._policy.act(obs, info)

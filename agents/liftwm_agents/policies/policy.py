@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -20,7 +21,7 @@ from liftwm_agents.policies.baselines import PixelObservation, episode_frames
 from liftwm_agents.policies.policy_file import about_of, open_policy
 from liftwm_agents.policies.readout import FeatureConfig, FeatureReader, Features, follow, watch_start
 from liftwm_agents.policies.start_pool import Start
-from liftwm_envs.actions import ActionCodec
+from liftwm_envs.actions import ActionCodec, Policy
 
 
 class PPOPolicy:
@@ -155,3 +156,36 @@ class _PixelSight:
 
     def add(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> dict[str, np.ndarray]:
         return self._view.add(obs, action, True)
+
+
+class TourThenPolicy:
+    """The scripted tour up to the call, which the learned policy watches; the policy from there: `train-agent loop=true`."""
+
+    def __init__(self, env: gym.Env, policy: PPOPolicy) -> None:
+        """An environment of ours that stands reset, and who acts after the call."""
+        from liftwm_envs.tasks.policies import TourPolicy
+
+        self._codec, self._policy = ActionCodec(env.action_space), policy
+        self._guide: Policy = TourPolicy(env)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start an episode."""
+        self._guide.reset()
+        self._frames: list[dict[str, np.ndarray]] = []
+        self._actions = [np.zeros(self._codec.width, np.float32)]
+        self._called = False
+
+    def act(self, obs: Any, info: dict[str, Any]) -> Any:
+        """An action of the environment's action space."""
+        if not self._called:
+            self._frames.append({key: np.asarray(obs[key]) for key in KEYS})
+        if info["phase"] == "tour":
+            action = self._guide.act(obs, info)
+            self._actions.append(self._codec.encode(action))
+            return action
+        if not self._called:
+            self._called = True
+            tour = {key: np.stack([frame[key] for frame in self._frames]) for key in KEYS}
+            self._policy.begin(tour | {"action": np.stack(self._actions)})
+        return self._policy.act(obs, info)
