@@ -23,6 +23,8 @@ from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
 
 FAILURES = 3
 """Episodes drawn for each task: the first of each way to fail, then the first of all."""
+
+
 def choose_failures(rows: Sequence[Row], model: str, count: int = FAILURES) -> list[VerdictRow]:
     """Episodes in which a model failed: the first of each kind, then others in order."""
     failed = [r for r in rows if isinstance(r, VerdictRow) and r.model == model]

@@ -169,9 +169,7 @@ def _chart(series: Sequence[Series], y_label: str) -> Iterator[tuple[Axes, list[
         page.append(f'<div class="keys">{named}</div>{inline(figure, "chart")}')
 
 
-def _draw(
-    axes: Axes, line: Series, at: Sequence[float], marks: Sequence[float] = (), turn: tuple[int, int] = (0, 1)
-) -> None:
+def _draw(axes: Axes, line: Series, at: Sequence[float], marks: Sequence[float] = (), turn: tuple[int, int] = (0, 1)) -> None:
     """Points that are there, with their intervals, joined.
 
     Args:
