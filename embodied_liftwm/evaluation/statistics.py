@@ -120,6 +120,8 @@ def paired_difference(
 def wilson_interval(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's 95 % score interval (Wilson 1927), which stays inside [0, 1] and works at 0 and at n.
 
+    For whole counts it is `scipy.stats.binomtest(k, n).proportion_ci(method="wilson")`, which takes no halves.
+
     Args:
         successes: how many; ties may count half.
         trials: out of how many; 0 gives NaN.

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from embodied_liftwm.evaluation.statistics import (
     bootstrap_iqm,
@@ -49,6 +50,12 @@ def test_pairing_removes_what_episodes_share():
     noise = np.random.default_rng(1).normal(0, 10, 30)
     difference = paired_difference(noise + 1.0, noise, range(30))
     assert difference.mean == pytest.approx(1.0) and difference.high - difference.low < 1e-9
+
+
+def test_wilson_is_that_of_scipy():
+    theirs = binomtest(7, 9).proportion_ci(method="wilson")
+    ours = wilson_interval(7, 9)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_wilson_by_hand():
