@@ -12,8 +12,7 @@ from torch import Tensor
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.geometry.normals import depth_to_normals
 from embodied_liftwm.priors.contract import Clip, PriorOptions, PseudoObservations
-from embodied_liftwm.priors.geometric.mvs import MultiViewStereo, StereoSettings, _voters
-from embodied_liftwm.priors.geometric.mvs_kernels import Agreement, Voters, compare, vote
+from embodied_liftwm.priors.geometric.mvs import Agreement, MultiViewStereo, StereoSettings, Voters, _voters, compare, vote
 from embodied_liftwm.priors.geometric.plane_fit import fit_planes
 from embodied_liftwm.priors.registry import find_card, open_prior
 from tests.priors.textured_room import Drive, drive, shaken
