@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from embodied_liftwm.pose_faults import listed, pose_faults
+
 # Name -> (shape, dtype). T actions, F = T + 1 frames, H W image, A action, G goal, O objects; G and O may be 0.
 ARRAYS: dict[str, tuple[str, str]] = {
     "rgb": ("F H W 3", "uint8"),
@@ -38,12 +40,9 @@ ROWS = {"F": "frame", "T": "step", "O": "object"}
 RIGID = 1e-3
 """Largest deviation of R R^T from the identity."""
 SKEW_PX = 1e-3
-FARTHEST = 1e5
-"""Largest coordinate of a position, metres: beyond it float32 no longer tells centimetres."""
 FOCAL_SHARES = (0.1, 100.0)
 """Least and largest focal length, as a share of the frame's side: views of 157 and of half a degree."""
 _FINITE = "expected finite numbers"
-_RIGID = "expected rotations of determinant 1, a translation in the last column and a last row of 0 0 0 1"
 
 
 def layout_fault(arrays: Mapping[str, Any], truth: Mapping[str, Any]) -> str:
@@ -108,30 +107,10 @@ def pose_fault(poses: np.ndarray) -> str:
     """Whether poses [F, 4, 4] are rigid motions."""
     if fault := number_fault(poses, "frame"):
         return fault
-    last = (poses[:, 3] != [0, 0, 0, 1]).any(-1)
-    if last.any():
-        frame = int(np.argmax(last))
-        transposed = poses[frame, 3, 3] == 1 and not poses[frame, :3, 3].any()
-        what = "is transposed" if transposed else f"has a last row of {_listed(poses[frame, 3])}"
-        return f"frame {frame} {what}: {_RIGID}"
-    rotation = poses[:, :3, :3].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        gram = rotation @ np.swapaxes(rotation, -1, -2)
-        off = np.abs(gram - np.eye(3)).max((-2, -1))
-        turned = np.linalg.det(rotation) < 0
-    bent = ~(off <= RIGID)
-    if bent.any():
-        frame = int(np.argmax(bent))
-        scale = gram[frame].trace() / 3
-        uniform = scale > 0 and np.abs(gram[frame] / scale - np.eye(3)).max() <= RIGID
-        what = f"scaled by {scale**0.5:.3g}" if uniform else f"not orthonormal (off by {off[frame]:.2g})"
-        return f"frame {frame} has a rotation that is {what}: {_RIGID}"
-    if turned.any():
-        return f"frame {int(np.argmax(turned))} is mirrored (determinant -1): {_RIGID}"
-    away = np.abs(poses[:, :3, 3]).max(-1)
-    if (away > FARTHEST).any():
-        frame = int(np.argmax(away > FARTHEST))
-        return f"frame {frame} lies {away[frame]:.3g} m from the origin: expected {FARTHEST:g} m at most"
+    for wrong, say in pose_faults(poses, RIGID):
+        if wrong.any():
+            frame = int(np.argmax(wrong))
+            return f"frame {frame} {say(frame)}"
     return ""
 
 
@@ -143,10 +122,10 @@ def intrinsics_fault(k: np.ndarray, height: int, width: int) -> str:
     frame = f"pixels of a {height} x {width} frame"
     if k[2].tolist() != [0, 0, 1]:
         transposed = k[2, 2] == 1 and not k[:2, 2].any()
-        return f"{'is transposed' if transposed else f'last row is {_listed(k[2])}'}: expected fx 0 cx, 0 fy cy, 0 0 1"
+        return f"{'is transposed' if transposed else f'last row is {listed(k[2])}'}: expected fx 0 cx, 0 fy cy, 0 0 1"
     if max(abs(skew), abs(other)) > SKEW_PX:
-        return f"skew is {_listed([skew, other])}: expected fx 0 cx, 0 fy cy, 0 0 1"
-    found = f"fx fy cx cy = {_listed([fx, fy, cx, cy])}"
+        return f"skew is {listed([skew, other])}: expected fx 0 cx, 0 fy cy, 0 0 1"
+    found = f"fx fy cx cy = {listed([fx, fy, cx, cy])}"
     if min(fx, fy) <= 0:
         return f"{found}: expected focal lengths above 0, in {frame}"
     if max(cx, cy) <= 1 < min(height, width) / 4:
@@ -164,7 +143,3 @@ def ending_fault(ended: np.ndarray) -> str:
         return ""
     step = int(np.argmax(ended))
     return f"step {step} of {len(ended)} ends the episode, which goes on: expected no other than the last step to end it"
-
-
-def _listed(numbers: Any) -> str:
-    return " ".join(f"{number:.4g}" for number in numbers)

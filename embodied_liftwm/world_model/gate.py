@@ -6,13 +6,12 @@ of them come over in one transfer. `evaluation.checked` looks at the other side:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.pose_faults import EXACT, Fault, pose_faults
 from embodied_liftwm.protocols import Camera, Observation
 
 BRIGHTEST = 1.001
@@ -20,14 +19,10 @@ BRIGHTEST = 1.001
 STEEPEST = 20.0
 """Slope of a ray against the optical axis beyond which no pinhole sees: a field of view of 174 degrees."""
 LONGEST_FOCAL_PX = 1e6
-FARTHEST_M = 1e5
-"""From the origin of the world: beyond it float32 no longer tells centimetres."""
 LARGEST_ACTION = 1e4
 LARGEST_PX = 4096
 """A side of a picture."""
-EXACT = 1e-4
-"""How much a number that is to be 0 or 1 may differ from it."""
-RIGID = 1e-2
+RIGID = 2e-2
 """How much R R' may differ from the identity: poses that were multiplied for a whole episode are still let in."""
 
 
@@ -152,15 +147,11 @@ def _check_form(camera: object, rows: int, like: Tensor, name: str) -> None:
             raise UserError(f"{name}.{side} is {value!r}: expected whole pixels, 1 to {LARGEST_PX}")
 
 
-Fault = tuple[np.ndarray, Callable[[int], str]]
-"""Which rows have it [B], and what to say of one."""
-
-
 def _check_camera(intrinsics: np.ndarray, poses: np.ndarray, camera: Camera, name: str) -> None:
     """Name the first row whose intrinsics [B, 3, 3] or pose [B, 4, 4] are none."""
     with np.errstate(all="ignore"):
         faults = {"intrinsics": _faults_of_intrinsics(intrinsics, camera.height, camera.width)}
-        faults["world_from_camera"] = _faults_of_poses(poses)
+        faults["world_from_camera"] = pose_faults(poses, RIGID)
     for part, found in faults.items():
         for rows, say in found:
             if rows.any():
@@ -204,24 +195,6 @@ def _faults_of_intrinsics(k: np.ndarray, height: int, width: int) -> list[Fault]
         (~(slope <= STEEPEST).all(1) | ~(np.abs(k[:, 0, 1]) <= focal[:, 0]), lambda row: (
             f"see pixels at more than 87 degrees from the axis: {seen(row)}")),
     ]  # fmt: skip
-
-
-def _faults_of_poses(poses: np.ndarray) -> list[Fault]:
-    """What may be wrong with poses, and in which."""
-    turn, place = poses[:, :3, :3].astype(np.float64), poses[:, :3, 3]
-    bottom = np.abs(poses[:, 3] - (0.0, 0.0, 0.0, 1.0)).max(1) > EXACT
-    gram = turn @ turn.swapaxes(1, 2)
-    size = np.sqrt(np.trace(gram, axis1=1, axis2=2) / 3.0)
-    skewed = np.abs(gram / (size**2)[:, None, None] - np.eye(3)).max((1, 2)) > RIGID
-    return [
-        (~np.isfinite(poses).all((1, 2)), lambda row: "is not finite"),
-        (bottom & ~place.any(1), lambda row: "is transposed: the position belongs into the last column"),
-        (bottom, lambda row: f"is no pose: expected a last row (0, 0, 0, 1), got {poses[row, 3].tolist()}"),
-        (~(np.abs(size - 1.0) <= RIGID), lambda row: f"is scaled by {size[row]:.4g}: expected a rotation and a position"),
-        (skewed, lambda row: "is not rigid: expected a rotation and a position"),
-        (np.linalg.det(turn) < 0.0, lambda row: "is mirrored: expected a rotation, of determinant 1"),
-        (np.abs(place).max(1) > FARTHEST_M, lambda row: f"lies {np.abs(place[row]).max():.3g} m away, {FARTHEST_M:g} at most"),
-    ]
 
 
 def _check_action(action: np.ndarray, name: str) -> None:
