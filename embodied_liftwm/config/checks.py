@@ -18,8 +18,8 @@ Value = TypeVar("Value")
 
 LAST_SEED = 2**30 - 1
 """Seeds stay below those of evaluation, `EVAL_SEED_OFFSET`."""
-MOST_PROCESSES = 256
-MOST_THREADS = 256
+MOST_PROCESSES = MOST_THREADS = 256
+"""As many as the largest machines have cores; what this machine has is checked when a command starts."""
 LONGEST_TEXT = 4096
 """Characters of a path or another text."""
 SHOWN_TEXT = 80

@@ -40,6 +40,7 @@ ROWS = {"F": "frame", "T": "step", "O": "object"}
 RIGID = 1e-3
 """Largest deviation of R R^T from the identity."""
 SKEW_PX = 1e-3
+"""Largest skew that is rounding, pixels."""
 FOCAL_SHARES = (0.1, 100.0)
 """Least and largest focal length, as a share of the frame's side: views of 157 and of half a degree."""
 _FINITE = "expected finite numbers"

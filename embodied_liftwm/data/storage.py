@@ -34,7 +34,9 @@ from embodied_liftwm.files import read_json, write_text
 
 FORMAT = 1
 CHUNK_FRAMES = 8
+"""Rows that are compressed together: what a reader of one frame must decode at most."""
 SMALL_BYTES = 4096
+"""Below a page of the disk nothing is gained by compression."""
 INFO = "dataset.json"
 CHECKSUM = "sha256"
 _FILE = re.compile(r"(episode|shard)-\d+\.h5")

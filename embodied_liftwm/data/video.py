@@ -10,6 +10,7 @@ import numpy as np
 from embodied_liftwm.files import whole_file
 
 LEAST_PIXELS = 256
+"""A side of the video at least: players show 64 pixels as a stamp."""
 
 
 def write_mp4(path: str | Path, rgb: np.ndarray, fps: int = 8) -> tuple[int, int]:

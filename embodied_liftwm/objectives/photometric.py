@@ -9,6 +9,7 @@ from torch import Tensor
 SSIM_SHARE = 0.85
 """Weight of the structural part, as in Godard et al. 2019 (Monodepth2), arXiv:1806.01260, eq. 3."""
 C1, C2 = 0.01**2, 0.03**2
+"""Of SSIM, for colours in [0, 1] (Wang et al. 2004, eq. 13)."""
 
 
 def photometric_error(a: Tensor, b: Tensor) -> Tensor:

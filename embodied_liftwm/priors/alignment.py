@@ -50,12 +50,6 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
     return values.gather(1, order.gather(1, position)).squeeze(1)
 
 
-def mean_log_factor(log_model: Tensor, log_teacher: Tensor, weights: Tensor) -> Factor:
-    """The factor that is best under Gaussian noise of log-depths: exp of the weighted mean difference. All [F, ...]"""
-    difference, weights = (log_model - log_teacher).flatten(1), weights.flatten(1)
-    return Factor(weighted_mean(difference, weights), weights.sum(1) > 0)
-
-
 def median_log_factor(log_model: Tensor, log_teacher: Tensor, weights: Tensor) -> Factor:
     """The factor that is best under Laplace noise of log-depths: exp of the weighted median difference.
 

@@ -28,6 +28,7 @@ ONE_SURFACE = 1.1
 LEAST_COSINE = 0.05
 """Between a normal and the line of sight."""
 LEAST_DEPTH_M = 0.01
+"""What is nearer counts as behind the camera: divisions stay finite."""
 
 
 class PoseErrors(NamedTuple):

@@ -20,7 +20,7 @@ from embodied_liftwm.world_model.dynamics import EgoMotion
 STEPS = 1000
 """Optimiser steps: 1.2 s of a core, after which the error on held-out tours is that of `base` (7 mm and 2 mrad a step; what is
 left of it are bumps). 300 steps leave twice as much, 4,000 take no more away (docs/experiments.md, section 48)."""
-BATCH, LEARNING_RATE = 512, 1e-2
+BATCH, LEARNING_RATE = 512, 1e-2  # transitions a step; the peak of a cosine
 MOST_TRANSITIONS = 2**18
 """Transitions that are read at most, of episodes spread over the whole dataset."""
 

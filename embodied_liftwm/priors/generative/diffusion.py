@@ -16,6 +16,11 @@ def load_part(kind: Any, folder: Path, device: str) -> Any:
     return kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **whole).to(device).eval()
 
 
+def picture_size(unet: Any, vae: Any) -> int:
+    """Side of a model's pictures, pixels: 256 for the public checkpoints of Zero-1-to-3 and MVDream."""
+    return int(unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def load_scheduler(folder: Path) -> Any:
     """DDIM over the noise levels of any scheduler's folder, at the steps that Stable Diffusion was trained to begin from."""
     from diffusers import DDIMScheduler

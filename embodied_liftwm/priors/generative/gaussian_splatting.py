@@ -21,7 +21,7 @@ from embodied_liftwm.memory.gaussians.ply import PlyGaussians, read_ply
 from embodied_liftwm.priors.contract import Clip, DepthMaps, NovelViews, PriorCard, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.generative import splat_scene
 from embodied_liftwm.priors.generative.splat_fit import FitSettings, fit
-from embodied_liftwm.priors.generative.splat_scene import Shown, show
+from embodied_liftwm.priors.generative.splat_scene import SceneViews, show
 from embodied_liftwm.priors.geometric.pairs import choose_pairs
 
 VIEW_EVERY = 4
@@ -80,14 +80,14 @@ class GaussianSplatting:
         return NovelViews(shown.rgb.clamp(0, 1).cpu(), confidence, poses, frames)
 
     @torch.no_grad()
-    def _show(self, scene: PlyGaussians, clip: Clip, poses: Tensor) -> Shown:
+    def _show(self, scene: PlyGaussians, clip: Clip, poses: Tensor) -> SceneViews:
         height, width = clip.rgb.shape[-2:]
         parts = [show(scene, clip.intrinsics, some, height, width) for some in poses.split(self.options.batch_size)]
-        return Shown(*(torch.cat(column) for column in zip(*parts))) if parts else _nothing(clip)
+        return SceneViews(*(torch.cat(column) for column in zip(*parts))) if parts else _nothing(clip)
 
 
-def _nothing(clip: Clip) -> Shown:
-    return Shown(clip.rgb[:0], clip.rgb[:0, 0], clip.rgb[:0, 0])
+def _nothing(clip: Clip) -> SceneViews:
+    return SceneViews(clip.rgb[:0], clip.rgb[:0, 0], clip.rgb[:0, 0])
 
 
 def _on(scene: PlyGaussians, device: str) -> PlyGaussians:

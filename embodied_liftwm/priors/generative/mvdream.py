@@ -21,7 +21,16 @@ from torch import Tensor
 from embodied_liftwm.priors import hub
 from embodied_liftwm.priors.contract import Clip, NovelViews, PriorCard, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.generative import orbit
-from embodied_liftwm.priors.generative.diffusion import decode, denoise, encode, guided, load_part, load_scheduler, seeded_noise
+from embodied_liftwm.priors.generative.diffusion import (
+    decode,
+    denoise,
+    encode,
+    guided,
+    load_part,
+    load_scheduler,
+    picture_size,
+    seeded_noise,
+)
 from embodied_liftwm.priors.generative.mvdream_unet import VIEWS, camera_embedding, load_unet
 
 DEFAULT_WEIGHTS = "ashawkey/mvdream-sd2.1-diffusers"
@@ -37,6 +46,7 @@ FILES: hub.Files = (
 FRAMES = 4
 """Frames of a clip that views are imagined from."""
 STEPS, GUIDANCE = 50, 7.0
+"""Steps of DDIM and scale of guidance, about what public pipelines of these weights take."""
 FIELD_OF_VIEW = math.radians(60.0)
 """The widest it was trained with."""
 ELEVATIONS = 0.0, math.radians(30.0)
@@ -82,17 +92,14 @@ class MVDream:
         poses, (height, width) = clip.world_from_camera[chosen], clip.rgb.shape[-2:]
         polar, _, _ = orbit.spherical(poses[:, :3, 3], look_at.points)
         window = orbit.middle_window(clip.intrinsics, height, width, FIELD_OF_VIEW)
-        drawn = self._draw(orbit.cut(clip.rgb[chosen], window, self._size()), (math.pi / 2 - polar).clamp(*ELEVATIONS))
+        pictures = orbit.cut(clip.rgb[chosen], window, picture_size(self._unet, self._vae))
+        drawn = self._draw(pictures, (math.pi / 2 - polar).clamp(*ELEVATIONS))
         rgb, inside = orbit.paste(drawn, window, height, width)
         which = torch.arange(len(chosen)).repeat_interleave(VIEWS - 1)
         azimuth = _azimuths()[1:].repeat(len(chosen))
         targets = orbit.turned(poses[which], look_at.points[which], torch.zeros_like(azimuth), azimuth)
         sure = CONFIDENCE * torch.where(look_at.told[which], 1.0, orbit.GUESSED_FACTOR)
         return PseudoObservations(views=NovelViews(rgb, inside * sure[:, None, None], targets, chosen[which]))
-
-    def _size(self) -> int:
-        """Side of its pictures: 256 for the public checkpoint."""
-        return int(self._unet.config.sample_size * 2 ** (len(self._vae.config.block_out_channels) - 1))
 
     def _draw(self, pictures: Tensor, elevation: Tensor) -> Tensor:
         """The other three views of what `pictures` [K, 3, S, S] in [0, 1] show from `elevation` [K]. [3 K, 3, S, S]"""
@@ -127,20 +134,12 @@ def _azimuths() -> Tensor:
     return torch.arange(VIEWS) * (2.0 * math.pi / VIEWS)
 
 
-def _missing(options: PriorOptions) -> str:
-    return hub.what_is_missing(PACKAGES, options.weights or DEFAULT_WEIGHTS, FILES)
-
-
-def _open(options: PriorOptions) -> MVDream:
-    return MVDream(hub.find_folder(PACKAGES, options.weights or DEFAULT_WEIGHTS, FILES), options)
-
-
 CARD = PriorCard(
     name="mvdream",
     gives=("views",),
     about="MVDream (arXiv:2308.16512): four views of what a text names, held to a frame; the weakest evidence of all",
     licence="OpenRAIL, as the page of the weights says",
     non_commercial=False,
-    missing=_missing,
-    open=_open,
+    missing=lambda given: hub.what_is_missing(PACKAGES, given.weights or DEFAULT_WEIGHTS, FILES),
+    open=lambda given: MVDream(hub.find_folder(PACKAGES, given.weights or DEFAULT_WEIGHTS, FILES), given),
 )

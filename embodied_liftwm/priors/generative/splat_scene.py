@@ -28,15 +28,16 @@ CELL_PX = 2
 CELL_SIGMA = 0.6
 """Standard deviation of a first Gaussian, in cells."""
 FIRST_OPACITY = 0.9
+"""Surfaces are opaque; below 1, so that the fit can still lower it."""
 NEW_ALPHA, NEW_DEPTH = 0.5, 0.8
 """A cell is new where the Gaussians so far cover it less than this, or where its depth is below this share of theirs."""
 SETTINGS = (DEPTHS_M, PLANES, SOURCES, CELL_PX, CELL_SIGMA, FIRST_OPACITY, NEW_ALPHA, NEW_DEPTH)
 """All that decides on the first Gaussians."""
-_LEAST_ALPHA = 1e-3
-_BATCH = 8
+_LEAST_ALPHA = 1e-3  # below it depth, which is divided by it, is rounding
+_BATCH = 8  # frames that are swept at once, for memory
 
 
-class Shown(NamedTuple):
+class SceneViews(NamedTuple):
     """What cameras see of a scene."""
 
     rgb: Tensor  # [V, 3, H, W] over black
@@ -44,7 +45,7 @@ class Shown(NamedTuple):
     depth: Tensor  # [V, H, W] metres: expected z-depth of what covers the pixel, 0 where nothing does
 
 
-def show(scene: PlyGaussians, intrinsics: Tensor, world_from_camera: Tensor, height: int, width: int) -> Shown:
+def show(scene: PlyGaussians, intrinsics: Tensor, world_from_camera: Tensor, height: int, width: int) -> SceneViews:
     """Render a scene.
 
     Args:
@@ -59,7 +60,7 @@ def show(scene: PlyGaussians, intrinsics: Tensor, world_from_camera: Tensor, hei
     alpha = image.alphas[0, ..., 0]
     covered = alpha > _LEAST_ALPHA
     depth = torch.where(covered, image.depths[0, ..., 0] / alpha.clamp_min(_LEAST_ALPHA), 0.0)
-    return Shown(image.features[0].movedim(-1, 1), alpha, depth)
+    return SceneViews(image.features[0].movedim(-1, 1), alpha, depth)
 
 
 @torch.no_grad()

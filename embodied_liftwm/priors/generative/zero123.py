@@ -20,7 +20,16 @@ from embodied_liftwm.errors import UserError
 from embodied_liftwm.priors import hub
 from embodied_liftwm.priors.contract import Clip, NovelViews, PriorCard, PriorOptions, PseudoObservations
 from embodied_liftwm.priors.generative import orbit
-from embodied_liftwm.priors.generative.diffusion import decode, denoise, encode, guided, load_part, load_scheduler, seeded_noise
+from embodied_liftwm.priors.generative.diffusion import (
+    decode,
+    denoise,
+    encode,
+    guided,
+    load_part,
+    load_scheduler,
+    picture_size,
+    seeded_noise,
+)
 
 DEFAULT_WEIGHTS = "kxic/zero123-xl"
 PACKAGES = ("diffusers", "transformers")
@@ -36,6 +45,7 @@ FRAMES = 4
 MOVES_DEG = ((0.0, 20.0), (0.0, -20.0), (-15.0, 0.0))
 """Polar angle and azimuth by which the views differ from their frame: to either side, and from above."""
 STEPS, GUIDANCE = 50, 3.0
+"""Steps of DDIM and scale of guidance, about what public pipelines of these weights take."""
 FIELD_OF_VIEW = 2.0 * math.atan(16.0 / 35.0)
 """Radians. Blender's default lens, which rendered what it was trained on: 35 mm over a sensor of 32 mm."""
 TRAINED_RADIUS = 1.85
@@ -80,16 +90,12 @@ class Zero123:
         targets = orbit.turned(poses, points, polar, azimuth)
         height, width = clip.rgb.shape[-2:]
         window = orbit.middle_window(clip.intrinsics, height, width, FIELD_OF_VIEW)
-        pictures = orbit.cut(clip.rgb[frames], window, self._size())
+        pictures = orbit.cut(clip.rgb[frames], window, picture_size(self._unet, self._vae))
         moves = relative_move(poses[:, :3, 3], targets[:, :3, 3], points)
         seeds = [1000 * self._options.seed + k for k in range(len(frames))]
         rgb, inside = orbit.paste(self._draw(pictures, moves, seeds), window, height, width)
         sure = CONFIDENCE * torch.where(look_at.told[which], 1.0, orbit.GUESSED_FACTOR)
         return PseudoObservations(views=NovelViews(rgb, inside * sure[:, None, None], targets, frames))
-
-    def _size(self) -> int:
-        """Side of its pictures: 256 for the public checkpoints."""
-        return int(self._unet.config.sample_size * 2 ** (len(self._vae.config.block_out_channels) - 1))
 
     def _draw(self, pictures: Tensor, moves: Tensor, seeds: list[int]) -> Tensor:
         """What is seen after `moves` [V, 4] from where `pictures` [V, 3, S, S] in [0, 1] were taken. [V, 3, S, S]"""
@@ -144,20 +150,12 @@ def load_projection(folder: Path) -> torch.nn.Linear:
     return layer.requires_grad_(False)
 
 
-def _missing(options: PriorOptions) -> str:
-    return hub.what_is_missing(PACKAGES, options.weights or DEFAULT_WEIGHTS, FILES)
-
-
-def _open(options: PriorOptions) -> Zero123:
-    return Zero123(hub.find_folder(PACKAGES, options.weights or DEFAULT_WEIGHTS, FILES), options)
-
-
 CARD = PriorCard(
     name="zero123",
     gives=("views",),
     about="Zero-1-to-3 (arXiv:2303.11328): views from beside a frame; trained on single objects, so weak in rooms",
     licence="MIT",
     non_commercial=False,
-    missing=_missing,
-    open=_open,
+    missing=lambda given: hub.what_is_missing(PACKAGES, given.weights or DEFAULT_WEIGHTS, FILES),
+    open=lambda given: Zero123(hub.find_folder(PACKAGES, given.weights or DEFAULT_WEIGHTS, FILES), given),
 )

@@ -17,7 +17,7 @@ from embodied_liftwm.priors.geometric.stereo_models import MAST3R, fingerprint, 
 
 SUBSAMPLE = 8
 """Matching starts from every so many pixels of the model's image, as in its own default."""
-_BLOCK = 2**13
+_BLOCK = 2**13  # descriptors compared at once, as its own demo does
 
 Matcher = Callable[[Tensor, Tensor], tuple[Any, Any]]
 """From unit descriptors of two images [h, w, D] to integer pixels (x, y) of what matches, twice [M, 2]."""

@@ -31,7 +31,9 @@ POINT_SIGMA, BLUR = 0.35, 0.05
 """Standard deviation of a pixel's Gaussian, in pixels of its own camera, and square pixels that rendering adds: sharper leaves
 holes between pixels that come nearer, softer mixes them. With true depth these lose least."""
 LARGEST_OPACITY = 0.99
+"""Below 1, whose logit has no slope."""
 LEAST_ALPHA = 1e-3
+"""Of a pixel: below it depth, which is divided by it, is rounding."""
 
 
 @dataclass(frozen=True)
