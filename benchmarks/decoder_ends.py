@@ -23,9 +23,9 @@ from embodied_liftwm.bench.memory_parts import encoded
 from embodied_liftwm.bench.table import Row, machine, report, seconds_in_turn, using_threads
 from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.evaluation.metrics.images import psnr
 from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.memory.contract import Read
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.base import ModelShapes

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embodied_liftwm.distributions import DiagonalGaussian
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.normals import coherence_errors
 from embodied_liftwm.geometry.warp import backward_warp
 from embodied_liftwm.objectives.observations import TeacherObservations

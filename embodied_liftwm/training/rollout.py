@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_liftwm.data.sampling import Batch
-from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.cameras import back_project, project, resize_intrinsics
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.se3 import inverse_pose, relative_pose, se3_log
 from embodied_liftwm.geometry.view_selection import has_parallax
 from embodied_liftwm.memory.frames.recent import STEPS

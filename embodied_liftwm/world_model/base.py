@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.matching.plane_sweep import Sweep
 from embodied_liftwm.geometry.se3 import relative_twist
 from embodied_liftwm.memory.contract import Bytes

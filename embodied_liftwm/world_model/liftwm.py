@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.distributions import DiagonalGaussian
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
 from embodied_liftwm.memory.contract import Bytes, Lifted, Memory, Points, Read
 from embodied_liftwm.memory.contract import Motion as InMotion

@@ -16,7 +16,7 @@ PACKAGES = {
     "liftwm_agents": ROOT / "agents/liftwm_agents",
 }
 CONTRACTS = {
-    "", "config", "distributions", "errors", "files", "folder_lock", "goals", "interrupts", "kernels", "plugins",
+    "", "config", "errors", "files", "folder_lock", "goals", "interrupts", "kernels", "plugins",
     "pose_faults", "protocols", "tensor_tree", "terminal", "threads", "weights",
 }  # fmt: skip
 ALLOWED = {

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.objectives.elbo import Elbo, elbo
 
 SIZES = {"frame": 7, "geometry": 4, "views": 5}

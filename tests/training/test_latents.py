@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.config import ModelConfig
-from embodied_liftwm.distributions import DiagonalGaussian
 from embodied_liftwm.geometry import look_at
+from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.objectives.terms import TERMS, Rollout, Viewed
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.training import rollout as rollouts
