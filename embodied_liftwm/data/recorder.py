@@ -33,7 +33,7 @@ class Recorder:
     def __init__(self, env: Any, camera: CameraSource | None = None, steps: int = 64) -> None:
         """
         Args:
-            env: what is recorded; its `scene`, where it has one, is described in the episode's truth.
+            env: what is recorded; its `scene`, where it has one, is described in the truth of what `finish` gives.
             camera: where the camera is, if observations do not say.
             steps: for so many there is room; more make room.
         """
@@ -41,7 +41,6 @@ class Recorder:
         self._arrays: dict[str, np.ndarray] = {}
         self._intrinsics: np.ndarray | None = None
         self._infos: list[dict[str, Any]] = []
-        self._describe = getattr(getattr(env.unwrapped, "scene", None), "describe", dict)
         self._truth = False
         self.frames = 0
 
@@ -148,7 +147,7 @@ class Recorder:
 
     def _finish_truth(self) -> Truth:
         arrays = {name[6:]: rows[: self.frames] for name, rows in self._arrays.items() if name.startswith("truth/")}
-        scene: dict[str, Any] = self._describe()
+        scene: dict[str, Any] = getattr(getattr(self._env.unwrapped, "scene", None), "describe", dict)()
         objects = scene.get("objects") or [{"id": i + 1} for i in range(arrays["object_pose"].shape[1])]
         return Truth(
             **arrays,

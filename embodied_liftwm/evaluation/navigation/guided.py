@@ -16,7 +16,8 @@ import gymnasium
 import numpy as np
 
 from embodied_liftwm.config import EnvOptions
-from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.recorder import Recorder
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import task_id
 from liftwm_envs.actions import ActionCodec
@@ -78,75 +79,33 @@ class Guide:
         """Drive the tour of a seed and, unless `way` is false or the start tests no memory, the oracle's way."""
         from liftwm_envs.tasks.policies import OraclePolicy, TourPolicy
 
-        tape = _Tape(self.env, seed)
+        codec, recorder = ActionCodec(self.env.action_space), Recorder(self.env)
+        obs, info = self.env.reset(seed=seed)
+        recorder.add(obs, info)
+
+        def follow(policy: TourPolicy) -> bool:
+            """One step of a policy; whether the episode is over."""
+            nonlocal obs, info
+            action = policy.act(obs, info)
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            recorder.add(obs, info, codec.encode(action), reward, terminated, truncated)
+            return terminated or truncated
+
         guide = TourPolicy(self.env)
-        while tape.info["phase"] == "tour":
-            done = tape.step(guide.act(tape.obs, tape.info))
-            if tape.info["phase"] == "tour" and (done or len(tape.frames) > LONGEST_TOUR):
+        while info["phase"] == "tour":
+            done = follow(guide)
+            if info["phase"] == "tour" and (done or recorder.frames > LONGEST_TOUR):
                 raise UserError(f"{self.task}, seed {seed}: the tour ended before a goal was called")
-        call, info = len(tape.frames) - 1, tape.info
-        removed = "" if info.get("solvable_by_memory", True) else UNSOLVABLE
-        removed = removed or (SOLVED if info["success"] else "")
+        call, called = recorder.frames - 1, info
+        removed = "" if called.get("solvable_by_memory", True) else UNSOLVABLE
+        removed = removed or (SOLVED if called["success"] else "")
         if way and not removed:
-            oracle, done = OraclePolicy(self.env), False
-            while not done:
-                done = tape.step(oracle.act(tape.obs, tape.info))
-            removed = "" if tape.info["success"] else ORACLE_FAILS
-        return Guided(seed, tape.episode(), call, int(info["goal_object"]), removed)
+            oracle = OraclePolicy(self.env)
+            while not follow(oracle):
+                pass
+            removed = "" if info["success"] else ORACLE_FAILS
+        return Guided(seed, recorder.finish({"seed": seed}), call, int(called["goal_object"]), removed)
 
     def close(self) -> None:
         """Free the renderer."""
         self.env.close()
-
-
-class _Tape:
-    """Frames, actions and truth of a running episode."""
-
-    def __init__(self, env: Any, seed: int) -> None:
-        self.env, self.seed, self._codec = env, seed, ActionCodec(env.action_space)
-        self.obs, self.info = env.reset(seed=seed)
-        self.frames: list[dict[str, np.ndarray]] = [self.obs]
-        self.truths: list[dict[str, np.ndarray]] = [self.info["truth"]]
-        self.steps: list[tuple[np.ndarray, float, bool, bool]] = []
-        self.scene: dict[str, Any] = env.scene.describe()
-
-    def step(self, action: Any) -> bool:
-        """One step; whether the episode is over."""
-        self.obs, reward, terminated, truncated, self.info = self.env.step(action)
-        self.frames.append(self.obs)
-        self.truths.append(self.info["truth"])
-        self.steps.append((self._codec.encode(action), float(reward), bool(terminated), bool(truncated)))
-        return bool(terminated or truncated)
-
-    def episode(self) -> Episode:
-        """All of it."""
-        objects = self.scene["objects"]
-        action, reward, terminated, truncated = zip(*self.steps, strict=True)
-        truth = Truth(
-            **{name: np.stack([truth[name] for truth in self.truths]).astype(kind) for name, kind in _TRUTH.items()},
-            object_id=np.array([o["id"] for o in objects], np.int32),
-            object_colour=np.array([o["colour"] for o in objects], np.float32).reshape(-1, 3),
-            object_shape=tuple(str(o["shape"]) for o in objects),
-            scene=self.scene,
-        )
-        return Episode(
-            rgb=np.stack([frame["rgb"] for frame in self.frames]),
-            action=np.stack(action),
-            reward=np.array(reward, np.float32),
-            terminated=np.array(terminated),
-            truncated=np.array(truncated),
-            intrinsics=self.frames[0]["intrinsics"].reshape(3, 3).astype(np.float32),
-            world_from_camera=np.stack([f["world_from_camera"].reshape(4, 4) for f in self.frames]).astype(np.float32),
-            goal=np.stack([frame["goal"] for frame in self.frames]).astype(np.float32),
-            meta={"seed": self.seed},
-            truth=truth,
-        )
-
-
-_TRUTH = {
-    "depth": np.float16,
-    "segmentation": np.uint16,
-    "world_from_camera": np.float32,
-    "object_pose": np.float32,
-    "visible_pixels": np.int32,
-}

@@ -26,7 +26,7 @@ import gymnasium
 import numpy as np
 
 from embodied_liftwm.config import EnvOptions
-from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.recorder import Recorder
 from embodied_liftwm.errors import UserError
 from liftwm_envs.actions import ActionCodec
 from liftwm_envs.settings import SEEN_PX
@@ -82,15 +82,17 @@ class Stage:
         self.env: Any = gymnasium.make(f"liftwm/{task}-v0", disable_env_checker=True, **asdict(options or EnvOptions()))
         world: Any = self.env.unwrapped
         obs, info = world.reset(seed=seed)
-        policy = TourPolicy(self.env)
-        seen, actions, poses = [obs], [], [world.sim.camera_pose()]
+        policy, codec, recorder = TourPolicy(self.env), ActionCodec(world.action_space), Recorder(self.env)
+        uncalled = {"goal": np.zeros_like(obs["goal"])}  # on this path nothing is ever called
+        recorder.add(obs | uncalled, {})
+        poses = [world.sim.camera_pose()]
         for _ in range(STEPS[task.rpartition("-")[2]]):
-            actions.append(policy.act(obs, info))
-            obs, _, _, _, info = world.step(actions[-1])  # the tour goes on after the call
-            seen.append(obs)
+            action = policy.act(obs, info)
+            obs, _, _, _, info = world.step(action)  # the tour goes on after the call
+            recorder.add(obs | uncalled, {}, codec.encode(action), 0.0, False, False)
             poses.append(world.sim.camera_pose())
         self.sim, self.scene, self.poses = world.sim, world.scene, np.stack(poses)
-        self.path = _episode(seen, actions, world.action_space, seed)
+        self.path = recorder.finish({"seed": seed})
 
     def film(self, object_id: int, **change: Any) -> Film:
         """What the camera saw along the path, or would have seen with a change (`Simulation.changed`) of one object."""
@@ -202,20 +204,3 @@ def is_passage(stage: Stage, track: Any, films: tuple[Film, Film], hidden: int, 
 _CHANGES: dict[str, Callable[[Stage, int, np.random.Generator], Iterator[Change]]] = {
     "vanish": _vanish, "teleport": _teleport, "recolour": _recolour, "wall": _through_wall, "tunnel": _other_way,
 }  # fmt: skip
-
-
-def _episode(seen: list[dict[str, np.ndarray]], actions: list[Any], space: gymnasium.Space, seed: int) -> Episode:
-    """The tour as an episode in which nothing is ever called."""
-    codec, steps = ActionCodec(space), len(actions)
-    nothing = np.zeros(steps)
-    return Episode(
-        rgb=np.stack([obs["rgb"] for obs in seen]),
-        action=np.stack([codec.encode(action) for action in actions]),
-        reward=nothing.astype(np.float32),
-        terminated=nothing.astype(bool),
-        truncated=nothing.astype(bool),
-        intrinsics=seen[0]["intrinsics"].reshape(3, 3).astype(np.float32),
-        world_from_camera=np.stack([obs["world_from_camera"].reshape(4, 4) for obs in seen]).astype(np.float32),
-        goal=np.zeros((steps + 1, seen[0]["goal"].size), np.float32),
-        meta={"seed": seed},
-    )
