@@ -44,9 +44,7 @@ def check_start(config: GenerateConfig) -> None:
         raise UserError(f"first_frame={config.first_frame}: no such picture")
 
 
-def tours_of(
-    config: GenerateConfig, console: Console, model: CheckedModel, path: CameraPath | None
-) -> tuple[list[Tour], int]:
+def tours_of(config: GenerateConfig, console: Console, model: CheckedModel, path: CameraPath | None) -> tuple[list[Tour], int]:
     """What is generated, and of how many episodes the path did not fit into the room."""
     if config.first_frame:
         return [_picture_tour(config, console, model, path)], 0
