@@ -20,6 +20,7 @@ import yaml
 
 from embodied_liftwm import __version__
 from embodied_liftwm.config import COMMANDS, FORMER_NAMES, present_words
+from embodied_liftwm.config.model import in_present_keys
 from embodied_liftwm.data.storage import INFO
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_folder, remove_partials, write_text
@@ -134,8 +135,15 @@ def _read(path: Path) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("command", ""), str):
         raise UserError(f"{path} is damaged: restore it, or choose another folder")
-    found = present_words(found)
+    found = _in_present_groups(present_words(found))
     return _in_present_words(found) if found.get("command", "train") == "train" else found
+
+
+def _in_present_groups(stored: dict[str, Any]) -> dict[str, Any]:
+    """With the settings of every model in it by the keys that they have now."""
+    found = {key: _in_present_groups(value) if isinstance(value, dict) else value for key, value in stored.items()}
+    model = found.get("model")
+    return found | {"model": in_present_keys(model)} if isinstance(model, dict) else found
 
 
 def _in_present_words(stored: dict[str, Any]) -> dict[str, Any]:

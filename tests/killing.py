@@ -117,7 +117,7 @@ class Train:
 
     def command(self, folder: Path) -> list[str]:
         words = [f"data={folder.parent / 'data'}", f"run={folder}", f"steps={self.STEPS}", "save_every=2", "threads=1"]
-        words += ["model.budget=256", "model.latent_dim=4", "model.stride=4", "model.width=8", "model.planes=8"]
+        words += ["model.patches.budget=256", "model.latent_dim=4", "model.stride=4", "model.width=8", "model.planes=8"]
         words += ["batch_size=1", "context=3", "targets=2", "span=12", "log_every=1"]
         return [sys.executable, "-m", "embodied_liftwm.cli", "train", *words]
 

@@ -154,7 +154,7 @@ class RawFrames(Kept):
 
     def read(self, world: ContextFrames, camera: Camera, watch: Stopwatch) -> Read:
         with stage(watch, READ):
-            chosen, usable = world.choose(camera, self.frames.config.context_views)
+            chosen, usable = world.choose(camera, self.frames.config.context.views)
             rgb, poses = (found.flatten(0, 1) for found in world.take(chosen))
         frames = replace(camera, intrinsics=camera.intrinsics.expand(len(rgb), 3, 3), world_from_camera=poses)
         with stage(watch, ENCODE):

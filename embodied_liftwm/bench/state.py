@@ -39,7 +39,7 @@ from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.workers import ShardCollector
 
 BUDGETS = (512, 2048)
-"""Timed beside `model.budget`, where they are smaller."""
+"""Primitives, timed beside as many as the model has, where they are fewer."""
 CALLS = 20
 """Calls of which a repeat is the median."""
 WARM_UP = 8
@@ -74,9 +74,7 @@ def run(config: BenchConfig) -> int:
 
 
 def _budgets(settings: ModelConfig) -> list[int]:
-    if settings.memory == "recurrent":
-        return [settings.budget]
-    return [*(budget for budget in BUDGETS if budget < settings.budget), settings.budget]
+    return [*(budget for budget in BUDGETS if budget < settings.primitives), settings.size]
 
 
 def _tour(config: BenchConfig) -> tuple[list[Observation], ModelShapes]:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from embodied_liftwm.commands.schema import Key, current_keys, field_comments, own_keys
 from embodied_liftwm.config import COMMANDS, MOVED_KEYS
 from embodied_liftwm.config.checks import check_field, shown
+from embodied_liftwm.config.model import MOVED
 from embodied_liftwm.errors import UserError
 
 Schema = TypeVar("Schema")
@@ -239,7 +240,10 @@ def _hint(word: str, keys: dict[str, Key]) -> str:
 
 
 def _moved(name: str, keys: dict[str, Key]) -> str:
-    """What serves in place of a key that a command had, for the end of a line."""
+    """What serves in place of a key that a command had, for the end of a line; empty where nobody had it."""
+    group, _, leaf = name.rpartition(".")
+    if f"{group}.{MOVED.get(leaf)}" in keys:
+        return f": is now {group}.{MOVED[leaf]}"
     of = {command for command, schema in COMMANDS.items() if keys.keys() == {key.name for key in own_keys(schema)}}
     return next((f": {now}" for (command, key), now in MOVED_KEYS.items() if key == name and command in of), "")
 

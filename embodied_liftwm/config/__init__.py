@@ -6,7 +6,8 @@ them. Code below the command line receives these typed objects, never a `DictCon
 `embodied_liftwm.commands.load_config`. The comment after a field is its documentation: `docs/config.md` is generated from it.
 
     episodes.py     environments, `collect`; whose seeds make which scenes
-    training.py     world models, `train`
+    model.py        world models: their memories and sizes
+    training.py     `train`
     teachers.py     `priors` and `priors train`
     judging.py      `evaluate`, `generate`, `train-agent`
     experiments.py  `bench`, `demo`, `reproduce`
@@ -46,12 +47,20 @@ from embodied_liftwm.config.judging import (
     PlannerConfig,
     TrainAgentConfig,
 )
-from embodied_liftwm.config.teachers import FORMER_NAMES, PriorsConfig, TeacherConfig
-from embodied_liftwm.config.training import (
+from embodied_liftwm.config.model import (
     LEAST_BUDGET,
     LEAST_LATENT_DIM,
-    TRAIN_MAY_CHANGE,
+    ContextConfig,
+    GaussiansConfig,
+    LatentBoundedConfig,
     ModelConfig,
+    PatchesConfig,
+    RecurrentConfig,
+    RgbCloudConfig,
+)
+from embodied_liftwm.config.teachers import FORMER_NAMES, PriorsConfig, TeacherConfig
+from embodied_liftwm.config.training import (
+    TRAIN_MAY_CHANGE,
     TrainConfig,
 )
 
@@ -93,16 +102,22 @@ __all__ = [
     "AgentsConfig",
     "BenchConfig",
     "CollectConfig",
+    "ContextConfig",
     "DemoConfig",
     "DoseConfig",
     "EnvOptions",
     "EvaluateConfig",
+    "GaussiansConfig",
     "GenerateConfig",
+    "LatentBoundedConfig",
     "MemoryRow",
     "ModelConfig",
+    "PatchesConfig",
     "PlannerConfig",
     "PriorsConfig",
+    "RecurrentConfig",
     "ReproduceConfig",
+    "RgbCloudConfig",
     "TableRow",
     "TaughtBase",
     "TeacherConfig",

@@ -17,7 +17,8 @@ from embodied_liftwm.config.checks import (
 )
 from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions, training_scenes
 from embodied_liftwm.config.judging import HELD_OUT, EvaluateConfig, TrainAgentConfig
-from embodied_liftwm.config.training import LEAST_BUDGET, LEAST_LATENT_DIM, ModelConfig, TrainConfig
+from embodied_liftwm.config.model import LEAST_BUDGET, LEAST_LATENT_DIM, ModelConfig
+from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
 
 TableRow = Literal["none", "recurrent", "2d_only", "mv", "epipolar", "depth_normal", "glo", "oracle"]

@@ -62,7 +62,7 @@ def without_geometry(train: TrainConfig) -> TrainConfig:
     """
     unmatched = replace(train.model, stereo_sources=0, epipolar_heads=0, frame_moves_depth=True)
     if unmatched.memory == "patches":
-        unmatched = replace(unmatched, memory="gaussians", budget=GAUSSIANS_A_PATCH * unmatched.budget, movers=0)
+        unmatched = replace(unmatched, memory="gaussians", movers=0).sized(GAUSSIANS_A_PATCH * unmatched.patches.budget)
     return replace(train, terms=TWO_D_TERMS, geometry_first=0.0, model=unmatched)
 
 

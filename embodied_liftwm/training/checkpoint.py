@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config.model import flat, in_present_keys, read_model
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import check_sum, read_json, remove_folder, whole_folder, write_sums
 from embodied_liftwm.plugins import call_function, is_function_name, require_methods
@@ -145,8 +145,8 @@ def _differing(model: nn.Module, then: Any) -> str:
     now = getattr(model, "config", None)
     if now is None or not isinstance(then, dict):
         return ""
-    mine = asdict(now)
-    other = [f"model.{key}={value}" for key, value in then.items() if key in mine and mine[key] != value]
+    mine, theirs = flat(asdict(now)), flat(in_present_keys(then))
+    other = [f"model.{key}={value}" for key, value in theirs.items() if key in mine and mine[key] != value]
     return f"; it has {', '.join(other)}" if other else ""
 
 
@@ -169,7 +169,7 @@ def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:
     folder = _checkpoint_folder(path)
     try:
         described = read_json(folder / "model.json")
-        config, shapes = ModelConfig(**described["model"]), ModelShapes(**described["shapes"])
+        config, shapes = read_model(described["model"]), ModelShapes(**described["shapes"])
         model = build_model(config, shapes)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{folder / 'model.json'} does not describe a model of this version: {error}") from None

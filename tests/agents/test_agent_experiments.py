@@ -197,8 +197,9 @@ def test_collecting_drives_the_tour_that_everyone_gets_and_then_hands_over() -> 
 
 
 LOOP = ("loop=true", "env_options.image_size=32", "steps=8", "rollout_steps=4", "batch_size=4", "num_envs=1", "rounds=2",
-        "round_episodes=2", "episode_steps=100", "eval_episodes=1", "starts=1", "world.steps=2", "world.model.budget=64",
-        "world.model.stride=4", "world.model.width=8", "world.model.planes=4", "world.batch_size=1", "world.context=2",
+        "round_episodes=2", "episode_steps=100", "eval_episodes=1", "starts=1", "world.steps=2",
+        "world.model.patches.budget=64", "world.model.stride=4", "world.model.width=8", "world.model.planes=4",
+        "world.batch_size=1", "world.context=2",
         "world.targets=1", "world.span=4", "world.save_every=1", "world.threads=1")  # fmt: skip
 
 

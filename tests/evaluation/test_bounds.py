@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import GaussiansConfig, ModelConfig, PatchesConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.views.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, untrained, with_true_depth
@@ -19,7 +19,7 @@ from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 from tests.scoring import evaluate_views
 
-SMALL = ModelConfig(budget=2048, latent_dim=4, stride=2, width=8)
+SMALL = ModelConfig(patches=PatchesConfig(budget=2048), gaussians=GaussiansConfig(budget=2048), latent_dim=4, stride=2, width=8)
 
 
 def build(seed: int, size: int = 32):

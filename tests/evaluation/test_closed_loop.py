@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import ModelConfig, RecurrentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.generation.closed_loop import (
@@ -80,7 +80,8 @@ def test_a_model_s_own_step_is_taken_and_checked(tour, clairvoyant) -> None:
 
 def test_our_models_observe_what_they_render() -> None:
     torch.manual_seed(0)
-    model = RecurrentWorldModel(ModelConfig(memory="recurrent", width=8, recurrent_dim=16), ModelShapes(32, 2, 0)).eval()
+    config = ModelConfig(memory="recurrent", width=8, recurrent=RecurrentConfig(units=16))
+    model = RecurrentWorldModel(config, ModelShapes(32, 2, 0)).eval()
     eye, K = torch.eye(4)[None], torch.tensor([[[16.0, 0, 16], [0, 16, 16], [0, 0, 1]]])
     there = eye.clone()
     there[0, 0, 3] = 0.3

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from embodied_liftwm.commands.evaluate import evaluate
 from embodied_liftwm.commands.schema import command_line
-from embodied_liftwm.config import EnvOptions, EvaluateConfig, ModelConfig
+from embodied_liftwm.config import EnvOptions, EvaluateConfig, ModelConfig, PatchesConfig, RecurrentConfig
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.checkpoint import save_checkpoint
@@ -24,7 +24,9 @@ TIMINGS = ("cost", "act_ms", "command")
 
 def save_model(folder: Path, memory: str) -> str:
     torch.manual_seed(0)
-    config = ModelConfig(memory=memory, budget=256, latent_dim=4, stride=4, width=16, recurrent_dim=32)
+    config = ModelConfig(
+        memory=memory, patches=PatchesConfig(budget=256), latent_dim=4, stride=4, width=16, recurrent=RecurrentConfig(units=32)
+    )
     save_checkpoint(folder, 1, build_model(config, ModelShapes(32, 2, 9)), {}, {})
     (folder / "metrics.csv").write_text("step,seconds,loss,psnr\n1,1,2,10\n2,2,2,11\n")
     return str(folder)

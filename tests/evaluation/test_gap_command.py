@@ -29,8 +29,8 @@ def test_the_two_models_differ_in_what_only_the_added_terms_could_teach() -> Non
     assert two_d.train.terms == TWO_D_TERMS and glo.train.terms == config.train.terms
     assert set(TWO_D_TERMS) < set(glo.train.terms)
     assert (two_d.train.model.stereo_sources, two_d.train.model.frame_moves_depth) == (0, True)
-    assert (two_d.train.model.memory, two_d.train.model.budget) == ("gaussians", GAUSSIANS_A_PATCH * glo.train.model.budget)
-    names = ("stereo_sources", "epipolar_heads", "frame_moves_depth", "memory", "budget")
+    assert (two_d.train.model.memory, two_d.train.model.size) == ("gaussians", GAUSSIANS_A_PATCH * glo.train.model.size)
+    names = ("stereo_sources", "epipolar_heads", "frame_moves_depth", "memory", "gaussians")
     model = replace(two_d.train.model, **{name: getattr(glo.train.model, name) for name in names})
     alike = replace(two_d.train, terms=glo.train.terms, geometry_first=glo.train.geometry_first, run=glo.train.run, model=model)
     assert alike == glo.train

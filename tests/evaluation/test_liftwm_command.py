@@ -58,7 +58,7 @@ def test_rows_differ_in_what_their_names_say(config: ReproduceConfig):
     assert like(epipolar, two_d, epipolar_heads=0, stereo_sources=0) == two_d
     assert like(replace(rows["depth_normal"], terms=TWO_D_TERMS), two_d) == two_d
     assert set(rows["depth_normal"].terms) - set(TWO_D_TERMS) == {"depth_normal"}
-    assert two_d.model.memory == "gaussians" and two_d.model.budget == 32 * config.train.model.budget
+    assert two_d.model.memory == "gaussians" and two_d.model.size == 32 * config.train.model.size
     mv, glo = rows["mv"], rows["glo"]
     assert mv.model.memory == "patches"
     assert mv.terms == default.terms and mv.model == config.train.model and mv.geometry_first == default.geometry_first

@@ -11,7 +11,7 @@ import torch
 
 from embodied_liftwm import cli, load
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import ModelConfig, ReproduceConfig
+from embodied_liftwm.config import ModelConfig, RecurrentConfig, ReproduceConfig
 from embodied_liftwm.experiments.memories.models import Memory, made_of, settings, trained_rows
 from embodied_liftwm.experiments.memories.report import apart, order
 from embodied_liftwm.memory.frames.context import ContextFrames
@@ -94,7 +94,7 @@ def test_borrowing_goes_on_where_a_training_was_stopped_and_refuses_other_sizes(
 
 def test_bytes_are_those_of_what_is_remembered() -> None:
     shapes, like = ModelShapes(32, 2, 3), torch.zeros(())
-    small = ModelConfig(memory="latent_bounded", stride=4, width=8, latent_dim=8, memory_bytes=50_000)
+    small = ModelConfig(memory="latent_bounded", stride=4, width=8, latent_dim=8).sized(50_000)
     slots = (50_000 - 16) // (21 + 2 * 8)
     bounded = build_model(small, shapes)
     assert bounded.memory_bytes(bounded.initial_state(1)).charged == slots * (21 + 2 * 8) + 16
@@ -102,7 +102,7 @@ def test_bytes_are_those_of_what_is_remembered() -> None:
     pose = torch.eye(4).expand(1, 4, 4)
     world = ContextFrames.empty(1, (32, 32), like).add(torch.rand(1, 3, 32, 32), pose).add(torch.rand(1, 3, 32, 32), pose)
     assert context.memory_bytes(replace(context.initial_state(1), world=world)).charged == 2 * (3 * 32 * 32 + 16 * 4) + 8 + 8
-    recurrent = build_model(replace(small, memory="recurrent", recurrent_dim=16), shapes)
+    recurrent = build_model(replace(small, memory="recurrent", recurrent=RecurrentConfig(units=16)), shapes)
     assert recurrent.memory_bytes(recurrent.initial_state(1)).charged == 4 * (16 + 16)
 
 
@@ -151,7 +151,7 @@ def test_the_matrix_is_written_and_resumed(tmp_path: Path, capsys: pytest.Captur
     [
         (["memories=patches,patches"], "memories=['patches', 'patches']: expected distinct ones"),
         (["loops=yaw-400"], "path=yaw-400: turns by at most 360 degrees"),
-        (["cache_bytes=1000"], "memory_bytes=1000: holds 26 tokens of 37 bytes, fewer than the 1024 cells of one frame"),
+        (["cache_bytes=1000"], "bytes=1000: holds 26 tokens of 37 bytes, fewer than the 1024 cells of one frame"),
         (["encoder=bass"], "no model at bass"),
         (["collect.env_options.image_size=32"], "collect.env_options.image_size=32: encoder=base is for 64"),
     ],

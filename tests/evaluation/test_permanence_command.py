@@ -260,7 +260,7 @@ def test_the_last_frame_alone_forgets(episodes):
 
     torch.manual_seed(0)
     model = build_model(
-        ModelConfig(memory="gaussians", budget=64, latent_dim=4, stride=4, width=16), ModelShapes(32, 2, 9)
+        ModelConfig(memory="gaussians", latent_dim=4, stride=4, width=16).sized(64), ModelShapes(32, 2, 9)
     ).eval()
     batch, alone = EpisodeBatch(episodes[:1], [0]), LastFrameAlone(model)
     with torch.no_grad():

@@ -107,10 +107,10 @@ def test_the_curve_has_a_budgets_figures_and_costs():
 
 
 def test_a_smaller_budget_is_a_smaller_state_of_the_same_weights(episodes, tools):
-    config, shapes = ModelConfig(latent_dim=4, width=8, budget=512), ModelShapes(tools.SIZE, 2, 9)
+    config, shapes = ModelConfig(latent_dim=4, width=8), ModelShapes(tools.SIZE, 2, 9)
     model = build_model(config, shapes).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert at_budget(model, 64) is model and model.config.budget == 64 and model.config.width == 8
+    assert at_budget(model, 64) is model and model.config.size == 64 and model.config.width == 8
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
     costs = measure_costs({64: model, 256: at_budget(build_model(config, shapes).eval(), 256)}, episodes[0], "cpu")
     sizes = {row.model: row.state_bytes for row in costs}

@@ -17,7 +17,7 @@ from embodied_liftwm import cli
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
 from tests.toy_room import episode, write_dataset
 
-TRAIN = ("data=DATA", "run=OUT", "model.budget=64", "model.latent_dim=4", "model.stride=4", "model.width=8")
+TRAIN = ("data=DATA", "run=OUT", "model.patches.budget=64", "model.latent_dim=4", "model.stride=4", "model.width=8")
 TRAIN += ("model.planes=4", "batch_size=1", "context=2", "targets=1", "span=4", "steps=2", "save_every=1", "threads=1")
 CONTINUE = ("run=RUN", "steps=3")
 COMMANDS = {

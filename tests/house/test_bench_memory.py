@@ -76,8 +76,9 @@ def test_bytes_are_those_of_all_tensors() -> None:
     assert memory.bytes(world).allocated > memory.bytes(world).charged  # room to grow is told, and not counted
     memory, world = worlds["patches"]
     texel = 4 * (1 + 3 + channels + 1)
-    patch = 8 * (3 + 1 + 1) + config.model.texels**2 * texel
-    assert memory.budget == memory.bytes(world).charged == memory.bytes(world).allocated == config.model.budget * patch + 8
+    patch = 8 * (3 + 1 + 1) + config.model.patches.texels**2 * texel
+    assert memory.budget == memory.bytes(world).charged == memory.bytes(world).allocated
+    assert memory.budget == config.model.patches.budget * patch + 8
     assert memory.bytes(world).occupied == int(world.occupied.sum()) * patch + 8 < memory.budget
 
 

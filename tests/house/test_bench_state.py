@@ -29,7 +29,7 @@ def test_every_budget_call_and_size_has_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = torch.get_num_threads()
-    tables = bench(tmp_path, monkeypatch, "model.budget=640")
+    tables = bench(tmp_path, monkeypatch, "model.patches.budget=640")
     assert torch.get_num_threads() == threads
     calls, walks, reads = tables["bench_state"], tables["bench_state_walk"], tables["bench_state_latent_read"]
     assert [(row["budget"], row["repeat"]) for row in calls] == [("512", "0"), ("512", "1"), ("640", "0"), ("640", "1")]
@@ -55,7 +55,7 @@ def test_every_budget_call_and_size_has_its_rows(
 
 
 def test_a_memory_without_primitives_has_rows_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = bench(tmp_path, monkeypatch, "model.memory=recurrent", "repeats=1", "model.recurrent_dim=16")["bench_state"]
+    calls = bench(tmp_path, monkeypatch, "model.memory=recurrent", "repeats=1", "model.recurrent.units=16")["bench_state"]
     assert [row["memory"] for row in calls] == ["recurrent"] and "primitives" not in calls[0]
 
 

@@ -16,9 +16,12 @@ from embodied_liftwm.config import (
     DemoConfig,
     EnvOptions,
     EvaluateConfig,
+    ModelConfig,
+    PatchesConfig,
     TrainAgentConfig,
     TrainConfig,
 )
+from embodied_liftwm.config.model import in_present_keys, read_model
 from embodied_liftwm.data.storage import FORMAT, read_info, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.permanence.manifest import load_manifest
@@ -81,7 +84,7 @@ def test_the_last_word_wins() -> None:
     [
         (CollectConfig, ["episode=3"], "unknown key 'episode': did you mean 'episodes'?"),
         (CollectConfig, ["image_size=32"], "unknown key 'image_size': did you mean 'env_options.image_size'?"),
-        (DemoConfig, ["train.model.budgt=9"], "unknown key 'train.model.budgt': did you mean 'train.model.budget'?"),
+        (DemoConfig, ["train.model.widt=9"], "unknown key 'train.model.widt': did you mean 'train.model.width'?"),
         (CollectConfig, ["zzzz=1"], "unknown key 'zzzz'"),
         (CollectConfig, ["episodes"], "'episodes' is not of the form key=value"),
         (CollectConfig, ["=3"], "'=3' is not of the form key=value"),
@@ -108,7 +111,13 @@ def test_the_last_word_wins() -> None:
         (TrainConfig, ["model.min_depth_m=11"], "model.min_depth_m=11.0: must be below model.max_depth_m=10.0"),
         (TrainConfig, ["model.epipolar_heads=3"], "model.epipolar_heads=3: must divide model.width=32"),
         (TrainConfig, ["model.width=512", "model.widest=16"], "model.widest=16: with model.width=512 more than 4096 channels"),
-        (TrainConfig, ["model.budget=1000000", "model.texels=64"], "model.budget=1000000: with these sizes a state of 183 GiB"),
+        (
+            TrainConfig,
+            ["model.patches.budget=1000000", "model.patches.texels=64"],
+            "model.patches.budget=1000000: with these sizes a state of 183 GiB",
+        ),
+        (TrainConfig, ["model.budget=64"], "unknown key 'model.budget': is now model.patches.budget"),
+        (DemoConfig, ["train.model.voxel_m=8"], "unknown key 'train.model.voxel_m': is now train.model.rgb_cloud.voxel_m"),
         (TrainConfig, ["batch_size=4096", "context=900", "span=9000"], "batch_size=4096: makes 3702784 frames a step"),
         (EvaluateConfig, ["suite="], "suite=[]: expected distinct ones out of views"),
         (EvaluateConfig, ["tasks=Revisit-S,Revisit-S"], "tasks=['Revisit-S', 'Revisit-S']: expected distinct names"),
@@ -136,11 +145,11 @@ def test_an_unknown_preset_names_the_real_ones() -> None:
 
 
 def test_a_preset_that_names_an_unknown_key_says_which_preset(tmp_path, monkeypatch) -> None:
-    (tmp_path / "mine.yaml").write_text("train: {model: {budgets: 3}}\n")
+    (tmp_path / "mine.yaml").write_text("train: {model: {widt: 3}}\n")
     (tmp_path / "broken.yaml").write_text("train: [\n")
     (tmp_path / "stray.yaml").write_text("trian: {}\n")
     monkeypatch.setattr("embodied_liftwm.commands.preset_folder", lambda: tmp_path)
-    with pytest.raises(UserError, match="preset 'mine': unknown key 'model.budgets': did you mean 'model.budget'?"):
+    with pytest.raises(UserError, match="preset 'mine': unknown key 'model.widt': did you mean 'model.width'?"):
         load_config(TrainConfig, "mine")
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(TrainConfig, "broken")
@@ -203,3 +212,14 @@ def test_settings_that_were_written_down_find_the_wheeled_body_under_its_old_nam
     assert manifest.options.embodiment == "wheels" and '"embodiment": "base"' in manifest.text()
     with pytest.raises(UserError, match="expected wheels | drone"):
         load_config(CollectConfig, words=["env_options.embodiment=base"])
+
+
+def test_settings_of_a_model_are_read_as_older_versions_saved_them() -> None:
+    sizes = {"budget": 64, "texels": 4, "memory_bytes": 99, "recurrent_dim": 8, "voxel_m": 0.5}
+    read = read_model({"memory": "gaussians", "width": 16} | sizes)
+    assert (read.size, read.width, read.patches) == (64, 16, PatchesConfig(512, 4))
+    assert (read.latent_bounded.bytes, read.recurrent.units, read.rgb_cloud.voxel_m) == (99, 8, 0.5)
+    assert read.context == ModelConfig().context  # which that version did not have
+    assert read_model(dataclasses.asdict(read)) == read == read_model(in_present_keys(dataclasses.asdict(read)))
+    with pytest.raises(TypeError):
+        read_model({"memory": "patches", "bugdet": 64})

@@ -13,18 +13,27 @@ from PIL import Image
 
 import embodied_liftwm
 from embodied_liftwm import cli
-from embodied_liftwm.config import CollectConfig, ModelConfig, TrainConfig
+from embodied_liftwm.config import (
+    CollectConfig,
+    GaussiansConfig,
+    LatentBoundedConfig,
+    ModelConfig,
+    PatchesConfig,
+    RecurrentConfig,
+    TrainConfig,
+)
 from embodied_liftwm.data import TrainingReader
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.training.trainer import Trainer
 from liftwm_agents.collection.collect import collect
 
-SMALL = ("model.width=8", "model.budget=64", "model.stride=4", "model.planes=6")
+SMALL = ("model.width=8", "model.patches.budget=64", "model.stride=4", "model.planes=6")
 
 
 def trained(data: Path, run: Path, **model) -> TrainConfig:
     """Two steps, the second of which renders."""
-    small = ModelConfig(**({"width": 8, "budget": 64, "stride": 4, "planes": 6, "recurrent_dim": 16} | model))
+    sizes = {"patches": PatchesConfig(64), "gaussians": GaussiansConfig(64), "recurrent": RecurrentConfig(16)}
+    small = ModelConfig(**({"width": 8, "stride": 4, "planes": 6} | sizes | model))
     config = TrainConfig(
         data=str(data), run=str(run), model=small, steps=2, batch_size=2, context=3, targets=1, sources=2, span=4, threads=1
     )
@@ -88,7 +97,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "memory", ["patches", "gaussians", "latent_append", "latent_bounded", "recurrent", "rgb_cloud", "context"]
 )
 def test_every_memory_learns_from_them(wide: Path, tmp_path: Path, memory: str) -> None:
-    trained(wide, tmp_path / "run", memory=memory, stride=2, memory_bytes=2**16)
+    trained(wide, tmp_path / "run", memory=memory, stride=2, latent_bounded=LatentBoundedConfig(2**16))
     model, state, camera = observed(wide, tmp_path / "run")
     view = model.render(state, camera)
     assert view.depth.shape == (1, 32, 48) and bool(view.rgb.isfinite().all())

@@ -26,7 +26,7 @@ from tests.toy_room import write_dataset
 from tests.training.small import config, same, weights
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SMALL = ("model.budget=512", "model.latent_dim=4", "model.stride=4", "model.width=8", "model.recurrent_dim=16")
+SMALL = ("model.latent_dim=4", "model.stride=4", "model.width=8", "model.recurrent.units=16")
 TRAIN = ("train", *SMALL, "batch_size=2", "context=3", "targets=2", "span=8", "threads=1", "log_every=1")
 
 

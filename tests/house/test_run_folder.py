@@ -171,3 +171,21 @@ def test_a_run_of_a_teacher_by_its_former_name_and_command_goes_on(tmp_path: Pat
         open_run(tmp_path, TeacherConfig(data="rooms", run=str(tmp_path), frames=8), TRAIN_MAY_CHANGE, continued=True),
     ):
         pass
+
+
+def test_a_run_whose_model_was_saved_by_older_keys_goes_on(tmp_path: Path) -> None:
+    mine = TrainConfig(run=str(tmp_path))
+    with open_run(tmp_path, mine):
+        stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    groups = ("patches", "gaussians", "latent_bounded", "rgb_cloud", "recurrent", "context")
+    flat = {key: value for key, value in stored["model"].items() if key not in groups}
+    flat |= {"budget": 512, "texels": 8, "memory_bytes": 2**20, "recurrent_dim": 512, "voxel_m": 0.01, "context_views": 4}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored | {"model": flat}))
+    with open_run(tmp_path, mine, TRAIN_MAY_CHANGE, continued=True):
+        assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["patches"] == {"budget": 512, "texels": 8}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored | {"model": flat | {"budget": 64}}))
+    with (
+        pytest.raises(UserError, match="holds a run with model.patches.budget=64, asked for model.patches.budget=512"),
+        open_run(tmp_path, mine, TRAIN_MAY_CHANGE, continued=True),
+    ):
+        pass

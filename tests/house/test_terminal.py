@@ -45,7 +45,7 @@ def test_commands_take_folders_with_brackets_in_their_names(tmp_path: Path, caps
         folder = Path("[/x]") / "[bold]"
         folder.mkdir(parents=True)
         write_dataset(folder / "data", episodes=2)
-        words = [f"data={folder}/data", f"run={folder}/run", "model.budget=64", "model.stride=4", "model.width=8"]
+        words = [f"data={folder}/data", f"run={folder}/run", "model.patches.budget=64", "model.stride=4", "model.width=8"]
         words += ["model.planes=4", "batch_size=1", "context=2", "targets=1", "span=4", "steps=1", "threads=1"]
         assert cli.main(["data", "check", f"{folder}/data"]) == 0
         assert cli.main(["data", "info", f"{folder}/data"]) == 0

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from embodied_liftwm import load
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import ModelConfig, RecurrentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import SUMS, write_sums
 from embodied_liftwm.tensor_tree import TensorTree
@@ -98,7 +98,7 @@ def test_nothing_there_is_one_line(tmp_path: Path) -> None:
 
 
 def tiny_model() -> nn.Module:
-    return build_model(ModelConfig(memory="recurrent", width=8, recurrent_dim=32), ModelShapes(32, 2, 9))
+    return build_model(ModelConfig(memory="recurrent", width=8, recurrent=RecurrentConfig(units=32)), ModelShapes(32, 2, 9))
 
 
 @pytest.fixture(scope="module")

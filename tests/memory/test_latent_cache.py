@@ -214,7 +214,7 @@ def test_a_budget_of_bytes_is_kept_to_the_byte(budget: int) -> None:
 
 def test_a_budget_for_less_than_a_frame_is_refused() -> None:
     least = ROW_BYTES + CELLS * token_bytes(CHANNELS)
-    with pytest.raises(UserError, match=f"memory_bytes={least - 1}: holds 255 tokens .* the 256 cells .* at least {least}"):
+    with pytest.raises(UserError, match=f"bytes={least - 1}: holds 255 tokens .* the 256 cells .* at least {least}"):
         slots_for(least - 1, CHANNELS, CELLS)
     cache = BoundedCache.empty(1, CELLS - 1, CHANNELS, torch.zeros(()))
     before = cache.map(torch.clone)

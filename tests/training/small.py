@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from embodied_liftwm import load
-from embodied_liftwm.config import ModelConfig, TrainConfig
+from embodied_liftwm.config import ModelConfig, RecurrentConfig, TrainConfig
 
-SMALL = ModelConfig(budget=512, latent_dim=4, stride=4, width=8, recurrent_dim=16)
+SMALL = ModelConfig(latent_dim=4, stride=4, width=8, recurrent=RecurrentConfig(units=16))
 
 
 def config(data: Path, run: Path, **changes) -> TrainConfig:

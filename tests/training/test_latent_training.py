@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from embodied_liftwm.config import LatentBoundedConfig
 from embodied_liftwm.training.trainer import Trainer
 from tests.training.small import SMALL, config
 
@@ -16,7 +17,7 @@ MEMORIES = ("latent_append", "latent_bounded")
 
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_training_lowers_the_loss(data: Path, tmp_path: Path, memory: Literal["latent_append", "latent_bounded"]) -> None:
-    model = replace(SMALL, memory=memory, latent_dim=8, memory_bytes=200_000)
+    model = replace(SMALL, memory=memory, latent_dim=8, latent_bounded=LatentBoundedConfig(200_000))
     settings = config(data, tmp_path / "run", model=model, steps=20, save_every=20, geometry_first=0.0, learning_rate=2e-3)
     rows: list[dict[str, float]] = []
     trainer = Trainer(settings)

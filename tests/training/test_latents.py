@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import GaussiansConfig, ModelConfig, PatchesConfig
 from embodied_liftwm.geometry import look_at
 from embodied_liftwm.geometry.distributions import DiagonalGaussian
 from embodied_liftwm.objectives.terms import TERMS, Rollout, Viewed
@@ -18,7 +20,7 @@ from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
 SIZE = 32
-CONFIG = ModelConfig(budget=64, latent_dim=4, stride=2, width=16, planes=16)
+CONFIG = ModelConfig(patches=PatchesConfig(64), gaussians=GaussiansConfig(64), latent_dim=4, stride=2, width=16, planes=16)
 
 
 @pytest.fixture
@@ -78,11 +80,8 @@ def test_noise_belongs_to_the_window_and_not_to_its_place_in_the_batch():
 def labels(eye: tuple[float, float, float], target: tuple[float, float, float], depth_m: float = 2.0) -> Tensor:
     """Which pixels of a view of a wall at x = 2 the context frame at the origin has seen, by lifted depths."""
     context, view = camera_at((0.0, 0.0, 1.0), (1.0, 0.0, 1.0)), camera_at(eye, target)
-    batch = {
-        "rgb": torch.zeros(1, 1, 3, SIZE, SIZE),
-        "intrinsics": context.intrinsics,
-        "world_from_camera": context.world_from_camera[:, None],
-    }
+    rgb, poses = torch.zeros(1, 1, 3, SIZE, SIZE), context.world_from_camera[:, None]
+    batch = cast(Any, SimpleNamespace(rgb=rgb, intrinsics=context.intrinsics, world_from_camera=poses))
     cells = torch.full((1, SIZE // 2, SIZE // 2), 2.0)
     return rollouts._was_seen(batch, cells, torch.full((1, SIZE, SIZE), depth_m), view)
 

@@ -30,9 +30,9 @@ def rows(run: Path) -> list[dict[str, float]]:
 def words(data: Path, run: Path) -> list[str]:
     """`small.config` on the command line."""
     settings = config(data, run, steps=STEPS)
-    model = [f"model.{name}={getattr(settings.model, name)}" for name in ("budget", "latent_dim", "stride", "width")]
+    model = [f"model.{name}={getattr(settings.model, name)}" for name in ("latent_dim", "stride", "width")]
     own = ("data", "run", "steps", "batch_size", "context", "targets", "span", "save_every", "log_every", "threads")
-    return [*(f"{name}={getattr(settings, name)}" for name in own), *model, "model.recurrent_dim=16"]
+    return [*(f"{name}={getattr(settings, name)}" for name in own), *model, "model.recurrent.units=16"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import GaussiansConfig, LatentBoundedConfig, ModelConfig, PatchesConfig, RecurrentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
@@ -19,7 +19,10 @@ from embodied_liftwm.world_model.layers.blocks import levels_of
 from tests.toy_room import episode, intrinsics
 
 HEIGHT, WIDTH, ROWS = 32, 48, 2
-CONFIG = ModelConfig(budget=300, latent_dim=4, stride=4, width=8, recurrent_dim=16, planes=8, memory_bytes=2**17)
+CONFIG = ModelConfig(
+    patches=PatchesConfig(300), gaussians=GaussiansConfig(300), latent_bounded=LatentBoundedConfig(2**17),
+    recurrent=RecurrentConfig(16), latent_dim=4, stride=4, width=8, planes=8,
+)  # fmt: skip
 MEMORIES = ("patches", "gaussians", "latent_append", "latent_bounded", "recurrent", "rgb_cloud", "context", "movers")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import ContextConfig, ModelConfig, RgbCloudConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.memory.cloud.render import render_cloud
 from embodied_liftwm.memory.contract import Read
@@ -155,7 +155,7 @@ def test_settings_that_it_cannot_heed_are_refused() -> None:
             ModelConfig(memory=memory, frame_moves_depth=True)
         with pytest.raises(UserError, match="things move beside patches only"):
             ModelConfig(memory=memory, movers=8)
-    with pytest.raises(UserError, match=r"model\.voxel_m=0: must be at least 0\.0001"):
-        ModelConfig(voxel_m=0)
-    with pytest.raises(UserError, match=r"model\.context_views=0: must be at least 1"):
-        ModelConfig(context_views=0)
+    with pytest.raises(UserError, match=r"model\.rgb_cloud\.voxel_m=0: must be at least 0\.0001"):
+        RgbCloudConfig(voxel_m=0)
+    with pytest.raises(UserError, match=r"model\.context\.views=0: must be at least 1"):
+        ContextConfig(views=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import LatentBoundedConfig, ModelConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.memory.latents.append import BLOCK, AppendCache
 from embodied_liftwm.protocols import Camera, Observation, WorldModel
@@ -21,18 +21,14 @@ from embodied_liftwm.world_model.liftwm import LiftWM
 from embodied_liftwm.world_model.summary import GOAL_FEATURES
 from tests.world_model.test_models import SIZE, observations, same, watch
 
-CONFIG = ModelConfig(latent_dim=8, stride=2, width=8, planes=12, memory_bytes=60_000)
+CONFIG = ModelConfig(latent_dim=8, stride=2, width=8, planes=12, latent_bounded=LatentBoundedConfig(60_000))
 Memory = Literal["latent_append", "latent_bounded"]
 MEMORIES: tuple[Memory, ...] = ("latent_append", "latent_bounded")
 
 
-def make(memory: Memory, memory_bytes: int = CONFIG.memory_bytes) -> LiftWM:
+def make(memory: Memory, size: int = CONFIG.latent_bounded.bytes) -> LiftWM:
     torch.manual_seed(0)
-    model = (
-        build_model(replace(CONFIG, memory=memory, memory_bytes=memory_bytes), ModelShapes(SIZE, 2, 9))
-        .eval()
-        .requires_grad_(False)
-    )
+    model = build_model(replace(CONFIG, memory=memory).sized(size), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
     assert isinstance(model, LiftWM)
     return model
 
@@ -91,7 +87,7 @@ def test_a_bounded_state_never_grows_and_an_appended_one_does() -> None:
                 state = model.observe(state, replace(observation, is_first=torch.tensor([False])))
                 sizes.append(state.world.nbytes())
         if memory == "latent_bounded":
-            assert len(set(sizes)) == 1 and sizes[0] <= CONFIG.memory_bytes
+            assert len(set(sizes)) == 1 and sizes[0] <= CONFIG.latent_bounded.bytes
         else:
             assert sizes[0] < sizes[-1] == BLOCK * -(-int(cast(AppendCache, state.world).count) // BLOCK) * 15 + 20
 
@@ -199,5 +195,5 @@ def test_the_goal_is_found_by_its_colour(model: LiftWM) -> None:
 def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(UserError, match="model.latent_dim=3: must be at least 4 with model.memory=latent_append"):
         ModelConfig(memory="latent_append", latent_dim=3)
-    with pytest.raises(UserError, match="memory_bytes=5000: holds .* fewer than the 256 cells of one frame"):
-        make("latent_bounded", memory_bytes=5000)
+    with pytest.raises(UserError, match="bytes=5000: holds .* fewer than the 256 cells of one frame"):
+        make("latent_bounded", size=5000)

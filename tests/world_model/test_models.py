@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import torch
 
-from embodied_liftwm.config import ModelConfig
+from embodied_liftwm.config import GaussiansConfig, ModelConfig, PatchesConfig, RecurrentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import se3_exp
 from embodied_liftwm.goals import colour_likeness, goal_place
@@ -22,7 +22,10 @@ from embodied_liftwm.world_model.summary import GOAL_FEATURES, WHOLE_VOTE, Surfa
 from tests.toy_room import episode, intrinsics
 
 SIZE = 32
-CONFIG = ModelConfig(budget=600, latent_dim=4, stride=2, width=8, recurrent_dim=16, planes=12)
+CONFIG = ModelConfig(
+    patches=PatchesConfig(600), gaussians=GaussiansConfig(600), recurrent=RecurrentConfig(16),
+    latent_dim=4, stride=2, width=8, planes=12,
+)  # fmt: skip
 
 
 @pytest.fixture(params=["patches", "gaussians", "recurrent", "movers", "rgb_cloud", "context"])
@@ -114,7 +117,7 @@ def test_frames_of_another_size_are_refused(model: BaseWorldModel):
 
 @pytest.mark.parametrize(("memory", "budget"), [("patches", 60), ("patches", 600), ("gaussians", 600)])
 def test_a_state_never_grows(memory: Literal["patches", "gaussians"], budget: int):
-    model = build_model(replace(CONFIG, memory=memory, budget=budget), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
+    model = build_model(replace(CONFIG, memory=memory).sized(budget), ModelShapes(SIZE, 2, 9)).eval().requires_grad_(False)
     state = model.initial_state(1)
     size = state.nbytes()
     for scene in range(3):

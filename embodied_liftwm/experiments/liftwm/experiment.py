@@ -213,7 +213,7 @@ def _curve(config: ReproduceConfig) -> list[BudgetFigure]:
     """The budget curve of `glo`, at the budget it was trained with too; empty where it was not trained."""
     if "glo" not in trained_rows(config):
         return []
-    own, place = config.train.model.budget, _folder(config) / "cost.csv"
+    own, place = config.train.model.size, _folder(config) / "cost.csv"
     judged = {budget: _judged(config, "glo", budget) for budget in config.budgets} | {own: _judged(config, "glo")}
     costs = read_rows(place, CostRow) if place.exists() else []
     if {row.model for row in costs} != {str(budget) for budget in judged}:

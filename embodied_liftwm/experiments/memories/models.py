@@ -104,7 +104,7 @@ def check(config: ReproduceConfig) -> None:
 
 
 def _trained_with(config: ReproduceConfig, row: str) -> int:
-    return GAUSSIANS if row == "gaussians" else architecture(config).memory_bytes
+    return GAUSSIANS if row == "gaussians" else architecture(config).latent_bounded.bytes
 
 
 @cache
@@ -115,7 +115,8 @@ def _shipped(name: str) -> Any:
 def architecture(config: ReproduceConfig) -> ModelConfig:
     """Sizes that all rows have: those of the model that depth is taken from; `train.model` where there is none."""
     own = config.train.model
-    return replace(_shipped(config.encoder).config, budget=own.budget, memory_bytes=own.memory_bytes) if config.encoder else own
+    sizes = {"patches": own.patches, "latent_bounded": own.latent_bounded}
+    return replace(_shipped(config.encoder).config, **sizes) if config.encoder else own
 
 
 def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
@@ -125,7 +126,7 @@ def settings(config: ReproduceConfig, row: str, seed: int) -> TrainConfig:
     """
     model = replace(architecture(config), memory=row)
     if row == "gaussians":
-        model = replace(model, budget=GAUSSIANS)
+        model = model.sized(GAUSSIANS)
     if row in ("latent_append", "latent_bounded", "rgb_cloud", "context"):
         model = replace(model, latent_dim=config.cache_dim)
     found = replace(

@@ -78,9 +78,9 @@ def label(config: ReproduceConfig, key: str) -> str:
     row, budget = apart(key)
     model = architecture(config)
     if row == "latent_bounded":
-        return f"{LABELS[row]}, {(budget or model.memory_bytes) / 1024:g} KiB"
+        return f"{LABELS[row]}, {(budget or model.latent_bounded.bytes) / 1024:g} KiB"
     if row in ("patches", "gaussians"):
-        return f"{LABELS[row]}, N = {budget or (GAUSSIANS if row == 'gaussians' else model.budget)}"
+        return f"{LABELS[row]}, N = {budget or (GAUSSIANS if row == 'gaussians' else model.patches.budget)}"
     return LABELS[row]
 
 

@@ -21,7 +21,7 @@ class CloudMemory(MemoryModule, Memory[RgbCloud]):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.voxel_m = config.voxel_m
+        self.voxel_m = config.rgb_cloud.voxel_m
 
     def empty(self, batch_size: int) -> RgbCloud:
         return RgbCloud.empty(batch_size, self.voxel_m, self.like.device)

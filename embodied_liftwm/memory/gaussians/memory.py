@@ -26,7 +26,7 @@ class GaussianMemory(MemoryModule, Memory[GaussianMap]):
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
-        self.budget, self.latent_dim, self.stride = config.budget, config.latent_dim, config.stride
+        self.budget, self.latent_dim, self.stride = config.gaussians.budget, config.latent_dim, config.stride
         self.cells = math.prod(image_size) // config.stride**2
 
     def empty(self, batch_size: int) -> GaussianMap:

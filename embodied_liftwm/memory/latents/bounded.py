@@ -96,7 +96,7 @@ def slots_for(memory_bytes: int, latent_dim: int, cells: int) -> int:
     if slots < cells:
         least = cells * token_bytes(latent_dim) + ROW_BYTES
         raise UserError(
-            f"memory_bytes={memory_bytes}: holds {max(0, slots)} tokens of {token_bytes(latent_dim)} bytes, fewer than the "
+            f"bytes={memory_bytes}: holds {max(0, slots)} tokens of {token_bytes(latent_dim)} bytes, fewer than the "
             f"{cells} cells of one frame; must be at least {least}"
         )
     return slots

@@ -72,7 +72,7 @@ class BoundedMemory(_CacheMemory[BoundedCache]):
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         """Raises UserError where the budget is too small for one frame."""
         super().__init__(config, image_size)
-        self.resize(config.memory_bytes)
+        self.resize(config.latent_bounded.bytes)
 
     def resize(self, size: int) -> None:
         """Let the cache of an episode take so many bytes. Raises UserError where that is too little for one frame."""

@@ -24,7 +24,8 @@ class PatchMemory(MemoryModule, Memory[PatchMap]):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.budget, self.texels, self.latent_dim, self.stride = config.budget, config.texels, config.latent_dim, config.stride
+        self.budget, self.texels = config.patches.budget, config.patches.texels
+        self.latent_dim, self.stride = config.latent_dim, config.stride
         self.look_weights = LearnedWeights() if config.learned_fusion else KalmanWeights()
 
     def empty(self, batch_size: int) -> PatchMap:

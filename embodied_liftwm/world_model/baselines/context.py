@@ -87,7 +87,7 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
         return ContextState(self.move_ego(state.ego, observation), world)
 
     def decode(self, state: ContextState, cameras: Camera, steps: Tensor | None = None) -> Rendering:
-        chosen, usable = state.world.choose(cameras, self.config.context_views)
+        chosen, usable = state.world.choose(cameras, self.config.context.views)
         views = len(chosen) // len(state.world.count)
         intrinsics = state.ego.intrinsics.repeat_interleave(views, dim=0)
         seen, poses = self._features(state, chosen, intrinsics)

@@ -45,20 +45,20 @@ class RecurrentWorldModel(BaseWorldModel[RecurrentState]):
     """Satisfies `protocols.WorldModel` with a GRU as its memory."""
 
     def __init__(self, config: ModelConfig, shapes: ModelShapes) -> None:
-        super().__init__(config, shapes, summary_dim=config.recurrent_dim + POSE_DIM)
+        super().__init__(config, shapes, summary_dim=config.recurrent.units + POSE_DIM)
         halvings = levels_of(shapes.image_size, 1)
         widths = [min(config.width * 2**i, 4 * config.width) for i in range(halvings)]
         self.stem = nn.Conv2d(3 + 4, widths[0], 2, stride=2)
         self.trunk = nn.Sequential(
             *(nn.Sequential(ResidualBlock(a), nn.Conv2d(a, b, 2, stride=2)) for a, b in zip(widths, widths[1:], strict=False))
         )
-        self.embed = nn.Linear(widths[-1] * math.prod(shapes.image_size) // 4**halvings, config.recurrent_dim)
-        self.cell = nn.GRUCell(config.recurrent_dim + POSE_DIM, config.recurrent_dim)
-        self.decoder = PoseDecoder(config, config.recurrent_dim + POSE_DIM, shapes.image_size)
+        self.embed = nn.Linear(widths[-1] * math.prod(shapes.image_size) // 4**halvings, config.recurrent.units)
+        self.cell = nn.GRUCell(config.recurrent.units + POSE_DIM, config.recurrent.units)
+        self.decoder = PoseDecoder(config, config.recurrent.units + POSE_DIM, shapes.image_size)
 
     def initial_state(self, batch_size: int) -> RecurrentState:
         ego = self.blank_ego(batch_size)
-        return RecurrentState(ego, ego.twist.new_zeros(batch_size, self.config.recurrent_dim), ego.world_from_camera)
+        return RecurrentState(ego, ego.twist.new_zeros(batch_size, self.config.recurrent.units), ego.world_from_camera)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> FrameCode:
         x = self.trunk(self.stem(torch.cat([2.0 * rgb - 1.0, ray_channels(camera)], dim=1)))
