@@ -37,6 +37,30 @@ def root() -> Path:
     return ROOT
 
 
+SHORT_FIT = 200
+"""Steps in which tests fit what the body does before a training, of the 1,000 that take two seconds of a core each time."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_fit() -> Iterator[int]:
+    """Spares every training of this process the whole fit, which `whole_fit` brings back."""
+    from embodied_liftwm.training import body
+
+    whole, body.STEPS = body.STEPS, SHORT_FIT
+    yield whole
+    body.STEPS = whole
+
+
+@pytest.fixture(scope="module")
+def whole_fit(short_fit: int) -> Iterator[None]:
+    """For tests of the fit, and for those that compare a training with one of another process."""
+    from embodied_liftwm.training import body
+
+    body.STEPS = short_fit
+    yield
+    body.STEPS = SHORT_FIT
+
+
 HOLD = """
 import sys, pathlib
 from embodied_liftwm.folder_lock import held

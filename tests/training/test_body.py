@@ -14,6 +14,7 @@ from embodied_liftwm.world_model.dynamics import EgoMotion
 from tests.toy_room import write_dataset
 from tests.training.small import config, same
 
+pytestmark = pytest.mark.usefixtures("whole_fit")
 SEEN = 40
 """Episodes to learn from; those after them are held out."""
 

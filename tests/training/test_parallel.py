@@ -36,7 +36,7 @@ def words(data: Path, run: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def trained(whole_fit: None, data: Path, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """`one` and `two`: the same training in one and in two processes."""
     folder = tmp_path_factory.mktemp("runs")
     Trainer(config(data, folder / "one", steps=STEPS)).fit()

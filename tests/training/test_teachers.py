@@ -36,6 +36,7 @@ from embodied_liftwm.training.trainer import Trainer
 from tests import toy_room
 from tests.training.small import SMALL, config, same, weights
 
+pytestmark = pytest.mark.usefixtures("whole_fit")  # how far a teacher helps depends on the clipped gradient of all terms
 EPISODES, STEPS, SIZE = 3, 12, 32
 TERMS = ("frame", "multi_view", "ego_motion")
 TAUGHT = ("teacher_depth", "teacher_normals", "teacher_points", "teacher_matches", "teacher_views")

@@ -45,7 +45,7 @@ def test_training_without_truth_gives_bit_identical_weights(data: Path, tmp_path
 
 def test_training_improves_the_rendering_of_unseen_views(data: Path, tmp_path: Path):
     rows: list[dict[str, float]] = []
-    changes = {"steps": 120, "save_every": 1000, "batch_size": 4, "geometry_first": 0.0, "learning_rate": 1e-3}
+    changes = {"steps": 60, "save_every": 1000, "batch_size": 3, "sources": 8, "geometry_first": 0.0, "learning_rate": 2e-3}
     Trainer(config(data, tmp_path / "run", **changes)).fit(rows.append)
 
     def gain(name: str) -> float:
