@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.memory.gaussians import read_ply, write_ply
+from embodied_liftwm.gaussians import read_ply, write_ply
 from tests.gaussians.scenes import random_scene
 
 

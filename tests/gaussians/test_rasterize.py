@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.gaussians import choose_backend, rasterize
 from embodied_liftwm.geometry import inverse_pose, look_at, project
-from embodied_liftwm.memory.gaussians import choose_backend, rasterize
 from tests.gaussians.scenes import NAMES, intrinsics, one_gaussian, random_scene
 
 BACKENDS = ["torch", "numba"]

@@ -22,6 +22,7 @@ CONTRACTS = {
 ALLOWED = {
     "geometry": set(),
     "memory": {"geometry"},
+    "gaussians": {"memory"},
     "world_model": {"geometry", "memory"},
     "objectives": {"geometry", "priors"},
     "priors": {"geometry", "memory", "data"},
