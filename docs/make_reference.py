@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
@@ -38,27 +38,27 @@ def config_page() -> str:
     for command, schema in COMMANDS.items():
         parts.append(f"## {command}\n")
         parts.append(f"{(schema.__doc__ or '').strip()}\n")
-        if command == "demo":
-            parts += _demo_part(schema)
+        if command.startswith(("demo", "reproduce")):
+            parts += _staged_part(schema)
         else:
             parts.append(_table(own_keys(schema)))
     return "\n".join(parts + _presets_part())
 
 
-def _demo_part(schema: type) -> list[str]:
-    """The demo's own keys, and for each stage only the defaults in which it differs from the stage's command."""
+def _staged_part(schema: type) -> list[str]:
+    """The command's own keys, and for each of its stages only the defaults in which it differs from the stage's command."""
     config = schema()
-    groups = [field.name for field in fields(config) if is_dataclass(getattr(config, field.name))]
-    standard = {f"{group}.{key.name}": key.default for group in groups for key in own_keys(type(getattr(config, group)))}
+    commands = {known: command for command, known in COMMANDS.items()}
+    stages = {f.name: type(getattr(config, f.name)) for f in fields(config) if type(getattr(config, f.name)) in commands}
+    standard = {f"{stage}.{key.name}": key.default for stage, known in stages.items() for key in own_keys(known)}
     keys = [key for key in own_keys(schema) if standard.get(key.name, object()) != key.default]
+    own, changed = ([key for key in keys if (key.name in standard) == staged] for staged in (False, True))
+    if not stages:
+        return [_table(own)]
     text = "The keys of each stage are those of its command, behind the stage's name: " + ", ".join(
-        f"`{group}.KEY` as in [{command}](#{command})"
-        for group in groups
-        for command, known in COMMANDS.items()
-        if known is type(getattr(config, group))
+        f"`{stage}.KEY` as in [{commands[known]}](#{commands[known]})" for stage, known in stages.items()
     )
-    own, changed = ([key for key in keys if ("." in key.name) == dotted] for dotted in (False, True))
-    return [_table(own), f"{text}. The demo's defaults differ in:\n", _table(changed)]
+    return [_table(own), f"{text}.\n", *(["Defaults that differ here:\n", _table(changed)] if changed else [])]
 
 
 def _table(keys: list[Key]) -> str:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from embodied_liftwm import __version__
 from embodied_liftwm.commands import check_belonging, check_parts, load_config, preset_names
 from embodied_liftwm.commands.schema import help_table, own_keys
-from embodied_liftwm.config import COMMANDS
+from embodied_liftwm.config import COMMANDS, EXPERIMENTS
 from embodied_liftwm.config.checks import printable, shown
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import errno_of
@@ -43,7 +43,7 @@ SUMMARIES = {
 }
 NAMED = {
     "bench": "what to time, e.g. collect",
-    "reproduce": "which experiment: agents, gap, liftwm, memories or priors",
+    "reproduce": f"which experiment: {', '.join(EXPERIMENTS)}; its keys: liftwm reproduce NAME --help",
     "priors": "list: each with its licence and whether it is ready here; run: let one observe a dataset; train: one of our own",
 }
 """Commands that take a NAME, and what it says."""
@@ -135,10 +135,10 @@ def _dispatch(parsed: argparse.Namespace) -> int:
     arguments: list[Any] = []
     if parsed.command in NAMED:
         arguments.append(parsed.name)
-    if parsed.command in COMMANDS:
+    if hasattr(parsed, "preset"):
         schema = schema_of(parsed)
         config: Any = load_config(schema, parsed.preset, parsed.words)
-        if parsed.command in NAMED:
+        if parsed.command in COMMANDS and parsed.command in NAMED:
             check_belonging(schema, parsed.command, parsed.name, parsed.words)
         check_parts(config)
         arguments.append(config)
@@ -149,8 +149,17 @@ def _dispatch(parsed: argparse.Namespace) -> int:
 
 
 def schema_of(parsed: argparse.Namespace) -> type:
-    """The dataclass that configures what was asked for; that of `priors train` is its own."""
-    found: type = COMMANDS.get(f"{parsed.command} {getattr(parsed, 'name', '')}") or COMMANDS[parsed.command]
+    """The dataclass that configures what was asked for; those of `priors train` and of experiments are their own.
+
+    Raises:
+        UserError: there is no experiment of that name.
+    """
+    name = getattr(parsed, "name", "")
+    found: type | None = COMMANDS.get(f"{parsed.command} {name}") or COMMANDS.get(parsed.command)
+    if found is None:
+        near = difflib.get_close_matches(name, EXPERIMENTS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(EXPERIMENTS)}"
+        raise UserError(f"no experiment '{shown(name)}': {hint}")
     return found
 
 
@@ -173,8 +182,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, allowing `--preset` to stand among the `key=value` words, where plain argparse would stop."""
-    parser = _parser()
     words = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(next((name for name in words[1:2] if words[0] == "reproduce"), ""))
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
         parser.error(f"{shown(words[0])}: the command comes first, as in liftwm train --preset small")
     parsed, rest = parser.parse_known_args(words)
@@ -188,13 +197,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _flag_hint(command: str, words: Sequence[str]) -> str:
     """What was probably meant by words with dashes, for the end of a line; empty where nobody knows."""
     flag = next((word.partition("=")[0].lstrip("-") for word in words if word.startswith("-")), "")
-    if command in COMMANDS and flag in {key.name for key in own_keys(COMMANDS[command])}:
+    schemas = [schema for name, schema in COMMANDS.items() if name.partition(" ")[0] == command]
+    if flag in {key.name for schema in schemas for key in own_keys(schema)}:
         return f": keys are written without dashes, {flag}=VALUE"
     return ": did you mean --preset?" if difflib.get_close_matches(flag, ["preset"]) else ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    """The whole grammar: `liftwm COMMAND [--preset NAME] [key=value ...]`."""
+def _parser(experiment: str) -> argparse.ArgumentParser:
+    """The whole grammar: `liftwm COMMAND [--preset NAME] [key=value ...]`; the help of `reproduce` is that of an experiment."""
     parser = _Parser(
         prog="liftwm",
         description="World models with a persistent 3D state for agents that carry a camera.",
@@ -204,19 +214,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, summary in SUMMARIES.items():
         _add_command(
-            commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", **_style(name)), name
+            commands.add_parser(
+                name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", **_style(name, experiment)
+            ),
+            name,
         )
     return parser
 
 
-def _style(name: str) -> dict[str, Any]:
-    if name not in COMMANDS:
-        return {"allow_abbrev": False}
+def _style(name: str, experiment: str) -> dict[str, Any]:
     tables = [
         f"keys{of.removeprefix(name)}, as key=default:\n{help_table(schema)}"
         for of, schema in COMMANDS.items()
-        if of == name or of.startswith(f"{name} ")
+        if of == name or (of.startswith(f"{name} ") and of.removeprefix(f"{name} ") in (experiment, "train"))
     ]
+    if not tables:
+        return {"allow_abbrev": False}
     return {"epilog": "\n\n".join(tables), "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
@@ -229,7 +242,7 @@ def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument(
             "words", nargs="+", metavar="DIR", help="folder; play takes episode=, out= and fps=, import out= and size="
         )
-    if name in COMMANDS:
+    if name in COMMANDS or name == "reproduce":
         parser.add_argument("--preset", metavar="NAME", help=f"start from configs/NAME.yaml: {', '.join(preset_names())}")
         parser.add_argument("words", nargs="*", metavar="key=value", help="override a key, e.g. seed=1")
 

@@ -19,7 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from embodied_liftwm.commands.schema import Key, current_keys, field_comments, own_keys
-from embodied_liftwm.config import COMMANDS, MOVED_KEYS
+from embodied_liftwm.config import COMMANDS, EXPERIMENTS, MOVED_KEYS
 from embodied_liftwm.config.checks import check_field, shown
 from embodied_liftwm.config.model import MOVED
 from embodied_liftwm.errors import UserError
@@ -53,15 +53,30 @@ def load_config(schema: type[Schema], preset: str | None = None, words: Sequence
     keys = {key.name: key for key in own_keys(schema)}
     config: DictConfig = OmegaConf.structured(schema)
     _make_writable(config)
+    command = command_of(schema)
     if preset is not None:
         for name, value in _preset_values(preset, schema):
-            _assign(config, keys, name, value, where=f"preset '{preset}': ")
+            _assign(config, keys, name, value, command, where=f"preset '{preset}': ")
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
             raise UserError(f"'{shown(word)}' is not of the form key=value{_hint(word, keys)}")
-        _assign(config, keys, name, text)
+        if name not in keys:
+            _refuse_others(command, name)
+        _assign(config, keys, name, text, command)
     return OmegaConf.to_object(config)  # type: ignore[return-value]
+
+
+def command_of(schema: type) -> str:
+    """The command whose schema this is, as in `reproduce gap`; empty for none of them."""
+    return next((name for name, known in COMMANDS.items() if known is schema), "")
+
+
+def _refuse_others(command: str, name: str) -> None:
+    """Raises UserError for a key that another experiment of `liftwm reproduce` has."""
+    others = [other for other, schema in EXPERIMENTS.items() if name in {key.name for key in own_keys(schema)}]
+    if command.startswith("reproduce ") and others:
+        raise UserError(f"{name}: belongs to liftwm reproduce {' | '.join(others)}, not to liftwm {command}")
 
 
 def check_belonging(schema: type, command: str, name: str, words: Sequence[str]) -> None:
@@ -139,13 +154,19 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
+class _Texts(yaml.SafeLoader):
+    """Every value as text, as on the command line; sections may share lines by `<<: *anchor`."""
+
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}
+
+
 def _preset_values(preset: str, schema: type) -> list[tuple[str, Any]]:
     """Dotted keys and values of one command's section of a preset; empty where the preset changes nothing."""
     path = preset_folder() / f"{preset}.yaml"
     if preset not in preset_names():
         raise UserError(f"unknown preset '{preset}': there are {', '.join(preset_names())} in {preset_folder()}")
     try:
-        sections = yaml.load(path.read_text(), yaml.BaseLoader) or {}  # every value as text, as on the command line
+        sections = yaml.load(path.read_text(), _Texts) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"preset {path} is not valid YAML: {_first_line(error)}") from error
     if not isinstance(sections, dict):
@@ -153,7 +174,7 @@ def _preset_values(preset: str, schema: type) -> list[tuple[str, Any]]:
     unknown = sorted(set(sections) - set(COMMANDS))
     if unknown:
         raise UserError(f"preset {path}: unknown section '{unknown[0]}'{_nearest(unknown[0], COMMANDS)}")
-    command = next((name for name, known in COMMANDS.items() if known is schema), "")
+    command = command_of(schema)
     section = sections.get(command) or {}
     if not isinstance(section, dict):
         raise UserError(f"preset {path}: section '{command}' holds no key: value lines")
@@ -167,13 +188,13 @@ def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return found
 
 
-def _assign(config: DictConfig, keys: dict[str, Key], name: str, given: str | list[Any], where: str = "") -> None:
+def _assign(config: DictConfig, keys: dict[str, Key], name: str, given: str | list[Any], command: str, where: str = "") -> None:
     """Set one key to what was written for it, or say what is wrong."""
     if name not in keys:
         members = [key for key in keys if key.startswith(f"{name}.")]
         if members:
             raise UserError(f"{where}'{name}' is a group of keys: set one of them, such as {members[0]}=VALUE")
-        raise UserError(f"{where}unknown key '{shown(name)}'{_moved(name, keys) or _nearest(name, keys)}")
+        raise UserError(f"{where}unknown key '{shown(name)}'{_moved(name, keys, command) or _nearest(name, keys)}")
     try:
         OmegaConf.update(config, name, read_value(keys[name], given))
     except UserError as error:
@@ -239,13 +260,15 @@ def _hint(word: str, keys: dict[str, Key]) -> str:
     return f": write {name}=VALUE, without spaces" if name in keys else ""
 
 
-def _moved(name: str, keys: dict[str, Key]) -> str:
+def _moved(name: str, keys: dict[str, Key], command: str) -> str:
     """What serves in place of a key that a command had, for the end of a line; empty where nobody had it."""
     group, _, leaf = name.rpartition(".")
     if f"{group}.{MOVED.get(leaf)}" in keys:
         return f": is now {group}.{MOVED[leaf]}"
-    of = {command for command, schema in COMMANDS.items() if keys.keys() == {key.name for key in own_keys(schema)}}
-    return next((f": {now}" for (command, key), now in MOVED_KEYS.items() if key == name and command in of), "")
+    for (of, old), now in MOVED_KEYS.items():
+        if of == command and (name == old or name.startswith(f"{old}.")):
+            return f": {now}{name.removeprefix(old)}"
+    return ""
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 from embodied_liftwm.commands import collect, evaluate, train_agent
 from embodied_liftwm.commands.train import kept
 from embodied_liftwm.config import REPORT_SEED, DemoConfig, TrainConfig
-from embodied_liftwm.experiments.runs import train
+from embodied_liftwm.experiments.engine import train
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.workers.side_by_side import Task, side_by_side

@@ -64,12 +64,17 @@ def describe_type(annotation: Any) -> str:
 
 @functools.cache
 def field_comments(schema: type) -> dict[str, str]:
-    """Comments on the lines of each field of a module-level dataclass, by field name; lines of comment below continue them."""
+    """Comments on the lines of each field of a module-level dataclass, by field name; lines of comment below continue them.
+
+    Fields that it has of a dataclass that it extends come first, as they do in the dataclass.
+    """
+    found: dict[str, str] = {}
+    for base in schema.__bases__:
+        found |= field_comments(base) if is_dataclass(base) else {}
     source = inspect.getsource(schema)
     lines = source.splitlines()
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    found = {}
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             end = node.end_lineno or node.lineno

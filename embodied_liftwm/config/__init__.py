@@ -10,7 +10,8 @@ them. Code below the command line receives these typed objects, never a `DictCon
     training.py     `train`
     teachers.py     `priors` and `priors train`
     judging.py      `evaluate`, `generate`, `train-agent`
-    experiments.py  `bench`, `demo`, `reproduce`
+    experiments.py  `bench`, `demo`
+    reproduce.py    the experiments of `reproduce`
 """
 
 from __future__ import annotations
@@ -29,16 +30,7 @@ from embodied_liftwm.config.episodes import (
     size_word,
     split_of,
 )
-from embodied_liftwm.config.experiments import (
-    AgentsConfig,
-    BenchConfig,
-    DemoConfig,
-    DoseConfig,
-    MemoryRow,
-    ReproduceConfig,
-    TableRow,
-    TaughtBase,
-)
+from embodied_liftwm.config.experiments import BenchConfig, DemoConfig
 from embodied_liftwm.config.judging import (
     HELD_OUT,
     PERMANENCE,
@@ -58,6 +50,25 @@ from embodied_liftwm.config.model import (
     RecurrentConfig,
     RgbCloudConfig,
 )
+from embodied_liftwm.config.reproduce import (
+    EXPERIMENTS,
+    DoseConfig,
+    MemoryRow,
+    ReproduceAgentsConfig,
+    ReproduceCheckpointConfig,
+    ReproduceConfig,
+    ReproduceDemoConfig,
+    ReproduceExpectationConfig,
+    ReproduceGapConfig,
+    ReproduceLiftwmConfig,
+    ReproduceMemoriesConfig,
+    ReproduceMovingConfig,
+    ReproducePlannerConfig,
+    ReproducePriorsConfig,
+    ReproduceTeachersConfig,
+    TableConfig,
+    TableRow,
+)
 from embodied_liftwm.config.teachers import FORMER_NAMES, PriorsConfig, TeacherConfig
 from embodied_liftwm.config.training import (
     TRAIN_MAY_CHANGE,
@@ -73,7 +84,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "bench": BenchConfig,
-    "reproduce": ReproduceConfig,
+    **{f"reproduce {name}": schema for name, schema in EXPERIMENTS.items()},
     "demo": DemoConfig,
 }
 """Command name -> its schema. Preset files have one section per command under the same name."""
@@ -82,12 +93,18 @@ MOVED_KEYS = {
     ("evaluate", "suites"): "it is suite= now",
     ("evaluate", "parts"): "it is suite= now",
     ("demo", "evaluate.suites"): "it is evaluate.suite= now",
+    ("reproduce agents", "agents.tasks"): "it is tasks",
+    ("reproduce agents", "agents.inputs"): "it is inputs",
+    ("reproduce agents", "agents.episodes"): "it is episodes",
+    ("reproduce agents", "agents.train"): "it is train",
+    ("reproduce priors", "prior_episodes"): "it is collect.episodes",
 }
 """Keys that a command had -> what serves now."""
 
 __all__ = [
     "COMMANDS",
     "EVAL_SEED_OFFSET",
+    "EXPERIMENTS",
     "FORMER_NAMES",
     "HELD_OUT",
     "LEAST_BUDGET",
@@ -99,7 +116,6 @@ __all__ = [
     "SUPPORT_POLICY",
     "TEACHER_SEED_OFFSET",
     "TRAIN_MAY_CHANGE",
-    "AgentsConfig",
     "BenchConfig",
     "CollectConfig",
     "ContextConfig",
@@ -116,10 +132,21 @@ __all__ = [
     "PlannerConfig",
     "PriorsConfig",
     "RecurrentConfig",
+    "ReproduceAgentsConfig",
+    "ReproduceCheckpointConfig",
     "ReproduceConfig",
+    "ReproduceDemoConfig",
+    "ReproduceExpectationConfig",
+    "ReproduceGapConfig",
+    "ReproduceLiftwmConfig",
+    "ReproduceMemoriesConfig",
+    "ReproduceMovingConfig",
+    "ReproducePlannerConfig",
+    "ReproducePriorsConfig",
+    "ReproduceTeachersConfig",
     "RgbCloudConfig",
+    "TableConfig",
     "TableRow",
-    "TaughtBase",
     "TeacherConfig",
     "TrainAgentConfig",
     "TrainConfig",

@@ -24,17 +24,6 @@ from embodied_liftwm.evaluation.summary import VIEW_METRICS, gap_label
 from embodied_liftwm.evaluation.views.novel import ViewRow, novel_views
 
 POOLED = "pooled"
-LABELS = {
-    "none": "none (last frame)",
-    "recurrent": "recurrent",
-    "2d_only": "2D only",
-    "mv": "+MV",
-    "epipolar": "+epipolar",
-    "depth_normal": "+depth-normal",
-    "glo": "+GLO",
-    "oracle": "oracle (true depth)",
-}
-"""Rows, as the table calls them."""
 COMPARED = (("glo", "2d_only"), ("oracle", "glo"), ("glo", "recurrent"), ("glo", "none"))
 """Pairs of rows whose difference has a row of its own."""
 
@@ -79,7 +68,7 @@ class Judged(NamedTuple):
 class TableFigure:
     """A mean with its 95 % interval over episodes."""
 
-    row: str  # of LABELS, or "glo - 2d_only": paired
+    row: str  # such as "glo", or "glo - 2d_only": paired
     seed: str  # of one training, or "pooled"
     figure: str  # a column of `ViewRow`, "seen_ece", or "persistence" with its bin of gaps
     mean: float

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands.agent_loop import TABLE, LoopRow, collect_settings
-from embodied_liftwm.config import AgentsConfig, EnvOptions, EvaluateConfig, ReproduceConfig, TrainAgentConfig
+from embodied_liftwm.config import EnvOptions, EvaluateConfig, ReproduceAgentsConfig, TrainAgentConfig
 from embodied_liftwm.data.storage import scan
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import NavigationRow, oracle_agent, random_agent
@@ -29,7 +29,7 @@ from liftwm_agents.observations import tour_observations
 from liftwm_agents.policies.policy import TourThenPolicy
 from tests.plain_model import PlainModel
 
-CONFIG = ReproduceConfig(out="out", seeds=2, agents=AgentsConfig(tasks=("Revisit-S", "Occlusion-M")))
+CONFIG = ReproduceAgentsConfig(out="out", seeds=2, tasks=("Revisit-S", "Occlusion-M"))
 
 
 def test_every_input_has_the_same_settings_but_what_its_name_says() -> None:

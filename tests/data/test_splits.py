@@ -16,7 +16,7 @@ from embodied_liftwm.config import (
     CollectConfig,
     DemoConfig,
     EvaluateConfig,
-    ReproduceConfig,
+    ReproduceGapConfig,
     TrainConfig,
 )
 from embodied_liftwm.data import EvaluationReader, TrainingReader
@@ -114,7 +114,7 @@ def test_no_seed_of_a_collection_lies_beyond_its_split(split: Any) -> None:
             CollectConfig(seed=seed, episodes=episodes, split=split)
 
 
-@pytest.mark.parametrize("schema", [DemoConfig, ReproduceConfig])
+@pytest.mark.parametrize("schema", [DemoConfig, ReproduceGapConfig])
 @pytest.mark.parametrize("split", ["eval", "teacher"])
 def test_larger_commands_train_on_training_scenes_alone(schema: type, split: str) -> None:
     with pytest.raises(UserError, match=f"collect.split={split}: models are trained with split=train alone"):

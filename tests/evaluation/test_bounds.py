@@ -11,7 +11,15 @@ import torch
 from embodied_liftwm.config import GaussiansConfig, ModelConfig, PatchesConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.views.bounds import SOLID, TRUE_SPREAD, LastFrame, cell_depth, untrained, with_true_depth
+from embodied_liftwm.evaluation.views.bounds import (
+    SOLID,
+    TRUE_SPREAD,
+    LastFrame,
+    cell_depth,
+    matching,
+    untrained,
+    with_true_depth,
+)
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, rollout
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.memory.cloud.render import render_cloud
@@ -50,6 +58,20 @@ def test_untrained_has_the_initial_weights_and_the_models_body(model):
     for name, weight in model.state_dict().items():
         assert torch.equal(fresh[name], weight if name.startswith("ego_motion.") else initial[name]), name
     assert any(not torch.equal(fresh[name], other) for name, other in untrained(model, 1).state_dict().items())
+
+
+def test_matching_says_nothing_by_looks_and_knows_depth_where_frames_tell_it(episodes, model):
+    found = matching(model)
+    batch = EpisodeBatch(episodes, [0, 1])
+    now = batch.observation([(0, 4), (1, 7)])
+    alone = found.encode(now.rgb, now.camera, None)
+    assert float(alone.depth.detach().std()) < 1e-5 and not alone.latents.any()  # a frame by itself: the same prior everywhere
+    without = build_model(replace(SMALL, stereo_sources=0), ModelShapes(32, 2, 9))
+    assert matching(without).config.stereo_sources == ModelConfig().stereo_sources
+    named = [CheckedModel(LastFrame(found), "alone"), CheckedModel(found, "matched")]
+    rows = evaluate_views(named, episodes, 20, 3)
+    errors = {name: np.mean([row.abs_rel_seen for row in rows if row.model == name]) for name in ("alone", "matched")}
+    assert errors["matched"] < 0.8 * errors["alone"]
 
 
 def test_the_oracle_lifts_the_true_depth_and_all_else_is_the_models_own(episodes, model):

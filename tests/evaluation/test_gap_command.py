@@ -10,12 +10,12 @@ import pytest
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig
+from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceGapConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.evaluation.rows import read_rows
-from embodied_liftwm.experiments.gap.experiment import all_jobs, jobs
+from embodied_liftwm.experiments.engine import GAUSSIANS_A_PATCH, HONEST, TWO_D_TERMS
+from embodied_liftwm.experiments.gap.experiment import Support
 from embodied_liftwm.experiments.gap.views import GLO, TWO_D, GapRow
-from embodied_liftwm.experiments.runs import GAUSSIANS_A_PATCH, TWO_D_TERMS
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -23,21 +23,21 @@ def words(folder: Path, *more: str) -> list[str]:
 
 
 def test_the_two_models_differ_in_what_only_the_added_terms_could_teach() -> None:
-    config = load_config(ReproduceConfig, "small", ["train.seed=4"])
-    two_d, glo = jobs(config, 0.3, 5)
-    assert (two_d.model, glo.model) == (TWO_D, GLO)
-    assert two_d.train.terms == TWO_D_TERMS and glo.train.terms == config.train.terms
-    assert set(TWO_D_TERMS) < set(glo.train.terms)
-    assert (two_d.train.model.stereo_sources, two_d.train.model.frame_moves_depth) == (0, True)
-    assert (two_d.train.model.memory, two_d.train.model.size) == ("gaussians", GAUSSIANS_A_PATCH * glo.train.model.size)
+    config = load_config(ReproduceGapConfig, "small", ["train.seed=4"])
+    it = Support(config, 0.3)
+    assert it.trained_rows(5) == [TWO_D, GLO]
+    two_d, glo = (it.settings(row, 5) for row in (TWO_D, GLO))
+    assert two_d.terms == TWO_D_TERMS and glo.terms == config.train.terms
+    assert set(TWO_D_TERMS) < set(glo.terms)
+    assert (two_d.model.stereo_sources, two_d.model.frame_moves_depth) == (0, True)
+    assert (two_d.model.memory, two_d.model.size) == ("gaussians", GAUSSIANS_A_PATCH * glo.model.size)
     names = ("stereo_sources", "epipolar_heads", "frame_moves_depth", "memory", "gaussians")
-    model = replace(two_d.train.model, **{name: getattr(glo.train.model, name) for name in names})
-    alike = replace(two_d.train, terms=glo.train.terms, geometry_first=glo.train.geometry_first, run=glo.train.run, model=model)
-    assert alike == glo.train
-    assert glo.train.seed == 5 and glo.train.data == two_d.train.data
-    every = all_jobs(config)
-    assert len(every) == len({job.rows for job in every}) == 2 * len(config.supports_m) * config.seeds
-    assert {job.train.seed for job in every} == {4, 5, 6}
+    model = replace(two_d.model, **{name: getattr(glo.model, name) for name in names})
+    alike = replace(two_d, terms=glo.terms, geometry_first=glo.geometry_first, run=glo.run, model=model)
+    assert alike == glo
+    assert glo.seed == 5 and glo.data == two_d.data
+    assert list(it.seeds) == [4, 5, 6] and Support(config, 1.0).settings(GLO, 5).data != glo.data
+    assert it.table_rows() == [TWO_D, GLO, *HONEST]
 
 
 def test_the_toy_alone_writes_its_rows_and_collects_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_the_curve_is_written_resumed_and_refused_with_other_settings(
     command = words(tmp_path, "parts=curve", "supports_m=0.3", "eval_seed=3")
     assert cli.main(command) == 0
     place = tmp_path / "runs/gap/support-0.3"
-    rows = read_rows(place / "glo-seed0.csv", GapRow) + read_rows(place / "2d_only-seed0.csv", GapRow)
+    rows = read_rows(place / "glo-seed0.views.csv", GapRow) + read_rows(place / "2d_only-seed0.views.csv", GapRow)
     assert {(row.model, row.kind) for row in rows} == {(m, k) for m in (GLO, TWO_D) for k in ("context", "displaced")}
     assert {row.share for row in rows if row.model == TWO_D} == {0.3, 0.5, 0.7, 1.0}  # of four steps
     assert {row.share for row in rows if row.model == GLO} == {0.7, 1.0}
@@ -65,15 +65,16 @@ def test_the_curve_is_written_resumed_and_refused_with_other_settings(
     assert seeds == [EVAL_SEED_OFFSET + 3, EVAL_SEED_OFFSET + 4] and max(seeds) < EVAL_SEED_OFFSET + REPORT_SEED
     figures = (tmp_path / "results/gap.csv").read_text()
     assert "0.3,equal,glo - 2d_only,pooled,psnr_seen" in figures
+    assert all(f"0.3,final,{row},pooled,psnr_seen" in figures for row in HONEST)
     assert (tmp_path / "results/gap.svg").read_text().count("camera support") > 0
 
-    kept = (place / "glo-seed0.csv").stat().st_mtime_ns
-    (place / "2d_only-seed0.csv").unlink()
+    kept = (place / "glo-seed0.views.csv").stat().st_mtime_ns
+    (place / "2d_only-seed0.views.csv").unlink()
     capsys.readouterr()
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "nothing to collect" in shown and "glo " not in shown.partition("Displaced")[0]
-    assert (place / "glo-seed0.csv").stat().st_mtime_ns == kept
+    assert (place / "glo-seed0.views.csv").stat().st_mtime_ns == kept
     assert (tmp_path / "results/gap.csv").read_text() == figures
 
     assert cli.main([*command, "displaced_m=0.8"]) == 2

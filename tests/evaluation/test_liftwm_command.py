@@ -10,23 +10,22 @@ import pytest
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceConfig, TrainConfig
+from embodied_liftwm.config import EVAL_SEED_OFFSET, REPORT_SEED, ReproduceLiftwmConfig, TrainConfig
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.evaluation.report.table_page import TablePage, write_page
-from embodied_liftwm.experiments.liftwm.experiment import BOUNDS, Model, models_of, settings, trained_rows
-from embodied_liftwm.experiments.runs import TWO_D_TERMS
+from embodied_liftwm.experiments.engine import HONEST, TWO_D_TERMS
+from embodied_liftwm.experiments.liftwm import BOUNDS, Liftwm
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.base import ModelShapes
 from embodied_liftwm.world_model.build import build_model
 
 
 @pytest.fixture
-def config() -> ReproduceConfig:
-    return load_config(ReproduceConfig, "small", ["train.seed=4"])
+def config() -> ReproduceLiftwmConfig:
+    return load_config(ReproduceLiftwmConfig, "small", ["train.seed=4"])
 
 
-def test_every_row_has_the_same_data_steps_and_seed(config: ReproduceConfig):
-    rows = [settings(config, row, 5) for row in trained_rows(config)]
+def test_every_row_has_the_same_data_steps_and_seed(config: ReproduceLiftwmConfig):
+    rows = [Liftwm(config).settings(row, 5) for row in Liftwm(config).trained_rows(5)]
     assert len(rows) == 6 and len({row.run for row in rows}) == 6
     for name in ("data", "steps", "minutes", "batch_size", "context", "targets", "span", "seed", "threads"):
         assert len({getattr(row, name) for row in rows}) == 1, name
@@ -35,16 +34,16 @@ def test_every_row_has_the_same_data_steps_and_seed(config: ReproduceConfig):
         assert len({getattr(row.model, name) for row in rows}) == 1, name
 
 
-def test_states_are_of_about_as_many_bytes(config: ReproduceConfig):
+def test_states_are_of_about_as_many_bytes(config: ReproduceLiftwmConfig):
     shapes, sizes = ModelShapes(32, 2, 3), {}
     for row in ("2d_only", "mv"):
-        state: TensorTree = build_model(settings(config, row, 0).model, shapes).initial_state(1)
+        state: TensorTree = build_model(Liftwm(config).settings(row, 0).model, shapes).initial_state(1)
         sizes[row] = state.nbytes()
     assert sizes["2d_only"] == pytest.approx(sizes["mv"], rel=0.06)
 
 
-def test_rows_differ_in_what_their_names_say(config: ReproduceConfig):
-    rows = {row: settings(config, row, 5) for row in trained_rows(config)}
+def test_rows_differ_in_what_their_names_say(config: ReproduceLiftwmConfig):
+    rows = {row: Liftwm(config).settings(row, 5) for row in Liftwm(config).trained_rows(5)}
     default = TrainConfig()
     two_d = rows["2d_only"]
     assert two_d.terms == TWO_D_TERMS and two_d.geometry_first == 0
@@ -67,14 +66,24 @@ def test_rows_differ_in_what_their_names_say(config: ReproduceConfig):
     assert rows["recurrent"].model.memory == "recurrent" and rows["recurrent"].terms == default.terms
 
 
-def test_bounds_and_budgets_are_the_weights_of_all_terms(config: ReproduceConfig):
-    names = [model.name for model in models_of(config, "glo", 4)]
-    assert names[:3] == ["glo-seed4", "none-seed4", "oracle-seed4"] and names[3] == "glo-seed4-budget64"
-    assert len(names) == 3 + len(config.budgets)
-    assert trained_rows(replace(config, rows=("none", "2d_only"))) == ["glo", "2d_only"]
-    assert trained_rows(replace(config, rows=("2d_only",))) == ["2d_only"]
-    assert [model.row for model in models_of(replace(config, rows=("glo",), budgets=()), "glo", 4)] == ["glo"]
-    assert not set(BOUNDS) & set(trained_rows(config))
+def test_bounds_and_budgets_are_the_weights_of_all_terms(config: ReproduceLiftwmConfig):
+    keys = list(Liftwm(config).made_of("glo"))
+    assert keys[:4] == ["glo", "none", "oracle", "glo-64"] and len(keys) == 3 + len(config.budgets)
+    assert Liftwm(replace(config, rows=("none", "2d_only"))).trained_rows(4) == ["glo", "2d_only"]
+    assert Liftwm(replace(config, rows=("2d_only",))).trained_rows(4) == ["2d_only"]
+    assert list(Liftwm(replace(config, rows=("glo",), budgets=())).made_of("glo")) == ["glo"]
+    assert not set(BOUNDS) & set(Liftwm(config).trained_rows(4))
+
+
+def test_every_table_has_the_rows_that_learn_nothing(config: ReproduceLiftwmConfig):
+    it = Liftwm(config)
+    for row in it.trained_rows(4):
+        assert set(HONEST) & set(it.rows_of(row, 4)) == (set(HONEST) if row == "glo" else set())
+    alone = Liftwm(replace(config, rows=("2d_only",)))  # the row that the table is about is not trained
+    assert set(HONEST) < set(alone.rows_of("2d_only", 4))
+    recurrent = Liftwm(replace(config, rows=("recurrent",)))
+    assert set(HONEST) - set(recurrent.rows_of("recurrent", 4)) == {"matching"}  # it lifts nothing that could be matched
+    assert set(it.compared(["glo", *HONEST])) == {("glo", row) for row in HONEST}
 
 
 @pytest.mark.slow
@@ -89,7 +98,9 @@ def test_the_table_is_written_and_resumed(tmp_path: Path, capsys: pytest.Capture
     assert seeds == [EVAL_SEED_OFFSET + 3, EVAL_SEED_OFFSET + 4] and max(seeds) < EVAL_SEED_OFFSET + REPORT_SEED
     with (results / "liftwm.csv").open() as file:
         rows = {(row["row"], row["seed"], row["figure"]): row for row in csv.DictReader(file)}
-    assert {row for row, _, _ in rows} == {"2d_only", "oracle"} and {seed for _, seed, _ in rows} == {"0", "pooled"}
+    assert {row for row, _, _ in rows} == {"2d_only", "oracle", *HONEST} and {seed for _, seed, _ in rows} == {"0", "pooled"}
+    assert float(rows["matching", "0", "psnr_seen"]["mean"]) > float(rows["mean_colour", "0", "psnr_seen"]["mean"])
+    assert "matching (no network)" in shown
     assert float(rows["oracle", "0", "abs_rel_seen"]["mean"]) < float(rows["2d_only", "0", "abs_rel_seen"]["mean"])
     with (results / "liftwm_budget.csv").open() as file:
         sizes = {int(row["budget"]): float(row["mean"]) for row in csv.DictReader(file) if row["figure"] == "state_bytes"}
@@ -100,7 +111,7 @@ def test_the_table_is_written_and_resumed(tmp_path: Path, capsys: pytest.Capture
 
     figures = (results / "liftwm.csv").read_bytes()
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.csv")}
-    views, persistence = Model("oracle", 0).files(folder)
+    views, persistence = folder / "oracle-seed0.views.csv", folder / "oracle-seed0.persistence.csv"
     views.unlink()  # killed before the oracle was judged, and before anything was reported
     (results / "liftwm.csv").unlink()
     assert cli.main(command) == 0
@@ -111,9 +122,3 @@ def test_the_table_is_written_and_resumed(tmp_path: Path, capsys: pytest.Capture
 
     assert cli.main([*command, "eval_episodes=3"]) == 2
     assert "holds a run with eval_episodes=2, asked for eval_episodes=3: choose another out=" in capsys.readouterr().err
-
-
-def test_the_page_of_a_table_needs_no_budget_curve(tmp_path: Path) -> None:
-    about = dict.fromkeys(("env", "training", "episodes", "steps", "seeds", "context", "bootstrap"), 1)
-    page = write_page(tmp_path / "index.html", TablePage([], [], None, ["a line"], about, "", [])).read_text()
-    assert "a line" in page and "Novel views" in page and "<h2>Budget</h2>" not in page

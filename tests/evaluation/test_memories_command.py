@@ -11,9 +11,9 @@ import torch
 
 from embodied_liftwm import cli, load
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import ModelConfig, RecurrentConfig, ReproduceConfig
-from embodied_liftwm.experiments.memories.models import Memory, made_of, settings, trained_rows
-from embodied_liftwm.experiments.memories.report import apart, order
+from embodied_liftwm.config import ModelConfig, RecurrentConfig, ReproduceMemoriesConfig
+from embodied_liftwm.experiments.engine import HONEST
+from embodied_liftwm.experiments.memories import Memories, apart, order
 from embodied_liftwm.memory.frames.context import ContextFrames
 from embodied_liftwm.training.frozen_depth import freeze_depth
 from embodied_liftwm.world_model.base import ModelShapes
@@ -22,12 +22,12 @@ from embodied_liftwm.world_model.encoder import Encoder
 
 
 @pytest.fixture
-def config() -> ReproduceConfig:
-    return load_config(ReproduceConfig, "small", ["train.seed=4"])
+def config() -> ReproduceMemoriesConfig:
+    return load_config(ReproduceMemoriesConfig, "small", ["train.seed=4"])
 
 
-def test_every_row_has_the_same_data_steps_seed_and_sizes(config: ReproduceConfig) -> None:
-    rows = {row: settings(config, row, 5) for row in trained_rows(config)}
+def test_every_row_has_the_same_data_steps_seed_and_sizes(config: ReproduceMemoriesConfig) -> None:
+    rows = {row: Memories(config).settings(row, 5) for row in Memories(config).trained_rows(5)}
     assert len(rows) == 7 and len({row.run for row in rows.values()}) == 7
     assert {row: s.steps // config.train.steps for row, s in rows.items() if s.steps != config.train.steps} == {"recurrent": 6}
     same = ("data", "minutes", "batch_size", "context", "targets", "span", "sources", "terms", "learning_rate", "seed")
@@ -42,14 +42,15 @@ def test_every_row_has_the_same_data_steps_seed_and_sizes(config: ReproduceConfi
     assert all(rows[row].model.memory == row for row in rows)
 
 
-def test_bounds_and_budgets_are_made_of_one_training(config: ReproduceConfig) -> None:
-    assert [m.key for m in made_of(config, "patches", 4)] == ["patches", "none", "oracle"]
-    assert [m.key for m in made_of(config, "gaussians", 4)][:3] == ["gaussians", "gaussians-64", "gaussians-128"]
-    assert "gaussians-2048" not in [m.key for m in made_of(config, "gaussians", 4)]  # that is how it was trained
-    assert [m.key for m in made_of(config, "latent_bounded", 4)] == ["latent_bounded", "latent_bounded-131072"]
-    assert trained_rows(replace(config, memories=("oracle",))) == ["patches"]
-    assert [m.key for m in made_of(replace(config, memories=("oracle",)), "patches", 4)] == ["oracle"]
-    assert not Memory("oracle", 4).loops(config) and Memory("none", 4).loops(config) == config.loops
+def test_bounds_and_budgets_are_made_of_one_training(config: ReproduceMemoriesConfig) -> None:
+    it, oracle = Memories(config), Memories(replace(config, memories=("oracle",)))
+    assert list(it.made_of("patches")) == ["patches", "none", "oracle"]
+    assert list(it.made_of("gaussians"))[:3] == ["gaussians", "gaussians-64", "gaussians-128"]
+    assert "gaussians-2048" not in it.made_of("gaussians")  # that is how it was trained
+    assert list(it.made_of("latent_bounded")) == ["latent_bounded", "latent_bounded-131072"]
+    assert oracle.trained_rows(4) == ["patches"] and list(oracle.made_of("patches")) == ["oracle"]
+    assert set(it.rows_of("patches", 4)) - set(it.made_of("patches")) == set(HONEST)
+    assert not it.loops("oracle") and it.loops("none") == config.loops == it.loops("matching")
     keys = ["gaussians", "none", "gaussians-64", "patches"]
     assert sorted(keys, key=order) == ["none", "gaussians-64", "gaussians", "patches"]
     assert apart("latent_bounded-131072") == ("latent_bounded", 131072)
@@ -116,13 +117,13 @@ def test_the_matrix_is_written_and_resumed(tmp_path: Path, capsys: pytest.Captur
     command = words(tmp_path, "train.steps=1", "memories=none,latent_bounded,patches,oracle", "loops=yaw-30")
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
-    assert all(text in shown for text in ("latent cache, 128 KiB", "oracle (patches", "return / first", "memory (KiB)"))
+    assert all(text in shown for text in ("latent cache, 128 KiB", "oracle (patches", "return /", "memory (KiB)"))
     folder, results = tmp_path / "runs/memories", tmp_path / "results"
     with (results / "memories.csv").open() as file:
         rows = {(row["row"], row["seed"], row["figure"]): float(row["mean"]) for row in csv.DictReader(file)}
     keys = {"none", "latent_bounded-131072", "latent_bounded", "patches", "oracle"}
-    differences = {"patches - latent_bounded", "oracle - patches", "patches - none"}
-    assert {row for row, _, _ in rows} == keys | differences
+    differences = {"patches - latent_bounded", "oracle - patches", "patches - none", *(f"patches - {row}" for row in HONEST)}
+    assert {row for row, _, _ in rows} == keys | differences | set(HONEST)
     gain = rows["patches", "0", "psnr_seen"] - rows["none", "0", "psnr_seen"]
     assert rows["patches - none", "pooled", "psnr_seen"] == pytest.approx(gain, abs=1e-3)
     assert rows["oracle", "0", "abs_rel_seen"] < rows["patches", "0", "abs_rel_seen"]

@@ -10,13 +10,13 @@ import pytest
 
 from embodied_liftwm import cli
 from embodied_liftwm.commands import load_config
-from embodied_liftwm.config import DoseConfig, ReproduceConfig
+from embodied_liftwm.config import DoseConfig, ReproducePriorsConfig, TrainConfig
 from embodied_liftwm.evaluation.results_table import TableFigure
-from embodied_liftwm.experiments.liftwm import experiment as reproduce_liftwm
+from embodied_liftwm.experiments import liftwm
+from embodied_liftwm.experiments.engine import HONEST
 from embodied_liftwm.experiments.priors.doses import Dose, dose_figures
-from embodied_liftwm.experiments.priors.experiment import dosed, lessons
+from embodied_liftwm.experiments.priors.experiment import Lessons, Student, dosed, lessons
 from embodied_liftwm.experiments.priors.report import headline
-from embodied_liftwm.experiments.priors.students import settings
 from embodied_liftwm.experiments.priors.teachers import Teacher
 
 MVS = Teacher("mvs", "0" * 16, ("depth", "normals"))
@@ -24,12 +24,16 @@ SPLATS = Teacher("gaussian_splatting", "1" * 16, ("depth", "views"))
 
 
 @pytest.fixture
-def config() -> ReproduceConfig:
+def config() -> ReproducePriorsConfig:
     words = ["train.seed=4", "teachers=mvs,gaussian_splatting", "alone_seeds=2"]
-    return replace(load_config(ReproduceConfig, "small", words), doses=DoseConfig())
+    return replace(load_config(ReproducePriorsConfig, "small", words), doses=DoseConfig())
 
 
-def test_students_differ_in_their_teachers_alone(config: ReproduceConfig) -> None:
+def settings(config: ReproducePriorsConfig, student: Student) -> TrainConfig:
+    return Lessons(config, {5: [student]}).settings(student.row, 5)
+
+
+def test_students_differ_in_their_teachers_alone(config: ReproducePriorsConfig) -> None:
     found = lessons(config, {"mvs": MVS, "gaussian_splatting": SPLATS}, 5)
     assert [student.row for student in found] == [
         f"{base}{taught}"
@@ -37,8 +41,9 @@ def test_students_differ_in_their_teachers_alone(config: ReproduceConfig) -> Non
         for taught in ("", "+mvs", "+gaussian_splatting", "+mvs+gaussian_splatting")
     ]
     for student in found:
-        base, own = reproduce_liftwm.settings(config, student.base, 5), settings(config, student)
-        assert replace(own, terms=base.terms, priors=(), data=base.data, run=base.run) == base
+        base, own = liftwm.changes(config.train, student.base), settings(config, student)
+        assert replace(own, terms=base.terms, priors=(), data=base.data, run=base.run, seed=base.seed) == base
+        assert own.seed == 5
         assert own.terms[: len(base.terms)] == base.terms
     by_row = {student.row: settings(config, student) for student in found}
     terms = by_row["glo"].terms
@@ -50,7 +55,7 @@ def test_students_differ_in_their_teachers_alone(config: ReproduceConfig) -> Non
     assert len({own.run for own in by_row.values()}) == 8
 
 
-def test_later_seeds_leave_out_single_teachers_where_asked(config: ReproduceConfig) -> None:
+def test_later_seeds_leave_out_single_teachers_where_asked(config: ReproducePriorsConfig) -> None:
     both = {"mvs": MVS, "gaussian_splatting": SPLATS}
     together = ["2d_only", "2d_only+mvs+gaussian_splatting", "glo", "glo+mvs+gaussian_splatting"]
     assert [student.row for student in lessons(config, both, 6)] == together
@@ -59,7 +64,7 @@ def test_later_seeds_leave_out_single_teachers_where_asked(config: ReproduceConf
     assert [student.row for student in lessons(single, both, 6)] == ["glo", "glo+mvs"]
 
 
-def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproduceConfig) -> None:
+def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproducePriorsConfig) -> None:
     students = dosed(config, MVS, 5, held=False)
     assert list(students)[:3] == [None, Dose("clean", "weighted", 0.0), Dose("clean", "unweighted", 0.0)]
     assert students[None].row == "glo" and students[Dose("clean", "weighted", 0.0)].row == "glo+mvs"
@@ -72,7 +77,7 @@ def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproduceConf
     assert "teacher_views" not in settings(config, views).terms and "teacher_depth" in settings(config, views).terms
 
 
-def test_students_that_do_not_learn_the_noise_differ_in_that_alone(config: ReproduceConfig) -> None:
+def test_students_that_do_not_learn_the_noise_differ_in_that_alone(config: ReproducePriorsConfig) -> None:
     learned, held = (dosed(config, MVS, 5, held) for held in (False, True))
     assert [student.row for student in held.values()][1:] == [f"{s.row}-held" for s in list(learned.values())[1:]]
     assert {dose.form for dose in held if dose} == {"weighted, noise held", "unweighted, noise held"}
@@ -116,7 +121,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
     folder, results = tmp_path / "runs/priors", tmp_path / "results"
     with (results / "priors.csv").open() as file:
         rows = {(row["row"], row["seed"], row["figure"]): float(row["mean"]) for row in csv.DictReader(file)}
-    assert {row for row, _, _ in rows} == {"glo", "glo+mvs", "glo+mvs - glo"}
+    assert {row for row, _, _ in rows} == {"glo", "glo+mvs", "glo+mvs - glo", *HONEST, *(f"glo - {row}" for row in HONEST)}
     taught, alone = rows["glo+mvs", "pooled", "psnr_seen"], rows["glo", "pooled", "psnr_seen"]
     assert rows["glo+mvs - glo", "pooled", "psnr_seen"] == pytest.approx(taught - alone, abs=1e-3)
     with (results / "priors_dose.csv").open() as file:
@@ -126,7 +131,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
     assert ("scale", "unweighted", "psnr_seen_turns_at") in doses and ("scale", "weighted", "persistence") in doses
     assert ("scale", "unweighted, noise held", "psnr_seen") in doses
     assert "scale drift" in (results / "priors_dose.svg").read_text()
-    assert "Teachers made worse" in (folder / "index.html").read_text()
+    assert "teachers made worse" in (folder / "index.html").read_text()
     assert [path.name[:4] for path in (folder / "data/train/priors").iterdir()] == ["mvs-"]  # corrupted ones are gone
 
     figures = (results / "priors_dose.csv").read_bytes()
@@ -140,7 +145,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
     assert (results / "priors_dose.csv").read_bytes() == figures
     changed = {path.name for path in kept if path.stat().st_mtime_ns != kept[path]}
     assert changed == {lost.name, lost.name.replace("views", "persistence")}
-    assert cli.main([*command, "prior_episodes=1"]) == 2
+    assert cli.main([*command, "collect.episodes=1"]) == 2
     assert "choose another out=" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from embodied_liftwm.config import (
     DemoConfig,
     EvaluateConfig,
     GenerateConfig,
-    ReproduceConfig,
+    ReproduceGapConfig,
     TeacherConfig,
     TrainAgentConfig,
     TrainConfig,
@@ -84,7 +84,7 @@ def test_a_disk_without_locks_is_used_with_a_warning(tmp_path: Path, monkeypatch
 
 OWNERS = {
     "train": TrainConfig(), "train-agent": TrainAgentConfig(), "evaluate": EvaluateConfig(), "demo": DemoConfig(),
-    "generate": GenerateConfig(), "reproduce": ReproduceConfig(),
+    "generate": GenerateConfig(), "reproduce gap": ReproduceGapConfig(),
 }  # fmt: skip
 
 

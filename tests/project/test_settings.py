@@ -9,7 +9,7 @@ from types import SimpleNamespace, UnionType
 import pytest
 
 from embodied_liftwm import cli
-from embodied_liftwm.commands import bench, check_belonging, load_config, priors, read_value, reproduce
+from embodied_liftwm.commands import bench, check_belonging, load_config, priors, read_value
 from embodied_liftwm.commands.schema import own_keys
 from embodied_liftwm.config import COMMANDS
 from embodied_liftwm.errors import UserError
@@ -113,8 +113,8 @@ BAD_LINES = {
     "demo collect.env=mine:make": "collect.env=mine:make: the demo plans, in tasks of liftwm_envs",
     "reproduce liftwm results=/dev/null": "cannot write /dev/null: a file stands where a folder should be",
     "bench rasterize out=/dev/null/x": "cannot write /dev/null/x: ",
-    "reproduce agents agents.train.model=nowhere results=/tmp": "no model at nowhere",
-    "reproduce agents agents.tasks=Foo-S results=/tmp": "unknown env 'Foo-S'",
+    "reproduce agents train.model=nowhere results=/tmp": "no model at nowhere",
+    "reproduce agents tasks=Foo-S results=/tmp": "unknown env 'Foo-S'",
     "train geometry_first=7": "geometry_first=7.0: must be at most 1",
     "train minutes=nan": "minutes=nan: must be a finite number, 0 to 525600",
     "train device=meta": "device=meta: not usable here",
@@ -129,8 +129,11 @@ BAD_LINES = {
     "bench colect": "no benchmark 'colect': did you mean collect?",
     "reproduce frames=3": "no experiment 'frames=3'",
     "reproduce liftwm seeds=1 supports_m=1": "supports_m: belongs to liftwm reproduce gap, not to liftwm reproduce liftwm",
-    "reproduce agents train.steps=5": "train.steps: belongs to liftwm reproduce gap | liftwm | memories | priors, not to",
-    "reproduce gap agents.train.steps=5": "agents.train.steps: belongs to liftwm reproduce agents, not to liftwm reproduce gap",
+    "reproduce agents context=5": "context: belongs to liftwm reproduce checkpoint | gap | liftwm | memories | priors, not to",
+    "reproduce gap tasks=Revisit-S": "tasks: belongs to liftwm reproduce agents | planner, not to liftwm reproduce gap",
+    "reproduce gap suports_m=1": "unknown key 'suports_m': did you mean 'supports_m'?",
+    "reproduce agents agents.train.steps=5": "unknown key 'agents.train.steps': it is train.steps",
+    "reproduce priors prior_episodes=5": "unknown key 'prior_episodes': it is collect.episodes",
     "bench collect checkpoint=base": "checkpoint: belongs to liftwm bench state, not to liftwm bench collect",
     "priors list data=x": "data: belongs to liftwm priors run, not to liftwm priors list",
     "priors lst": "priors lst: did you mean list?",
@@ -154,7 +157,7 @@ def test_bad_lines_end_with_2_and_one_line(line: str, capsys: pytest.CaptureFixt
     assert error.startswith(f"liftwm: error: {BAD_LINES[line]}") and error.count("\n") == 1 and len(error) < 400, error
 
 
-NAMES = {"bench": bench.BENCHES, "reproduce": reproduce.EXPERIMENTS, "priors": priors.ACTIONS}
+NAMES = {"bench": bench.BENCHES, "priors": priors.ACTIONS}
 
 
 @pytest.mark.parametrize(("command", "names"), NAMES.items())

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.experiments import runs as reproduce_runs
+from embodied_liftwm.experiments.engine import train
 from embodied_liftwm.training.trainer import Trainer
 from embodied_liftwm.workers import side_by_side
 from embodied_liftwm.workers.side_by_side import TRAINED, watch
@@ -73,10 +73,10 @@ def test_an_error_ends_it_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_training_says_when_it_is_over(monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path) -> None:
     settings = config(data, tmp_path / "run", steps=2)
     steps: list[dict[str, float]] = []
-    reproduce_runs.train(settings, steps.append)
+    train(settings, steps.append)
     assert [found.get("step") for found in steps] == [1, 2, None] and steps[-1] == TRAINED
     assert steps[-2]["progress"] == 1.0
     steps.clear()
     monkeypatch.setattr(Trainer, "advance", lambda *_: pytest.fail("trained again"))
-    reproduce_runs.train(settings, steps.append)  # continued when there is nothing left to train: what follows is still told
+    train(settings, steps.append)  # continued when there is nothing left to train: what follows is still told
     assert steps == [TRAINED]

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.views.episodes import truth_of
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
-from embodied_liftwm.world_model.build import build_model
+from embodied_liftwm.world_model.build import BASELINES, build_model
 
 TRUE_SPREAD = 0.01
 """Doubt of a true depth, as the standard deviation of its logarithm: a cell still covers a piece of a surface."""
@@ -60,6 +61,29 @@ def untrained(model: Any, seed: int = 0) -> Any:
     fresh = build_model(model.config, model.shapes).to(next(model.parameters()).device).eval()
     fresh.ego_motion.load_state_dict(model.ego_motion.state_dict())
     return fresh
+
+
+def can_match(config: ModelConfig) -> bool:
+    """Whether there is a row `matching` for models of this kind: those that lift frames to depth before they remember them."""
+    return config.memory not in BASELINES
+
+
+def matching(model: Any) -> Any:
+    """The world model `matching`: the same memory, without any network: depth is what earlier frames say of each cell.
+
+    Sweep and semi-global matching with their hand-set weights, and where they are silent a broad prior around the middle of a
+    room, the same everywhere. The last layer of the encoder's network is silenced, so that no frame's looks count; fusion and
+    decoder have their initial weights, which are the Kalman filter and the colours as they lie in the memory.
+
+    Args:
+        model: one of ours for which `can_match` holds.
+    """
+    config = model.config if model.config.stereo_sources else replace(model.config, stereo_sources=ModelConfig().stereo_sources)
+    torch.manual_seed(0)
+    found: Any = build_model(config, model.shapes).to(next(model.parameters()).device).eval()
+    found.ego_motion.load_state_dict(model.ego_motion.state_dict())
+    torch.nn.init.zeros_(found.encoder.head.weight)
+    return found
 
 
 def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:

@@ -18,22 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 import embodied_liftwm
-from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceConfig, TrainAgentConfig
+from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceAgentsConfig, TrainAgentConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import Arena, NavigationRow, oracle_agent, random_agent
 from embodied_liftwm.evaluation.navigation.contestants import agent_on
 from embodied_liftwm.evaluation.navigation.navigation import SEED_OFFSET, evaluate_navigation
 from embodied_liftwm.evaluation.permanence.controls import task_env
+from embodied_liftwm.evaluation.report import tables
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, NoDepthError, with_known_depth
 from embodied_liftwm.experiments.acting import planner_on, policy_agent
 from embodied_liftwm.experiments.agents.aims import ALL, GAPS, ORACLE_STATE, POOLED, AgentFigure, aim_lines
-from embodied_liftwm.experiments.runs import claim
+from embodied_liftwm.experiments.page import print_table
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine, run_tasks
@@ -69,7 +68,7 @@ class Cell:
 class Cells:
     """Cells trained and judged in processes of their own. A policy is on disk after every update: killed, it goes on there."""
 
-    config: ReproduceConfig
+    config: ReproduceAgentsConfig
     name: str = "training"
 
     def start(self, report: Callable[[Cell], None]) -> Callable[[Cell], None]:
@@ -90,7 +89,7 @@ class Cells:
         return f"{task.task}, {task.name}"
 
 
-def run(config: ReproduceConfig) -> int:
+def run(config: ReproduceAgentsConfig) -> int:
     """Train, judge, and show the table and what became of the aims.
 
     Raises:
@@ -98,57 +97,56 @@ def run(config: ReproduceConfig) -> int:
     """
     console, folder = plain_console(), Path(config.out) / "agents"
     _check_tasks(config)
-    with claim(folder, config):
+    with open_run(folder, config, {"out", "results", "seeds", "processes"}, continued=True):
         todo = [cell for cell in cells(config) if not cell.rows(folder).exists()]
         for number, cell in enumerate(run_tasks(Cells(config), todo, find_engine("local", config.processes)), 1):
             console.print(f"{number}/{len(todo)}: {cell.task}, {cell.name}")
         figures = all_figures(config)
         path = Path(config.results) / "agents.csv"
         write_rows(path, figures, AgentFigure)
-        console.print(_table(figures))
+        print_table(console, "success, seeds pooled", table(figures))
         for line in aim_lines(figures):
             console.print(line, soft_wrap=True)
         console.print(f"rows: {path}")
         return 0
 
 
-def _check_tasks(config: ReproduceConfig) -> None:
+def _check_tasks(config: ReproduceAgentsConfig) -> None:
     """Raises UserError for a task that is not ours, or that the model cannot watch."""
-    model = embodied_liftwm.load(config.agents.train.model, config.agents.train.device)
-    for task in config.agents.tasks:
+    model = embodied_liftwm.load(config.train.model, config.train.device)
+    for task in config.tasks:
         if not find_env(task).ours:
-            raise UserError(f"agents.tasks: {task} is no task of liftwm_envs, such as Revisit-S")
-        check_task(replace(config.agents.train, env=task, input="state"), model)
+            raise UserError(f"tasks: {task} is no task of liftwm_envs, such as Revisit-S")
+        check_task(replace(config.train, env=task, input="state"), model)
 
 
-def cells(config: ReproduceConfig) -> list[Cell]:
+def cells(config: ReproduceAgentsConfig) -> list[Cell]:
     """Everything that is judged, seed by seed."""
-    agents = config.agents
-    seeds = range(agents.train.seed, agents.train.seed + config.seeds)
-    scripted = [Cell(task, kind, 0) for task in agents.tasks for kind in ("", ORACLE_STATE)]
-    return scripted + [Cell(task, kind, seed) for seed in seeds for task in agents.tasks for kind in agents.inputs]
+    seeds = range(config.train.seed, config.train.seed + config.seeds)
+    scripted = [Cell(task, kind, 0) for task in config.tasks for kind in ("", ORACLE_STATE)]
+    return scripted + [Cell(task, kind, seed) for seed in seeds for task in config.tasks for kind in config.inputs]
 
 
-def settings(config: ReproduceConfig, cell: Cell) -> TrainAgentConfig:
-    """How a policy is trained: `agents.train`, but for what its name says."""
+def settings(config: ReproduceAgentsConfig, cell: Cell) -> TrainAgentConfig:
+    """How a policy is trained: `train`, but for what its name says."""
     run_folder = Path(config.out) / "agents" / cell.task / cell.name
     changes: dict[str, Any] = {"input": cell.input, "env": cell.task, "seed": cell.seed, "run": str(run_folder)}
-    return replace(config.agents.train, **changes)
+    return replace(config.train, **changes)
 
 
-def train_and_judge(config: ReproduceConfig, cell: Cell) -> None:
+def train_and_judge(config: ReproduceAgentsConfig, cell: Cell) -> None:
     """One cell, in a process of its own."""
     import torch
 
     torch.set_num_threads(1)
-    base = config.agents.train
+    base = config.train
     if cell.trained:
         agents: dict[str, Any] = {cell.input: partial(policy_agent, base.model, _train(settings(config, cell)), base.device)}
     else:
         planner = partial(agent_on, partial(planner_on, PlannerConfig()), "model", base.model, base.device)
         agents = {"planner": planner, "random": random_agent, "oracle": oracle_agent}
     judging = EvaluateConfig(
-        model=base.model, env=cell.task, env_options=base.env_options, navigation_episodes=config.agents.episodes, workers=1,
+        model=base.model, env=cell.task, env_options=base.env_options, navigation_episodes=config.episodes, workers=1,
         device=base.device,
     )  # fmt: skip
     on_truth = cell.input == ORACLE_STATE
@@ -191,16 +189,16 @@ def _train(settings: TrainAgentConfig) -> str:
     return settings.run
 
 
-def all_figures(config: ReproduceConfig) -> list[AgentFigure]:
+def all_figures(config: ReproduceAgentsConfig) -> list[AgentFigure]:
     """Every agent in every task, seed by seed and pooled."""
-    folder, steps = Path(config.out) / "agents", config.agents.train.steps
+    folder, steps = Path(config.out) / "agents", config.train.steps
     judged = {cell: read_rows(cell.rows(folder), NavigationRow) for cell in cells(config)}
     figures = []
-    for task in config.agents.tasks:
+    for task in config.tasks:
         for agent in ("oracle", ORACLE_STATE, "planner", "random"):
             rows = [row for row in judged[Cell(task, agent if agent == ORACLE_STATE else "", 0)] if row.agent == agent]
             figures += by_gap(task, agent, "", 0, rows) if rows else []
-        for kind in config.agents.inputs:
+        for kind in config.inputs:
             by_seed = {cell.seed: rows for cell, rows in judged.items() if (cell.task, cell.input) == (task, kind)}
             for seed, rows in by_seed.items():
                 figures += by_gap(task, kind, str(seed), steps, rows)
@@ -223,20 +221,19 @@ def figure(task: str, agent: str, seed: str, gap: str, steps: int, rows: Sequenc
     return AgentFigure(task, agent, seed, gap, steps, len(rows), share.mean, share.low, share.high, *means)
 
 
-def _table(figures: Sequence[AgentFigure]) -> Table:
-    table = Table(title="success, seeds pooled", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+def table(figures: Sequence[AgentFigure]) -> tables.Table:
+    """A row an agent and gap, a column a task."""
     tasks = list(dict.fromkeys(found.task for found in figures))
-    for heading in ("", "gap", *tasks):
-        table.add_column(heading, justify="right" if heading in tasks else "left")
     shown = {(found.agent, found.gap, found.task): found for found in figures if found.seed in ("", POOLED)}
+    rows = []
     for agent in dict.fromkeys(found.agent for found in figures):
         for gap in GAPS:
-            cells = [shown.get((agent, gap, task)) for task in tasks]
-            table.add_row(agent.replace("_", " "), gap, *map(_cell, cells))
-    return table
+            name = f"{agent.replace('_', ' ')}, gaps: {gap}"
+            rows.append((agent, name, [_cell(shown.get((agent, gap, task))) for task in tasks]))
+    return tables.Table(tasks, rows)
 
 
-def _cell(found: AgentFigure | None) -> str:
+def _cell(found: AgentFigure | None) -> tables.Cell:
     if found is None or not found.episodes:
-        return "-"
-    return f"{100 * found.success:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+        return tables.Cell("-")
+    return tables.Cell(f"{100 * found.success:.0f} %", f"[{100 * found.low:.0f}, {100 * found.high:.0f}]")

@@ -1,60 +1,89 @@
-"""`liftwm reproduce gap`: the 3D-awareness gap, in closed form and on episodes.
+"""`liftwm reproduce gap`: the 3D-awareness gap, in closed form and on episodes (`engine.py` says what is written where).
 
-    OUT/gap/support-0.3/data/train, eval      episodes whose cameras stay within 0.3 m, and held-out ones that then leave
-    OUT/gap/support-0.3/glo-seed0/            run folder of one model; snapshots/ holds it at earlier times
-    OUT/gap/support-0.3/glo-seed0.csv         its views, judged: there once the model is finished
-    RESULTS/gap_toy.csv, gap.csv, gap.svg     the closed form; figures with intervals; the curve
-
-Whatever is there is not done again, so an interrupted run goes on where it was.
+OUT/gap/support-0.3/data/train, eval      episodes whose cameras stay within 0.3 m, and held-out ones that then leave
+OUT/gap/support-0.3/glo-seed0/snapshots   a model at earlier times of its training
+RESULTS/gap_toy.csv, gap.csv, gap.svg     the closed form; figures with intervals; the curve
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from embodied_liftwm.config import ReproduceConfig, TrainConfig
-from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.config import ReproduceGapConfig, TrainConfig
+from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.rows import write_rows
+from embodied_liftwm.experiments.engine import HONEST, Experiment, without_geometry
 from embodied_liftwm.experiments.gap import views as gap
-from embodied_liftwm.experiments.gap.report import curve_table, draw, toy_table
+from embodied_liftwm.experiments.gap.report import curve_sections, toy_section
 from embodied_liftwm.experiments.gap.toy import support_rows, term_rows
-from embodied_liftwm.experiments.runs import (
-    claim,
-    collect_both,
-    seeds,
-    train,
-    without_geometry,
-)
+from embodied_liftwm.experiments.page import about_tables, print_table, show
+from embodied_liftwm.files import write_text
+from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import heading, plain_console
 from embodied_liftwm.training.checkpoint import load_model, save_checkpoint
 from embodied_liftwm.training.trainer import Trainer
-from embodied_liftwm.workers.side_by_side import Task, Tell, side_by_side
 
 SNAPSHOTS = (0.3, 0.5, 0.7, 0.85)
 """Shares of a training after which a model is kept to be judged, beside its end."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One model to train and judge."""
+class Support(Experiment[ReproduceGapConfig]):
+    """The two models of one camera support: alike but for the terms, and for where depth can come from."""
 
-    model: str
-    support_m: float
-    train: TrainConfig
-    episodes: Path  # held-out
-    rows: Path  # where its judged views go
-    experiment: ReproduceConfig
+    name, about = "gap", gap.GLO
+    may_change = {"parts", "supports_m"}
 
-    @property
-    def snapshots(self) -> list[float]:
-        """When to keep it: nothing is rendered while depth is learned alone."""
-        return [share for share in SNAPSHOTS if share > self.train.geometry_first]
+    def __init__(self, config: ReproduceGapConfig, support_m: float) -> None:
+        super().__init__(config)
+        self.support_m, self.folder = support_m, self.folder / f"support-{support_m:g}"
+
+    def trained_rows(self, seed: int) -> list[str]:
+        return [gap.TWO_D, gap.GLO]
+
+    def changes(self, row: str, seed: int) -> TrainConfig:
+        return without_geometry(self.config.train) if row == gap.TWO_D else self.config.train
+
+    def parts(self, key: str) -> dict[str, type]:
+        return {"views": gap.GapRow}
+
+    def shares(self, row: str, seed: int) -> list[float]:
+        """When a model is kept: nothing is rendered while depth is learned alone."""
+        return [share for share in SNAPSHOTS if share > self.settings(row, seed).geometry_first]
+
+    def snapshot(self, row: str, seed: int, share: float) -> Path:
+        return Path(self.settings(row, seed).run) / "snapshots" / f"{share:g}"
+
+    def begin(self, row: str, trainer: Trainer) -> Callable[[], None]:
+        seed = trainer.config.seed
+
+        def keep() -> None:
+            for share in self.shares(row, seed):
+                place = self.snapshot(row, seed, share)
+                if share <= trainer.progress < 1.0 and not place.exists():
+                    save_checkpoint(place, trainer.step, trainer.model, {}, {"seconds": trainer.seconds})
+
+        return keep
+
+    def judge(self, model: Any, key: str, seed: int, episodes: Sequence[Episode]) -> dict[str, list[Any]]:
+        """Every snapshot there is, and the end, on the held-out episodes."""
+        c, models = self.config, {1.0: model}
+        for share in self.shares(key, seed) if key not in HONEST else ():
+            place = self.snapshot(key, seed, share)
+            models |= {share: load_model(str(place), c.train.device)} if place.exists() else {}
+        rows = []
+        for share in sorted(models):
+            checked = CheckedModel(models[share], key, f"{key} at {share:g}")
+            views = gap.judge(checked, episodes, c.context, c.displaced_m, c.views_per_episode, c.train.device)
+            rows += [gap.gap_row(view, self.support_m, seed, share, c.context) for view in views]
+        return {"views": rows}
 
 
-def run(config: ReproduceConfig) -> int:
+def run(config: ReproduceGapConfig) -> int:
     """The toy's tables, then the curve."""
     console = plain_console()
     if "toy" in config.parts:
@@ -64,91 +93,35 @@ def run(config: ReproduceConfig) -> int:
     return 0
 
 
-def toy(config: ReproduceConfig, console: Console) -> None:
+def toy(config: ReproduceGapConfig, console: Console) -> None:
     """Print and write what each loss knows of depth."""
     supports, terms = support_rows(config.supports_m), term_rows()
-    console.print(toy_table("What a loss knows of log-depth: rank, and Fisher information in the worst direction", supports))
-    console.print(toy_table("A camera that only turns: what each term adds to the 2D loss", terms))
+    for title, rows in (
+        ("What a loss knows of log-depth: rank, and Fisher information in the worst direction", supports),
+        ("A camera that only turns: what each term adds to the 2D loss", terms),
+    ):
+        print_table(console, title, toy_section(rows))
     write_rows(Path(config.results) / "gap_toy.csv", [*supports, *terms])
 
 
-def curve(config: ReproduceConfig, console: Console) -> None:
+def curve(config: ReproduceGapConfig, console: Console) -> None:
     """Collect, train, judge and compare, support by support.
 
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
-    with claim(_folder(config), config):
-        for number, support in enumerate(config.supports_m, 1):
-            where = "only turn" if support == 0 else f"stay within {support:g} m"
-            heading(console, f"{number}/{len(config.supports_m)}", f" cameras that {where}")
-            leave = f"support-{support:g}-leave-{config.displaced_m:g}-after-{config.context}"
-            collect_both(config, _place(config, support) / "data", f"support-{support:g}", leave)
-            for seed in seeds(config):
-                todo = [job for job in jobs(config, support, seed) if not job.rows.exists()]
-                if todo:
-                    tasks = [Task(job.model, partial(_train_and_judge, job)) for job in todo]
-                    side_by_side(tasks, config.processes, console)
-        rows = [row for job in all_jobs(config) for row in read_rows(job.rows, gap.GapRow)]
+    supports = [Support(config, support) for support in config.supports_m]
+    common = {"out", "results", "seeds", "processes", "bootstrap"} | Support.may_change
+    with open_run(Path(config.out) / "gap", config, common, continued=True) as folder:
+        for number, it in enumerate(supports, 1):
+            where = "only turn" if it.support_m == 0 else f"stay within {it.support_m:g} m"
+            heading(console, f"{number}/{len(supports)}", f" cameras that {where}")
+            leave = f"support-{it.support_m:g}-leave-{config.displaced_m:g}-after-{config.context}"
+            it.collect(f"support-{it.support_m:g}", leave)
+            it.train_and_judge_all(console)
+        rows = [row for it in supports for key in it.table_rows() for seed in it.seeds for row in it.read(key, seed, "views")]
         figures = gap.figures(rows, config.bootstrap)
         write_rows(Path(config.results) / "gap.csv", figures)
-        draw(figures, Path(config.results) / "gap.svg")
-        for loss, title in (("equal", "at equal 2D loss"), ("final", "at the end of training")):
-            console.print(curve_table(title, [f for f in figures if (f.loss, f.seed) == (loss, "pooled")]))
-
-
-def _folder(config: ReproduceConfig) -> Path:
-    return Path(config.out) / "gap"
-
-
-def _place(config: ReproduceConfig, support_m: float) -> Path:
-    return _folder(config) / f"support-{support_m:g}"
-
-
-def jobs(config: ReproduceConfig, support_m: float, seed: int) -> list[Job]:
-    """The two models of one support and training seed: alike but for the terms, and for where depth can come from."""
-    place = _place(config, support_m)
-    found = []
-    for model in (gap.TWO_D, gap.GLO):
-        own = replace(config.train, data=str(place / "data/train"), run=str(place / f"{model}-seed{seed}"), seed=seed)
-        own = without_geometry(own) if model == gap.TWO_D else own
-        found.append(Job(model, support_m, own, place / "data/eval", place / f"{model}-seed{seed}.csv", config))
-    return found
-
-
-def all_jobs(config: ReproduceConfig) -> list[Job]:
-    """Every model of the experiment."""
-    return [job for support in config.supports_m for seed in seeds(config) for job in jobs(config, support, seed)]
-
-
-def _train_and_judge(job: Job, tell: Tell) -> None:
-    """One model, kept at several times of its training."""
-
-    def keep(trainer: Trainer) -> None:
-        for share in job.snapshots:
-            place = _snapshot(job, share)
-            if share <= trainer.progress < 1.0 and not place.exists():
-                save_checkpoint(place, trainer.step, trainer.model, {}, {"seconds": trainer.seconds})
-
-    train(job.train, tell, keep)
-    write_rows(job.rows, _judge(job))
-
-
-def _snapshot(job: Job, share: float) -> Path:
-    return Path(job.train.run) / "snapshots" / f"{share:g}"
-
-
-def _judge(job: Job) -> list[gap.GapRow]:
-    """Every snapshot, and the end, on the held-out episodes."""
-    from embodied_liftwm.data import EvaluationReader
-    from embodied_liftwm.evaluation.checked import CheckedModel
-
-    config, device = job.experiment, job.train.device
-    episodes = list(EvaluationReader(job.episodes))
-    places = {share: _snapshot(job, share) for share in job.snapshots if _snapshot(job, share).exists()}
-    rows = []
-    for share, place in (places | {1.0: Path(job.train.run)}).items():
-        model = CheckedModel(load_model(str(place), device), job.model, str(place))
-        views = gap.judge(model, episodes, config.context, config.displaced_m, config.views_per_episode, device)
-        rows += [gap.gap_row(view, job.support_m, job.train.seed, share, config.context) for view in views]
-    return rows
+        sections = curve_sections(figures)
+        write_text(Path(config.results) / "gap.svg", sections[0].chart)
+        show(console, config, folder / "index.html", "The 3D-awareness gap", about_tables(config), [], sections)

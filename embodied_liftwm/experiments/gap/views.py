@@ -10,7 +10,7 @@ level to compare at is the worse of the two at the end; each model's figures are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -188,7 +188,11 @@ def figures(rows: Sequence[GapRow], resamples: int) -> list[GapFigure]:
         for loss in ("equal", "final"):
             of_loss = {seed: pair for (name, seed), pair in pairs.items() if name == loss}
             for name, (two_d, glo) in ({"pooled": _pooled(list(of_loss.values()))} | of_loss).items():
-                found += _figures(two_d, glo, (support, loss, name), resamples)
+                models = {TWO_D: two_d, GLO: glo}
+                found += _figures(models, (support, loss, name), resamples, difference=True)
+        others = [row for row in rows if row.support_m == support and row.model not in (TWO_D, GLO)]
+        for model in dict.fromkeys(row.model for row in others):  # rows that learn nothing have an end alone
+            found += _figures({model: [r for r in others if r.model == model]}, (support, "final", "pooled"), resamples)
     return found
 
 
@@ -196,14 +200,18 @@ def _pooled(pairs: Sequence[Pair]) -> Pair:
     return [row for two_d, _ in pairs for row in two_d], [row for _, glo in pairs for row in glo]
 
 
-def _figures(two_d: list[GapRow], glo: list[GapRow], about: tuple[float, str, str], resamples: int) -> list[GapFigure]:
+def _figures(
+    models: Mapping[str, list[GapRow]], about: tuple[float, str, str], resamples: int, difference: bool = False
+) -> list[GapFigure]:
     support, loss, seed = about
     found = []
     for figure, (kind, column) in FIGURES.items():
-        chosen = [[row for row in rows if row.kind == kind] for rows in (two_d, glo)]
-        values = [np.array([getattr(row, column) for row in rows]) for rows in chosen]
-        episodes = [row.episode for row in chosen[0]]
-        for model, numbers in ((TWO_D, values[0]), (GLO, values[1]), (f"{GLO} - {TWO_D}", values[1] - values[0])):
+        chosen = {model: [row for row in rows if row.kind == kind] for model, rows in models.items()}
+        values = {model: np.array([getattr(row, column) for row in rows]) for model, rows in chosen.items()}
+        episodes = [row.episode for row in next(iter(chosen.values()))]
+        if difference:
+            values[f"{GLO} - {TWO_D}"] = values[GLO] - values[TWO_D]
+        for model, numbers in values.items():
             e = bootstrap_mean(numbers, episodes, resamples)
             found.append(GapFigure(support, loss, model, seed, figure, e.mean, e.low, e.high, e.count, e.clusters))
     return found

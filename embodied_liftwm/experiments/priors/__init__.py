@@ -1,1 +1,5 @@
 """Does a teacher help, and when does it harm?"""
+
+from embodied_liftwm.experiments.priors.experiment import run
+
+__all__ = ["run"]

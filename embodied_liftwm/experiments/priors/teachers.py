@@ -9,7 +9,7 @@ from typing import cast
 
 from rich.console import Console
 
-from embodied_liftwm.config import ReproduceConfig
+from embodied_liftwm.config import ReproducePriorsConfig
 from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.metrics.prior_quality import DepthQuality, depth_quality
@@ -68,7 +68,7 @@ class Observing:
         return f"episode {task} with prior {self.prior}"
 
 
-def check_ready(config: ReproduceConfig, names: Sequence[str], dataset: Path) -> None:
+def check_ready(config: ReproducePriorsConfig, names: Sequence[str], dataset: Path) -> None:
     """Refuse teachers that could not observe, before anything is done.
 
     Raises:
@@ -83,7 +83,7 @@ def check_ready(config: ReproduceConfig, names: Sequence[str], dataset: Path) ->
                 raise error from None
 
 
-def observe(config: ReproduceConfig, name: str, dataset: Path, console: Console) -> Teacher:
+def observe(config: ReproducePriorsConfig, name: str, dataset: Path, console: Console) -> Teacher:
     """Let a prior observe the episodes that its cache lacks, several at a time.
 
     Raises:
@@ -112,7 +112,7 @@ def quality(teacher: Teacher, dataset: Path, file: Path) -> list[DepthQuality]:
     return read_rows(file, DepthQuality)
 
 
-def options_of(config: ReproduceConfig) -> PriorOptions:
+def options_of(config: ReproducePriorsConfig) -> PriorOptions:
     """How priors are opened here. Others need other options: `liftwm priors run` takes them all."""
     return PriorOptions(device=config.train.device)
 

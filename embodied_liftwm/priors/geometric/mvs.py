@@ -32,7 +32,7 @@ VERSION = 1
 """Of the method: another one makes other pseudo-observations of the same settings."""
 SURE_PER_COST, EVEN_MARGIN = 1.6, 0.3
 """Log-odds of a depth's being right grow by the first with each unit of cost by which others cost more, from even odds at the
-second: fitted to three development scenes, and right on five others (`benchmarks/prior_quality.py`)."""
+second: fitted to three development scenes, and right on five others (`liftwm reproduce teachers`)."""
 UNLIKE = 1.0
 """Matching cost from which on colours speak against a depth."""
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)

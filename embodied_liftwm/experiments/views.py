@@ -1,10 +1,9 @@
-"""How right the views of `house_views` are, beside floors that know less, and whether its confidence knows it.
+"""How right the views of `inhouse_views` are, beside floors that know less, and whether its confidence knows it.
 
-    liftwm collect split=eval seed=0 episodes=8 steps=96 out=data/prior-dev
-    python benchmarks/house_views_quality.py results/house_views_quality.csv data/prior-dev
+    liftwm reproduce teachers views=true
 
 Every fourth frame of an episode is asked for what another frame of it shows, which looks the same way to 25 degrees, one for
-each range of distances that there is. Words with `=` set options of the prior (`weights=...`). The floors say the mean colour
+each range of distances that there is. The floors say the mean colour
 of the frame, the frame as it is, and the frame warped as if all were as far as rooms are in the median; `true_depth` is no
 floor: the frame warped by the view's true depth, and its mean colour where it has not seen what is there.
 
@@ -15,7 +14,6 @@ others; of the teacher, by tenths of confidence above 0, the least sure first.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +21,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from embodied_liftwm.config import ReproduceTeachersConfig
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.evaluation.rows import write_rows
+from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.experiments.page import print_rows
 from embodied_liftwm.geometry.warp import backward_warp
 from embodied_liftwm.priors.contract import Clip, PriorOptions
 from embodied_liftwm.priors.generative.orbit import chosen_frames
 from embodied_liftwm.priors.inhouse.views import NEAR_ENOUGH, VIEW_EVERY, InhouseViews, parallax_log_factor
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.terminal import plain_console
 
 STEPS_M = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Bounds of the ranges of distances."""
@@ -78,26 +79,24 @@ class Asked(NamedTuple):
     step: np.ndarray  # [K] int64
 
 
-def main(words: list[str]) -> None:
-    """`OUT.csv DATA [OPTION=VALUE ...]`"""
-    settings, plain = [w for w in words if "=" in w], [w for w in words if "=" not in w]
-    if len(plain) != 2:
-        raise SystemExit("usage: python benchmarks/house_views_quality.py OUT.csv DATA [OPTION=VALUE ...]")
-    merged = OmegaConf.merge(OmegaConf.structured(PriorOptions), OmegaConf.from_dotlist(settings))
-    teacher = InhouseViews(OmegaConf.to_object(merged))  # type: ignore[arg-type]
+def view_quality(config: ReproduceTeachersConfig, options: PriorOptions) -> int:
+    """Judge the views on every episode, and show the table."""
+    teacher = InhouseViews(options)
     found: dict[str, list[Judged]] = {}
-    for episode in EvaluationReader(plain[1]):
-        for method, judged in judge(teacher, episode):
+    for index, episode in enumerate(EvaluationReader(config.data)):
+        for method, judged in judge(teacher, episode, index):
             found.setdefault(method, []).append(judged)
     rows = [row for method, parts in found.items() for row in summarize(method, _joined(parts))]
-    write_rows(Path(plain[0]), rows, ViewsRow)
-    print_table(rows)
+    write_rows(Path(config.results) / "house_views_quality.csv", rows, ViewsRow)
+    columns = ("method", "pixels", "number", "psnr", "error", "within", "confidence", "confident")
+    print_rows(plain_console(), "views", rows, columns)
+    return 0
 
 
-def asked(episode: Episode) -> Asked:
+def asked(truth: Truth) -> Asked:
     """For every `EVERY`-th frame one view in each range of distances, the same in every run."""
     rng, rows = np.random.default_rng(0), []
-    poses = episode.truth.world_from_camera.astype(np.float64)
+    poses = truth.world_from_camera.astype(np.float64)
     for frame in range(0, len(poses), EVERY):
         apart = np.linalg.norm(poses[:, :3, 3] - poses[frame, :3, 3], axis=1)
         same_way = poses[:, :3, 2] @ poses[frame, :3, 2] >= math.cos(math.radians(LARGEST_TURN_DEG))
@@ -109,12 +108,13 @@ def asked(episode: Episode) -> Asked:
 
 
 @torch.inference_mode()
-def judge(teacher: InhouseViews, episode: Episode) -> Iterator[tuple[str, Judged]]:
+def judge(teacher: InhouseViews, episode: Episode, index: int) -> Iterator[tuple[str, Judged]]:
     """Every method on an episode."""
+    truth = truth_of(episode, index)
     rgb = torch.from_numpy(episode.rgb).movedim(-1, 1).float() / 255.0
     clip = Clip(rgb, torch.from_numpy(episode.intrinsics), torch.from_numpy(episode.world_from_camera))
-    frames, views, step = (torch.from_numpy(x) for x in asked(episode))
-    true = torch.from_numpy(episode.truth.depth).float()
+    frames, views, step = (torch.from_numpy(x) for x in asked(truth))
+    true = torch.from_numpy(truth.depth).float()
     k = clip.intrinsics.expand(len(frames), 3, 3)
     to, source = (Camera(k, clip.world_from_camera[x], *true.shape[-2:]) for x in (views, frames))
     warp = backward_warp(torch.cat([rgb[frames], true[frames].unsqueeze(1)], dim=1), true[views], to, source)
@@ -169,15 +169,3 @@ def _row(method: str, pixels: str, found: Judged, where: Tensor) -> ViewsRow:
 
 def _joined(parts: list[Judged]) -> Judged:
     return Judged(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def print_table(rows: list[ViewsRow]) -> None:
-    """One line a row."""
-    print("| method | pixels | number | PSNR | error | within | confidence | confident |\n|---|---|---|---|---|---|---|---|")
-    for r in rows:
-        numbers = f"{r.psnr:.2f} | {r.error:.4f} | {r.within:.3f} | {r.confidence:.3f} | {r.confident:.3f}"
-        print(f"| {r.method} | {r.pixels} | {r.number} | {numbers} |", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,7 +1,9 @@
-"""Where a model believes an object that went behind a screen, beside where it was last seen.
+"""`liftwm reproduce moving`: where a model believes an object that went behind a screen, beside where it was last seen.
 
     liftwm collect env=MovingOcclusion-S split=eval seed=1048576 episodes=24 steps=96 out=data/report-moving
-    python benchmarks/moving_table.py results/moving.csv runs/moving data/report-moving
+    liftwm reproduce moving model=runs/moving
+
+    RESULTS/moving.csv
 
 The model observes each episode from its start. A row is a step at which a moving object that was seen before covers no pixel.
 The believed place is the mean of the model's moving points (`memory.movers`), weighed by how much they look like the object's
@@ -11,23 +13,28 @@ true colour; the other is the *true* place where the object was last seen, the b
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import embodied_liftwm
+from embodied_liftwm.config import ReproduceMovingConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.report.tables import NONE, Cell, Table, cell
 from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.evaluation.statistics import bootstrap_mean
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
+from embodied_liftwm.experiments.page import print_table
 from embodied_liftwm.goals import colour_likeness
 from embodied_liftwm.memory.movers import Movers
 from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.terminal import plain_console
 from liftwm_envs.settings import SEEN_PX
 
 MOVED_M = 0.3
@@ -49,20 +56,19 @@ class HiddenRow:
     believed_m: float  # from where the model believes it, NaN where it believes nothing
 
 
-def main(words: list[str]) -> None:
-    """`OUT.csv MODEL DATA`"""
-    if len(words) != 3:
-        raise SystemExit("usage: python benchmarks/moving_table.py OUT.csv MODEL DATA")
-    out, name, episodes = Path(words[0]), words[1], list(EvaluationReader(words[2]))
-    model = embodied_liftwm.load(name)
+def run(config: ReproduceMovingConfig) -> int:
+    """Let the model watch every episode, and show the table. Raises UserError for a model in which nothing moves."""
+    model: Any = embodied_liftwm.load(config.model)
     if not model.config.movers:
-        raise SystemExit(f"{name}: nothing moves in this model; train one with model.movers=256 and the term motion")
+        raise UserError(f"{config.model}: nothing moves in this model; train one with model.movers=256 and the term motion")
     with torch.no_grad():
-        rows = [row for number, episode in enumerate(episodes) for row in judge(model, episode, number)]
-    write_rows(out, rows, HiddenRow)
-    print("| steps unseen | where it was last seen, m | believed place, m | medians | has a belief |\n|---|---|---|---|---|")
-    for low, high in GAPS:
-        print(_line(low, high, [row for row in rows if low <= row.unseen <= high]))
+        episodes = enumerate(EvaluationReader(config.data))
+        rows = [row for number, episode in episodes for row in judge(model, episode, number)]
+    write_rows(Path(config.results) / "moving.csv", rows, HiddenRow)
+    titles = ["where it was last seen (m)", "believed place (m)", "medians", "has a belief"]
+    lines = [_line(low, high, [row for row in rows if low <= row.unseen <= high]) for low, high in GAPS]
+    print_table(plain_console(), "by steps unseen", Table(titles, lines))
+    return 0
 
 
 def judge(model: WorldModel, episode: Episode, number: int) -> list[HiddenRow]:
@@ -93,18 +99,12 @@ def _error(movers: Movers, colour: Tensor, place: Tensor) -> float:
     return float((believed - place).norm())
 
 
-def _line(low: int, high: int, rows: list[HiddenRow]) -> str:
+def _line(low: int, high: int, rows: list[HiddenRow]) -> tuple[str, str, list[Cell]]:
     both = [row for row in rows if not math.isnan(row.believed_m)]
     span = f"{low} to {high}" if high < GAPS[-1][1] else f"{low} and more"
     if not both:
-        return f"| {span} | | | | 0 of {len(rows)} |"
-    cells = []
-    for name in ("last_seen_m", "believed_m"):
-        found = bootstrap_mean([getattr(row, name) for row in both], [row.episode for row in both])
-        cells.append(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]")
-    medians = ", ".join(f"{np.median([getattr(row, name) for row in both]):.2f}" for name in ("last_seen_m", "believed_m"))
-    return f"| {span} | {' | '.join(cells)} | {medians} | {len(both)} of {len(rows)} |"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        return span, span, [Cell(NONE)] * 3 + [Cell(f"0 of {len(rows)}")]
+    values = [[getattr(row, name) for row in both] for name in ("last_seen_m", "believed_m")]
+    cells = [cell(bootstrap_mean(own, [row.episode for row in both]).as_dict(), 2) for own in values]
+    medians = ", ".join(f"{np.median(own):.2f}" for own in values)
+    return span, span, [*cells, Cell(medians), Cell(f"{len(both)} of {len(rows)}")]

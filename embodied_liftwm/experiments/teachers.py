@@ -1,9 +1,11 @@
-"""How right teachers are, and whether their confidence knows it.
+"""`liftwm reproduce teachers`: how right teachers are, and whether their confidence knows it.
 
     liftwm collect split=eval seed=0 episodes=8 steps=96 out=data/prior-dev
-    python benchmarks/prior_quality.py results/prior_quality.csv data/prior-dev mvs disk sweep
+    liftwm reproduce teachers teachers=mvs,disk,sweep
 
-Words with `=` set options of the priors (`weights=...`, `accept_license=true`). `sweep` is no teacher: it is the single pass
+    RESULTS/prior_quality.csv     house_views_quality.csv with views=true (`views.py`)
+
+`sweep` is no teacher: it is the single pass
 over past frames, at stride 2, from which a world model begins. Neither are `constant` and `rows`, the floors that see nothing:
 one depth, or one for each row of the image. A row of the file is a kind of pseudo-observation, over all that has confidence
 above 0 and by tenths of confidence, the least sure first. Before they are compared with truth, depths and points are aligned
@@ -13,19 +15,20 @@ map by map in what their convention leaves open, and in nothing else. Rows of ot
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 
+from embodied_liftwm.config import ReproduceTeachersConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.evaluation.metrics.prior_quality import Judged, QualityRow, compare, summarize
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.experiments.page import print_rows
+from embodied_liftwm.experiments.views import view_quality
 from embodied_liftwm.geometry.matching.plane_sweep import plane_sweep
 from embodied_liftwm.geometry.matching.semi_global import semi_global
 from embodied_liftwm.geometry.pixel_depth import pixel_depth
@@ -34,6 +37,7 @@ from embodied_liftwm.priors.contract import Clip, DepthMaps, Prior, PriorOptions
 from embodied_liftwm.priors.contract import PseudoObservations as Observed
 from embodied_liftwm.priors.registry import open_prior
 from embodied_liftwm.protocols import Camera
+from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.world_model.depth_belief import Matches as Costs
 from embodied_liftwm.world_model.depth_belief import believe
 from embodied_liftwm.world_model.encoder import LOCAL_SHARPNESS, SMOOTH_SHARPNESS, TYPICAL_SPREAD_SEEN
@@ -70,7 +74,7 @@ class Floor:
     """Says the same of every frame: the median true depth, or that of each row of the image, of the frames it is judged on."""
 
     def __init__(self, data: str, rows: bool) -> None:
-        depth = torch.cat([torch.from_numpy(episode.truth.depth).float() for episode in EvaluationReader(data)])
+        depth = torch.cat([torch.from_numpy(truth_of(e, i).depth).float() for i, e in enumerate(EvaluationReader(data))])
         row_by_row = depth.movedim(1, 0).flatten(1)
         values = row_by_row.median(1).values[:, None] if rows else depth.median()
         self._depth = values.expand_as(depth[0])
@@ -92,20 +96,19 @@ def _opened(name: str, options: PriorOptions, data: str) -> Prior:
     return Floor(data, name == "rows") if name in ("constant", "rows") else open_prior(name, options)
 
 
-def main(words: list[str]) -> None:
-    """`OUT.csv DATA NAME [NAME ...] [OPTION=VALUE ...]`"""
-    settings, plain = [w for w in words if "=" in w], [w for w in words if "=" not in w]
-    if len(plain) < 3:
-        raise SystemExit("usage: python benchmarks/prior_quality.py OUT.csv DATA NAME [NAME ...] [OPTION=VALUE ...]")
-    out, data, names = Path(plain[0]), plain[1], plain[2:]
-    merged = OmegaConf.merge(OmegaConf.structured(PriorOptions), OmegaConf.from_dotlist(settings))
-    options: PriorOptions = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    rows = [row for row in read_rows(out, QualityRow) if row.prior not in names] if out.exists() else []
-    for name in names:
-        found = judge(name, _opened(name, options, data), EvaluationReader(data))
+def run(config: ReproduceTeachersConfig) -> int:
+    """Judge every teacher, and show the table; rows of others stay in the file."""
+    options = PriorOptions(weights=config.weights, accept_license=config.accept_license)
+    if config.views:
+        return view_quality(config, options)
+    out, episodes = Path(config.results) / "prior_quality.csv", EvaluationReader(config.data)
+    rows = [row for row in read_rows(out, QualityRow) if row.prior not in config.teachers] if out.exists() else []
+    for name in config.teachers:
+        found = judge(name, _opened(name, options, config.data), episodes)
         rows += found
         write_rows(out, rows, QualityRow)
-        print_table(found)
+        print_rows(plain_console(), name, found, ("kind", "tenth", "coverage", "confidence", "error", "rmse", "within"))
+    return 0
 
 
 def judge(name: str, prior: Prior, episodes: EvaluationReader) -> list[QualityRow]:
@@ -127,15 +130,3 @@ def judge(name: str, prior: Prior, episodes: EvaluationReader) -> list[QualityRo
         whole = Judged(*(torch.cat(part) for part in zip(*parts, strict=True)))
         rows += summarize(name, kind, whole, frames if kind == "matches" else pixels, seconds / frames)
     return rows
-
-
-def print_table(rows: list[QualityRow]) -> None:
-    """One line a row."""
-    print("| prior | kind | tenth | coverage | confidence | error | RMSE | within |\n|---|---|---|---|---|---|---|---|")
-    for r in rows:
-        numbers = f"{r.coverage:.3f} | {r.confidence:.3f} | {r.error:.4f} | {r.rmse:.3f} | {r.within:.4f}"
-        print(f"| {r.prior} | {r.kind} | {r.tenth or 'all'} | {numbers} |", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,1 +1,0 @@
-"""Every memory on one scale."""
