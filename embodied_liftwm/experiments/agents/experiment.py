@@ -32,7 +32,6 @@ from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, NoDepthError, with_known_depth
 from embodied_liftwm.experiments.acting import planner_on, policy_agent
 from embodied_liftwm.experiments.agents.aims import ALL, GAPS, ORACLE_STATE, POOLED, AgentFigure, aim_lines
-from embodied_liftwm.experiments.page import print_table
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine, run_tasks
@@ -95,6 +94,8 @@ def run(config: ReproduceAgentsConfig) -> int:
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
+    from embodied_liftwm.experiments.page import print_table
+
     console, folder = plain_console(), Path(config.out) / "agents"
     _check_tasks(config)
     with open_run(folder, config, {"out", "results", "seeds", "processes"}, continued=True):
