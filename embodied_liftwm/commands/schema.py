@@ -112,7 +112,7 @@ def help_table(schema: type, width: int = 110) -> str:
     for key in keys:
         text = f"{key.meaning} ({key.type_text})"
         first = f"  {key.name}={key.default_text}"
-        body = textwrap.wrap(text, max(40, width - column))
+        body = textwrap.wrap(text, max(40, width - column), break_on_hyphens=False)
         if len(first) >= column:
             rows.append(first)
             first = ""
