@@ -28,7 +28,7 @@ def pose_faults(poses: np.ndarray, rigid: float) -> list[Fault]:
     scaled = ~(np.abs(np.sqrt(scale) - 1.0) <= rigid / 2) & (uneven <= rigid)
     return [
         (~np.isfinite(poses).all((1, 2)), lambda row: "is not finite"),
-        (bottom & ~place.any(1), lambda row: f"is transposed: {WORDS}"),
+        (bottom & ~place.any(1) & poses[:, 3, :3].any(1), lambda row: f"is transposed: {WORDS}"),
         (bottom, lambda row: f"has a last row of {listed(poses[row, 3])}: {WORDS}"),
         (scaled, lambda row: f"has a rotation that is scaled by {scale[row] ** 0.5:.3g}: {WORDS}"),
         (~(off <= rigid), lambda row: f"has a rotation that is not orthonormal (off by {off[row]:.2g}): {WORDS}"),

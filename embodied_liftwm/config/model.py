@@ -167,9 +167,11 @@ def read_model(stored: dict[str, Any]) -> ModelConfig:
     """The settings of a model as they were saved, by this version or an older one.
 
     Raises:
-        TypeError: a key that no version had.
+        TypeError: no mapping, or a key that no version had.
         UserError: a value that is out of bounds.
     """
+    if not isinstance(stored, dict):
+        raise TypeError(f"model is {stored!r:.40}, expected its settings")
     kinds = typing.get_type_hints(ModelConfig)
     values = {key: kinds[key](**v) if is_dataclass(kinds.get(key)) else v for key, v in in_present_keys(stored).items()}
     return ModelConfig(**values)
@@ -178,15 +180,18 @@ def read_model(stored: dict[str, Any]) -> ModelConfig:
 def in_present_keys(stored: dict[str, Any]) -> dict[str, Any]:
     """Settings of a model with what older versions kept beside the common keys in the groups of the memories.
 
-    What a version did not have is as it is by default; `budget` was that of the memory in use.
+    What a version did not have is as it is by default; `budget` was that of the memory in use. What is no group stays as it is.
     """
     found: dict[str, Any] = {key: value for key, value in stored.items() if key not in MOVED}
     groups = {f.name: asdict(f.default_factory()) for f in fields(ModelConfig) if f.default_factory is not MISSING}
-    found |= {name: default | found.get(name, {}) for name, default in groups.items()}
+    for name, default in groups.items():
+        given = found.get(name, {})
+        found[name] = default | given if isinstance(given, dict) else given
     for old, new in MOVED.items():
         memory, key = new.split(".")
-        if old in stored:
-            found["gaussians" if old == "budget" and stored.get("memory") == "gaussians" else memory][key] = stored[old]
+        group = found["gaussians" if old == "budget" and stored.get("memory") == "gaussians" else memory]
+        if old in stored and isinstance(group, dict):
+            group[key] = stored[old]
     return found
 
 

@@ -189,7 +189,8 @@ def test_a_state_that_is_none_says_how_the_run_goes_on(checkpoint: Path, text: s
     lambda d: d | {"model": [1]}, lambda d: d | {"model": d["model"] | {"width": "8"}}, lambda d: {"model": d["model"]},
     lambda d: d | {"shapes": d["shapes"] | {"action_dim": -2}}, lambda d: d | {"shapes": d["shapes"] | {"action_dim": 10**18}},
     lambda d: d | {"shapes": d["shapes"] | {"image_size": None}}, lambda d: d | {"model": d["model"] | {"widht": 8}},
-    lambda d: [d], lambda d: 3,
+    lambda d: [d], lambda d: 3, lambda d: d | {"model": d["model"] | {"patches": 3}},
+    lambda d: d | {"model": d["model"] | {"patches": 3, "budget": 64}},
 ])  # fmt: skip
 def test_a_description_of_no_model_is_one_line(checkpoint: Path, change: Callable) -> None:
     path = checkpoint / "model.json"
