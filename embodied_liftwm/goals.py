@@ -50,10 +50,10 @@ def hue_likeness(rgb: Tensor, colour: Tensor) -> Tensor:
     return torch.exp(-0.5 * (chroma + darker.square()))
 
 
-def goal_place(points: Tensor, presence: Tensor, likeness: Tensor) -> Place:
+def goal_place(points: Tensor, presence: Tensor, likeness: Tensor, voters: int = VOTERS) -> Place:
     """Where the best compact cluster of what looks like the goal is; other things of its hue do not pull it away.
 
-    Of the VOTERS pieces that look most like it, those within CLUSTER_M of one vote for its place, and those within 2.5 times
+    Of the `voters` pieces that look most like it, those within CLUSTER_M of one vote for its place, and those within 2.5 times
     that vote against it: a small object wins over a large wall. The best match wins, not the largest: what was seen from near
     has more pieces.
 
@@ -61,12 +61,13 @@ def goal_place(points: Tensor, presence: Tensor, likeness: Tensor) -> Place:
         points: pieces of surface, world, metres. [B, K, 3]
         presence: of each; a piece of 1 has a whole vote, and what is larger no more; 0 for free ones. [B, K]
         likeness: how much they look like the goal, in [0, 1]. [B, K]
+        voters: at most; time and memory grow with their square.
     """
     if not points.shape[1]:
         nothing = presence.new_zeros(len(points))
         return Place(points.new_zeros(len(points), 3), nothing, nothing)
     votes = likeness * presence.clamp_max(1.0)
-    best = votes.topk(min(VOTERS, votes.shape[1]), dim=1).indices
+    best = votes.topk(min(voters, votes.shape[1]), dim=1).indices
     points = points.gather(1, best[..., None].expand(-1, -1, 3))
     votes, alike, presence = (values.gather(1, best) for values in (votes, likeness, presence))
     apart = torch.cdist(points, points)

@@ -21,6 +21,7 @@ from embodied_liftwm.tensor_tree import TensorTree
 MIN_FIELD_OF_VIEW_RAD = math.radians(80.0)  # as the environments' cameras: models render best what looks like their data
 VOXEL_M = 0.05  # points closer than this are one piece of evidence, however many pixels show them
 MAX_OBJECT_HEIGHT_M = 1.5
+VOTERS = 2048  # among which a goal is looked for: of 256, walls of its hue show their best pieces alone (experiments.md, 49)
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 """World positions [P, 3] in metres, colours [P, 3] and how much each was observed [P], both in [0, 1]."""
@@ -191,6 +192,6 @@ def locate_goal(
         xyz, votes = xyz[far], votes[far]
     if len(votes) == 0:
         return None, 0.0
-    found = goal_place(torch.from_numpy(xyz)[None], torch.ones(1, len(xyz)).double(), torch.from_numpy(votes)[None])
+    found = goal_place(torch.from_numpy(xyz)[None], torch.ones(1, len(xyz)).double(), torch.from_numpy(votes)[None], VOTERS)
     confidence = float(found.confidence)
     return (found.xyz[0].numpy(), confidence) if confidence > 0 else (None, 0.0)
