@@ -108,7 +108,7 @@ def pose_fault(poses: np.ndarray) -> str:
     """Whether poses [F, 4, 4] are rigid motions."""
     if fault := number_fault(poses, "frame"):
         return fault
-    for wrong, say in pose_faults(poses, RIGID):
+    for wrong, say in pose_faults(poses, RIGID, last_row=0.0):
         if wrong.any():
             frame = int(np.argmax(wrong))
             return f"frame {frame} {say(frame)}"

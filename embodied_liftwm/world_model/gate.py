@@ -24,6 +24,8 @@ LARGEST_PX = 4096
 """A side of a picture."""
 RIGID = 2e-2
 """How much R R' may differ from the identity: poses that were multiplied for a whole episode are still let in."""
+SKEW = 1e-2
+"""And how much of that may be anything but scale."""
 
 
 def check_observation(observation: Observation, rows: int, size: tuple[int, int], action: int, goal: int, like: Tensor) -> None:
@@ -151,7 +153,7 @@ def _check_camera(intrinsics: np.ndarray, poses: np.ndarray, camera: Camera, nam
     """Name the first row whose intrinsics [B, 3, 3] or pose [B, 4, 4] are none."""
     with np.errstate(all="ignore"):
         faults = {"intrinsics": _faults_of_intrinsics(intrinsics, camera.height, camera.width)}
-        faults["world_from_camera"] = pose_faults(poses, RIGID)
+        faults["world_from_camera"] = pose_faults(poses, RIGID, SKEW)
     for part, found in faults.items():
         for rows, say in found:
             if rows.any():

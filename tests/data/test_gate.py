@@ -92,6 +92,7 @@ FAULTS: dict[str, tuple[Callable[[Arrays], None], str]] = {  # what is spoiled, 
     "scaled": (scale, f"{POSE}: frame 6 has a rotation that is scaled by 1.5"),
     "bent": (bend, f"{POSE}: frame 6 has a rotation that is not orthonormal (off by"),
     "transposed": (transpose, f"{POSE}: frame 1 is transposed"),
+    "last row a little off": (put(POSE, 3, 3, value=[0, 0, 5e-5, 1]), f"{POSE}: frame 3 has a last row of 0 0 5e-05 1"),
     "last row": (put(POSE, 3, 3, value=[0, 0, 1, 2]), f"{POSE}: frame 3 has a last row of 0 0 1 2"),
     "shares": (to_shares, f"intrinsics: {FOUND} 1 1 0.5 0.5 are shares of the frame: expected {K}"),
     "no focal length": (

@@ -83,6 +83,7 @@ CAMERAS: dict[str, tuple[Callable[[Camera], object], str]] = {
     "mirrored": (pose_of(lambda p: p * p.new_tensor([-1, 1, 1, 1])), "is mirrored"),
     "scaled": (pose_of(lambda p: p * p.new_tensor([3, 3, 3, 1])), "is scaled by 3"),
     "sheared": (pose_of(lambda p: p @ with_number(torch.eye(4), (0, 1), 0.2)), "is (not orthonormal|scaled)"),
+    "sheared a little": (pose_of(lambda p: p @ with_number(torch.eye(4), (0, 1), 0.016)), "not orthonormal"),
     "transposed": (pose_of(lambda p: p.mT), "is transposed"),
     "projective": (pose_of(lambda p: with_number(p, (0, 3, 3), 0.5)), "has a last row of 0 0 0 0.5"),
     "far away": (pose_of(lambda p: with_number(p, (0, 0, 3), 1e8)), "1e.08 m from the origin"),
