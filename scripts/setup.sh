@@ -75,6 +75,14 @@ install_packages() {
     say "installing Python packages into $venv; the first time takes some minutes"
     "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
     "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e "$target"
+    [ "$extras" != dev ] || install_mujoco3
+}
+
+# Memory Maze needs dm_control, which does not import beside mujoco 4: tests put this folder in front of the installed packages.
+install_mujoco3() {
+    rm -rf "$venv/mujoco3"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$venv/mujoco3" \
+        mujoco==3.17.0 dm_control==1.0.50 memory-maze==1.0.3 dm-env==1.6 dm-tree==0.1.10 labmaze==1.0.6 lxml gym==0.26.2 gym-notices
 }
 
 for done_before in "$ready" "$venv/.ready-dev"; do
