@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from embodied_liftwm.config.checks import check_text
+from embodied_liftwm.data.gate import TRUTH_ARRAYS
 from embodied_liftwm.data.integrity import DatasetSummary, check, summarize
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
@@ -74,7 +75,7 @@ def _rows(found: DatasetSummary) -> dict[str, str]:
         "frames": f"{found.frames} of {height} x {width}",
         "actions an episode": f"{least} to {most}, median {median:g}",
         "size": f"{found.bytes / 1e6:.1f} MB, {found.bytes / found.frames / 1e3:.1f} kB a frame",
-        "truth": "yes" if found.has_truth else "no",
+        "truth": "yes" if set(TRUTH_ARRAYS) <= set(found.truth) else ", ".join(found.truth) or "no",
         "success": "not recorded" if found.success_share is None else f"{100 * found.success_share:.0f} %",
         "mean return": f"{found.mean_return:.3f}",
         "renderer": "; ".join(found.renderers) or "not recorded",

@@ -15,6 +15,7 @@ from embodied_liftwm.data.gate import (
     ARRAYS,
     ROWS,
     TRUTH_ARRAYS,
+    TRUTH_PER_FRAME,
     depth_fault,
     ending_fault,
     intrinsics_fault,
@@ -25,19 +26,27 @@ from embodied_liftwm.data.gate import (
 from embodied_liftwm.errors import UserError
 
 
+def _unknown() -> np.ndarray:
+    return np.zeros((0, 0, 0))
+
+
 @dataclass(frozen=True)
 class Truth:
-    """The hidden state of an episode: exact, and for evaluation alone."""
+    """The hidden state of an episode: exact, and for evaluation alone. What is not known has no frames; `has` says so."""
 
-    depth: np.ndarray  # [T+1, H, W] float16 z-depth, metres, 0 where invalid
-    segmentation: np.ndarray  # [T+1, H, W] uint16 object ids, 0 for structure
-    world_from_camera: np.ndarray  # [T+1, 4, 4] float32 exact OpenCV pose
-    object_id: np.ndarray  # [O] int32, the ids of `segmentation`
-    object_colour: np.ndarray  # [O, 3] float32 in [0, 1]
-    object_pose: np.ndarray  # [T+1, O, 7] float32 xyz metres, quaternion wxyz, world frame
-    visible_pixels: np.ndarray  # [T+1, O] int32
+    depth: np.ndarray = field(default_factory=_unknown)  # [T+1, H, W] float16 z-depth, metres, 0 where invalid
+    segmentation: np.ndarray = field(default_factory=_unknown)  # [T+1, H, W] uint16 object ids, 0 for structure
+    world_from_camera: np.ndarray = field(default_factory=_unknown)  # [T+1, 4, 4] float32 exact OpenCV pose
+    object_id: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [O] int32, the ids of `segmentation`
+    object_colour: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # [O, 3] float32 in [0, 1]
+    object_pose: np.ndarray = field(default_factory=_unknown)  # [T+1, O, 7] float32 xyz metres, quaternion wxyz, world frame
+    visible_pixels: np.ndarray = field(default_factory=_unknown)  # [T+1, O] int32
     object_shape: tuple[str, ...] = ()  # [O]
     scene: dict[str, Any] = field(default_factory=dict)  # the environment's own description: walls, rooms, objects
+
+    def has(self, *names: str) -> bool:
+        """Whether these arrays are known, all of them. An episode has frames, so that what has none is not."""
+        return all(len(getattr(self, name)) > 0 for name in names if name in TRUTH_PER_FRAME)
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,9 @@ class Episode:
         return {name: getattr(self, name) for name in ARRAYS}
 
     def truth_arrays(self) -> dict[str, np.ndarray]:
-        """Every array of `truth`, by its name on disk; empty without truth."""
-        return {} if self.truth is None else {name: getattr(self.truth, name) for name in TRUTH_ARRAYS}
+        """Every array of `truth` that is known, by its name on disk; empty without truth."""
+        truth = self.truth
+        return {} if truth is None else {name: getattr(truth, name) for name in TRUTH_ARRAYS if truth.has(name)}
 
     def validate(self, name: str = "episode") -> Episode:
         """Return self if it is sound: the one gate for whatever is written, imported, read or trained on.

@@ -35,7 +35,7 @@ class DatasetSummary:
     bytes: int  # of shards and pieces, compressed
     image_size: tuple[int, int]  # height, width, pixels
     lengths: tuple[int, float, int]  # actions per episode: least, median, most
-    has_truth: bool
+    truth: tuple[str, ...]  # arrays of truth that every episode has
     success_share: float | None  # of the episodes that say; None where none does
     mean_return: float
     renderers: tuple[str, ...]  # what drew the frames
@@ -63,7 +63,7 @@ def summarize(path: str | Path) -> DatasetSummary:
         bytes=sum(file_path.stat().st_size for file_path in data_files(folder)),
         image_size=(shapes[0][1], shapes[0][2]),
         lengths=(min(lengths), float(np.median(lengths)), max(lengths)),
-        has_truth=all(outline.has_truth for outline in outlines),
+        truth=tuple(name for name in outlines[0].truth if all(name in outline.truth for outline in outlines)),
         success_share=float(np.mean(successes)) if successes else None,
         mean_return=float(np.mean([r if isinstance(r := meta.get("return"), int | float) else np.nan for meta in metas])),
         renderers=tuple(sorted({str(meta["renderer"]) for meta in metas if meta.get("renderer")})),
@@ -102,7 +102,7 @@ def check(path: str | Path, on_episode: Callable[[int, int], None] = lambda done
             problems.append(str(error))
         else:
             problems += [f"{file_path}: {group_name(index)}: {oddity}" for oddity in oddities(episode)]
-            truth = "with truth" if episode.truth is not None else "without truth"
+            truth = f"with truth of {', '.join(episode.truth_arrays())}" if episode.truth is not None else "without truth"
             sizes.add((episode.image_size, episode.action.shape[1], episode.goal.shape[1], truth))
         on_episode(done, len(files))
     if len(sizes) > 1:
@@ -117,11 +117,13 @@ def oddities(episode: Episode) -> Iterator[str]:
     truth = episode.truth
     if truth is None:
         return
-    if not (truth.depth > 0).any():
+    if truth.has("depth") and not (truth.depth > 0).any():
         yield "truth/depth: 0 everywhere"
+    if not truth.has("segmentation"):
+        return
     unknown = set(np.unique(truth.segmentation).tolist()) - {0} - set(truth.object_id.tolist())
     if unknown:
         yield f"truth/segmentation: shows objects {sorted(unknown)} that truth/object_id does not list"
-    for column, number in enumerate(truth.object_id):
+    for column, number in enumerate(truth.object_id if truth.has("visible_pixels") else ()):
         if not np.array_equal((truth.segmentation == number).sum((1, 2)), truth.visible_pixels[:, column]):
             yield f"truth/visible_pixels: object {number} is not counted as truth/segmentation shows it"

@@ -15,6 +15,11 @@ _STEPS: dict[str, tuple[tuple[int, ...], type]] = {
     "action": ((-1,), np.float32), "reward": ((), np.float32), "terminated": ((), np.bool_), "truncated": ((), np.bool_),
 }  # fmt: skip
 """What a step holds: shape and dtype of each."""
+_TRUTH: dict[str, tuple[tuple[int, ...] | None, type]] = {
+    "depth": (None, np.float16), "segmentation": (None, np.uint16), "world_from_camera": ((4, 4), np.float32),
+    "object_pose": ((-1, 7), np.float32), "visible_pixels": ((-1,), np.int32),
+}  # fmt: skip
+"""What a frame's truth may hold; `Episode.validate` knows the shape of pictures."""
 _TOLD: dict[str, tuple[type, str]] = {"success": (bool, "true or false"), "shortest_path_m": (float, "metres")}
 """What `info` may tell, and what it has to be."""
 
@@ -70,24 +75,34 @@ class Recorder:
         if (truth is not None) != self._truth and self.frames:
             raise UserError(f"truth: frame {self.frames} {'lacks it' if self._truth else 'has it'}, unlike those before it")
         self._truth = truth is not None
-        if truth is not None and (not isinstance(truth, Mapping) or set(truth) != set(TRUTH_PER_FRAME)):
+        if truth is None:
+            return
+        if not isinstance(truth, Mapping) or not truth or not set(truth) <= set(TRUTH_PER_FRAME):
             got = ", ".join(map(str, truth)) or "nothing" if isinstance(truth, Mapping) else type(truth).__name__
-            raise UserError(f"truth: frame {self.frames}: expected {', '.join(TRUTH_PER_FRAME)}, got {got}")
-        for name, value in (truth or {}).items():
-            self._put(f"truth/{name}", self.frames, np.asarray(value))
+            raise UserError(f"truth: frame {self.frames}: expected some of {', '.join(TRUTH_PER_FRAME)}, got {got}")
+        for name in TRUTH_PER_FRAME:
+            if (name in truth) != (f"truth/{name}" in self._arrays) and self.frames:
+                how = "has it" if name in truth else "lacks it"
+                raise UserError(f"truth/{name}: frame {self.frames} {how}, unlike those before it")
+            if name in truth:
+                shape, dtype = _TRUTH[name]
+                self._put(f"truth/{name}", self.frames, self._numbers(f"truth/{name}", truth[name], shape, dtype))
 
-    def _numbers(self, name: str, value: Any, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    def _numbers(self, name: str, value: Any, shape: tuple[int, ...] | None, dtype: type = np.float32) -> np.ndarray:
         """As an array; what is beyond float32 becomes infinite, and `Episode.validate` will find it."""
         try:
             if np.iscomplexobj(value) or isinstance(value, str) or (dtype is np.bool_ and value not in (0, 1)):
                 raise TypeError
+            cast = dtype is np.uint16 and getattr(value, "dtype", None) != dtype and np.size(value) > 0
+            if cast and not (np.min(value) >= 0 and np.max(value) < 2**16):
+                raise OverflowError
             with np.errstate(over="ignore"):
-                return np.asarray(value, dtype).reshape(shape)
+                return np.asarray(value, dtype).reshape(np.shape(value) if shape is None else shape)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor that needs its gradient
-            found = describe(value) if isinstance(value, np.ndarray) else " ".join(f"'{value}'".split())[:60]
-            wanted = {(): "a number", (-1,): "numbers"}.get(shape, f"{list(shape)} numbers")
-            wanted = "true or false" if dtype is np.bool_ else wanted
-            raise UserError(f"{name}: frame {self.frames} holds {found}, expected {wanted}") from None
+            got = describe(value) if isinstance(value, np.ndarray) else " ".join(f"'{value}'".split())[:60]
+            wanted = "a number" if shape == () else "numbers" if shape in (None, (-1,)) else f"{list(shape or ())} numbers"
+            wanted = {np.bool_: "true or false", np.uint16: "whole numbers from 0 to 65535"}.get(dtype, wanted)
+            raise UserError(f"{name}: frame {self.frames} holds {got}, expected {wanted}") from None
 
     def _told(self, info: dict[str, Any]) -> dict[str, Any]:
         """What `info` tells of how it goes."""
@@ -148,7 +163,9 @@ class Recorder:
     def _finish_truth(self) -> Truth:
         arrays = {name[6:]: rows[: self.frames] for name, rows in self._arrays.items() if name.startswith("truth/")}
         scene: dict[str, Any] = getattr(getattr(self._env.unwrapped, "scene", None), "describe", dict)()
-        objects = scene.get("objects") or [{"id": i + 1} for i in range(arrays["object_pose"].shape[1])]
+        objects = scene.get("objects") or [{"id": i} for i in _ids_in(arrays)]
+        if "segmentation" in arrays and "visible_pixels" not in arrays:
+            arrays["visible_pixels"] = _count_pixels(arrays["segmentation"], [o["id"] for o in objects])
         return Truth(
             **arrays,
             object_id=np.array([o["id"] for o in objects], np.int32).reshape(-1),
@@ -156,6 +173,19 @@ class Recorder:
             object_shape=tuple(o.get("shape", "") for o in objects),
             scene=scene,
         )
+
+
+def _ids_in(arrays: Mapping[str, np.ndarray]) -> list[int]:
+    """Ids of objects that nobody describes: numbered from 1 where their poses are told, else those that can be seen."""
+    if "object_pose" in arrays:
+        return list(range(1, arrays["object_pose"].shape[1] + 1))
+    return [i for i in np.unique(arrays.get("segmentation", 0)).tolist() if i]
+
+
+def _count_pixels(segmentation: np.ndarray, ids: list[int]) -> np.ndarray:
+    """Pixels of each object in each frame. [F, O] int32"""
+    counts = [(segmentation == i).sum((1, 2), dtype=np.int32) for i in ids]
+    return np.stack(counts, axis=1) if counts else np.zeros((len(segmentation), 0), np.int32)
 
 
 def _outcome(infos: list[dict[str, Any]]) -> dict[str, Any]:

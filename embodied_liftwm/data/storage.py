@@ -27,7 +27,7 @@ from isal.isal_zlib import compress
 
 from embodied_liftwm.config import present_words
 from embodied_liftwm.data.episode import Episode, Truth
-from embodied_liftwm.data.gate import ARRAYS, TRUTH_ARRAYS, layout_fault
+from embodied_liftwm.data.gate import ARRAYS, TRUTH_ARRAYS, TRUTH_PER_FRAME, layout_fault
 from embodied_liftwm.data.hdf5 import has, open_array, open_file, open_group, parse_text, read_text, replacing_hdf5
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import read_json, write_text
@@ -49,7 +49,7 @@ class Outline:
 
     shapes: dict[str, tuple[int, ...]]  # of the arrays but truth
     meta: dict[str, Any]
-    has_truth: bool
+    truth: tuple[str, ...]  # arrays of truth that are known
     has_checksum: bool
 
 
@@ -242,7 +242,8 @@ def read_episode(path: Path, index: int, truth: bool = True) -> Episode:
     with open_file(path) as file:
         group = open_group(file, group_name(index))
         hidden = open_group(group, "truth") if truth and has(group, "truth") else None
-        stored, stored_truth = _opened(group, ARRAYS), _opened(hidden, TRUTH_ARRAYS)
+        stored = _opened(group, ARRAYS)
+        stored_truth = {} if hidden is None else _opened(hidden, known_truth(hidden))
         if fault := layout_fault(stored, stored_truth):  # before anything is read, or room made for it
             raise UserError(f"{where}: {fault}")
         arrays, (meta,) = _read_part(group, stored, "meta")
@@ -255,8 +256,13 @@ def _read_truth(group: h5py.Group, stored: dict[str, h5py.Dataset]) -> Truth:
     return Truth(**arrays, object_shape=tuple(shapes), scene=scene)
 
 
-def _opened(group: h5py.Group | None, names: Iterable[str]) -> dict[str, h5py.Dataset]:
-    return {} if group is None else {name: open_array(group, name) for name in names}
+def known_truth(group: h5py.Group) -> tuple[str, ...]:
+    """Arrays of truth that a group `truth` holds: what nobody knew is not there."""
+    return tuple(name for name in TRUTH_ARRAYS if name not in TRUTH_PER_FRAME or has(group, name))
+
+
+def _opened(group: h5py.Group, names: Iterable[str]) -> dict[str, h5py.Dataset]:
+    return {name: open_array(group, name) for name in names}
 
 
 def _read_part(group: h5py.Group, stored: dict[str, h5py.Dataset], *texts: str) -> tuple[dict[str, np.ndarray], list[Any]]:
@@ -284,7 +290,8 @@ def read_outline(path: Path, index: int) -> Outline:
         if not isinstance(meta, dict):
             raise UserError(f"{path}: {group_name(index)}: meta: expected a JSON object, got {type(meta).__name__}")
         shapes = {name: array.shape for name, array in stored.items()}
-        return Outline(shapes, meta, has(group, "truth"), CHECKSUM in group.attrs)
+        truth = known_truth(open_group(group, "truth")) if has(group, "truth") else ()
+        return Outline(shapes, meta, truth, CHECKSUM in group.attrs)
 
 
 def pack_shard(folder: Path, shard: int, indices: list[int]) -> None:

@@ -15,6 +15,7 @@ from liftwm_agents.collection.acting import RandomActions
 from liftwm_agents.collection.recording import record_episode
 
 K = np.array([[16.0, 0, 12], [0, 16, 8], [0, 0, 1]])
+FAR = np.ones((16, 24))
 
 
 class Broken(gym.Env):
@@ -58,8 +59,13 @@ def hold_gradient(found: tuple) -> tuple:
 
 
 LINES: dict[str, tuple[Callable[[tuple, int], Any], str]] = {
-    "truth as a list": (with_info(truth=[1]), "truth: frame 0: expected depth, .* got list"),
-    "no truth in it": (with_info(truth={}), "truth: frame 0: expected depth, .* got nothing"),
+    "truth as a list": (with_info(truth=[1]), "truth: frame 0: expected some of depth, .* got list"),
+    "no truth in it": (with_info(truth={}), "truth: frame 0: expected some of depth, .* got nothing"),
+    "truth that comes": (
+        lambda found, t: (*found[:-1], {"truth": {"depth": FAR} if t < 2 else {"depth": FAR, "segmentation": FAR}}),
+        "truth/segmentation: frame 2 has it, unlike those before it",
+    ),
+    "ids below 0": (with_info(truth={"segmentation": -np.ones((16, 24), int)}), "truth/segmentation: .* whole numbers from 0"),
     "success of two": (with_info(success=np.zeros(2, bool)), "info: success of frame 0 is array.*expected true or false"),
     "success in words": (with_info(success="no"), "info: success of frame 0 is 'no', expected true or false"),
     "path in words": (with_info(shortest_path_m="far"), "info: shortest_path_m of frame 0 is 'far', expected metres"),
@@ -103,3 +109,11 @@ def test_what_is_sound_is_handed_on() -> None:
     episode = recorded(Broken(told), camera)
     assert len(episode) == 4 and (episode.rgb[:, 0, 0, 0] == np.arange(5)).all() and type(seen[0]) is Broken
     assert episode.meta["success"] is True and episode.meta["call_frame"] is None
+
+
+def test_what_is_known_of_the_truth_is_kept() -> None:
+    ids = np.zeros((16, 24), np.int64)
+    ids[:2, :3] = 7
+    truth = recorded(Broken(with_info(truth={"depth": FAR, "segmentation": ids})), None).validate().truth
+    assert truth.has("depth", "segmentation", "visible_pixels") and not truth.has("world_from_camera")
+    assert (truth.depth == 1).all() and truth.object_id.tolist() == [7] and (truth.visible_pixels == 6).all()

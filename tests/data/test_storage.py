@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from embodied_liftwm.data import EvaluationReader, TrainingReader
-from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.gate import TRUTH_ARRAYS
 from embodied_liftwm.data.integrity import check, oddities, summarize
 from embodied_liftwm.data.storage import data_files, group_name, pack_shard, read_episode, scan, write_episode, write_info
 from embodied_liftwm.errors import UserError
@@ -163,7 +164,7 @@ def test_episodes_of_different_image_size_are_refused(make_dataset: Make, make_e
 def test_summary(make_dataset: Make) -> None:
     found = summarize(make_dataset(9, 11, 10))
     assert (found.episodes, found.frames, found.lengths) == (3, 33, (9, 10.0, 11))
-    assert (found.image_size, found.has_truth, found.mean_return) == ((16, 16), True, 0.5)
+    assert (found.image_size, set(found.truth), found.mean_return) == ((16, 16), set(TRUTH_ARRAYS), 0.5)
     assert found.success_share == pytest.approx(1 / 3)
 
 
@@ -190,3 +191,14 @@ def test_oddities(episode: Episode) -> None:
 def test_read_episode_of_a_file(make_dataset: Make) -> None:
     folder = make_dataset(9)
     assert len(read_episode(folder / "episode-00000000.h5", 0)) == 9
+
+
+def test_a_truth_of_some_arrays_is_kept_as_it_is(make_episode: Callable[..., Episode], tmp_path: Path) -> None:
+    whole = make_episode(steps=3)
+    some = dataclasses.replace(whole, truth=Truth(depth=whole.truth.depth, scene={"seed": 0}))
+    write_info(tmp_path, {"format": 1, "env": "Toy"})
+    write_episode(tmp_path, 0, some)
+    found = EvaluationReader(tmp_path)[0].truth
+    assert found.has("depth") and not found.has("segmentation") and not found.has("depth", "world_from_camera")
+    assert np.array_equal(found.depth, whole.truth.depth) and found.object_id.shape == (0,)
+    assert summarize(tmp_path).truth == ("depth", "object_id", "object_colour") and check(tmp_path) == []

@@ -128,8 +128,10 @@ def _episodes(path: Path) -> list[Episode]:
 
 
 def _true_depth(episode: Episode) -> np.ndarray:
-    if episode.truth is None:
-        raise UserError("an episode of the teachers' scenes has no truth/: collect it anew with `liftwm collect split=teacher`")
+    if episode.truth is None or not episode.truth.has("depth", "world_from_camera"):
+        raise UserError(
+            "an episode of the teachers' scenes lacks true depth or poses: collect with `liftwm collect split=teacher`"
+        )
     return episode.truth.depth
 
 
