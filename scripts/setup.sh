@@ -69,6 +69,12 @@ install_gl() {
         fail "no GL library to render with: install one (Debian: apt-get install libegl1 libgl1 libosmesa6) and run this again"
 }
 
+# MiniWorld's pyglet loads them; the tests of its adapter skip without.
+install_glu() {
+    { can_load libGLU.so.1 && can_load libfontconfig.so.1; } && return
+    may_use_apt && apt_install libglu1-mesa libfontconfig1 || say "no libGLU or libfontconfig: MiniWorld will not start"
+}
+
 install_packages() {
     local target=.
     [ "$extras" = run ] || target=".[$extras]"
@@ -92,6 +98,7 @@ for done_before in "$ready" "$venv/.ready-dev"; do
 done
 make_venv
 install_gl
+[ "$extras" != dev ] || install_glu
 install_packages
 echo "$wanted" >"$ready"
 say "ready"
