@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from liftwm_envs.cameras import back_project
 
@@ -41,17 +40,3 @@ def warp_errors(first: Frame, second: Frame) -> tuple[float, float, float]:
     colours = np.abs(first[0]["rgb"].astype(float) - second[0]["rgb"][v, u]).mean(-1)
     found = inside & (other[v, u] > 0) & (apart < 0.1)
     return float(found.mean()), float(np.median(apart[found])), float(np.median(colours[found]))
-
-
-def check_contract(env: Any, frames: list[Frame]) -> None:
-    """Observations lie in their space, goals are of one kind, and info has what navigation needs of it."""
-    assert isinstance(env.observation_space, spaces.Dict)
-    for observation, info in frames:
-        assert env.observation_space.contains(observation)
-        rotation = observation["world_from_camera"].reshape(4, 4)[:3, :3].astype(float)
-        assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
-        assert np.linalg.det(rotation) > 0
-        if "position" in info:
-            assert info["position"].shape == (2,)
-        if "goal" in observation:
-            assert env.goal_kind == "attributes"

@@ -16,24 +16,24 @@ from liftwm_envs.tasks.task import interpolate
 
 def observation_space(size: tuple[int, int], goal: int = 0) -> spaces.Dict:
     """Of frames of `size` (height, width), and of a goal of so many attributes in [0, 1]."""
-    parts: dict[str, spaces.Space] = {
-        "rgb": spaces.Box(0, 255, (*size, 3), np.uint8),
-        "intrinsics": spaces.Box(0.0, 1e5, (9,), np.float32),
-        "world_from_camera": spaces.Box(-1e4, 1e4, (16,), np.float32),
-    }
-    if goal:
-        parts["goal"] = spaces.Box(0.0, 1.0, (goal,), np.float32)
-    return spaces.Dict(parts)
+    return spaces.Dict(
+        {
+            "rgb": spaces.Box(0, 255, (*size, 3), np.uint8),
+            "intrinsics": spaces.Box(0.0, 1e5, (9,), np.float32),
+            "world_from_camera": spaces.Box(-1e4, 1e4, (16,), np.float32),
+            "goal": spaces.Box(0.0, 1.0, (goal,), np.float32),
+        }
+    )
 
 
-def observation(rgb: NDArray, intrinsics: NDArray, pose: NDArray, goal: ArrayLike | None = None) -> dict[str, NDArray]:
+def observation(rgb: NDArray, intrinsics: NDArray, pose: NDArray, goal: ArrayLike = ()) -> dict[str, NDArray]:
     """An observation of frame [H, W, 3], intrinsics [3, 3], OpenCV pose world_from_camera [4, 4], and goal [G]."""
-    seen = {
+    return {
         "rgb": rgb,
         "intrinsics": np.asarray(intrinsics, np.float32).ravel(),
         "world_from_camera": np.asarray(pose, np.float32).ravel(),
+        "goal": np.asarray(goal, np.float32),
     }
-    return seen if goal is None else {**seen, "goal": np.asarray(goal, np.float32)}
 
 
 def unknown(what: str, given: str, there: Iterable[str]) -> EnvError:

@@ -84,8 +84,7 @@ class MiniWorld(gymnasium.Env[dict[str, NDArray], Any]):
         self._env: gymnasium.Env | None = env
         self._task, self.action_space = task, env.action_space
         self._way: Way | None = None
-        goal = self._goal()
-        self.observation_space = observation_space(self.image_size, 0 if goal is None else len(goal))  # type: ignore[assignment]
+        self.observation_space = observation_space(self.image_size, len(self._goal()))  # type: ignore[assignment]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -167,14 +166,14 @@ class MiniWorld(gymnasium.Env[dict[str, NDArray], Any]):
         box = getattr(self.world, "box", None)
         return box if hasattr(box, "color_vec") else None
 
-    def _goal(self) -> NDArray | None:
+    def _goal(self) -> NDArray:
         """Attributes of the goal; see the class."""
         world, box = self.world, self._box()
         if box is not None:
             return box.color_vec
         if hasattr(world, "red_box"):  # PutNext
             return np.concatenate([world.red_box.color_vec, world.yellow_box.color_vec])
-        return np.eye(2)[world._goal] if hasattr(world, "_goal") else None  # Sign
+        return np.eye(2)[world._goal] if hasattr(world, "_goal") else np.zeros(0)  # Sign
 
     def _success(self, rewarded: bool) -> dict[str, bool]:
         """Whether the task is done; of a box, that it is near. Nothing where a task has no end that counts as one."""
