@@ -1,6 +1,6 @@
 """Draw the pictures of docs/tasks.md: an ego strip and a top-down plan for each task.
 
-python docs/make_task_images.py [Task-Size ...]     all of them, unless some are named
+python docs/make_task_images.py [Task-Size | randomised ...]     all of them, unless some are named
 """
 
 from __future__ import annotations
@@ -78,6 +78,18 @@ def draw_strip(episode: Recorded, path: Path) -> None:
     strip = np.concatenate(tiles, axis=1)
     cut = tiles[0].shape[1] * len(episode.watched)
     strip[:, cut - 2 : cut + 2] = (220, 30, 30)
+    _save(strip, path)
+
+
+def draw_randomised(path: Path) -> None:
+    """The first frames of randomised rooms."""
+    env = gymnasium.make("liftwm/Revisit-S-v0", disable_env_checker=True, randomise=True)
+    frames = [np.pad(env.reset(seed=seed)[0]["rgb"], ((2, 2), (2, 2), (0, 0)), constant_values=255) for seed in range(FRAMES)]
+    env.close()
+    _save(np.concatenate(frames, axis=1), path)
+
+
+def _save(strip: np.ndarray, path: Path) -> None:
     image = Image.fromarray(strip).resize((strip.shape[1] * SCALE, strip.shape[0] * SCALE), Image.Resampling.NEAREST)
     image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
@@ -145,7 +157,10 @@ def _box(x: float, y: float, half_length: float, half_width: float, yaw: float, 
 def main() -> None:
     """Write the pictures."""
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or PICTURES:
+    for name in sys.argv[1:] or (*PICTURES, "randomised"):
+        if name == "randomised":
+            draw_randomised(OUT / "randomised.png")
+            continue
         episode = record(f"liftwm/{name}-v0", PICTURES[name])
         draw_strip(episode, OUT / f"{name.lower()}-ego.png")
         draw_plan(episode, OUT / f"{name.lower()}-plan.png")

@@ -80,7 +80,8 @@ def claim(folder: Path, config: Any, may_change: Collection[str] = (), continued
     _check_owner(folder, command, key)
     path = folder / "config.yaml"
     if continued and path.exists():
-        for name, was, now in _differences(_read(path), mine):
+        usual = yaml.safe_load(yaml.safe_dump(_plain(type(config)())))
+        for name, was, now in _differences(_read(path), mine, usual):
             if name.partition(".")[0] not in may_change:
                 raise UserError(f"{folder} holds a run with {name}={was}, asked for {name}={now}: choose another {key}")
     for place in (folder, folder / "checkpoints", folder / "report"):
@@ -174,12 +175,15 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Settings in which two differ: name, old, new. One that the old lack came later, and was what is `usual` until then."""
     found = []
-    for name in new:
-        was, now = old.get(name), new[name]
+    for name, now in new.items():
+        was = old.get(name, usual.get(name))
         if isinstance(was, dict) and isinstance(now, dict):
-            found += _differences(was, now, f"{prefix}{name}.")
+            found += _differences(was, now, usual.get(name) or {}, f"{prefix}{name}.")
         elif was != now:
             found.append((prefix + name, was, now))
     return found

@@ -90,7 +90,7 @@ def check_field(known: Field[Any], name: str, value: Any) -> None:
 
 
 def _check_number(known: Field[Any], name: str, value: Any) -> None:
-    default = known.default[0] if isinstance(known.default, tuple) else known.default
+    default = next(iter(known.default), 0.0) if isinstance(known.default, tuple) else known.default
     whole = isinstance(default, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise UserError(f"{name}={shown(value)}: expected {'a whole number' if whole else 'a number'}")

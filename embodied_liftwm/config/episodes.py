@@ -49,14 +49,40 @@ class EnvOptions:
     embodiment: Literal["wheels", "drone"] = "wheels"  # a wheeled base with odometry, or a 6-DoF drone
     action: Literal["continuous", "discrete"] = "continuous"  # what the action space is
     image_size: int | str = bounded(64, 16, 2048)  # pixels a side of square frames, or height x width, as in 48x64
-    texture: Literal["rich", "flat"] = "rich"  # flat colours leave depth unidentifiable: a stress test
+    texture: Literal["rich", "flat", "photographs"] = "rich"  # flat colours leave depth unidentifiable: a stress test;
+    # photographs take those that come with MiniWorld, where it is installed
     odometry_noise: float = bounded(0.0, 0, 1)  # standard deviation of the believed motion, as a share of the true motion
+    randomise: bool = (
+        False  # draw all that follows in every episode; a range that is given, as in 60,110, or a single number, is
+    )
+    # on by itself, and is used instead of the one of randomise
+    fov_deg: tuple[float, ...] = bounded((), 20, 140)  # vertical field of view; randomise: 60 to 110
+    camera_height_m: tuple[float, ...] = bounded((), 0.3, 1.4)  # above the floor; randomise: 0.5 to 1.2
+    camera_pitch_deg: tuple[float, ...] = bounded((), -60, 60)  # how far the camera looks down; randomise: -10 to 20
+    light: tuple[float, ...] = bounded((), 0.2, 2)  # brightness, as a factor; randomise: 0.6 to 1.15
+    light_contrast: tuple[float, ...] = bounded((), 0, 4)  # of what comes from one side, as a factor; randomise: 0.3 to 2.5
+    light_colour: tuple[float, ...] = bounded((), 0, 0.8)  # share of one colour that it lacks; randomise: 0 to 0.25
+    saturation: tuple[float, ...] = bounded((), 0.03, 1)  # of walls, floors and ceilings at most; randomise: 0.1 to 0.5
+    texture_scale: tuple[float, ...] = bounded((), 0.2, 5)  # size of their patterns, as a factor; randomise: 0.5 to 2
+    room_scale: tuple[float, ...] = bounded((), 0.9, 1.8)  # length of rooms, as a factor; randomise: 1 to 1.4
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", size_word(_sides_of(self.image_size)))
         for side in self.sides:
             check_field(self.__dataclass_fields__["image_size"], "env_options.image_size", side)
         check_fields(self, "env_options.")
+        for name, ends in [*vars(self).items()]:
+            if isinstance(ends, tuple | list):
+                object.__setattr__(self, name, tuple(ends))
+                if len(ends) > 2 or list(ends) != sorted(ends):
+                    expected = "a number, or the least and the most of a range, as in 0.5,1.2"
+                    raise UserError(f"env_options.{name}={shown(ends)}: expected {expected}")
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of the environment, as files keep them: ranges are lists, and what is off is left out, as it was
+        before there was any."""
+        found = {name: list(value) if isinstance(value, tuple | list) else value for name, value in vars(self).items()}
+        return {name: value for name, value in found.items() if value is not False and value != []}
 
     @property
     def sides(self) -> tuple[int, int]:

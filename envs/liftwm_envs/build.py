@@ -12,11 +12,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from liftwm_envs.cameras import FOVY_DEG
 from liftwm_envs.engine import mujoco
 from liftwm_envs.rooms import textures
+from liftwm_envs.rooms.photographs import draw_photograph
 from liftwm_envs.rooms.scene import SCREEN_HEIGHT_M, WALL_HEIGHT_M, WALL_THICKNESS_M, Room, Scene, SceneObject, Screen, Wall
 from liftwm_envs.rooms.shells import CUP_HEIGHT_M, CUP_RADIUS_M, HANG_M, Show
+from liftwm_envs.rooms.variation import Variation
 
 TIMESTEP_S = 0.0125
 ZNEAR_M, ZFAR_M = 0.04, 40.0
@@ -27,6 +28,7 @@ SCREEN_SUNK_M = -(SCREEN_HEIGHT_M + 0.4)
 _BOX, _CYLINDER = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
 _CUP_GREY = (0.66, 0.65, 0.63)  # far from every colour of the palette
 _PANEL_M = 0.025  # half thickness of a screen's panels
+_AMBIENT, _DIRECTED = 0.94, (0.24, 0.12)  # light from everywhere, and from two sides
 
 
 def object_body(object_id: int) -> str:
@@ -55,9 +57,9 @@ def new_spec(scene: Scene, image_size: tuple[int, int]) -> mujoco.MjSpec:
     spec.option.iterations, spec.option.ls_iterations = 20, 10
     spec.stat.extent, spec.stat.meansize = 1.0, 0.2
     spec.stat.center = [0, 0, 1]
-    _set_visual(spec, image_size)
-    _add_lights(spec, rng)
-    materials = _Materials(spec, rng, flat=scene.texture == "flat", screens=bool(scene.screens))
+    _set_visual(spec, image_size, scene.variation)
+    _add_lights(spec, rng, scene.variation)
+    materials = _Materials(spec, rng, scene)
     for room in scene.rooms:
         _add_room(spec, room, materials, rng)
     for wall in scene.walls:
@@ -76,7 +78,7 @@ def new_spec(scene: Scene, image_size: tuple[int, int]) -> mujoco.MjSpec:
     return spec
 
 
-def _set_visual(spec: mujoco.MjSpec, image_size: tuple[int, int]) -> None:
+def _set_visual(spec: mujoco.MjSpec, image_size: tuple[int, int], variation: Variation) -> None:
     visual = spec.visual
     visual.map.znear, visual.map.zfar = ZNEAR_M, ZFAR_M
     visual.quality.shadowsize = 0
@@ -84,15 +86,16 @@ def _set_visual(spec: mujoco.MjSpec, image_size: tuple[int, int]) -> None:
     visual.quality.numslices, visual.quality.numstacks, visual.quality.numquads = 20, 10, 1
     visual.global_.offheight, visual.global_.offwidth = image_size
     visual.headlight.active = 1
-    visual.headlight.ambient = [0.94, 0.94, 0.94]
+    ambient = _AMBIENT - 0.5 * sum(_DIRECTED) * (variation.light_contrast - 1.0)  # a surface gets half or less of it
+    visual.headlight.ambient = ambient * variation.light_rgb
     visual.headlight.diffuse = [0, 0, 0]
     visual.headlight.specular = [0, 0, 0]
 
 
-def _add_lights(spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
+def _add_lights(spec: mujoco.MjSpec, rng: np.random.Generator, variation: Variation) -> None:
     """Two directional lights from above, of varied direction and slightly varied colour."""
     first = rng.uniform(0, 2 * np.pi)
-    for k, strength in enumerate((0.24, 0.12)):
+    for k, strength in enumerate(_DIRECTED):
         azimuth = first + k * np.pi + rng.uniform(-0.6, 0.6)
         light = spec.worldbody.add_light()
         if hasattr(light, "type"):
@@ -103,19 +106,20 @@ def _add_lights(spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
         light.pos = [0, 0, 5]
         light.dir = [np.cos(azimuth), np.sin(azimuth), -rng.uniform(0.6, 1.4)]
         light.ambient, light.specular = [0, 0, 0], [0, 0, 0]
-        light.diffuse = list(strength * rng.uniform(0.9, 1.1, 3))
+        light.diffuse = list(strength * rng.uniform(0.9, 1.1, 3) * variation.light_contrast * variation.light_rgb)
 
 
 class _Materials:
     """The scene's pool of textures: few images, told apart by repetition and rooms."""
 
-    def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator, *, flat: bool, screens: bool) -> None:
-        self._spec, self._flat, self._rng = spec, flat, rng
+    def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator, scene: Scene) -> None:
+        self._spec, self._rng, self._variation = spec, rng, scene.variation
+        self._flat, self._photographs = scene.texture == "flat", scene.texture == "photographs"
         self.walls = [self._structure(f"wall{k}", p, 0.5) for k, p in enumerate(self._draw(textures.WALL_PATTERNS, 5))]
         self.floors = [self._structure(f"floor{k}", p, 0.5) for k, p in enumerate(self._draw(textures.FLOOR_PATTERNS, 2))]
         self.ceiling = self._structure("ceiling", textures.checker if rng.random() < 0.5 else textures.noise, 0.4)
         self.posters = [self._structure(f"poster{k}", textures.poster, 0.0, textures.POSTER_PX) for k in range(3)]
-        if screens:
+        if scene.screens:
             self._structure("screen", textures.bars, 1.0)
         for kind in range(3):
             self._grain(kind)
@@ -127,14 +131,19 @@ class _Materials:
     def _structure(
         self, name: str, pattern: Callable[..., NDArray], repeat_per_m: float, size: int = textures.TEXTURE_PX
     ) -> str:
-        image = textures.structure_image(self._rng, pattern, size, flat=self._flat)
-        self._texture(name, image, mujoco.mjtTexture.mjTEXTURE_2D)
+        self._texture(name, self._image(name, pattern, size), mujoco.mjtTexture.mjTEXTURE_2D)
         material = self._spec.add_material(name=name, specular=0.0, shininess=0.0, reflectance=0.0)
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
         if repeat_per_m > 0:
             material.texuniform = True
-            material.texrepeat = [repeat_per_m, repeat_per_m]
+            material.texrepeat = [repeat_per_m / self._variation.texture_scale] * 2
         return name
+
+    def _image(self, name: str, pattern: Callable[..., NDArray], size: int) -> NDArray[np.uint8]:
+        """A photograph of such a surface where there are any, else the pattern."""
+        if self._photographs and pattern is not textures.poster:
+            return draw_photograph(self._rng, name.rstrip("0123456789"))
+        return textures.structure_image(self._rng, pattern, size, self._flat, self._variation.saturation)
 
     def _grain(self, kind: int) -> None:
         name = f"grain{kind}"
@@ -275,6 +284,8 @@ def _yaw_quat(yaw: float) -> list[float]:
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
 
 
-def add_camera(body: mujoco.MjsBody, height_m: float) -> None:
-    """The agent's eye: looks along the body's x axis, z up."""
-    body.add_camera(name=CAMERA_NAME, pos=[0, 0, height_m], fovy=FOVY_DEG, quat=[0.5, 0.5, -0.5, -0.5])
+def add_camera(body: mujoco.MjsBody, height_m: float, variation: Variation) -> None:
+    """The agent's eye: looks along the body's x axis, z up, or down from it by the pitch."""
+    half = math.radians(-variation.camera_pitch_deg / 2)
+    one, other = 0.5 * (math.cos(half) - math.sin(half)), 0.5 * (math.cos(half) + math.sin(half))
+    body.add_camera(name=CAMERA_NAME, pos=[0, 0, height_m], fovy=variation.fov_deg, quat=[one, other, -other, -one])

@@ -16,6 +16,7 @@ from liftwm_envs.actions import DRONE_ACTIONS, WHEELS_ACTIONS
 from liftwm_envs.build import AGENT_NAME, TIMESTEP_S, add_camera
 from liftwm_envs.engine import mujoco
 from liftwm_envs.rooms.scene import AGENT_RADIUS_M
+from liftwm_envs.rooms.variation import Variation
 from liftwm_envs.settings import STEP_M, STEP_RAD
 
 CONTROL_S = 0.25
@@ -29,6 +30,11 @@ class Embodiment(ABC):
     action_dim: int
     camera_height_m: float
     discrete_actions: NDArray[np.float32]  # [K, action_dim] the continuous action behind each discrete one
+
+    def __init__(self, variation: Variation) -> None:
+        self.variation = variation
+        if variation.camera_height_m is not None:
+            self.camera_height_m = variation.camera_height_m
 
     @abstractmethod
     def add_to(self, spec: mujoco.MjSpec, start: tuple[float, float, float]) -> None:
@@ -67,7 +73,7 @@ class WheeledBase(Embodiment):
             priority=1,
             group=4,
         )
-        add_camera(body, self.camera_height_m)
+        add_camera(body, self.camera_height_m, self.variation)
         for name, gain, limit in (("x", 160.0, 80.0), ("y", 160.0, 80.0), ("yaw", 4.0, 8.0)):
             _add_velocity_servo(spec, name, gain, limit)
         self._start = start
@@ -110,7 +116,7 @@ class Drone(Embodiment):
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[AGENT_RADIUS_M, 0, 0], friction=[0.05, 0, 0], condim=3, priority=1, group=4
         )
-        add_camera(body, 0.0)
+        add_camera(body, 0.0, self.variation)
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """The drone's seven coordinates and six velocities come first."""

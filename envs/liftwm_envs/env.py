@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from typing import Any, Literal
 
@@ -17,9 +17,11 @@ from liftwm_envs.cameras import size_of
 from liftwm_envs.embodiments import EMBODIMENTS
 from liftwm_envs.errors import EnvError
 from liftwm_envs.odometry import Odometry
+from liftwm_envs.rooms import photographs
 from liftwm_envs.rooms.floor_plan import EVALUATION_SEEDS
 from liftwm_envs.rooms.layout import make_scene
 from liftwm_envs.rooms.scene import SHAPES, Scene
+from liftwm_envs.rooms.variation import check_ranges, draw_variation
 from liftwm_envs.settings import settings_of
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.moving import MovingOcclusionTask
@@ -66,13 +68,15 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         embodiment: wheels, a base that rolls on the floor, or a 6-DoF drone.
         action: continuous in [-1, 1], or discrete.
         image_size: of frames, pixels: one number for square ones, (height, width), or the same as text, "48x64".
-        texture: "flat" leaves surfaces without texture, a stress test.
+        texture: "flat" leaves surfaces without texture, a stress test; "photographs" takes those that come with MiniWorld.
         odometry_noise: standard deviation of the believed motion as a share of the true motion.
         truth: put the hidden state into info["truth"]; for evaluation alone.
         distractors: whether each object shares its colour with another, and its shape with one; by default in size L.
         reward: "sparse" is 1 for each called object that is reached; "progress" adds the metres by which the way shortened.
         max_steps: truncate an episode after so many steps in all; by default only the task's own limit holds.
         render_mode: None or "rgb_array".
+        randomise: draw camera, light, colours, patterns and size of the rooms anew in every episode.
+        ranges: those of `rooms.variation.RANGES` from which is drawn, or single numbers; with `randomise`, instead of its own.
 
     Raises:
         EnvError: an option that does not exist, or no GL on this machine.
@@ -88,17 +92,22 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         embodiment: Literal["wheels", "drone"] = "wheels",
         action: Literal["continuous", "discrete"] = "continuous",
         image_size: int | tuple[int, int] | str = 64,
-        texture: Literal["rich", "flat"] = "rich",
+        texture: Literal["rich", "flat", "photographs"] = "rich",
         odometry_noise: float = 0.0,
         truth: bool = False,
         distractors: bool | None = None,
         reward: Literal["sparse", "progress"] = "sparse",
         max_steps: int | None = None,
         render_mode: str | None = None,
+        randomise: bool = False,
+        **ranges: float | Sequence[float],
     ) -> None:
         _choice("embodiment", embodiment, tuple(EMBODIMENTS))
         _choice("action", action, ("continuous", "discrete"))
-        _choice("texture", texture, ("rich", "flat"))
+        _choice("texture", texture, ("rich", "flat", "photographs"))
+        if texture == "photographs":
+            photographs.folder()
+        self._ranges = check_ranges(randomise, ranges)
         _choice("reward", reward, ("sparse", "progress"))
         if distractors not in (None, True, False):
             raise EnvError(f"distractors={distractors!r}: must be True, False or None")
@@ -151,6 +160,11 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         """The present world."""
         return self.sim.scene
 
+    @property
+    def variation(self) -> dict[str, float]:
+        """What was drawn for it, by the names of the ranges that are on."""
+        return {name: getattr(self.scene.variation, name) for name in self._ranges}
+
     # -- Gymnasium -------------------------------------------------------------------------------------------------------
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -163,7 +177,8 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
         self._last_seed = seed
         self.close()
         rng = np.random.default_rng([seed, 11])
-        scene = make_scene(seed, self.settings.scene_of(self.texture, self.distractors))
+        varied = draw_variation(seed, self._ranges)
+        scene = make_scene(seed, self.settings.scene_of(self.texture, self.distractors, varied))
         self._sim = Simulation(scene, self.embodiment_name, self.image_size)
         pace = 1.6 if self.embodiment_name == "drone" and self.action_kind == "discrete" else 1.0
         self.task: Task = TASKS[self.task_name](self.settings, scene, rng, self.image_size, pace)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from liftwm_envs.errors import EnvError
 from liftwm_envs.rooms.scene import SceneOptions
+from liftwm_envs.rooms.variation import Variation
 
 STEP_M, STEP_RAD = 0.2, 0.3
 """What a full action moves and turns in a control step."""
@@ -30,9 +31,10 @@ class TaskSettings:
     extra_tour_steps: int = 0  # the tour is longer by a number drawn up to this
     targets: int = 1  # how many objects are called, one after another
 
-    def scene_of(self, texture: str, distractors: bool | None = None) -> SceneOptions:
-        """The scene's options with a texture variant, and with or without distractors where that is said."""
-        return replace(self.scene, texture=texture, distractors=self.scene.distractors if distractors is None else distractors)
+    def scene_of(self, texture: str, distractors: bool | None = None, variation: Variation | None = None) -> SceneOptions:
+        """The scene's options with a texture variant, with or without distractors where that is said, and varied."""
+        distractors = self.scene.distractors if distractors is None else distractors
+        return replace(self.scene, texture=texture, distractors=distractors, variation=variation or self.scene.variation)
 
 
 def _moving(rooms: tuple[int, ...], objects: tuple[int, int], movers: int) -> SceneOptions:

@@ -28,7 +28,7 @@ class Simulation:
     @at_work()
     def __init__(self, scene: Scene, embodiment: str, image_size: tuple[int, int]) -> None:
         self.scene = scene
-        self.embodiment = EMBODIMENTS[embodiment]()
+        self.embodiment = EMBODIMENTS[embodiment](scene.variation)
         spec = new_spec(scene, image_size)
         self.embodiment.add_to(spec, scene.start)
         self.model = spec.compile()
@@ -48,7 +48,7 @@ class Simulation:
         self._pose: NDArray[np.float64] | None = None
         self._mocap = {s.id: int(self.model.body_mocapid[self.model.body(screen_body(s.id)).id]) for s in scene.screens}
         self._renderer = Renderer(self.model, self.data, *image_size, self._camera)
-        self.intrinsics = intrinsics_from_fovy(*image_size)
+        self.intrinsics = intrinsics_from_fovy(*image_size, scene.variation.fov_deg)
         self.draws = True  # False: frames stay as they are, for agents that look at none
         self.action = np.zeros(self.embodiment.action_dim)
         self.bumped = False

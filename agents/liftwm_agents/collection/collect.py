@@ -99,7 +99,7 @@ def _add(progress: CollectProgress, report: Report) -> CollectProgress:
 
 def _settings(config: CollectConfig, source: EnvSource) -> dict[str, Any]:
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key in SAME}
-    return settings if source.ours else settings | {"env_options": {}}
+    return settings | {"env_options": config.env_options.keywords() if source.ours else {}}
 
 
 def _prepare_info(folder: Path, settings: dict[str, Any], continued: bool) -> None:
@@ -112,9 +112,9 @@ def _prepare_info(folder: Path, settings: dict[str, Any], continued: bool) -> No
         write_info(folder, info)
         return
     stored = read_info(folder)
-    for key in _flat(info):
-        if key.split(".")[0] in SAME and _flat(stored).get(key) != _flat(info)[key]:
-            _refuse(folder, key, _flat(stored).get(key), _flat(info)[key])
+    for key in _flat(stored) | _flat(info):
+        if key.split(".")[0] in SAME and (was := _flat(stored).get(key)) != (now := _flat(info).get(key)):
+            _refuse(folder, key, was, now)
     changed = [f"{name} {old} -> {info['versions'].get(name)}" for name, old in stored.get("versions", {}).items()
                if info["versions"].get(name) != old]  # fmt: skip
     if changed:

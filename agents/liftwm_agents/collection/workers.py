@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,8 @@ class ShardCollector:
         about = {
             "index": index,
             "env": config.env,
-            "env_options": asdict(config.env_options) if self._source.ours else {},
+            "env_options": config.env_options.keywords() if self._source.ours else {},
+            **({"variation": varied} if (varied := getattr(self.env.unwrapped, "variation", {})) else {}),
             "policy": config.policy,
             "renderer": self._renderer,
             "versions": self._versions,

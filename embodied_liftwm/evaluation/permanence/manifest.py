@@ -115,7 +115,7 @@ class Manifest:
 
 def _frozen_words(options: EnvOptions) -> dict[str, Any]:
     """Options as manifests of this format have them, whose hashes are frozen: the body `wheels` is called `base` there."""
-    return asdict(options) | ({"embodiment": "base"} if options.embodiment == "wheels" else {})
+    return options.keywords() | ({"embodiment": "base"} if options.embodiment == "wheels" else {})
 
 
 def file_name(task: str) -> str:

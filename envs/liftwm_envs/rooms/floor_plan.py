@@ -17,8 +17,9 @@ def draw_floor_plan(
     rng: np.random.Generator, seed: int, options: SceneOptions
 ) -> tuple[tuple[Room, ...], tuple[Door, ...], tuple[Wall, ...]]:
     """Rooms, doors and walls; with `held_out_doors`, of a door graph for this seed's use."""
+    shortest, longest = (side * options.variation.room_scale for side in options.room_side_m)
     while True:
-        rooms, edges = _make_rooms(rng, int(rng.choice(options.rooms)), options.room_side_m)
+        rooms, edges = _make_rooms(rng, int(rng.choice(options.rooms)), (shortest, longest))
         doors, walls = _make_walls(rng, rooms, edges)
         if not options.held_out_doors or is_held_out(len(rooms), doors) == (seed in EVALUATION_SEEDS):
             return rooms, doors, walls

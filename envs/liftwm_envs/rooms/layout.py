@@ -61,7 +61,7 @@ def _try_scene(rng: np.random.Generator, seed: int, options: SceneOptions) -> Sc
     if not all(grid.free[middle] for middle in middles) or not _all_reached(grid.centres[grid.free], contents, discs):
         return None
     tracks = tuple(lane.track for lane in contents.lanes if lane.track is not None)
-    inside = (contents.objects, contents.screens, start, grid, tracks, contents.shows)
+    inside = (contents.objects, contents.screens, start, grid, tracks, contents.shows, options.variation)
     return Scene(seed, options.texture, bounds, rooms, doors, walls, *inside)
 
 

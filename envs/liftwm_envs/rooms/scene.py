@@ -5,7 +5,7 @@ World frame: metres, z up, floor at z = 0, the plan centred on the origin. Angle
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from liftwm_envs.rooms.motion import Track
 from liftwm_envs.rooms.navigation import Grid
 from liftwm_envs.rooms.shells import Show
+from liftwm_envs.rooms.variation import USUAL, Variation
 
 WALL_HEIGHT_M = 2.5
 WALL_THICKNESS_M = 0.12
@@ -156,6 +157,7 @@ class Scene:
     grid: Grid = field(repr=False, compare=False)
     tracks: tuple[Track, ...] = ()  # of the objects with the first ids; the others stand still
     shows: tuple[Show, ...] = ()  # of the objects with the first ids: cups that hide them and swap
+    variation: Variation = USUAL
 
     @property
     def wall_rectangles(self) -> NDArray[np.float64]:
@@ -198,6 +200,7 @@ class Scene:
             "start": [float(v) for v in self.start],
             **({"tracks": [t.describe() for t in self.tracks]} if self.tracks else {}),
             **({"shows": [s.describe() for s in self.shows]} if self.shows else {}),
+            **({"variation": asdict(self.variation)} if self.variation != USUAL else {}),
         }
 
 
@@ -218,6 +221,7 @@ class SceneOptions:
     swaps: tuple[int, int] = (1, 2)  # at least, at most, in each row
     distractors: bool = False  # no object is told by its colour or its shape alone
     held_out_doors: bool = False  # training and evaluation have other door graphs; for a square grid of rooms
+    variation: Variation = USUAL
 
     @property
     def has_movers(self) -> bool:

@@ -136,9 +136,11 @@ WALL_PATTERNS: tuple[Callable[..., Field], ...] = (noise, bricks, planks, checke
 FLOOR_PATTERNS: tuple[Callable[..., Field], ...] = (planks, checker, noise, bricks)
 
 
-def tint(rng: np.random.Generator, dark: float = 0.2, light: float = 0.85) -> NDArray[np.float64]:
+def tint(
+    rng: np.random.Generator, dark: float = 0.2, light: float = 0.85, most_saturation: float = MAX_STRUCTURE_SATURATION
+) -> NDArray[np.float64]:
     """Two desaturated colours, for the dark and the light end of a pattern. [2, 3] in [0, 1]"""
-    hue, saturation = rng.random(), rng.uniform(0.03, MAX_STRUCTURE_SATURATION)
+    hue, saturation = rng.random(), rng.uniform(0.03, most_saturation)
     low = colorsys.hsv_to_rgb(hue, saturation, dark * rng.uniform(0.7, 1.2))
     high = colorsys.hsv_to_rgb(
         (hue + rng.uniform(-0.1, 0.1)) % 1.0, saturation * rng.uniform(0.3, 1.0), light * rng.uniform(0.85, 1.0)
@@ -147,11 +149,15 @@ def tint(rng: np.random.Generator, dark: float = 0.2, light: float = 0.85) -> ND
 
 
 def structure_image(
-    rng: np.random.Generator, pattern: Callable[..., Field], size: int = TEXTURE_PX, flat: bool = False
+    rng: np.random.Generator,
+    pattern: Callable[..., Field],
+    size: int = TEXTURE_PX,
+    flat: bool = False,
+    most_saturation: float = MAX_STRUCTURE_SATURATION,
 ) -> Image:
     """A structure texture: `pattern` between two desaturated colours, or their mean where `flat`."""
     field = pattern(rng, size)
-    low, high = tint(rng)
+    low, high = tint(rng, most_saturation=most_saturation)
     if flat:
         field = np.full_like(field, 0.55)
     levels = np.round(255 * (low + (high - low) * _RAMP)).astype(np.uint8)

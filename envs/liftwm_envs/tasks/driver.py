@@ -32,7 +32,8 @@ class Driver:
             wanted = np.array([forward, yaw], np.float32)
         else:
             height = float(self.env.sim.camera_pose()[2, 3])
-            wanted = np.array([forward, 0, np.clip(5 * (1.0 - height), -1, 1), 0, 0, yaw], np.float32)
+            rise = np.clip(5 * (self.env.sim.embodiment.camera_height_m - height), -1, 1)
+            wanted = np.array([forward, 0, rise, 0, 0, yaw], np.float32)
         if self._table is None:
             return wanted
         if not self._wheels and abs(yaw) < 0.5:  # one axis at a time: drive unless the heading is off
