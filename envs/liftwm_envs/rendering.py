@@ -185,12 +185,12 @@ class _Target:
     Making them anew costs as much as ten frames. What differs between the models, images and meshes, is uploaded again.
     """
 
-    def __init__(self, model: mujoco.MjModel, key: tuple) -> None:
+    def __init__(self, model: mujoco.MjModel, key: tuple, plain: bool) -> None:
         self.key = key
         self.scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 32)
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         self.context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
-        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG", "ADDITIVE", "SEGMENT", "IDCOLOR"):
+        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG", "ADDITIVE") if plain else ():
             self.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
         self._images = _images(model)
         _targets.add(self)
@@ -211,16 +211,16 @@ def _images(model: mujoco.MjModel) -> list[bytes]:
     return [model.tex_data[begin:end].tobytes() for begin, end in zip(model.tex_adr.tolist(), ends, strict=True)]
 
 
-def _take_target(model: mujoco.MjModel) -> _Target:
+def _take_target(model: mujoco.MjModel, plain: bool) -> _Target:
     """A spare target that suits the model, or a new one. The context must be current."""
     textures = (model.tex_type, model.tex_height, model.tex_width, model.tex_nchannel)
     materials = (model.mat_texid, model.mat_texuniform, model.mat_texrepeat)
     structure = tuple(part.tobytes() for part in (*textures, *materials))
-    key = (structure, model.nmesh, model.vis.global_.offwidth, model.vis.global_.offheight)
+    key = (plain, structure, model.nmesh, model.vis.global_.offwidth, model.vis.global_.offheight)
     spare: list[_Target] = _shared["spare"]
     found = next((target for target in spare if target.key == key and target.scene.maxgeom >= model.ngeom + 8), None)
     if found is None:
-        return _Target(model, key)
+        return _Target(model, key, plain)
     spare.remove(found)
     found.upload(model)
     return found
@@ -230,6 +230,7 @@ class Renderer:
     """Frames of one camera of one model. Used by one thread at a time, of which there may be several in turn."""
 
     _target: _Target | None = None
+    _plain = True  # without shadows, reflections, sky and fog
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, height: int, width: int, camera: int) -> None:
         self._model, self._data = model, data
@@ -250,7 +251,7 @@ class Renderer:
         self._lookup: NDArray[np.uint16] | None = None
 
     def _take_target(self) -> None:
-        self._target, self._pid = _take_target(self._model), os.getpid()
+        self._target, self._pid = _take_target(self._model, self._plain), os.getpid()
         self._scene, self._context = self._target.scene, self._target.context
 
     def rgb_depth(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -350,17 +351,20 @@ class Renderer:
         if self._scene.ngeom > 254:
             index += 256 * self._ids[::-1, :, 1].astype(np.intp)
         ids = self._lookup.take(index)
-        ids *= self._ids_depth[::-1] == self._depth[::-1]  # else something stands before it; GL repeats depths exactly
+        if self._plain:
+            ids *= self._ids_depth[::-1] == self._depth[::-1]  # else something stands before it; GL repeats depths exactly
         return ids
 
     def _object_of_segment(self) -> NDArray[np.uint16]:
         """Table from a rendered id (scene geom's `segid` + 1; 0 is background) to the object id of that geom's body."""
-        of_body = [self._model.body(b).name for b in range(self._model.nbody)]
-        table = np.zeros(2**16, np.uint16)
+        ids, table = self._ids_of_geoms(), np.zeros(2**16, np.uint16)
         for k in range(self._scene.ngeom):
             geom = self._scene.geoms[k]
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
-                name = of_body[self._model.geom_bodyid[geom.objid]]
-                if name.startswith("object"):
-                    table[geom.segid + 1] = int(name.removeprefix("object"))
+                table[geom.segid + 1] = ids[geom.objid]
         return table
+
+    def _ids_of_geoms(self) -> NDArray[np.uint16]:
+        """Object id of every geom, which the name of its body says; 0 structure. [ngeom]"""
+        names = [self._model.body(body).name for body in self._model.geom_bodyid]
+        return np.array([int(name[6:]) if name.startswith("object") else 0 for name in names], np.uint16)

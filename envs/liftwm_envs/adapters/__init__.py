@@ -20,6 +20,7 @@ __all__ = ["WORLDS", "is_name", "make"]
 
 WORLDS: dict[str, tuple[str, str]] = {
     "miniworld": ("miniworld", "miniworld"),
+    "memory_maze": ("memory_maze", "memory_maze"),
 }
 """What stands before the colon, and is the module here -> the package that is needed, and the extra that brings it."""
 

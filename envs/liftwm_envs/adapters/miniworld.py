@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from liftwm_envs.adapters.common import Way, observation, observation_space, unknown
 from liftwm_envs.cameras import intrinsics_from_fovy, size_of
-from liftwm_envs.env import Record
 from liftwm_envs.errors import EnvError
 
 _NEEDS = "it needs OpenGL, libGLU and libfontconfig (Debian: apt install libegl1 libgl1 libglu1-mesa libfontconfig1)"
@@ -112,6 +111,8 @@ class MiniWorld(gymnasium.Env[dict[str, NDArray], Any]):
         moves = action in (self.world.actions.move_forward, self.world.actions.move_back)
         info |= {"bump": bool(moves and np.array_equal(before, self.world.agent.pos))}
         info |= self._success(bool(terminated) and float(reward) > 0)
+        if self._way is not None and info["success"]:
+            info["distance_to_goal"] = 0.0
         return observation, float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> NDArray[np.uint8]:
@@ -149,7 +150,7 @@ class MiniWorld(gymnasium.Env[dict[str, NDArray], Any]):
         if self._truth:
             depth = self.world.obs_fb.get_depth_map(_NEAR_M, _FAR_M)[..., 0]
             depth[depth > 0.99 * _FAR_M] = 0.0
-            info["truth"] = Record(depth=depth.astype(np.float16), world_from_camera=pose.astype(np.float32))
+            info["truth"] = {"depth": depth, "world_from_camera": pose.astype(np.float32)}
         return observation(self._rgb, intrinsics, pose, self._goal()), info
 
     def _pose(self) -> NDArray[np.float64]:
