@@ -9,6 +9,7 @@ OUT/rows.csv       one row a step
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import embodied_liftwm
 from embodied_liftwm.commands.schema import command_line
 from embodied_liftwm.config import GenerateConfig
 from embodied_liftwm.evaluation.generation.starts import check_start, path_of, tours_of
+from embodied_liftwm.evaluation.left_out import LeftOut
 from embodied_liftwm.files import write_bytes, write_text
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
@@ -82,6 +84,7 @@ def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any)
         "elsewhere_psnr": _number(home[0].elsewhere_psnr) if home else None,
         "hole_rate": [row.hole_rate for row in own],
         "revisit_share": revisit_share(rows),
+        "left_out": [asdict(entry) for entry in _left_out(config, tour.truth)],
         "figures": {name: estimate.as_dict() for name, estimate in figures.items()},
         "drift": {
             by: {name: {label: value.as_dict() for label, value in drift(rows, by, name, resamples=config.bootstrap)}
@@ -89,6 +92,17 @@ def _metrics(config: GenerateConfig, rows: list[Any], tour: Any, generated: Any)
             for by in ("step", "metres")
         },
     }  # fmt: skip
+
+
+def _left_out(config: GenerateConfig, truth: Any) -> list[LeftOut]:
+    """What only truth along the path could say."""
+    start = config.first_frame or f"data={config.data}"
+    if truth is None:
+        return [LeftOut("figures against truth", f"need frames along {config.path}, which {start} lacks")]
+    if truth.depth is None:
+        pixels = "depth errors, and PSNR of pixels of the first frame"
+        return [LeftOut(pixels, f"need true depth and true poses, which {start} lacks")]
+    return []
 
 
 def _number(value: float) -> float | None:
@@ -136,6 +150,8 @@ def _report(config: GenerateConfig, console: Console, metrics: dict[str, Any]) -
             interval = "" if value["low"] is None else f"{value['low']:.2f} to {value['high']:.2f}"
             table.add_row(words, f"{value['mean']:.2f} {unit}".strip(), interval)
     console.print(table)
+    for entry in metrics["left_out"]:
+        console.print(f"left out: {entry['name']}: {entry['reason']}", soft_wrap=True, markup=False, highlight=False)
     if metrics["paths_blocked"]:
         console.print(f"{metrics['paths_blocked']} episodes left out: the path would run into a wall or an object")
     console.print(f"wrote {config.out}/video.mp4, picture.png, metrics.json, rows.csv", soft_wrap=True)

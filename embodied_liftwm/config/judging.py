@@ -49,7 +49,7 @@ class EvaluateConfig:
     # the planner
     trust: bool = False  # take a zip of stable-baselines3 as policy=, although opening one runs what is in it
     planner: PlannerConfig = field(default_factory=PlannerConfig)  # who acts on what the models remember
-    data: str = "data/revisit-s-eval"  # held-out episodes with truth
+    data: str = "data/revisit-s-eval"  # held-out episodes; figures that need truth are left out without it, and named
     out: str = "runs/evaluate"  # where metrics.json, rows.csv and report/index.html go
     episodes: int = bounded(0, 0, 1_000_000)  # episodes of data to use; 0 for all
     suite: tuple[SuiteName, ...] = HELD_OUT  # what is judged: some of views, persistence, navigation; or permanence, which has

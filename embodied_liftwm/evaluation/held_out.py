@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.splits import check_split
+from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.cost import measure_cost
 from embodied_liftwm.evaluation.judging import judge_all
+from embodied_liftwm.evaluation.left_out import PERSISTENCE_NEEDS, LeftOut, lacking, left_out
 from embodied_liftwm.evaluation.metrics.persistence import Persistence
 from embodied_liftwm.evaluation.navigation.arena import AgentFactory, MakeAgent, make_env, oracle_agent, random_agent
 from embodied_liftwm.evaluation.navigation.contestants import MEAN_COLOUR, agent_on
@@ -31,9 +34,9 @@ from embodied_liftwm.evaluation.report.tables import labels_of
 from embodied_liftwm.evaluation.report.terminal import result_tables
 from embodied_liftwm.evaluation.rows import write_mixed
 from embodied_liftwm.evaluation.summary import Rows, summarize
-from embodied_liftwm.evaluation.views.episodes import truth_of
-from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
-from embodied_liftwm.evaluation.views.novel import novel_views
+from embodied_liftwm.evaluation.views.episodes import known_truth, true_poses, truth_of
+from embodied_liftwm.evaluation.views.mean_colour import FROZEN_FRAME, FrozenFrame, mean_colour_of
+from embodied_liftwm.evaluation.views.novel import columns_without, novel_views
 from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.run_folder import open_run
@@ -66,16 +69,24 @@ def evaluate_held_out(
             (out / "report").mkdir(exist_ok=True)
         torch.manual_seed(config.seed)
         episodes, agents = load_episodes(config), _agents(config, planner, policy)
+        known = known_truth(episodes)
+        missing = left_out(config.suite, known, f"data={config.data}")
+        config = _with_what_is_known(config, known, missing)
         models = _load_models(config)
+        config, strangers = _where_they_fit(config, models, episodes)
+        missing += strangers
         for model in models:
             _check_fit(model, episodes, agents, config)
         rows = _measure(config, console, models, agents, episodes)
-        metrics = provenance(models) | {"data": _data(config, episodes)} | summarize(rows, config.bootstrap, config.seed)
+        about = {"data": _data(config, episodes), "left_out": [asdict(entry) for entry in missing]}
+        metrics = provenance(models) | about | summarize(rows, config.bootstrap, config.seed)
         if rows.navigation:
             metrics["act_ms"] = rows.navigation.act_ms
         page = _write(config, console, models, episodes, rows, metrics)
         for table in result_tables(metrics):
             console.print(table)
+        for entry in missing:
+            console.print(f"left out: {entry}", soft_wrap=True, markup=False, highlight=False)
         console.print(f"report: {page}")
         return metrics
 
@@ -84,17 +95,48 @@ def load_episodes(config: EvaluateConfig) -> list[Episode]:
     """The held-out episodes that the suites need; none for navigation alone.
 
     Raises:
-        UserError: no dataset, an episode without truth, or scenes that are not of the evaluation's seeds.
+        UserError: no dataset, or scenes that are not of the evaluation's seeds.
     """
     if not {"views", "persistence"} & set(config.suite):
         return []
     reader = EvaluationReader(config.data, "eval")
     check_split(reader.info, reader.seeds, "eval", f"data={config.data}")
     wanted = min(config.episodes or len(reader), len(reader))
-    episodes = [reader[position] for position in range(wanted)]
-    for position, episode in enumerate(episodes):
-        truth_of(episode, position)
-    return episodes
+    return [reader[position] for position in range(wanted)]
+
+
+def _with_what_is_known(config: EvaluateConfig, known: frozenset[str], missing: Sequence[LeftOut]) -> EvaluateConfig:
+    """Without the suite `persistence` where the data do not tell what it needs.
+
+    Raises:
+        UserError: no suite is left.
+    """
+    if "persistence" not in config.suite or not lacking(PERSISTENCE_NEEDS, known):
+        return config
+    if config.suite == ("persistence",):
+        raise UserError(f"suite=persistence: {missing[0].reason}; suite=views needs none")
+    return replace(config, suite=tuple(suite for suite in config.suite if suite != "persistence"))
+
+
+def _where_they_fit(
+    config: EvaluateConfig, models: Sequence[CheckedModel], episodes: Sequence[Episode]
+) -> tuple[EvaluateConfig, list[LeftOut]]:
+    """Without the suite `navigation` where the data are of one body or task, and `env` of another: posed video has none."""
+    if "navigation" not in config.suite or not episodes:
+        return config, []
+    env = make_env(config)
+    observed: Any = env.observation_space
+    there, here = (
+        (flatdim(env.action_space), flatdim(observed["goal"])),
+        (episodes[0].action.shape[1], episodes[0].goal.shape[1]),
+    )
+    env.close()
+    if there == here or all(getattr(model.model, "shapes", None) is None for model in models):
+        return config, []
+    theirs, ours = (f"{actions} numbers an action and {goals} a goal" for actions, goals in (here, there))
+    reason = f"data={config.data} has {theirs}, env={config.env} has {ours}: not the same task or body"
+    suite = tuple(name for name in config.suite if name != "navigation")
+    return replace(config, suite=suite), [LeftOut("navigation", reason)]
 
 
 def _load_models(config: EvaluateConfig) -> list[CheckedModel]:
@@ -135,14 +177,16 @@ def _measure(
     episodes: list[Episode],
 ) -> Rows:  # fmt: skip
     """All suites, one after another, each with a line."""
-    rows = Rows()
+    rows = Rows(without=columns_without(known_truth(episodes)))
     if episodes:
         factories: dict[str, Any] = {}
         if "views" in config.suite:
             factories["views"] = novel_views(episodes, config.context, config.views_per_episode)
         if "persistence" in config.suite:
             factories["persistence"] = Persistence
-        judged = [*models, CheckedModel(mean_colour_of(episodes, config.device), MEAN_COLOUR, "mean colour")]
+        mean_colour = mean_colour_of(episodes, config.device)
+        judged = [*models, CheckedModel(mean_colour, MEAN_COLOUR, "mean colour")]
+        judged.append(CheckedModel(FrozenFrame(mean_colour.depth_m, config.device), FROZEN_FRAME, "last frame"))
         watch = partial(judge_all, judged, episodes, list(factories.values()), config.device)
         described = ", ".join(factories)
         found = timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {described}")
@@ -171,7 +215,8 @@ def _write(
     out = Path(config.out)
     write_mixed(out / "rows.csv", rows.flat())
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    chosen = choose_revisits(episodes, STRIPS)
+    drawable = not lacking(PERSISTENCE_NEEDS, known_truth(episodes))
+    chosen = choose_revisits(episodes, STRIPS) if drawable else []
 
     def draw() -> list[Strip]:
         """A strip of each chosen return, then every frame around the first."""
@@ -188,7 +233,7 @@ def _write(
         strips=strips,
         film=film,
         scenes={index: truth_of(episodes[index], index).scene for index, _ in chosen},
-        walked={index: truth_of(episodes[index], index).world_from_camera[:, :2, 3] for index, _ in chosen},
+        walked={index: true_poses(episodes[index])[:, :2, 3] for index, _ in chosen},
         traces=rows.navigation.traces if rows.navigation else [],
         curves={key: read_curve(Path(source)) for key, source in sources.items() if source},
     )

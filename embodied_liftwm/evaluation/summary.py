@@ -41,23 +41,23 @@ class Rows:
     persistence: list[PersistenceRow] = field(default_factory=list)
     cost: list[CostRow] = field(default_factory=list)
     navigation: NavigationResult | None = None
+    without: frozenset[str] = frozenset()  # columns of views that nobody could fill: they are in no figure and no table
 
     def flat(self) -> list[dict[str, Any]]:
         """One dict a row, the suite first. `cost` is left out: its rows are timings, and these rows are the same every time."""
         suites: dict[str, Iterable[Any]] = {"views": self.views, "persistence": self.persistence}
         suites["navigation"] = self.navigation.rows if self.navigation else []
-        return [{"suite": suite} | _cells(row) for suite, rows in suites.items() for row in rows]
+        return [{"suite": suite} | self._cells(row) for suite, rows in suites.items() for row in rows]
 
-
-def _cells(row: Any) -> dict[str, Any]:
-    return {name: plain(value) for name, value in asdict(row).items()}
+    def _cells(self, row: Any) -> dict[str, Any]:
+        return {name: plain(value) for name, value in asdict(row).items() if name not in self.without}
 
 
 def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     """Figures of every model and agent, each with its interval, and paired differences to the baseline.
 
     Args:
-        rows: of the models "model", perhaps "baseline", and "floor", the mean colour.
+        rows: of the models "model", perhaps "baseline", "floor", the mean colour, and "frozen_frame".
         resamples: behind each bootstrap interval.
         seed: of the bootstrap.
 
@@ -67,7 +67,7 @@ def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     draw = resamples, seed
     found: dict[str, Any] = {}
     if rows.views:
-        found["views"] = {name: _views(own, draw) for name, own in grouped(rows.views, "model").items()}
+        found["views"] = {name: _views(own, rows.without, draw) for name, own in grouped(rows.views, "model").items()}
     if rows.persistence:
         found["persistence"] = {name: _persistence(own, draw) for name, own in grouped(rows.persistence, "model").items()}
     if rows.navigation:
@@ -89,8 +89,10 @@ def _estimate(rows: Sequence[Any], metric: str, draw: tuple[int, int]) -> dict[s
     return column_mean(rows, metric, *draw).as_dict()
 
 
-def _views(rows: list[ViewRow], draw: tuple[int, int]) -> dict[str, Any]:
-    found: dict[str, Any] = {metric: _estimate(rows, metric, draw) for metric in VIEW_METRICS}
+def _views(rows: list[ViewRow], without: frozenset[str], draw: tuple[int, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {metric: _estimate(rows, metric, draw) for metric in VIEW_METRICS if metric not in without}
+    if "seen_brier" in without:
+        return found
     found["seen_ece"] = calibration_error(rows, *draw).as_dict()
     bins = reliability(rows, *draw)
     found["reliability"] = [{"share": b.share, "predicted": b.predicted, "seen": b.seen.as_dict()} for b in bins]
@@ -127,7 +129,8 @@ def _differences(rows: Rows, draw: tuple[int, int]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     views = grouped(rows.views, "model")
     if "baseline" in views:
-        found["views"] = {name: _paired(views["model"], views["baseline"], name, draw) for name in COMPARED_VIEWS}
+        compared = [name for name in COMPARED_VIEWS if name not in rows.without]
+        found["views"] = {name: _paired(views["model"], views["baseline"], name, draw) for name in compared}
     pairs = grouped(rows.persistence, "model")
     if "baseline" in pairs:
         long = [[row for row in pairs[name] if row.gap >= LONG_GAP] for name in ("model", "baseline")]

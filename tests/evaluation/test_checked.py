@@ -14,7 +14,7 @@ from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, batches, rol
 from embodied_liftwm.evaluation.views.mean_colour import MeanColour
 from embodied_liftwm.experiments.acting import planner_on
 from tests.plain_model import PlainModel
-from tests.scoring import evaluate_views
+from tests.scoring import evaluate_persistence, evaluate_views
 
 
 class Faulty(MeanColour):
@@ -158,7 +158,7 @@ def test_another_image_size_or_body_is_refused(cloud):
 def test_truth_is_asked_for(episodes):
     bare = [dataclasses.replace(episode, truth=None) for episode in episodes]
     with pytest.raises(UserError, match="episode 0 has no truth"):
-        evaluate_views([CheckedModel(MeanColour(1.0), "mine")], bare, 20, 1)
+        evaluate_persistence([CheckedModel(MeanColour(1.0), "mine")], bare)
 
 
 def test_batches_never_leave_one_alone(episodes):

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.console import Console
 from embodied_liftwm.commands.evaluate import evaluate
 from embodied_liftwm.commands.schema import command_line
 from embodied_liftwm.config import EnvOptions, EvaluateConfig, ModelConfig, PatchesConfig, RecurrentConfig
+from embodied_liftwm.data.episode import Truth
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.checkpoint import save_checkpoint
@@ -56,7 +58,7 @@ def test_everything_is_written(prepared, metrics):
     assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     rows = list(csv.DictReader((out / "rows.csv").open()))
     assert {row["suite"] for row in rows} == {"views", "persistence", "navigation"}
-    assert {row["model"] for row in rows if row["suite"] == "views"} == {"model", "baseline", "floor"}
+    assert {row["model"] for row in rows if row["suite"] == "views"} == {"model", "baseline", "floor", "frozen_frame"}
     assert set(metrics["navigation"]["agents"]) <= {"planner", "planner_baseline", "random", "oracle"}
     assert set(metrics["cost"]) == {"model", "baseline"}
     assert not [path for path in out.rglob("*partial*")]
@@ -110,8 +112,65 @@ def test_another_image_size_is_refused_before_any_work(prepared):
         evaluate(dataclasses.replace(prepared, env_options=EnvOptions()), Console(quiet=True))
 
 
-def test_a_dataset_without_truth_is_refused(prepared, episodes, tmp_path):
-    write_info(tmp_path, {"format": FORMAT, "env": "Toy", "seed": 0, "policy": "walk", "split": "eval"})
-    write_episode(tmp_path, 0, dataclasses.replace(episodes[0], truth=None))
-    with pytest.raises(UserError, match="episode 0 has no truth"):
-        evaluate(dataclasses.replace(prepared, data=str(tmp_path)), Console(quiet=True))
+def with_truth(prepared, episodes, folder: Path, *known: str) -> EvaluateConfig:
+    """The same episodes with this part of their truth; no navigation."""
+    folder.mkdir()
+    write_info(folder, {"format": FORMAT, "env": "Toy", "seed": 0, "policy": "walk", "split": "eval"})
+    for index, episode in enumerate(episodes):
+        named = {name: getattr(episode.truth, name) for name in known}
+        write_episode(folder, index, dataclasses.replace(episode, truth=Truth(**named) if known else None))
+    out = str(folder.parent / f"{folder.name}-out")
+    return dataclasses.replace(prepared, baseline="", data=str(folder), out=out, suite=("views", "persistence"))
+
+
+def test_a_dataset_without_truth_gets_a_report(prepared, metrics, episodes, tmp_path, capsys):
+    config = with_truth(prepared, episodes, tmp_path / "bare")
+    found = evaluate(config, Console(width=200))
+    for name in ("model", "floor", "frozen_frame"):
+        assert set(found["views"][name]) == {"psnr", "ssim", "depth_share"}
+        assert found["views"][name]["psnr"] == metrics["views"][name]["psnr"], "the same pixels, whoever knows their depth"
+    assert "persistence" not in found and found["cost"]["model"]["frames"] == 30
+    said, page = capsys.readouterr().out, (Path(config.out) / "report" / "index.html").read_text()
+    for entry in found["left_out"]:
+        assert f"left out: {entry['name']}: {entry['reason']}" in said and entry["name"] in page and entry["reason"] in page
+    assert [entry["reason"].partition(", which")[0] for entry in found["left_out"]] == [
+        "needs true depth and true poses", "needs true depth", "needs true depth and true segmentation",
+    ]  # fmt: skip
+    assert "seen px" not in page + said and "nan" not in page and "Novel views</h2>" in page
+    header = (Path(config.out) / "rows.csv").read_text().splitlines()[0]
+    assert header == "suite,model,episode,frame,psnr,ssim,depth_share"
+
+
+def test_a_part_of_the_truth_gives_its_figures(prepared, metrics, episodes, tmp_path):
+    unplaced = evaluate(with_truth(prepared, episodes, tmp_path / "depth", "depth"), Console(quiet=True))
+    mine, whole = unplaced["views"]["model"], metrics["views"]["model"]
+    assert mine["depth_rmse_m"] == whole["depth_rmse_m"] and "depth_rmse_seen_m" not in mine and "seen_ece" not in mine
+    assert [entry["name"].partition(" ")[0] for entry in unplaced["left_out"]] == ["PSNR", "persistence,"]
+    placed = evaluate(with_truth(prepared, episodes, tmp_path / "placed", "depth", "world_from_camera"), Console(quiet=True))
+    assert placed["views"]["model"] == whole and [entry["name"][:11] for entry in placed["left_out"]] == ["persistence"]
+    seen = ("depth", "segmentation", "visible_pixels", "object_id", "object_colour", "object_shape")
+    kept = evaluate(with_truth(prepared, episodes, tmp_path / "seen", *seen), Console(quiet=True))
+    assert kept["persistence"]["model"] == metrics["persistence"]["model"]
+    assert [entry["name"][:4] for entry in kept["left_out"]] == ["PSNR"]
+
+
+def test_what_needs_truth_alone_is_refused_without(prepared, episodes, tmp_path):
+    config = with_truth(prepared, episodes, tmp_path / "bare")
+    with pytest.raises(UserError, match="suite=persistence: needs true depth and true segmentation, which data=.* lacks"):
+        evaluate(dataclasses.replace(config, suite=("persistence",)), Console(quiet=True))
+
+
+def test_posed_video_is_judged_without_navigation(prepared, episodes, tmp_path):
+    folder = tmp_path / "video"
+    folder.mkdir()
+    write_info(folder, {"format": FORMAT, "env": "Video"})
+    first, bare = episodes[0], np.zeros((30, 0), np.float32)
+    turns = np.zeros((29, 6), np.float32)
+    write_episode(folder, 0, dataclasses.replace(first, truth=None, action=turns, goal=bare))
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(memory="recurrent", recurrent=RecurrentConfig(units=32)), ModelShapes(32, 6, 0))
+    save_checkpoint(tmp_path / "run", 1, model, {}, {})
+    asked = dataclasses.replace(prepared, model=str(tmp_path / "run"), baseline="", data=str(folder), out=str(tmp_path / "out"))
+    found = evaluate(asked, Console(quiet=True))
+    assert "navigation" not in found and found["views"]["model"]["psnr"]["mean"] > 0
+    assert "not the same task or body" in found["left_out"][-1]["reason"] and found["left_out"][-1]["name"] == "navigation"

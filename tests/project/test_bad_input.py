@@ -171,7 +171,7 @@ BAD: list[tuple[Callable[[Path], None], str, tuple[str, ...], str]] = [
     (lambda place: cut(newest(place, "model.json")), "evaluate", (), "model.json cannot be read"),
     (other_size, "evaluate", (), "has images of 64x64, model RUN is for 32x32"),
     (nothing, "evaluate", ("env_options.image_size=64",), "env=Revisit-S has images of 64x64"),
-    (no_truth, "evaluate", (), "no truth"),
+    (no_truth, "evaluate", ("suite=persistence",), "needs true depth and true segmentation, which data=DATA lacks"),
     (training_scenes, "evaluate", (), "training scenes"),
     (nothing, "evaluate", ("policy=nowhere", "suite=navigation", "workers=1"), "no policy at nowhere"),
 ]

@@ -70,7 +70,7 @@ def _episode_tour(config: GenerateConfig, reader: EvaluationReader, index: int, 
         raise UserError(f"frame={config.frame}: episode {index} has frames 0 to {len(episode.rgb) - 1}")
     if path is None:
         return recorded_tour(episode, index, config.frame)
-    if episode.truth is not None and can_draw(reader.info, episode):
+    if episode.truth is not None and episode.truth.has("world_from_camera") and can_draw(reader.info, episode):
         return first_clear_tour(reader.info, episode, index, path, config.frame)
     moved = path.starting_at(episode.world_from_camera[config.frame])
     return Tour(index, config.frame, moved, episode.rgb[config.frame], episode.intrinsics)

@@ -18,6 +18,7 @@ import torch
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.generation.camera_paths import CameraPath, recorded_path
+from embodied_liftwm.evaluation.views.episodes import known_truth, true_poses, truth_of
 from embodied_liftwm.evaluation.views.true_views import LARGEST_CHANGE, TrueWorld, is_clear
 from embodied_liftwm.protocols import Camera
 
@@ -62,9 +63,8 @@ def recorded_tour(episode: Episode, index: int, start: int = 0) -> Tour:
     if len(episode.rgb) - start < 2:
         raise UserError(f"frame={start}: episode {index} has frames 0 to {len(episode.rgb) - 1}, and a path at least one step")
     path = recorded_path("recorded", episode.world_from_camera[start:])
-    known = episode.truth
-    exact = episode.world_from_camera if known is None else known.world_from_camera
-    depth = None if known is None else known.depth[start:].astype(np.float32)
+    exact, placed = true_poses(episode), {"depth", "world_from_camera"} <= known_truth([episode])
+    depth = truth_of(episode, index).depth[start:].astype(np.float32) if placed else None
     return Tour(
         index, start, path, episode.rgb[start], episode.intrinsics, TourTruth(episode.rgb[start:], depth, exact[start:])
     )
@@ -96,8 +96,8 @@ def drawn_tour(info: dict[str, Any], episode: Episode, index: int, path: CameraP
     Raises:
         UserError: the world cannot be built again, or has changed before the frame was recorded.
     """
-    if episode.truth is None:
-        raise UserError(f"episode {index} has no truth, which says where its camera really was: use path=recorded")
+    if episode.truth is None or not episode.truth.has("world_from_camera"):
+        raise UserError(f"episode {index} has no true poses, which say where its camera really was: use path=recorded")
     exact = path.starting_at(episode.truth.world_from_camera[start])
     if not is_clear(exact.poses, episode.truth.scene):
         return None

@@ -18,10 +18,11 @@ from embodied_liftwm.evaluation.navigation.arena import Trace
 from embodied_liftwm.evaluation.report import charts, pictures, plans, tables
 from embodied_liftwm.evaluation.report.charts import Series
 from embodied_liftwm.evaluation.report.film import film, frame_words
+from embodied_liftwm.evaluation.views.mean_colour import FROZEN_FRAME
 from embodied_liftwm.evaluation.views.strips import Strip
 from embodied_liftwm.files import write_bytes, write_text
 
-COLOURS = {"model": "var(--model)", "baseline": "var(--baseline)", "floor": "var(--floor)"}
+COLOURS = {"model": "var(--model)", "baseline": "var(--baseline)", "floor": "var(--floor)", FROZEN_FRAME: "var(--shuffled)"}
 AGENT_COLOURS = {
     "planner": "var(--model)",
     "planner_baseline": "var(--baseline)",
@@ -75,7 +76,7 @@ def write_report(folder: Path, report: Report) -> Path:
         maps=[_maps(strip, report) for strip in report.strips[:1]],
         tours=_tours(report.traces),
         agents=tables.AGENTS,
-        agent_colours=AGENT_COLOURS,
+        agent_colours=AGENT_COLOURS | COLOURS,
         tolerance={"colour": COLOUR_TOLERANCE, "depth": DEPTH_TOLERANCE},
     )
     write_text(folder / "index.html", page)
@@ -160,9 +161,9 @@ def _tables(report: Report) -> dict[str, tables.Table]:
     metrics, ranked = report.metrics, ("model", "baseline")
     found = {}
     if metrics.get("views"):
-        found["views"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS[:4], ranked)
-        found["geometry"] = tables.figure_table(metrics["views"], report.labels, tables.VIEW_COLUMNS[4:], ranked)
-        found["calibration"] = tables.figure_table(metrics["views"], report.labels, tables.CALIBRATION_COLUMNS, ranked)
+        for name, columns in zip(("views", "geometry", "calibration"), tables.view_columns(metrics["views"]), strict=True):
+            if columns:
+                found[name] = tables.figure_table(metrics["views"], report.labels, columns, ranked)
     if metrics.get("persistence"):
         found["persistence"] = tables.figure_table(metrics["persistence"], report.labels, tables.PERSISTENCE_COLUMNS, ranked)
     agents = metrics.get("navigation", {}).get("agents")

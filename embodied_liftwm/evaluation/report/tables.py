@@ -8,6 +8,7 @@ from typing import Any
 
 from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS
 from embodied_liftwm.evaluation.summary import LONG_GAP, gap_label
+from embodied_liftwm.evaluation.views.mean_colour import FROZEN_FRAME
 
 LONG = f"gap_{LONG_GAP}_up"
 NONE = "–"
@@ -62,6 +63,14 @@ VIEW_COLUMNS = (
     Column("normals, seen px (°)", ("normal_deg_seen",), 1, "lower"),
     Column("epipolar (px)", ("epipolar_px",), 2, "lower"),
 )
+WHOLE_GEOMETRY_COLUMNS = (
+    Column("depth RMSE (m)", ("depth_rmse_m",), 3, "lower"),
+    Column("RMSE / median depth", ("depth_rmse_rel",), 3, "lower"),
+    Column("AbsRel", ("abs_rel",), 3, "lower"),
+    Column("δ < 1.25", ("delta_125",), 3, "higher"),
+    Column("normals (°)", ("normal_deg",), 1, "lower"),
+)
+"""Over all pixels: where true depth is known, and not which pixels were seen."""
 CALIBRATION_COLUMNS = (
     Column("truly seen", ("seen_share",), 3),
     Column("Brier of seen", ("seen_brier",), 3, "lower"),
@@ -94,7 +103,16 @@ def labels_of(models: dict[str, dict[str, Any]]) -> dict[str, str]:
         labels = {key: f"{labels[key]}, {Path(models[key]['source']).name}" for key in labels}
     if "baseline" in labels:
         labels["baseline"] = f"{labels['baseline']} (baseline)"
-    return labels | {"floor": "mean colour (lower bound)"}
+    return labels | {"floor": "mean colour (lower bound)", FROZEN_FRAME: "last frame, held still (lower bound)"}
+
+
+def view_columns(views: dict[str, Any]) -> tuple[tuple[Column, ...], tuple[Column, ...], tuple[Column, ...]]:
+    """Columns of images, geometry and calibration that the figures of novel views have: without truth there are fewer."""
+    seen = "psnr_seen" in views["model"]
+    geometry = VIEW_COLUMNS[4:] if seen else WHOLE_GEOMETRY_COLUMNS
+    parts = VIEW_COLUMNS[:4], geometry, CALIBRATION_COLUMNS
+    images, depths, calibration = (tuple(c for c in part if c.path[0] in views["model"]) for part in parts)
+    return images, depths, calibration
 
 
 def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple[Column, ...], rank: tuple[str, ...]) -> Table:
@@ -144,8 +162,12 @@ def headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
     found = []
     views = metrics.get("views", {})
     if "model" in views:
-        difference = _difference(metrics, "views", "psnr_seen", 1)
-        found.append(_card("dB on pixels it has seen before", views, ("psnr_seen",), 1, difference))
+        name, about = (
+            ("psnr_seen", "dB on pixels it has seen before")
+            if "psnr_seen" in views["model"]
+            else ("psnr", "dB on frames to come")
+        )
+        found.append(_card(about, views, (name,), 1, _difference(metrics, "views", name, 1)))
     kept = metrics.get("persistence", {})
     if "model" in kept:
         path = (LONG, "score") if _reach(kept["model"], (LONG, "score")).get("count") else ("all", "score")
@@ -171,6 +193,8 @@ def _card(name: str, figures: dict[str, Any], path: tuple[str, ...], digits: int
         beside.append(f"baseline {cell(_reach(figures['baseline'], path), digits).value}{difference}")
     if "floor" in figures:
         beside.append(f"mean colour {cell(_reach(figures['floor'], path), digits).value}")
+    if FROZEN_FRAME in figures:
+        beside.append(f"last frame {cell(_reach(figures[FROZEN_FRAME], path), digits).value}")
     return {"value": own.value, "interval": own.interval, "name": name, "beside": " · ".join(beside)}
 
 

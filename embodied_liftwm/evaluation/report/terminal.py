@@ -14,15 +14,17 @@ from embodied_liftwm.evaluation.report import tables
 def result_tables(metrics: dict[str, Any]) -> list[Table]:
     """The report's first columns for the terminal, each figure with its interval."""
     labels = tables.labels_of(metrics["models"])
+    views = metrics.get("views")
+    images, geometry, calibration = tables.view_columns(views) if views else ((), (), ())
     parts = (
-        ("novel views", metrics.get("views"), labels, (*tables.VIEW_COLUMNS[:2], tables.VIEW_COLUMNS[4])),
-        ("calibration of seen", metrics.get("views"), labels, tables.CALIBRATION_COLUMNS[:3]),
+        ("novel views", views, labels, (*images[:2], *geometry[:1])),
+        ("calibration of seen", views, labels, calibration[:3]),
         ("persistence", metrics.get("persistence"), labels, tables.PERSISTENCE_COLUMNS[:3]),
         ("navigation", metrics.get("navigation", {}).get("agents"), tables.AGENTS, tables.NAVIGATION_COLUMNS[:3]),
     )
     found = []
     for title, figures, names, columns in parts:
-        if not figures:
+        if not figures or not columns:
             continue
         body = tables.figure_table(figures, names, columns, ())
         found.append(terminal_table(title, body))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.gate import TRUTH_ARRAYS
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import Camera, Observation, View
 
@@ -82,11 +83,15 @@ class EpisodeBatch:
             goal=self._stack([self.episodes[e].goal[t] for e, t in frames]),
         )
 
+    def true_depth(self, frames: Sequence[Frame]) -> Tensor:
+        """True depth at these frames. [P, H, W] float32 metres, 0 where invalid"""
+        return self._stack([self.truth(e).depth[t] for e, t in frames])
+
     def true(self, frames: Sequence[Frame]) -> TrueFrames:
         """What really was there to see at these frames."""
         return TrueFrames(
             rgb=self._rgb(frames),
-            depth=self._stack([self.truth(e).depth[t] for e, t in frames]),
+            depth=self.true_depth(frames),
             segmentation=self._stack([self.truth(e).segmentation[t].astype(np.int64) for e, t in frames]).long(),
         )
 
@@ -107,6 +112,23 @@ def truth_of(episode: Episode, index: int) -> Truth:
     if episode.truth is None:
         raise UserError(f"episode {index} has no truth: evaluation needs it; collect with an environment of liftwm_envs")
     return episode.truth
+
+
+def true_poses(episode: Episode) -> np.ndarray:
+    """Exact world_from_camera of an episode where it is known, else what the agent believed. [F, 4, 4]"""
+    known = episode.truth is not None and episode.truth.has("world_from_camera")
+    return episode.truth.world_from_camera if known and episode.truth else episode.world_from_camera
+
+
+def known_truth(episodes: Sequence[Episode]) -> frozenset[str]:
+    """Arrays of truth that each of these episodes has.
+
+    Depth that is 0 in every pixel is no depth, and a segmentation whose pixels nobody has counted is none that serves.
+    """
+    known = set(TRUTH_ARRAYS).intersection(*(episode.truth_arrays() for episode in episodes))
+    if "depth" in known and not any((truth_of(episode, i).depth > 0).any() for i, episode in enumerate(episodes)):
+        known.remove("depth")
+    return frozenset(known if "visible_pixels" in known else known - {"segmentation"})
 
 
 def batches(episodes: Sequence[Episode], device: str = "cpu", size: int = BATCH_EPISODES) -> list[EpisodeBatch]:
