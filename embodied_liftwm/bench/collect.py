@@ -20,9 +20,9 @@ from embodied_liftwm.bench.table import Row, machine, ratios, report
 from embodied_liftwm.config import BenchConfig, CollectConfig
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.data.storage import FORMAT, write_info
+from embodied_liftwm.environments import EnvSource, find_env
 from embodied_liftwm.terminal import plain_console
 from liftwm_agents.collection.collect import CollectProgress, collect
-from liftwm_agents.collection.env_source import EnvSource, find_env
 from liftwm_agents.collection.workers import Report, Shard, ShardCollector, ShardWriter, collect_shard
 
 TARGET = 0.85
@@ -121,7 +121,7 @@ def _bare_loop(settings: CollectConfig, source: EnvSource) -> Cost:
     """
     from liftwm_envs.rendering import drawing
 
-    env, _ = source.make(settings.env_options, truth=True)
+    env = source.make(settings.env_options, truth=True)
     costs, frames = [], []
     for episode in EvaluationReader(settings.out):
         env.reset(seed=episode.meta["seed"])

@@ -26,6 +26,7 @@ from embodied_liftwm.bench import latent_read
 from embodied_liftwm.bench.table import Row, by_name, machine, report, seconds, seconds_in_turn, using_threads
 from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig, size_word
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.views.budget_curve import at_budget
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
@@ -35,7 +36,6 @@ from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.training.checkpoint import load_model
 from embodied_liftwm.world_model.base import BaseWorldModel, ModelShapes
 from embodied_liftwm.world_model.build import build_model
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.workers import ShardCollector
 
 BUDGETS = (512, 2048)

@@ -64,7 +64,7 @@ def run(config: TrainAgentConfig) -> None:
         UserError: an environment that is none of ours.
         KeyboardInterrupt: says what is kept.
     """
-    from liftwm_agents.collection.env_source import find_env
+    from embodied_liftwm.environments import find_env
 
     if not find_env(config.env).ours:
         raise UserError(f"env={config.env}: loop=true collects guided tours, which environments of liftwm have")
@@ -118,7 +118,7 @@ def collect_settings(config: TrainAgentConfig, data: Path, episodes: int) -> Col
 def _collect_with_policy(config: TrainAgentConfig, folder: Path, number: int, console: Console) -> None:
     """The episodes of a round that are not there yet, with the policy and the world model of the round before."""
     from embodied_liftwm.data.storage import scan, write_episode
-    from liftwm_agents.collection.env_source import find_env
+    from embodied_liftwm.environments import find_env
     from liftwm_agents.collection.workers import ShardCollector
     from liftwm_agents.policies.policy import PPOPolicy
 

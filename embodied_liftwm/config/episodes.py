@@ -16,8 +16,8 @@ TEACHER_SEED_OFFSET = 2**31
 REPORT_SEED = 2**20
 """Evaluation seeds below are for development; reported figures use those from here on, and nothing is tuned on them."""
 
-POLICIES = ("explore", "walk", "tour", "loop", "random", "oracle")
-"""Named explorers of `liftwm collect`."""
+POLICIES = ("explore", "walk", "tour", "loop", "random", "oracle", "wander")
+"""Named explorers of `liftwm collect`; all know liftwm environments, the last and random any other."""
 METRES = r"\d{1,4}(?:\.\d{1,9})?"
 SUPPORT_POLICY = re.compile(rf"support-(?P<radius>{METRES})(?:-leave-(?P<leave>{METRES})-after-(?P<after>[1-9]\d{{0,5}}))?")
 """`support-R` stays within R metres of its start; `support-R-leave-D-after-N` leaves it after N frames, by D metres."""
@@ -100,13 +100,13 @@ def present_words(stored: dict[str, Any]) -> dict[str, Any]:
 class CollectConfig:
     """`liftwm collect`: episodes from an environment into a dataset folder."""
 
-    env: str = "Revisit-S"  # Task-size, a gymnasium id, or my_package:make_env
+    env: str = "Revisit-S"  # Task-size, a gymnasium id, miniworld:FourRooms and the like, or my_package:make_env
     env_options: EnvOptions = field(default_factory=EnvOptions)
     out: str = "data/revisit-s"  # dataset folder; an interrupted one is continued
     episodes: int = bounded(100, 1, 1_000_000)  # how many
     steps: int = bounded(96, 1, 100_000)  # actions per episode at most; the environment may end it earlier
-    policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle;
-    # support-METRES stays within so far of its start; or my_policy:make_policy
+    policy: str = "explore"  # explore mixes walk, tour and loop; random; oracle; wander holds actions, and is what explore is
+    # in environments that are not ours; support-METRES stays within so far of its start; or my_policy:make_policy
     split: Literal["train", "eval", "teacher"] = "train"  # whose seeds: training, evaluation and the embedded teachers
     # never share a scene
     seed: int = bounded(0, 0, LAST_SEED)  # episode i uses seed + i within its split

@@ -63,8 +63,13 @@ class EvaluateConfig:
     manifests: str = ""  # permanence: folder of manifests of your own; empty for those that ship
     context: int = bounded(48, 1, 100_000)  # views: frames observed before novel views are rendered
     views_per_episode: int = bounded(8, 1, 1000)  # views: held-out target frames per episode
-    env: str = "Revisit-S"  # navigation: the task
+    env: str = "Revisit-S"  # navigation: the task; a gymnasium id, miniworld:FourRooms and the like, or my_package:make_env
     env_options: EnvOptions = field(default_factory=EnvOptions)
+    tour: str = (
+        "wander"  # navigation, where the world is none of ours and gives no tour: who walks through it before the task begins,
+    )
+    # wander or my_policy:make_policy
+    tour_steps: int = bounded(200, 1, 100_000)  # navigation: and for so many steps
     navigation_episodes: int = bounded(30, 1, 100_000)  # navigation: paired episodes per agent
     bootstrap: int = bounded(1000, 1, 100_000)  # resamples behind every interval
     seed: int = bounded(0, 0, LAST_SEED)  # of the bootstrap and of the navigation episodes
@@ -126,8 +131,11 @@ class TrainAgentConfig:
     # model's state, the frame, the last frames, the frame with an LSTM that watched the tour; imagined is state, trained
     # inside the world model
     model: str = "runs/train"  # run folder of a trained world model, or the name of a shipped one
-    env: str = "Revisit-S"  # the task
+    env: str = "Revisit-S"  # the task; a gymnasium id, miniworld:FourRooms and the like, or my_package:make_env
     env_options: EnvOptions = field(default_factory=EnvOptions)
+    tour: str = "wander"  # where the world is none of ours and gives no tour: who walks through it before the task begins,
+    # wander or my_policy:make_policy
+    tour_steps: int = bounded(200, 1, 100_000)  # and for so many steps
     run: str = "runs/agent"  # run folder: policy, TensorBoard log, metrics
     steps: int = bounded(100_000, 1, 1_000_000_000)  # steps played, in the environment or imagined; tours are not counted
     discrete: bool = True  # choose among a few actions where the environment's are continuous (docs/agents.md)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,25 +24,16 @@ _TOLD: dict[str, tuple[type, str]] = {"success": (bool, "true or false"), "short
 """What `info` may tell, and what it has to be."""
 
 
-class CameraSource(Protocol):
-    """Says where the camera of an environment is, when its observation does not."""
-
-    def __call__(self, env: Any, observation: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return intrinsics [3, 3] in pixels, and the OpenCV pose world_from_camera [4, 4] in metres, of this observation."""
-        ...
-
-
 class Recorder:
     """Frames and steps of a running episode, each held against those before it, in arrays that `finish` trims."""
 
-    def __init__(self, env: Any, camera: CameraSource | None = None, steps: int = 64) -> None:
+    def __init__(self, env: Any, steps: int = 64) -> None:
         """
         Args:
             env: what is recorded; its `scene`, where it has one, is described in the truth of what `finish` gives.
-            camera: where the camera is, if observations do not say.
             steps: for so many there is room; more make room.
         """
-        self._env, self._camera, self._steps = env, camera, steps
+        self._env, self._steps = env, steps
         self._arrays: dict[str, np.ndarray] = {}
         self._intrinsics: np.ndarray | None = None
         self._infos: list[dict[str, Any]] = []
@@ -50,24 +41,18 @@ class Recorder:
         self.frames = 0
 
     def add(self, obs: Any, info: dict[str, Any], *step: Any) -> None:
-        """Add a frame, and the step (action, reward, terminated, truncated) that led to it; actions are numbers [A].
+        """Add a frame as `liftwm_envs.contract` has it, and the step that led to it: action [A], reward, terminated, truncated.
 
         Raises:
-            UserError: the observation holds no image or no camera, or what is unlike the frames before.
+            UserError: what no episode can hold, or what is unlike the frames before.
         """
-        rgb = obs.get("rgb") if isinstance(obs, dict) else obs
-        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            expected = "expected rgb [H, W, 3] uint8 in the observation"
-            raise UserError(f"rgb: frame {self.frames} has no image: {expected}, got {describe(rgb)}")
-        intrinsics, pose = self._camera_of(obs, info)
-        self._put("rgb", self.frames, rgb)
-        self._put("world_from_camera", self.frames, self._numbers("world_from_camera", pose, (4, 4)))
-        goal = obs.get("goal", ()) if isinstance(obs, dict) else ()
-        self._put("goal", self.frames, self._numbers("goal", goal, (-1,)))
+        self._put("rgb", self.frames, obs["rgb"])
+        self._put("world_from_camera", self.frames, self._numbers("world_from_camera", obs["world_from_camera"], (4, 4)))
+        self._put("goal", self.frames, self._numbers("goal", obs.get("goal", ()), (-1,)))
         self._add_truth(info.get("truth"))
         for (name, (shape, dtype)), value in zip(_STEPS.items(), step, strict=False):
             self._put(name, self.frames - 1, self._numbers(name, value, shape, dtype))
-        self._check_intrinsics(self._numbers("intrinsics", intrinsics, (3, 3)))
+        self._check_intrinsics(self._numbers("intrinsics", obs["intrinsics"], (3, 3)))
         self._infos.append(self._told(info))
         self.frames += 1
 
@@ -119,21 +104,6 @@ class Recorder:
                 raise UserError(f"info: {key} of frame {self.frames} is {got}, expected {expected}") from None
         return found
 
-    def _camera_of(self, obs: Any, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        if self._camera is not None:
-            found: Any = self._camera(self._env, obs, info)
-            if not isinstance(found, tuple | list) or len(found) != 2:
-                got = f"{len(found)} things" if isinstance(found, tuple | list) else type(found).__name__
-                rule = "expected (intrinsics, world_from_camera)"
-                raise UserError(f"frame {self.frames}: the camera source returned {got}, {rule}")
-            return found[0], found[1]
-        if not isinstance(obs, dict) or "intrinsics" not in obs or "world_from_camera" not in obs:
-            raise UserError(
-                f"frame {self.frames} has no camera: expected intrinsics and world_from_camera beside rgb in the observation, "
-                "or a make_env that returns (env, camera_source)"
-            )
-        return obs["intrinsics"], obs["world_from_camera"]
-
     def _check_intrinsics(self, intrinsics: np.ndarray) -> None:
         if self._intrinsics is None:
             self._intrinsics, self._intrinsics_bytes = intrinsics.copy(), intrinsics.tobytes()
@@ -162,7 +132,8 @@ class Recorder:
 
     def _finish_truth(self) -> Truth:
         arrays = {name[6:]: rows[: self.frames] for name, rows in self._arrays.items() if name.startswith("truth/")}
-        scene: dict[str, Any] = getattr(getattr(self._env.unwrapped, "scene", None), "describe", dict)()
+        shown = self._env if hasattr(self._env, "scene") else self._env.unwrapped
+        scene: dict[str, Any] = getattr(getattr(shown, "scene", None), "describe", dict)()
         objects = scene.get("objects") or [{"id": i} for i in _ids_in(arrays)]
         if "segmentation" in arrays and "visible_pixels" not in arrays:
             arrays["visible_pixels"] = _count_pixels(arrays["segmentation"], [o["id"] for o in objects])

@@ -7,9 +7,9 @@ from typing import Any
 
 import embodied_liftwm
 from embodied_liftwm.config import PlannerConfig
+from embodied_liftwm.environments.users_policy import UsersPolicy
 from embodied_liftwm.evaluation.checked import ActingModel
 from embodied_liftwm.plugins import is_function_name
-from liftwm_agents.collection.acting import UsersPolicy
 from liftwm_agents.planning.planner import PlannerPolicy
 from liftwm_agents.policies.policy import PPOPolicy
 

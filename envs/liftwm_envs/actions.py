@@ -39,6 +39,68 @@ class Policy(Protocol):
         ...
 
 
+class Wander:
+    """Explores any environment that shows its camera: an action is held for a random while, a leg or a turn.
+
+    Which action leads ahead is learned on the way from the camera's own motion, so that about half of all legs do; a leg ends
+    where the camera no longer moves. Box actions are held at the ends of one axis, so that legs are straight and turns pure, or
+    anywhere between.
+    """
+
+    longest = 12
+    """Steps that an action is held at most: at 15 degrees a step, half a turn."""
+
+    def __init__(self, env: gymnasium.Env, seed: int = 0) -> None:
+        """
+        Args:
+            env: with a Discrete action space, or a Box of one axis with bounds.
+            seed: of its choices.
+        """
+        self._space, self._seed = env.action_space, seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew, with nothing learned."""
+        self._rng = np.random.default_rng([self._seed, 23])
+        space = self._space
+        count = int(space.n) if isinstance(space, spaces.Discrete) else 2 * spaces.flatdim(space) + 1
+        self._ahead = np.zeros(count)  # how far each choice moves the camera forward, when it moves
+        self._choice, self._left, self._action = 0, 0, None
+        self._pose: NDArray | None = None
+
+    def act(self, obs: Any, info: dict[str, Any]) -> Any:
+        """The action that is held, or the next one."""
+        pose = np.array(obs["world_from_camera"], np.float64).reshape(4, 4)
+        if self._pose is not None:
+            self._learn(self._pose, pose)
+        self._pose = pose
+        if self._left == 0:
+            likely = 1.0 + len(self._ahead) * (self._ahead == self._ahead.max()) * (self._ahead.max() > 0)
+            self._choice = int(self._rng.choice(len(likely), p=likely / likely.sum()))
+            self._left, self._action = int(self._rng.integers(1, self.longest + 1)), self._chosen()
+        self._left -= 1
+        return self._action
+
+    def _learn(self, before: NDArray, now: NDArray) -> None:
+        moved = now[:3, 3] - before[:3, 3]
+        if np.abs(now - before).max() < 1e-4:
+            self._left = 0
+        else:
+            self._ahead[self._choice] += 0.5 * (float(moved @ before[:3, 2]) - self._ahead[self._choice])
+
+    def _chosen(self) -> Any:
+        space = self._space
+        if not isinstance(space, spaces.Box):
+            return self._choice + int(getattr(space, "start", 0))
+        axis, end = divmod(self._choice, 2)
+        low, high = space.low.reshape(-1), space.high.reshape(-1)
+        if axis == len(low):
+            return self._rng.uniform(space.low, space.high).astype(space.dtype)
+        action = 0.5 * (low + high)
+        action[axis] = (low, high)[end][axis]
+        return action.reshape(space.shape).astype(space.dtype)
+
+
 class ActionCodec:
     """Between the actions of a space and the numbers that are written down of them.
 

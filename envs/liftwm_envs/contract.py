@@ -33,7 +33,7 @@ class CameraSource(Protocol):
 
 
 class ContractEnv(gymnasium.Wrapper):
-    """Anyone's environment as the contract has it: the camera and a goal in every observation, truth complete.
+    """Anyone's environment as the contract has it: the camera and a goal in every observation, truth in arrays.
 
     An observation may be a dict, whose other entries are kept, or the image alone. Arrays are copies, so an environment may
     write into its own again and again.
@@ -47,9 +47,15 @@ class ContractEnv(gymnasium.Wrapper):
         """
         super().__init__(env)
         self._camera, self._frame = camera, 0
-        self.observation_space = _space_of(env.observation_space)
-        self.scene: Any = getattr(env.unwrapped, "scene", None)
-        """What `describe()` says of the world: of the environment's own, else of the objects of its first truth."""
+        self.observation_space = _space_of(getattr(env, "observation_space", None))
+        self._described: list[dict[str, Any]] = []
+
+    @property
+    def scene(self) -> Any:
+        """Its `describe()` says what is in the world: the environment's own, else the objects of its first truth."""
+        own = getattr(self.env.unwrapped, "scene", None)
+        described = {"objects": self._described} if self._described else {}
+        return own if hasattr(own, "describe") else SimpleNamespace(describe=lambda: described)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """A new episode.
@@ -88,7 +94,7 @@ class ContractEnv(gymnasium.Wrapper):
         picture = isinstance(goal, np.ndarray) and goal.ndim == 3
         found["goal"] = goal.copy() if picture else self._numbers("goal", goal, (-1,))
         if isinstance(info.get("truth"), Mapping):
-            info = info | {"truth": self._whole(dict(info["truth"]), rgb.shape[:2], found["world_from_camera"])}
+            info = info | {"truth": self._told(dict(info["truth"]))}
         return found, info
 
     def _from_source(self, obs: Any, info: dict[str, Any]) -> Sequence[Any]:
@@ -109,29 +115,19 @@ class ContractEnv(gymnasium.Wrapper):
             wanted = "numbers" if shape == (-1,) else f"{list(shape)} numbers"
             raise EnvError(f"{name}: frame {self._frame} holds {_describe(value)}, expected {wanted}") from None
 
-    def _whole(self, truth: dict[str, Any], size: tuple[int, ...], pose: NDArray) -> dict[str, NDArray]:
-        """Truth with all that an episode keeps of it: no depth is 0, no segmentation is 0, nothing known stands nowhere.
-
-        `objects` is a list of dicts with `id`, and where known `pose` [7] or `position` [3], `colour`, `shape`.
-        """
-        objects = truth.pop("objects", None)
-        depth = np.asarray(truth.get("depth", np.zeros(size)), np.float16)
-        ids = np.asarray(truth.get("segmentation", np.zeros(size))).astype(np.uint16)
-        exact = self._numbers("truth/world_from_camera", truth.get("world_from_camera", pose), (4, 4))
-        whole: dict[str, NDArray] = {"depth": depth, "segmentation": ids, "world_from_camera": exact}
-        if objects is None and {"object_pose", "visible_pixels"} <= truth.keys():
-            return whole | {name: np.asarray(truth[name]) for name in ("object_pose", "visible_pixels")}
-        objects = list(objects or ())
-        if self._frame == 0 and not hasattr(getattr(self.env.unwrapped, "scene", None), "describe"):
-            listed = [{"id": int(o["id"]), "colour": _listed(o.get("colour", (0, 0, 0))), "shape": str(o.get("shape", ""))}
-                      for o in objects]  # fmt: skip
-            self.scene = SimpleNamespace(describe=lambda: {"objects": listed})
-        poses = [o.get("pose", [*_listed(o.get("position", (0, 0, 0))), 1, 0, 0, 0]) for o in objects]
-        seen = [np.count_nonzero(ids == int(o["id"])) for o in objects]
-        return whole | {
-            "object_pose": np.array(poses, np.float32).reshape(len(objects), 7),
-            "visible_pixels": np.array(seen, np.int32),
-        }
+    def _told(self, truth: dict[str, Any]) -> dict[str, Any]:
+        """Truth with arrays for its `objects`: dicts of id and, where known, pose [7] or position [3], colour, shape."""
+        if (objects := truth.pop("objects", None)) is None:
+            return truth
+        if self._frame == 0:
+            self._described = [
+                {"id": int(o["id"]), "colour": _listed(o.get("colour", (0, 0, 0))), "shape": str(o.get("shape", ""))}
+                for o in objects
+            ]
+        if all("pose" in o or "position" in o for o in objects):
+            poses = [o.get("pose", [*_listed(o.get("position", ())), 1, 0, 0, 0]) for o in objects]
+            truth["object_pose"] = np.array(poses, np.float32).reshape(len(objects), 7)
+        return truth
 
 
 def asked(env: gymnasium.Env, method: str, wanted: Sequence[str], *arguments: Any, **named: Any) -> tuple[Any, ...]:
@@ -172,9 +168,9 @@ def _listed(values: Any) -> list[float]:
     return [float(value) for value in values]
 
 
-def _space_of(space: spaces.Space) -> spaces.Dict:
-    """The observation space of the contract, from that of any environment."""
-    found = dict(space.spaces) if isinstance(space, spaces.Dict) else {"rgb": space}
+def _space_of(space: spaces.Space | None) -> spaces.Dict:
+    """The observation space of the contract, from that of any environment, or from none."""
+    found = dict(space.spaces) if isinstance(space, spaces.Dict) else {"rgb": space} if space is not None else {}
     for name, shape in CAMERA.items():
         found[name] = spaces.Box(-np.inf, np.inf, (int(np.prod(shape)),), np.float32)
     goal = found.get("goal")
@@ -269,7 +265,9 @@ def _frame_faults(obs: dict[str, Any], space: spaces.Space, first: dict[str, Any
             return [(name, f"holds {obs[name][~np.isfinite(obs[name])][0]}, expected finite numbers")]
     declared = space["rgb"].shape if isinstance(space, spaces.Dict) and "rgb" in space.spaces else None
     if obs["rgb"].shape != declared:
-        faults.append(("rgb", f"is {list(obs['rgb'].shape)}, but the observation space says {list(declared or ())}"))
+        faults.append(
+            ("rgb", f"is {list(obs['rgb'].shape)}, but the observation space says {list(declared or ()) or 'nothing'}")
+        )
     height, width = obs["rgb"].shape[:2]
     rotation = np.asarray(obs["world_from_camera"], np.float64).reshape(4, 4)[:3, :3]
     k = np.asarray(obs["intrinsics"], np.float64)

@@ -21,10 +21,10 @@ from embodied_liftwm.config import CollectConfig, EnvOptions
 from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.integrity import check
 from embodied_liftwm.data.storage import data_files, read_info, scan, write_info
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from liftwm_agents.collection import shown
 from liftwm_agents.collection.collect import CollectProgress, collect
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.workers import CollectShards, Report, Shard, ShardCollector
 from liftwm_envs.actions import ActionCodec
 from liftwm_envs.errors import EnvError

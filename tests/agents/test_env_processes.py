@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.policies.env_processes import EnvProcesses
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,6 +13,8 @@ import torch
 from embodied_liftwm.errors import UserError
 from liftwm_agents.collection.acting import RandomActions
 from liftwm_agents.collection.recording import record_episode
+from liftwm_envs.contract import ContractEnv
+from liftwm_envs.errors import EnvError
 
 K = np.array([[16.0, 0, 12], [0, 16, 8], [0, 0, 1]])
 FAR = np.ones((16, 24))
@@ -39,7 +41,7 @@ class Broken(gym.Env):
 
 
 def recorded(env: gym.Env, camera: Any) -> Any:
-    return record_episode(env, camera, lambda env: RandomActions(env.action_space, 0), 0, 4)
+    return record_episode(ContractEnv(env, camera), lambda env: RandomActions(env.action_space, 0), 0, 4)
 
 
 def with_info(**info: Any) -> Callable[[tuple, int], Any]:
@@ -80,7 +82,7 @@ LINES: dict[str, tuple[Callable[[tuple, int], Any], str]] = {
 @pytest.mark.parametrize("kind", LINES)
 def test_what_breaks_is_one_line(kind: str) -> None:
     spoil, words = LINES[kind]
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises((UserError, EnvError), match=words) as caught:
         recorded(Broken(spoil), None)
     assert "\n" not in str(caught.value)
 
@@ -90,11 +92,11 @@ def test_what_breaks_is_one_line(kind: str) -> None:
     [
         (lambda env, obs, info: None, r"frame 0: the camera source returned NoneType, expected \(intrinsics"),
         (lambda env, obs, info: (K, np.eye(4), 1), "frame 0: the camera source returned 3 things"),
-        (lambda env, obs, info: (np.eye(4), K), r"world_from_camera: frame 0 holds \[3, 3\] float64"),
+        (lambda env, obs, info: (np.eye(4), K), r"intrinsics: frame 0 holds \[4, 4\] float64, expected \[3, 3\]"),
     ],
 )
 def test_a_camera_source_that_breaks_is_one_line(camera: Any, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(EnvError, match=words):
         recorded(Broken(keep), camera)
 
 

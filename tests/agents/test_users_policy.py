@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from embodied_liftwm.environments.users_policy import UsersPolicy
 from embodied_liftwm.errors import UserError
-from liftwm_agents.collection.acting import UsersPolicy
 
 CODE = """
 import numpy as np

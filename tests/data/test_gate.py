@@ -22,8 +22,8 @@ from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.data.integrity import check
 from embodied_liftwm.data.realestate import read_clip
 from embodied_liftwm.data.storage import FORMAT, group_name, scan, write_episode, write_info
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.workers import CollectShards, Shard
 
 HERE = Path(__file__).parent

@@ -60,14 +60,13 @@ def test_an_image_alone_gets_its_camera_from_a_source() -> None:
     assert env.reset(seed=0)[0]["world_from_camera"].tolist() == np.eye(4).ravel().tolist()
 
 
-def test_truth_is_made_whole() -> None:
+def test_objects_of_the_truth_become_arrays() -> None:
     ids = np.zeros((24, 32), np.int64)
     ids[:2] = 5
     told = {"segmentation": ids, "objects": [{"id": 5, "colour": (1, 0, 0), "shape": "box", "position": (1, 2, 3)}]}
     env = ContractEnv(Slider(lambda obs, info: (obs, {"truth": told})))
     truth = env.reset(seed=0)[1]["truth"]
-    assert truth["visible_pixels"].tolist() == [64] and truth["object_pose"].tolist() == [[1, 2, 3, 1, 0, 0, 0]]
-    assert truth["depth"].dtype == np.float16 and not truth["depth"].any() and truth["segmentation"].dtype == np.uint16
+    assert set(truth) == {"segmentation", "object_pose"} and truth["object_pose"].tolist() == [[1, 2, 3, 1, 0, 0, 0]]
     assert env.scene.describe()["objects"] == [{"id": 5, "colour": [1.0, 0.0, 0.0], "shape": "box"}] and check_env(env) == []
 
 

@@ -16,6 +16,7 @@ from embodied_liftwm.commands import load_config
 from embodied_liftwm.config import EVAL_SEED_OFFSET, TEACHER_SEED_OFFSET, CollectConfig, TeacherConfig, split_of
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import FORMAT, write_episode, write_info
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project
 from embodied_liftwm.geometry.normals import depth_to_normals
@@ -34,7 +35,6 @@ from embodied_liftwm.priors.registry import find_card, open_prior
 from embodied_liftwm.training.checkpoint import checkpoints
 from embodied_liftwm.training.inhouse.frames import Frames, TeacherReader, jittered, mirrored
 from embodied_liftwm.training.inhouse.trainer import TeacherTrainer, export
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.workers import ShardCollector
 from tests import toy_room
 

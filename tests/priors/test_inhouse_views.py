@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from embodied_liftwm.commands import load_config
 from embodied_liftwm.config import TEACHER_SEED_OFFSET, CollectConfig, TeacherConfig
 from embodied_liftwm.data.episode import Episode
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project, project
 from embodied_liftwm.geometry.se3 import make_pose, se3_exp, so3_exp
@@ -40,7 +41,6 @@ from embodied_liftwm.training.inhouse.pairs import (
     partners,
 )
 from embodied_liftwm.training.inhouse.trainer import TeacherTrainer, export
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.collection.workers import ShardCollector
 from tests import toy_room
 from tests.priors.test_inhouse_depth import room_clip, write_rooms

@@ -14,10 +14,10 @@ from PIL import Image
 import embodied_liftwm
 from embodied_liftwm.config import EnvOptions
 from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.priors.contract import PriorOptions
 from embodied_liftwm.priors.registry import open_prior
-from liftwm_agents.collection.env_source import find_env
 
 TOY = (Path(__file__).parents[1] / "agents" / "toy_camera_env.py").read_text()
 POLICY = """
@@ -94,8 +94,8 @@ def test_what_acts_is_recorded_and_said(folder: Path) -> None:
     (folder / "own_env.py").write_text(TOY)
     done = liftwm(folder, "collect", "env=own_env:make_env", "episodes=1", "steps=3", "workers=1", "out=data")
     assert done.returncode == 0, done.stderr
-    assert "actions in own_env:make_env are random" in done.stderr
-    assert json.loads((folder / "data/dataset.json").read_text())["policy"] == "random"
+    assert "own_env:make_env is explored by policy=wander" in done.stderr
+    assert json.loads((folder / "data/dataset.json").read_text())["policy"] == "wander"
 
 
 def test_a_failing_factory_shows_its_own_line_and_on_request_everything(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 collect.py     a dataset from settings: which episodes are missing, and who records them; `shown.py` with a progress bar
 workers.py     what a process does: record the episodes of a shard, write them, pack them
 recording.py   one episode of any environment under any policy
-env_source.py  environments by name, ours and anyone's
 acting.py      who acts: random actions, or a policy of yours; `explorers.py` are scripted
 """
 

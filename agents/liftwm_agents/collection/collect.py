@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_info, scan, write_info
+from embodied_liftwm.environments import EnvSource, find_env, versions
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
 from embodied_liftwm.folder_lock import held_for_workers
 from embodied_liftwm.workers import find_engine, run_tasks
-from liftwm_agents.collection.env_source import EnvSource, find_env, versions
 from liftwm_agents.collection.workers import CollectShards, Report, Shard
 
 SAME = ("env", "env_options", "steps", "policy", "split", "seed", "episodes_per_shard")
@@ -56,7 +56,7 @@ def collect(config: CollectConfig, on_progress: Callable[[CollectProgress], None
     source.check(config.env_options, config.policy)
     if (policy := source.policy_of(config.policy)) != config.policy:
         what = f"policy={config.policy} knows liftwm environments only"
-        print(f"{what}: actions in {config.env} are random, and recorded as policy={policy}", file=sys.stderr)
+        print(f"{what}: {config.env} is explored by policy={policy}, and this is what the dataset says", file=sys.stderr)
         config = dataclasses.replace(config, policy=policy)
     engine = find_engine(config.engine, config.workers, config.ray_address)
     folder = Path(config.out)
@@ -99,7 +99,7 @@ def _add(progress: CollectProgress, report: Report) -> CollectProgress:
 
 def _settings(config: CollectConfig, source: EnvSource) -> dict[str, Any]:
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key in SAME}
-    return settings | {"env_options": config.env_options.keywords() if source.ours else {}}
+    return settings | {"env_options": source.options(config.env_options)}
 
 
 def _prepare_info(folder: Path, settings: dict[str, Any], continued: bool) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.storage import INFO, episode_indices, group_name, pack_shard, shard_name, write_episode
+from embodied_liftwm.environments import EnvSource, use_renderer, versions
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.folder_lock import join
 from embodied_liftwm.plugins import users_fault
 from liftwm_agents.collection.acting import make_policy
-from liftwm_agents.collection.env_source import EnvSource, use_renderer, versions
 from liftwm_agents.collection.recording import record_episode
 from liftwm_envs.actions import Policy
 from liftwm_envs.errors import EnvError
@@ -97,7 +97,7 @@ class ShardCollector:
         """
         use_renderer(config.renderer)
         self._config, self._source = config, source
-        self.env, self._camera = source.make(config.env_options, truth=True)
+        self.env = source.make(config.env_options, truth=True)
         self.policy_maker: Callable[..., Policy] = make_policy
         self._versions = versions()
         self._renderer = _describe_renderer() if source.ours else None
@@ -113,7 +113,7 @@ class ShardCollector:
         config, seed = self._config, self._config.first_seed + index
         policy = partial(self.policy_maker, config.policy, ours=self._source.ours, seed=seed)
         try:
-            episode = record_episode(self.env, self._camera, policy, seed, config.steps, on_ready, on_frames)
+            episode = record_episode(self.env, policy, seed, config.steps, on_ready, on_frames)
         except Exception as error:
             line = str(error) if isinstance(error, UserError | EnvError) else users_fault(error)
             if line is None:
@@ -122,7 +122,7 @@ class ShardCollector:
         about = {
             "index": index,
             "env": config.env,
-            "env_options": config.env_options.keywords() if self._source.ours else {},
+            "env_options": self._source.options(config.env_options),
             **({"variation": varied} if (varied := getattr(self.env.unwrapped, "variation", {})) else {}),
             "policy": config.policy,
             "renderer": self._renderer,

@@ -5,7 +5,6 @@ Every input has the same scenes, tours, rewards and actions. With several proces
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,8 +16,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.protocols import WorldModel
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.policies.action_table import TableActions, table_for
 from liftwm_agents.policies.baselines import PixelEnv
 from liftwm_agents.policies.env_processes import EnvProcesses
@@ -31,18 +30,14 @@ _STREAM = 7919  # between the seeds of environments
 
 
 def make_task(config: TrainAgentConfig) -> gym.Env:
-    """The environment of `config.env` with the reward `progress` and, where it is ours, its guided tour.
+    """The environment of `config.env` with a tour; where it is ours, with the reward `progress`.
 
     Raises:
         UserError: nothing of that name, or options it does not take.
     """
     source = find_env(config.env)
-    if not source.ours:
-        return source.make(config.env_options, truth=False)[0]
-    from liftwm_envs.wrappers import GuidedTour
-
-    options = dataclasses.asdict(config.env_options)
-    return GuidedTour(gym.make(source.gym_id, disable_env_checker=True, reward="progress", **options))
+    more = {"reward": "progress"} if source.ours else {}
+    return source.make_task(config.env_options, config.tour, config.tour_steps, **more)
 
 
 def check_task(config: TrainAgentConfig, model: WorldModel) -> None:
@@ -53,6 +48,7 @@ def check_task(config: TrainAgentConfig, model: WorldModel) -> None:
     """
     env = make_task(config)
     try:
+        find_env(config.env).hold_to_contract(env, config.seed)
         if config.input in ("state", "imagined"):
             check_spaces(env.observation_space, spaces.flatdim(env.action_space), model)
     finally:

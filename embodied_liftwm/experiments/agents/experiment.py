@@ -21,6 +21,7 @@ import numpy as np
 
 import embodied_liftwm
 from embodied_liftwm.config import EvaluateConfig, PlannerConfig, ReproduceAgentsConfig, TrainAgentConfig
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import Arena, NavigationRow, oracle_agent, random_agent
 from embodied_liftwm.evaluation.navigation.contestants import agent_on
@@ -35,7 +36,6 @@ from embodied_liftwm.experiments.agents.aims import ALL, GAPS, ORACLE_STATE, POO
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
 from embodied_liftwm.workers import find_engine, run_tasks
-from liftwm_agents.collection.env_source import find_env
 from liftwm_agents.policies.training_envs import check_task
 
 SCRIPTED = "scripted"

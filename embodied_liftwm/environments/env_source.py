@@ -1,12 +1,11 @@
-"""Environments by name, ours and anyone's, and where their camera is.
+"""What the name of an environment means, and how it is built.
 
     Revisit-S                   ours, with `EnvOptions`
     liftwm/Revisit-S-v0, ...    any Gymnasium id
+    miniworld:FourRooms, ...    other people's worlds that `liftwm_envs.adapters` knows
     my_package:make_env         a function of yours that returns a `gymnasium.Env`, or a pair of one and a `CameraSource`
 
-An observation is a dict with `rgb` [H, W, 3] uint8, `intrinsics` (9 numbers) and `world_from_camera` (16 numbers), and `goal`
-where the task has one. An environment whose observation lacks the camera comes with a `CameraSource`; its observation may then
-be the image alone.
+Whatever is none of ours comes as a `liftwm_envs.contract.ContractEnv`: nobody else knows of camera sources.
 """
 
 from __future__ import annotations
@@ -17,19 +16,21 @@ import importlib
 import importlib.metadata
 import os
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import gymnasium as gym
 
 from embodied_liftwm import __version__
 from embodied_liftwm.config import EnvOptions
-from embodied_liftwm.data.recorder import CameraSource
+from embodied_liftwm.environments.users_policy import UsersPolicy
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, find_function, import_named, is_function_name, users_code
 
 OURS = "liftwm/"
 CAMERA = ("rgb", "intrinsics", "world_from_camera")
 """What the observation of an environment holds that needs no camera source."""
-FOREIGN = "docs/data_format.md says how"
+PAGE = "docs/your_environment.md"
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,56 @@ class EnvSource:
     name: str  # as the user wrote it
     gym_id: str = ""  # id to give to gymnasium.make, once
     module: str = "liftwm_envs"  # this was imported, which registers it, or else
-    factory: str = ""  # module:function
+    factory: str = ""  # module:function, or else
+    adapter: str = ""  # what liftwm_envs.adapters.make takes
 
     @property
     def ours(self) -> bool:
         """Whether it is one of liftwm_envs, with its options, truth and scripted policies."""
         return self.gym_id.startswith(OURS)
 
+    def options(self, asked: EnvOptions) -> dict[str, Any]:
+        """The options that it is built with: all of ours, the size of frames for adapters, none for others.
+
+        Raises:
+            UserError: others are set than it takes.
+        """
+        if self.ours:
+            return asked.keywords()
+        left = dataclasses.replace(asked, image_size=EnvOptions().image_size) if self.adapter else asked
+        if left != EnvOptions():
+            takes = "takes image_size alone" if self.adapter else "takes none, set them in your make_env"
+            raise UserError(f"env_options are for liftwm environments; {self.name} {takes}")
+        return {"image_size": asked.image_size} if self.adapter else {}
+
     def check(self, options: EnvOptions, policy: str) -> None:
         """Raise UserError for options or a policy that this environment cannot have, or a policy that does not exist."""
-        if not self.ours and options != EnvOptions():
-            raise UserError(f"env_options are for liftwm environments; {self.name} takes none, set them in your make_env")
+        self.options(options)
         if is_function_name(policy):
             find_function(policy, f"policy={policy}")
-        elif not self.ours and policy not in ("explore", "random"):
+        elif not self.ours and policy not in ("explore", "wander", "random"):
             what = f"policy={policy} knows liftwm environments only"
-            raise UserError(f"{what}: with env={self.name} use policy=random or my_policy:make_policy")
+            raise UserError(f"{what}: with env={self.name} use policy=wander, random or my_policy:make_policy")
         if self.gym_id and not self.ours:
             self._check_camera()
 
+    def hold_to_contract(self, env: gym.Env, seed: int) -> None:
+        """Raise UserError where an environment, built here, does not keep the contract; ours are known to."""
+        if self.ours:
+            return
+        from liftwm_envs.contract import check_env
+
+        with users_code(f"env={self.name}"):
+            faults = check_env(env, seed)
+        if faults:
+            more = f", and {len(faults) - 1} more" if faults[1:] else ""
+            raise UserError(
+                f"env={self.name}: {faults[0]}{more} (liftwm doctor {self.name} lists all; {PAGE} has the contract)"
+            )
+
     def _check_camera(self) -> None:
         """Raise UserError where a Gymnasium id, beside which there is no camera source, shows no camera."""
-        how = f"wrap it in a make_env that returns (env, camera_source), env=my_package:make_env; {FOREIGN}"
+        how = f"wrap it in a make_env that returns (env, camera_source), env=my_package:make_env; {PAGE} says how"
         try:
             with users_code(f"env={self.name}"):
                 env = gym.make(self.gym_id, disable_env_checker=True)
@@ -73,29 +102,53 @@ class EnvSource:
             raise UserError(f"env={self.name}: its observation lacks {', '.join(lacks)}: {how}")
 
     def policy_of(self, policy: str) -> str:
-        """What acts when this is asked for: `explore`, the default, knows ours alone, and means random actions elsewhere."""
-        return "random" if policy == "explore" and not self.ours else policy
+        """What acts when this is asked for: `explore`, the default, knows ours alone; elsewhere `wander` explores."""
+        return "wander" if policy == "explore" and not self.ours else policy
 
-    def make(self, options: EnvOptions, truth: bool) -> tuple[gym.Env, CameraSource | None]:
-        """Build the environment, and its camera source where it has one.
+    def make(self, options: EnvOptions, truth: bool) -> gym.Env:
+        """Build the environment.
 
         Args:
-            options: keyword arguments of ours; other environments take none.
-            truth: whether `info["truth"]` is filled in (ours only).
+            options: as `options` takes them.
+            truth: whether ours and adapters fill in `info["truth"]`; others do as they like.
         """
         import_named(self.module, f"env={self.name}")
+        words = self.options(options)
         if self.ours:
-            env = gym.make(self.gym_id, disable_env_checker=True, truth=truth, **dataclasses.asdict(options))
-            return env.unwrapped, None  # the order-enforcing wrapper costs 3 % of collection and checks only our own code
+            env = gym.make(self.gym_id, disable_env_checker=True, truth=truth, **words)
+            return env.unwrapped  # the order-enforcing wrapper costs 3 % of collection and checks only our own code
+        from liftwm_envs.contract import ContractEnv
+
+        if self.adapter:
+            from liftwm_envs.adapters import make
+
+            return ContractEnv(make(self.adapter, truth=truth, **words))
         if self.gym_id:
             with users_code(f"env={self.name}"):
-                return gym.make(self.gym_id, disable_env_checker=True), None
+                return ContractEnv(gym.make(self.gym_id, disable_env_checker=True))
         made = call_function(self.factory, f"env={self.name}")
         env, camera = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
         if not isinstance(env, gym.Env) or not (camera is None or callable(camera)):
             got = ", ".join(type(part).__name__ for part in (made if isinstance(made, tuple) else (made,)))
             raise UserError(f"env={self.name} returned {got}, expected a gymnasium.Env, or a pair of one and a camera source")
-        return env, camera
+        return ContractEnv(env, camera)
+
+    def make_task(self, options: EnvOptions, tour: str, tour_steps: int, **more: Any) -> gym.Env:
+        """Build the environment so that `reset` shows its world first: `info["tour"]`, as `GuidedTour` and `ExploredTour` give.
+
+        Args:
+            options: as `options` takes them.
+            tour: who walks through a world that gives no tour of its own: `wander`, or `my_package:make_policy`.
+            tour_steps: how long.
+            more: other keyword arguments of ours.
+        """
+        from liftwm_envs.actions import Wander
+        from liftwm_envs.wrappers import ExploredTour, GuidedTour
+
+        if self.ours:
+            return GuidedTour(gym.make(self.gym_id, disable_env_checker=True, **self.options(options), **more))
+        guide = partial(UsersPolicy, tour) if is_function_name(tour) else Wander
+        return ExploredTour(self.make(options, truth=False), guide, tour_steps)
 
 
 def find_env(name: str) -> EnvSource:
@@ -105,6 +158,10 @@ def find_env(name: str) -> EnvSource:
         UserError: nothing of that name; the nearest real one is named.
     """
     importlib.import_module("liftwm_envs")  # registers ours
+    from liftwm_envs.adapters import is_name
+
+    if is_name(name):
+        return EnvSource(name, adapter=name)
     module, _, name_there = name.rpartition(":")
     found = import_named(name, f"env={name}") if is_function_name(name) else None
     if found is not None and callable(getattr(found, name_there, None)):
