@@ -38,7 +38,7 @@ SUMMARIES = {
     "generate": "a video from one first frame and a camera path, with the memory in the loop",
     "bench": "speed, as a ratio within one run",
     "reproduce": "an experiment of the project, from nothing to its figures",
-    "data": "look at a dataset: summary, integrity, a video",
+    "data": "look at a dataset, or bring one in: summary, integrity, a video",
     "doctor": "check that this machine has what liftwm needs",
 }
 NAMED = {
@@ -62,7 +62,11 @@ DATA_ACTIONS = {
     "info": "summary",
     "check": "integrity of every shard",
     "play": "write an mp4 of an episode",
-    "import": "make a dataset of RealEstate10K clips",
+    "import": "make a dataset of data of others",
+}
+DATA_KEYS = {
+    "play": "episode=, out= and fps=",
+    "import": "out=, format=, size=, poses=, intrinsics=, rgb= and pose= (docs/data_format.md)",
 }
 USER_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
@@ -239,9 +243,8 @@ def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "data":
         actions = "; ".join(f"{action}: {what}" for action, what in DATA_ACTIONS.items())
         parser.add_argument("action", choices=list(DATA_ACTIONS), help=actions)
-        parser.add_argument(
-            "words", nargs="+", metavar="DIR", help="folder; play takes episode=, out= and fps=, import out= and size="
-        )
+        keys = "; ".join(f"{action} takes {taken}" for action, taken in DATA_KEYS.items())
+        parser.add_argument("words", nargs="+", metavar="DIR", help=f"folder; {keys}")
     if name in COMMANDS or name == "reproduce":
         parser.add_argument("--preset", metavar="NAME", help=f"start from configs/NAME.yaml: {', '.join(preset_names())}")
         parser.add_argument("words", nargs="*", metavar="key=value", help="override a key, e.g. seed=1")

@@ -1,9 +1,12 @@
-"""`liftwm data info|check|play|import DIR`: look at a dataset, or make one of RealEstate10K clips."""
+"""`liftwm data info|check|play|import DIR`: look at a dataset, or make one of data of others."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -14,7 +17,9 @@ from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.terminal import plain_console
 
-OPTIONS = {"play": ("episode", "out", "fps"), "import": ("out", "size")}
+OPTIONS = {"play": ("episode", "out", "fps"), "import": ("out", "format", "size", "poses", "intrinsics", "rgb", "pose")}
+REALESTATE_SIZE = 64
+"""Pixels a side of its frames where size= is not given; those of other formats stay as they are."""
 
 
 def run(words: list[str]) -> int:
@@ -120,18 +125,61 @@ def _play(folder: str, options: dict[str, str]) -> int:
 
 
 def _import(folder: str, options: dict[str, str]) -> int:
-    from embodied_liftwm.data.realestate import import_clips
+    from embodied_liftwm.data.importers import FORMATS, Settings, find_format, import_dataset
+    from embodied_liftwm.evaluation.progress import progress
 
-    out, size = options.get("out", f"{folder.rstrip('/')}-episodes"), _whole(options, "size", 64)
-    if not 16 <= size <= 2048:
-        raise UserError(f"size={size}: must be 16 to 2048")
-    console = plain_console()
-    with console.status("importing") as status:
-        held, left_out = import_clips(folder, out, size, lambda done, all: status.update(f"importing clip {done} of {all}"))
+    given = {key: value for key, value in options.items() if key not in ("out", "format")}
+    format = _choice(options, "format", list(FORMATS)) or find_format(Path(folder))
+    for key in given:
+        if key != "size" and key not in FORMATS[format].options:
+            takes = ", ".join(("size", *FORMATS[format].options))
+            raise UserError(f"{key}={given[key]}: format={format} has no use for it, it takes {takes}")
+    words: dict[str, Any] = {**given, "size": _size(options, REALESTATE_SIZE if format == "realestate" else None)}
+    if "intrinsics" in given:
+        words["intrinsics"] = _four(given["intrinsics"])
+    out = options.get("out", f"{folder.rstrip('/')}-episodes")
+    bar, console = ExitStack(), plain_console()
+    with bar:
+        advance: Callable[[int], None] | None = None
+
+        def tell(done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or bar.enter_context(progress(f"importing {format}", total))
+            advance(1)
+
+        held, left_out = import_dataset(folder, out, format, Settings(**words), tell)
     for line in left_out:
         console.print(f"left out: {line}", style="yellow", soft_wrap=True)
-    console.print(f"{held} episodes of {size} x {size}, {len(left_out)} clips left out: {out}", soft_wrap=True)
-    return 0
+    told = "" if words["size"] is None else " of {} x {}".format(*words["size"])
+    console.print(f"{held} episodes{told}, {len(left_out)} clips left out: {out}", soft_wrap=True)
+    return 2 if left_out and format != "realestate" else 0  # its videos disappear: a clip without frames is no fault
+
+
+def _choice(options: dict[str, str], key: str, known: list[str]) -> str:
+    """The word given, or "" where there is none."""
+    word = options.get(key, "")
+    if word and word not in known:
+        near = difflib.get_close_matches(word, known, 1)
+        raise UserError(f"{key}={word}: {f'did you mean {near[0]}?' if near else 'expected one of ' + ', '.join(known)}")
+    return word
+
+
+def _size(options: dict[str, str], default: int | None) -> tuple[int, int] | None:
+    """Height and width of frames, from `size=64` or `size=48x64`."""
+    if "size" not in options:
+        return None if default is None else (default, default)
+    sides = options["size"].split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and 16 <= int(side) <= 2048 for side in sides):
+        raise UserError(f"size={options['size']}: expected 16 to 2048 pixels a side, or height and width, as in 48x64")
+    return int(sides[0]), int(sides[-1])
+
+
+def _four(text: str) -> tuple[float, ...]:
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        raise UserError(f"intrinsics={text}: expected four numbers fx,fy,cx,cy, in pixels") from None
+    return fx, fy, cx, cy
 
 
 def _whole(options: dict[str, str], key: str, default: int) -> int:

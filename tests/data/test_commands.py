@@ -87,7 +87,7 @@ def test_folders_whose_paths_hold_an_equals_sign(
     assert folder in capsys.readouterr().out
     assert run(["play", folder, "episode=1", f"out={folder}/film.mp4"]) == 0
     assert (tmp_path / folder / "film.mp4").is_file()
-    with pytest.raises(UserError, match="no camera file of RealEstate10K"):
+    with pytest.raises(UserError, match="of no format that can be imported"):
         run(["import", folder, "size=16", "out=x"])
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from embodied_liftwm.config import CollectConfig
 from embodied_liftwm.data import EvaluationReader, TrainingReader
 from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.importers.realestate import read_clip
 from embodied_liftwm.data.integrity import check
-from embodied_liftwm.data.realestate import read_clip
 from embodied_liftwm.data.storage import FORMAT, group_name, scan, write_episode, write_info
 from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from embodied_liftwm.data.gate import pose_fault
-from embodied_liftwm.data.realestate import read_camera_file
+from embodied_liftwm.data.importers.realestate import read_camera_file
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import read_json
 

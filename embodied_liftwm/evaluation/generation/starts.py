@@ -9,8 +9,8 @@ from rich.console import Console
 
 from embodied_liftwm.config import GenerateConfig
 from embodied_liftwm.data import EvaluationReader
+from embodied_liftwm.data.importers.realestate import read_square, square_intrinsics
 from embodied_liftwm.data.pictures import read_picture
-from embodied_liftwm.data.realestate import read_square, square_intrinsics
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.generation.camera_paths import SUFFIXES, CameraPath, named_path, read_path

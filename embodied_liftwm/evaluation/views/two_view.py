@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from embodied_liftwm.data.realestate import read_clip
+from embodied_liftwm.data.importers.realestate import read_clip
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics import images as metrics
@@ -82,7 +82,7 @@ def evaluate_two_view(
 
     Args:
         models: each observes the context frames in their order in time.
-        clips: folder of RealEstate10K's layout (`data.realestate`).
+        clips: folder of RealEstate10K's layout (`data.importers.realestate`).
         scored: of `read_evaluation_index`.
         size: pixels a side; the protocol's figures are of 256.
         device: of the models.

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from embodied_liftwm.commands.data import run
+from embodied_liftwm.data.importers import Settings, import_dataset
+from embodied_liftwm.data.importers.realestate import read_camera_file, read_clip, read_square, square_intrinsics
 from embodied_liftwm.data.reader import EvaluationReader, TrainingReader
-from embodied_liftwm.data.realestate import import_clips, read_camera_file, read_clip, read_square, square_intrinsics
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import se3_exp
 
@@ -89,10 +90,10 @@ def test_clips_are_imported_once_and_broken_ones_left_out(tmp_path: Path, capsys
     reader = EvaluationReader(out)
     assert [e.meta["clip"] for e in reader] == ["a", "c"] and len(TrainingReader(out)) == 2
     before = {p.name: p.stat().st_mtime_ns for p in out.glob("*.h5")}
-    assert import_clips(tmp_path / "clips", out, 16)[0] == 2
+    assert import_dataset(tmp_path / "clips", out, "realestate", Settings((16, 16)))[0] == 2
     assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.h5")} == before
     with pytest.raises(UserError, match="another dataset"):
-        import_clips(tmp_path / "clips", out, 32)
+        import_dataset(tmp_path / "clips", out, "realestate", Settings((32, 32)))
 
 
 @pytest.mark.parametrize(

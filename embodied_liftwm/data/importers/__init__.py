@@ -1,0 +1,116 @@
+"""Data of others as datasets of ours: one file a format, the table of them, and the loop that all share.
+
+An importer is a module with two functions:
+
+    recognises(source: Path) -> bool                          whether a folder or file looks like its format
+    open_source(source: Path, settings: Settings) -> Source   what is in it; raises UserError
+
+The formats are described in docs/data_format.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from embodied_liftwm.data.importers.source import Settings, Source
+from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_info, scan, write_episode, write_info
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.files import remove_partials
+from embodied_liftwm.folder_lock import held
+
+__all__ = ["FORMATS", "Settings", "Source", "find_format", "import_dataset"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that can be imported."""
+
+    what: str  # it is, in words
+    options: tuple[str, ...] = ()  # of `Settings` that it takes, beside `size`
+
+
+FORMATS = {
+    "nerfstudio": Format("transforms.json and its pictures"),
+    "tum": Format("pictures or an mp4, and poses in TUM's format", ("poses", "intrinsics")),
+    "memory_maze": Format("Memory Maze's trajectories, NPZ"),
+    "npz": Format("NPZ files of arrays", ("intrinsics", "rgb", "pose")),
+    "realestate": Format("RealEstate10K's camera files and frames"),
+}
+"""In the order in which they are looked for."""
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def find_format(source: Path) -> str:
+    """The format that a source looks like.
+
+    Raises:
+        UserError: none.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    found = next((name for name in FORMATS if _module(name).recognises(source)), None)
+    if found is None:
+        known = "; ".join(f"{name}: {format.what}" for name, format in FORMATS.items())
+        raise UserError(f"{source}: of no format that can be imported ({known})")
+    return found
+
+
+def import_dataset(
+    source: str | Path,
+    out: str | Path,
+    format: str,
+    settings: Settings,
+    tell: Callable[[int, int], object] = lambda done, total: None,
+) -> tuple[int, list[str]]:
+    """Bring all episodes of a source into a dataset; what is there already is not done again.
+
+    Args:
+        source: folder or file.
+        out: dataset folder.
+        format: one of `FORMATS`.
+        settings: what the user says of it.
+        tell: called after each episode with how many are done and how many there are.
+
+    Returns:
+        How many episodes the dataset holds, and why others were left out, a line each.
+
+    Raises:
+        UserError: nothing that can be read, or a dataset of something else in `out`.
+    """
+    source, out = Path(source), Path(out)
+    opened = _module(format).open_source(source, settings)
+    info = {**opened.info, "format": FORMAT, "clips": [name for name, _ in opened.clips]}
+    if settings.size is not None:
+        height, width = settings.size
+        info["image_size"] = height if height == width else [height, width]
+    left_out = []
+    with held(out):
+        remove_partials(out)
+        _begin(out, info)
+        there = set(scan(out))
+        for index, (_, read) in enumerate(opened.clips):
+            try:
+                if index not in there:
+                    write_episode(out, index, read())
+            except UserError as problem:
+                left_out.append(str(problem))
+            tell(index + 1, len(opened.clips))
+        episodes = scan(out)
+        if not episodes:
+            raise UserError(f"{source}: no whole episode in it: {left_out[0]}")
+        list_episodes(out, episodes)
+    return len(episodes), left_out
+
+
+def _begin(out: Path, info: dict[str, object]) -> None:
+    if not (out / INFO).exists():
+        write_info(out, info)
+    elif {key: value for key, value in read_info(out).items() if key != "episodes"} != info:
+        raise UserError(f"{out} holds another dataset: choose another out=")
