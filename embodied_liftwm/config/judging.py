@@ -70,6 +70,8 @@ class EvaluateConfig:
     )
     # wander or my_policy:make_policy
     tour_steps: int = bounded(200, 1, 100_000)  # navigation: and for so many steps
+    max_steps: int = bounded(500, 1, 1_000_000)  # navigation, where the world is none of ours: steps after which an episode
+    # that has not ended is over
     navigation_episodes: int = bounded(30, 1, 100_000)  # navigation: paired episodes per agent
     bootstrap: int = bounded(1000, 1, 100_000)  # resamples behind every interval
     seed: int = bounded(0, 0, LAST_SEED)  # of the bootstrap and of the navigation episodes
@@ -136,6 +138,8 @@ class TrainAgentConfig:
     tour: str = "wander"  # where the world is none of ours and gives no tour: who walks through it before the task begins,
     # wander or my_policy:make_policy
     tour_steps: int = bounded(200, 1, 100_000)  # and for so many steps
+    max_steps: int = bounded(500, 1, 1_000_000)  # where the world is none of ours: steps after which an episode that has not
+    # ended is over
     run: str = "runs/agent"  # run folder: policy, TensorBoard log, metrics
     steps: int = bounded(100_000, 1, 1_000_000_000)  # steps played, in the environment or imagined; tours are not counted
     discrete: bool = True  # choose among a few actions where the environment's are continuous (docs/agents.md)

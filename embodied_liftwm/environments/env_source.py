@@ -17,7 +17,7 @@ import importlib.metadata
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 
@@ -31,6 +31,19 @@ OURS = "liftwm/"
 CAMERA = ("rgb", "intrinsics", "world_from_camera")
 """What the observation of an environment holds that needs no camera source."""
 PAGE = "docs/your_environment.md"
+
+
+class Task(Protocol):
+    """What the configurations of judging and of training say of a task; all but the first matters where it is none of ours."""
+
+    @property
+    def env_options(self) -> EnvOptions: ...
+    @property
+    def tour(self) -> str: ...  # who walks through a world that gives no tour: `wander`, or `my_policy:make_policy`
+    @property
+    def tour_steps(self) -> int: ...
+    @property
+    def max_steps(self) -> int: ...  # after which an episode is over
 
 
 @dataclass(frozen=True)
@@ -133,22 +146,26 @@ class EnvSource:
             raise UserError(f"env={self.name} returned {got}, expected a gymnasium.Env, or a pair of one and a camera source")
         return ContractEnv(env, camera)
 
-    def make_task(self, options: EnvOptions, tour: str, tour_steps: int, **more: Any) -> gym.Env:
+    def make_task(self, task: Task, **more: Any) -> gym.Env:
         """Build the environment so that `reset` shows its world first: `info["tour"]`, as `GuidedTour` and `ExploredTour` give.
 
         Args:
-            options: as `options` takes them.
-            tour: who walks through a world that gives no tour of its own: `wander`, or `my_package:make_policy`.
-            tour_steps: how long.
+            task: options, and what matters where the environment is none of ours.
             more: other keyword arguments of ours.
+
+        Raises:
+            UserError: `task.tour` is neither `wander` nor a policy of the user's.
         """
         from liftwm_envs.actions import Wander
         from liftwm_envs.wrappers import ExploredTour, GuidedTour
 
         if self.ours:
-            return GuidedTour(gym.make(self.gym_id, disable_env_checker=True, **self.options(options), **more))
-        guide = partial(UsersPolicy, tour) if is_function_name(tour) else Wander
-        return ExploredTour(self.make(options, truth=False), guide, tour_steps)
+            return GuidedTour(gym.make(self.gym_id, disable_env_checker=True, **self.options(task.env_options), **more))
+        if task.tour != "wander" and not is_function_name(task.tour):
+            raise UserError(f"tour={task.tour}: expected wander or my_policy:make_policy")
+        guide = partial(UsersPolicy, task.tour) if is_function_name(task.tour) else Wander
+        toured = ExploredTour(self.make(task.env_options, truth=False), guide, task.tour_steps)
+        return gym.wrappers.TimeLimit(toured, task.max_steps)
 
 
 def find_env(name: str) -> EnvSource:

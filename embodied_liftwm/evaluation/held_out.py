@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from gymnasium.spaces import flatdim
 from rich.console import Console
 
 import embodied_liftwm
@@ -19,15 +18,24 @@ from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.splits import check_split
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.cost import measure_cost
 from embodied_liftwm.evaluation.judging import judge_all
 from embodied_liftwm.evaluation.left_out import PERSISTENCE_NEEDS, LeftOut, lacking, left_out
 from embodied_liftwm.evaluation.metrics.persistence import Persistence
-from embodied_liftwm.evaluation.navigation.arena import AgentFactory, MakeAgent, make_env, oracle_agent, random_agent
+from embodied_liftwm.evaluation.navigation.arena import (
+    ORACLE,
+    AgentFactory,
+    MakeAgent,
+    make_env,
+    oracle_agent,
+    random_agent,
+    sizes_of,
+)
 from embodied_liftwm.evaluation.navigation.contestants import MEAN_COLOUR, agent_on
-from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
+from embodied_liftwm.evaluation.navigation.navigation import SEED_OFFSET, evaluate_navigation, untold
 from embodied_liftwm.evaluation.progress import timed
 from embodied_liftwm.evaluation.report.page import Report, read_curve, write_report
 from embodied_liftwm.evaluation.report.tables import labels_of
@@ -40,6 +48,7 @@ from embodied_liftwm.evaluation.views.novel import columns_without, novel_views
 from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.run_folder import open_run
+from liftwm_envs.contract import goal_kind
 
 STRIPS = 2
 """Turns away shown in the report."""
@@ -68,16 +77,18 @@ def evaluate_held_out(
         with disk_errors(out):
             (out / "report").mkdir(exist_ok=True)
         torch.manual_seed(config.seed)
-        episodes, agents = load_episodes(config), _agents(config, planner, policy)
+        episodes = load_episodes(config)
         known = known_truth(episodes)
         missing = left_out(config.suite, known, f"data={config.data}")
         config = _with_what_is_known(config, known, missing)
         models = _load_models(config)
         config, strangers = _where_they_fit(config, models, episodes)
         missing += strangers
+        agents = _agents(config, planner, policy) if "navigation" in config.suite else {}
         for model in models:
             _check_fit(model, episodes, agents, config)
         rows = _measure(config, console, models, agents, episodes)
+        missing += untold(rows.navigation, f"env={config.env}") if rows.navigation else []
         about = {"data": _data(config, episodes), "left_out": [asdict(entry) for entry in missing]}
         metrics = provenance(models) | about | summarize(rows, config.bootstrap, config.seed)
         if rows.navigation:
@@ -125,11 +136,7 @@ def _where_they_fit(
     if "navigation" not in config.suite or not episodes:
         return config, []
     env = make_env(config)
-    observed: Any = env.observation_space
-    there, here = (
-        (flatdim(env.action_space), flatdim(observed["goal"])),
-        (episodes[0].action.shape[1], episodes[0].goal.shape[1]),
-    )
+    there, here = sizes_of(env)[1:], (episodes[0].action.shape[1], episodes[0].goal.shape[1])
     env.close()
     if there == here or all(getattr(model.model, "shapes", None) is None for model in models):
         return config, []
@@ -146,13 +153,25 @@ def _load_models(config: EvaluateConfig) -> list[CheckedModel]:
 
 
 def _agents(config: EvaluateConfig, planner: MakeAgent, policy: AgentFactory | None) -> dict[str, AgentFactory]:
-    """Who navigates: the planner on each model's state, a learned policy, random actions and the scripted oracle."""
-    agents: dict[str, AgentFactory] = {"planner": partial(agent_on, planner, "model", config.model, config.device)}
-    if config.baseline:
+    """Who navigates: the planner on each model's state, a learned policy, random actions and the scripted oracle.
+
+    Where the environment has no goal there is nothing to plan for, and where it knows no best action there is no oracle.
+
+    Raises:
+        UserError: the environment breaks its contract.
+    """
+    source, env = find_env(config.env), make_env(config)
+    source.hold_to_contract(env, SEED_OFFSET + config.seed)
+    has_goal, has_oracle = bool(goal_kind(env)), source.ours or env.has_wrapper_attr(ORACLE)
+    env.close()
+    agents: dict[str, AgentFactory] = {}
+    if has_goal:
+        agents["planner"] = partial(agent_on, planner, "model", config.model, config.device)
+    if has_goal and config.baseline:
         agents["planner_baseline"] = partial(agent_on, planner, "baseline", config.baseline, config.device)
     if policy is not None:
         agents["policy"] = policy
-    return agents | {"random": random_agent, "oracle": oracle_agent}
+    return agents | {"random": random_agent} | ({"oracle": oracle_agent} if has_oracle else {})
 
 
 def _check_fit(
@@ -164,8 +183,7 @@ def _check_fit(
         model.fits(first.image_size, first.action.shape[1], first.goal.shape[1], f"data={config.data}")
     if "navigation" in config.suite:
         env = make_env(config)
-        observed: Any = env.observation_space
-        sizes = observed["rgb"].shape[:2], flatdim(env.action_space), flatdim(observed["goal"])
+        sizes = sizes_of(env)
         if "policy" in agents:
             agents["policy"](env, config.seed)
         env.close()

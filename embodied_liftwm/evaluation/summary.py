@@ -119,7 +119,8 @@ def _navigation(result: NavigationResult, draw: tuple[int, int]) -> dict[str, An
 
 
 def _agent(rows: list[NavigationRow], draw: tuple[int, int]) -> dict[str, Any]:
-    success = wilson_interval(sum(row.success > 0 for row in rows), len(rows)).as_dict()
+    told = [row.success for row in rows if not np.isnan(row.success)]
+    success = wilson_interval(sum(success > 0 for success in told), len(told)).as_dict()
     figures = {metric: _estimate(rows, metric, draw) for metric in NAVIGATION_METRICS}
     return {"success": success, **figures, "soft_spl_iqm": interquartile_mean([row.soft_spl for row in rows])}
 

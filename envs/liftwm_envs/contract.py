@@ -120,10 +120,7 @@ class ContractEnv(gymnasium.Wrapper):
         if (objects := truth.pop("objects", None)) is None:
             return truth
         if self._frame == 0:
-            self._described = [
-                {"id": int(o["id"]), "colour": _listed(o.get("colour", (0, 0, 0))), "shape": str(o.get("shape", ""))}
-                for o in objects
-            ]
+            self._described = [_description(o) for o in objects]
         if all("pose" in o or "position" in o for o in objects):
             poses = [o.get("pose", [*_listed(o.get("position", ())), 1, 0, 0, 0]) for o in objects]
             truth["object_pose"] = np.array(poses, np.float32).reshape(len(objects), 7)
@@ -162,6 +159,17 @@ def _on_the_way(error: BaseException) -> bool:
 def _describe(value: Any) -> str:
     """Shape and dtype, or what it is."""
     return f"{list(value.shape)} {value.dtype}" if isinstance(value, np.ndarray) else " ".join(f"'{value}'".split())[:60]
+
+
+def _description(thing: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of the truth as JSON has it."""
+    place = thing.get("position", thing.get("pose", ())[:3])
+    known = {"position": _listed(place)} if len(place) else {}
+    return {
+        "id": int(thing["id"]),
+        "colour": _listed(thing.get("colour", (0, 0, 0))),
+        "shape": str(thing.get("shape", "")),
+    } | known
 
 
 def _listed(values: Any) -> list[float]:

@@ -67,7 +67,10 @@ def test_objects_of_the_truth_become_arrays() -> None:
     env = ContractEnv(Slider(lambda obs, info: (obs, {"truth": told})))
     truth = env.reset(seed=0)[1]["truth"]
     assert set(truth) == {"segmentation", "object_pose"} and truth["object_pose"].tolist() == [[1, 2, 3, 1, 0, 0, 0]]
-    assert env.scene.describe()["objects"] == [{"id": 5, "colour": [1.0, 0.0, 0.0], "shape": "box"}] and check_env(env) == []
+    assert env.scene.describe()["objects"] == [
+        {"id": 5, "colour": [1.0, 0.0, 0.0], "shape": "box", "position": [1.0, 2.0, 3.0]}
+    ]
+    assert check_env(env) == []
 
 
 def entry(name: str, value: Any) -> Callable[[Any, Any], Any]:

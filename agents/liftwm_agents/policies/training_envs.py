@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.environments import find_env
 from embodied_liftwm.protocols import WorldModel
+from liftwm_agents.observations import KEYS
 from liftwm_agents.policies.action_table import TableActions, table_for
 from liftwm_agents.policies.baselines import PixelEnv
 from liftwm_agents.policies.env_processes import EnvProcesses
@@ -37,7 +38,9 @@ def make_task(config: TrainAgentConfig) -> gym.Env:
     """
     source = find_env(config.env)
     more = {"reward": "progress"} if source.ours else {}
-    return source.make_task(config.env_options, config.tour, config.tour_steps, **more)
+    env = source.make_task(config, **more)
+    kept = isinstance(env.observation_space, spaces.Dict) and set(env.observation_space.spaces) <= set(KEYS)
+    return env if kept else gym.wrappers.FilterObservation(env, KEYS)
 
 
 def check_task(config: TrainAgentConfig, model: WorldModel) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from embodied_liftwm.config import EvaluateConfig
+from embodied_liftwm.environments import find_env
 from embodied_liftwm.errors import UserError
 
 
@@ -30,6 +32,8 @@ class Agent(Protocol):
         ...
 
 
+ORACLE = "oracle_action"
+"""Method of an environment, or of a wrapper around it, that returns the best next action."""
 MakeAgent = Callable[[Any, str, gymnasium.Env, int], Agent]
 """(world model, torch device, environment, seed) -> an agent that acts on what the model remembers. It is sent to other
 processes: a function or a partial of one, no lambda."""
@@ -44,7 +48,7 @@ class NavigationRow:
     agent: str
     episode: int
     seed: int
-    success: float  # 1 or 0
+    success: float  # 1 or 0; this and lengths are nan where the environment does not tell them
     spl: float
     soft_spl: float
     steps: int  # from the call on
@@ -102,7 +106,7 @@ class Arena:
             obs, info = self.env.reset(seed=seed)
             if not info.get("solvable_by_memory", True):
                 return Outcome(removed="unsolvable by memory")
-            if info["success"]:
+            if info.get("success", False):
                 return Outcome(removed="solved at the start")
             if callable(getattr(agent, "reseed", None)):
                 agent.reseed(seed)  # type: ignore[attr-defined]
@@ -114,56 +118,81 @@ class Arena:
         self, name: str, agent: Agent, obs: dict[str, Any], info: dict[str, Any], episode: int, seed: int
     ) -> tuple[NavigationRow, Trace, float]:
         """One agent from the call to the end."""
-        tour, gap = info["tour"], int(info.get("gap_steps", -1))
+        tour, gap, shortest = info["tour"], int(info.get("gap_steps", -1)), _number(info, "shortest_path_m")
         agent.begin(tour)
-        path, bumps, spent, done = [np.asarray(info["position"], np.float64)], 0, 0.0, False
+        path, bumps, spent, done = [position_of(obs, info)], 0, 0.0, False
         while not done:
             started = time.perf_counter()
             action = agent.act(obs, info)
             spent += time.perf_counter() - started
             obs, _, terminated, truncated, info = self.env.step(action)
-            path.append(np.asarray(info["position"], np.float64))
+            path.append(position_of(obs, info))
             bumps += bool(info.get("bump", False))
             done = bool(terminated or truncated)
         length = float(np.linalg.norm(np.diff(np.stack(path), axis=0), axis=1).sum())
-        success, shortest, final = bool(info["success"]), float(info["shortest_path_m"]), float(info["distance_to_goal"])
+        success = _number(info, "success")
+        final = 0.0 if success > 0 else _number(info, "distance_to_goal")
         row = NavigationRow(
-            agent=name, episode=episode, seed=seed, success=float(success), spl=spl(success, shortest, length),
-            soft_spl=soft_spl(0.0 if success else final, shortest, length), steps=len(path) - 1, path_m=length,
-            shortest_m=shortest, final_distance_m=final, bumps=bumps, gap_steps=gap,
+            agent=name, episode=episode, seed=seed, success=success, spl=spl(success, shortest, length),
+            soft_spl=soft_spl(final, shortest, length), steps=len(path) - 1, path_m=length, shortest_m=shortest,
+            final_distance_m=_number(info, "distance_to_goal"), bumps=bumps, gap_steps=gap,
         )  # fmt: skip
-        simulated: Any = self.env.unwrapped
         trace = Trace(
             agent=name, seed=seed, tour=tour["world_from_camera"].reshape(-1, 4, 4)[:, :2, 3].tolist(),
             path=np.stack(path).tolist(), goal_object=int(info.get("goal_object", 0)),
-            remembered_goal=_remembered_goal(agent), success=success, scene=simulated.scene.describe(),
-            targets_reached=int(info.get("targets_reached", success)),
+            remembered_goal=_remembered_goal(agent), success=success > 0, scene=described(self.env),
+            targets_reached=int(info.get("targets_reached", success > 0)),
         )  # fmt: skip
         return row, trace, spent / (len(path) - 1)
 
 
-def spl(success: bool, shortest_m: float, path_m: float) -> float:
-    """Success weighted by path length: success x shortest / max(travelled, shortest).
+def position_of(obs: Mapping[str, Any], info: Mapping[str, Any]) -> np.ndarray:
+    """Where the agent is in the plan, [2]: what the environment says, else its camera."""
+    found = info["position"] if "position" in info else np.reshape(obs["world_from_camera"], (4, 4))[:2, 3]
+    return np.array(found, np.float64)[:2]
+
+
+def described(env: gymnasium.Env) -> dict[str, Any]:
+    """What an environment says of its present world, to draw it; empty where it says nothing."""
+    scene: Any = env.get_wrapper_attr("scene") if env.has_wrapper_attr("scene") else None
+    found: dict[str, Any] = scene.describe() if hasattr(scene, "describe") else {}
+    return found
+
+
+def _number(info: Mapping[str, Any], name: str) -> float:
+    """A figure of the environment's; nan where it gives none."""
+    value = info.get(name)
+    return float("nan") if value is None else float(value)
+
+
+def spl(success: float, shortest_m: float, path_m: float) -> float:
+    """Success weighted by path length: success x shortest / max(travelled, shortest); nan where one is not known.
 
     Anderson et al. 2018, arXiv:1807.06757. Lengths in metres.
     """
-    return float(success) * shortest_m / max(path_m, shortest_m, 1e-6)
+    return float(success) * shortest_m / max(shortest_m, path_m, 1e-6)
 
 
 def soft_spl(final_m: float, shortest_m: float, path_m: float) -> float:
-    """SPL with progress in place of success: max(0, 1 - final / shortest) x shortest / max(travelled, shortest).
+    """SPL with progress in place of success: max(0, 1 - final / shortest) x shortest / max(travelled, shortest), or nan.
 
     Datta et al. 2020, arXiv:2009.03231. `final_m` is the geodesic distance left at the end, `shortest_m` that at the start.
     """
-    progressed = max(0.0, 1.0 - final_m / max(shortest_m, 1e-6))
-    return progressed * shortest_m / max(path_m, shortest_m, 1e-6)
+    progressed = max(1.0 - final_m / max(shortest_m, 1e-6), 0.0)
+    return progressed * shortest_m / max(shortest_m, path_m, 1e-6)
 
 
 def make_env(config: EvaluateConfig) -> gymnasium.Env:
-    """The task `env` with its guided tour. Raises UserError for an id that does not exist."""
-    from liftwm_envs.wrappers import GuidedTour
+    """The task `env`, anyone's, with a tour. Raises UserError for one that does not exist."""
+    return find_env(config.env).make_task(config)
 
-    return GuidedTour(gymnasium.make(task_id(config.env), disable_env_checker=True, **asdict(config.env_options)))
+
+def sizes_of(env: gymnasium.Env) -> tuple[tuple[int, int], int, int]:
+    """Height and width of frames, numbers an action, and numbers a goal: those that models are told, so none of a picture."""
+    space = env.observation_space
+    assert isinstance(space, spaces.Dict)
+    (height, width, _), goal = space["rgb"].shape or (), space["goal"]
+    return (height, width), spaces.flatdim(env.action_space), 0 if len(goal.shape or ()) == 3 else spaces.flatdim(goal)
 
 
 def task_id(task: str) -> str:
@@ -185,11 +214,26 @@ def random_agent(env: gymnasium.Env, seed: int) -> Agent:
 
 
 def oracle_agent(env: gymnasium.Env, seed: int) -> Agent:
-    """The scripted oracle, which reads the hidden state: the best that can be done."""
+    """The scripted oracle, which reads the hidden state, or what the environment itself offers as `oracle_action()`."""
+    if env.has_wrapper_attr(ORACLE):
+        return _Offered(env.get_wrapper_attr(ORACLE))
     from liftwm_envs.tasks.policies import OraclePolicy
 
     oracle = OraclePolicy(env, seed)
     return _Scripted(lambda _: oracle)
+
+
+class _Offered:
+    """The best action, as an environment knows it."""
+
+    def __init__(self, best: Callable[[], Any]) -> None:
+        self._best = best
+
+    def begin(self, tour: Mapping[str, np.ndarray]) -> None:
+        """The tour is nothing to it."""
+
+    def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Any:
+        return self._best()
 
 
 class _Scripted:

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig
+from embodied_liftwm.evaluation.left_out import LeftOut
 from embodied_liftwm.evaluation.navigation.arena import AgentFactory, Arena, NavigationRow, Outcome, Trace, make_env
 from embodied_liftwm.evaluation.spread import judge_each
 
@@ -49,6 +50,26 @@ def evaluate_navigation(
     make_env(config).close()  # a mistake in the environment is better named here than by a worker
     outcomes = judge_each(list(enumerate(seeds)), partial(Arena, dict(agents), config), config, "navigation")
     return _collect(list(agents), seeds, outcomes)
+
+
+def untold(result: NavigationResult, source: str) -> list[LeftOut]:
+    """What could not be judged, since the environment, which `source` names, does not tell what it needs."""
+    needs = {
+        "success": ("success", 'info["success"]'),
+        "SPL": ("spl", 'info["success"] and info["shortest_path_m"]'),
+        "SoftSPL": ("soft_spl", 'info["shortest_path_m"] and info["distance_to_goal"]'),
+    }
+    found = [
+        LeftOut(name, f"needs {told}, which {source} lacks")
+        for name, (column, told) in needs.items()
+        if result.rows and all(np.isnan(getattr(row, column)) for row in result.rows)
+    ]
+    agents = {row.agent for row in result.rows}
+    if agents and "oracle" not in agents:
+        found.append(LeftOut("oracle", f"needs oracle_action(), which {source} lacks"))
+    if agents and "planner" not in agents:
+        found.append(LeftOut("planner", f"needs a goal in the observation, which {source} lacks"))
+    return found
 
 
 def _collect(agents: list[str], seeds: list[int], outcomes: list[Outcome]) -> NavigationResult:

@@ -169,7 +169,7 @@ def _tables(report: Report) -> dict[str, tables.Table]:
     agents = metrics.get("navigation", {}).get("agents")
     if agents:
         mine = ("planner", "planner_baseline", "policy", "random")
-        found["navigation"] = tables.figure_table(agents, tables.AGENTS, tables.NAVIGATION_COLUMNS, mine)
+        found["navigation"] = tables.figure_table(agents, tables.AGENTS, tables.navigation_columns(agents), mine)
     if metrics.get("cost"):
         found["cost"] = tables.cost_table(metrics["cost"], report.labels, metrics.get("act_ms", {}))
     return found
@@ -208,7 +208,10 @@ def _navigation_chart(report: Report) -> Markup:
     agents = report.metrics.get("navigation", {}).get("agents", {})
     if not agents:
         return Markup()
-    groups = [("success", "success"), ("SPL", "spl"), ("SoftSPL", "soft_spl")]
+    shown = (("success", "success"), ("SPL", "spl"), ("SoftSPL", "soft_spl"))
+    groups = [(name, key) for name, key in shown if any(one[key]["mean"] is not None for one in agents.values())]
+    if not groups:
+        return Markup()
     bars = [
         _series(tables.AGENTS.get(agent, agent), AGENT_COLOURS.get(agent, "var(--floor)"), [figures[key] for _, key in groups])
         for agent, figures in agents.items()

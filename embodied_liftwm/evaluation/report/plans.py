@@ -61,7 +61,7 @@ def plan(
             axes.plot([ax, bx], [ay, by], color=TEXT, linewidth=_points(0.1), solid_capstyle="projecting")
         for screen in scene.get("screens", []):
             _screen(axes, screen["rectangle"])
-        for item in scene.get("objects", []):
+        for item in (item for item in scene.get("objects", []) if "position" in item):
             _object(axes, item, cloud is not None, item["id"] in (goal, marked))
         for path in (path for path in paths if len(path.points)):
             xs, ys = np.asarray(path.points, np.float64)[:, :2].T

@@ -115,6 +115,12 @@ def view_columns(views: dict[str, Any]) -> tuple[tuple[Column, ...], tuple[Colum
     return images, depths, calibration
 
 
+def navigation_columns(agents: dict[str, Any]) -> tuple[Column, ...]:
+    """Columns of navigation that have a figure: environments may not tell of success or of shortest ways."""
+    known = {c.path for c in NAVIGATION_COLUMNS if any(_reach(one, c.path).get("mean") is not None for one in agents.values())}
+    return tuple(column for column in NAVIGATION_COLUMNS if column.path in known)
+
+
 def figure_table(figures: dict[str, Any], labels: dict[str, str], columns: tuple[Column, ...], rank: tuple[str, ...]) -> Table:
     """A table with the best of the `rank` rows marked in each column that has a better end."""
     cells: dict[str, list[Cell]] = {key: [] for key in figures}

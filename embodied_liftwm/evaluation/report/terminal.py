@@ -14,13 +14,13 @@ from embodied_liftwm.evaluation.report import tables
 def result_tables(metrics: dict[str, Any]) -> list[Table]:
     """The report's first columns for the terminal, each figure with its interval."""
     labels = tables.labels_of(metrics["models"])
-    views = metrics.get("views")
+    views, agents = metrics.get("views"), metrics.get("navigation", {}).get("agents")
     images, geometry, calibration = tables.view_columns(views) if views else ((), (), ())
     parts = (
         ("novel views", views, labels, (*images[:2], *geometry[:1])),
         ("calibration of seen", views, labels, calibration[:3]),
         ("persistence", metrics.get("persistence"), labels, tables.PERSISTENCE_COLUMNS[:3]),
-        ("navigation", metrics.get("navigation", {}).get("agents"), tables.AGENTS, tables.NAVIGATION_COLUMNS[:3]),
+        ("navigation", agents, tables.AGENTS, tables.navigation_columns(agents)[:3] if agents else ()),
     )
     found = []
     for title, figures, names, columns in parts:

@@ -117,8 +117,8 @@ class RandomPolicy:
     def act(self, obs: dict[str, NDArray], info: dict[str, Any]) -> Any:
         """An action drawn uniformly from the action space."""
         if hasattr(self._space, "n"):
-            return int(self._rng.integers(self._space.n))
-        return self._rng.uniform(-1, 1, self._space.shape).astype(np.float32)
+            return int(self._space.start + self._rng.integers(self._space.n))
+        return self._rng.uniform(self._space.low, self._space.high).astype(np.float32)
 
 
 def room_order(scene: Any, start: NDArray) -> list[int]:
