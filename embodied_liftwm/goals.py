@@ -1,7 +1,8 @@
-"""Where a goal is among what a model remembers: how alike things are to it, and the compact cluster of what is alike.
+"""What goals look like, and where that is among what a model remembers: the compact clusters of what is alike.
 
-World models (`world_model.summary`) and planners (`liftwm_agents.planning.perception`) use this and no other detector. A
-task's instruction begins with a colour, and what a goal looks like is said here alone, twice:
+World models (`world_model.summary`) and the planner's own goal finder (`liftwm_agents.planning.goal_finder`) use this and no
+other detector. It knows a goal by its colour: the first numbers of an instruction, or that of what a picture shows
+(`colour_of`). Saved models and policies know instructions alone, so that to them a picture is its colour (`attributes_of`).
 
 - `colour_likeness` is of colours as a map holds them, by plain distance. Summaries hold it, and with them saved policies.
 - `hue_likeness` is of pictures that a model rendered, whose shade errs more than their hue.
@@ -14,22 +15,94 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from embodied_liftwm.protocols import AttributeGoal, Goal, PictureGoal
+
 COLOUR_SHARPNESS = 40.0
 """Inverse squared distance of colours at which they stop being alike."""
 CHROMA_SIGMA, BRIGHTNESS_SIGMA = 0.06, 0.6
 """Of chromaticity: 10 to 20 % errors of a channel stay within two of them; of log brightness, which lamps change more."""
 CLUSTER_M = 0.35
-"""About the radius of the largest object."""
+"""About the radius of the largest object in our rooms; other worlds have other lengths."""
 VOTERS, CENTRING = 256, 3
 """Pieces among which a goal is looked for; steps of mean shift from the best one."""
+MOST_PIXELS = 256
+"""Of a picture, or of its surroundings, that are compared with one another."""
 
 
 class Place(NamedTuple):
-    """Where a goal is believed to be."""
+    """Where a goal is believed to be: one place, or K of them, best first."""
 
-    xyz: Tensor  # [B, 3] world, metres
-    mass: Tensor  # [B] surface there, weighed by likeness; 0 where nothing is alike
-    confidence: Tensor  # [B] in [0, 1]
+    xyz: Tensor  # [B, 3] or [B, K, 3] world
+    mass: Tensor  # [B] or [B, K] surface there, weighed by likeness; 0 where nothing is alike
+    confidence: Tensor  # [B] or [B, K] in [0, 1]
+
+
+def same_goal(one: Goal | None, other: Goal | None) -> bool:
+    """Whether two goals ask for the same."""
+    if one is None or other is None or type(one) is not type(other):
+        return one is other
+    mine, theirs = one.named_tensors(), other.named_tensors()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def colour_of(goal: Goal) -> Tensor | None:
+    """Colour of what is looked for, in [0, 1]; None where that is no matter of looks, or not called yet. [3]"""
+    if isinstance(goal, AttributeGoal):
+        return goal.attributes[:3] if len(goal.attributes) >= 3 and bool(goal.attributes.any()) else None
+    if not isinstance(goal, PictureGoal) or not bool(goal.rgb.any()):
+        return None
+    return picture_colour(goal.rgb, goal.mask)
+
+
+def attributes_of(goal: Goal, size: int) -> Tensor:
+    """A goal as the instruction of `size` numbers that saved models and policies know: the colour of a picture, then zeros.
+
+    Shape and all else that a picture shows is lost on the way; places have no looks and become zeros, as before a call. [size]
+    """
+    if isinstance(goal, AttributeGoal):
+        return goal.attributes
+    colour = colour_of(goal)
+    said = torch.zeros(size) if colour is None else torch.cat([colour.float().cpu(), torch.zeros(size)])
+    return said[:size]
+
+
+def picture_colour(rgb: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The colour that most of something has, and its surroundings have not.
+
+    Args:
+        rgb: a picture in [0, 1]. [3, H, W]
+        mask: in [0, 1]; without one the middle half of the picture is taken for the thing, its border for surroundings. [H, W]
+
+    Returns:
+        [3]; None where the mask is empty.
+    """
+    inside, around = _inside(rgb, mask)
+    thing, rest = (_some(rgb[:, where].T) for where in (inside, around))
+    if not len(thing):
+        return None
+    alike = torch.stack([hue_likeness(thing, colour) for colour in thing])  # [colours, pixels]
+    contrast = alike.mean(1)
+    if mask is None and len(rest):
+        contrast = contrast - torch.stack([hue_likeness(rest, colour).mean() for colour in thing])
+    weight = alike[contrast.argmax()]
+    return (weight[:, None] * thing).sum(0) / weight.sum()
+
+
+def _inside(rgb: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The pixels of a thing, and those that are none of it. Two [H, W] bool"""
+    if mask is not None:
+        return mask > 0.5, mask < 0.5
+    height, width = rgb.shape[1:]
+    middle, core = torch.zeros(2, height, width, dtype=torch.bool, device=rgb.device)
+    middle[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+    rim_y, rim_x = max(1, height // 12), max(1, width // 12)
+    core[rim_y : height - rim_y, rim_x : width - rim_x] = True
+    return middle, ~core
+
+
+def _some(colours: Tensor) -> Tensor:
+    """At most MOST_PIXELS of them, evenly spaced. [P, 3] -> [p, 3]"""
+    return colours[:: max(1, -(-len(colours) // MOST_PIXELS))]
 
 
 def colour_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
@@ -50,37 +123,51 @@ def hue_likeness(rgb: Tensor, colour: Tensor) -> Tensor:
     return torch.exp(-0.5 * (chroma + darker.square()))
 
 
-def goal_place(points: Tensor, presence: Tensor, likeness: Tensor, voters: int = VOTERS) -> Place:
-    """Where the best compact cluster of what looks like the goal is; other things of its hue do not pull it away.
+def goal_place(points: Tensor, presence: Tensor, likeness: Tensor) -> Place:
+    """The best of `goal_places`: [B, 3], [B], [B]."""
+    found = goal_places(points, presence, likeness, 1)
+    return Place(found.xyz[:, 0], found.mass[:, 0], found.confidence[:, 0])
 
-    Of the `voters` pieces that look most like it, those within CLUSTER_M of one vote for its place, and those within 2.5 times
-    that vote against it: a small object wins over a large wall. The best match wins, not the largest: what was seen from near
-    has more pieces.
+
+def goal_places(
+    points: Tensor, presence: Tensor, likeness: Tensor, count: int, cluster_m: float = CLUSTER_M, voters: int = VOTERS
+) -> Place:
+    """Where compact clusters of what looks like the goal are; other things of its hue do not pull them away.
+
+    Of the `voters` pieces that look most like it, those within `cluster_m` of one vote for its place, and those within 2.5
+    times that vote against it: a small object wins over a large wall. The best match wins, not the largest: what was seen from
+    near has more pieces. The next best is so far from all before, in the plan, that their clusters do not touch.
 
     Args:
-        points: pieces of surface, world, metres. [B, K, 3]
-        presence: of each; a piece of 1 has a whole vote, and what is larger no more; 0 for free ones. [B, K]
-        likeness: how much they look like the goal, in [0, 1]. [B, K]
+        points: pieces of surface, world. [B, N, 3]
+        presence: of each; a piece of 1 has a whole vote, and what is larger no more; 0 for free ones. [B, N]
+        likeness: how much they look like the goal, in [0, 1]. [B, N]
+        count: places, K; those that are not there have confidence 0.
+        cluster_m: radius of what is looked for.
         voters: at most; time and memory grow with their square.
     """
     if not points.shape[1]:
-        nothing = presence.new_zeros(len(points))
-        return Place(points.new_zeros(len(points), 3), nothing, nothing)
+        nothing = presence.new_zeros(len(points), count)
+        return Place(points.new_zeros(len(points), count, 3), nothing, nothing)
     votes = likeness * presence.clamp_max(1.0)
     best = votes.topk(min(voters, votes.shape[1]), dim=1).indices
     points = points.gather(1, best[..., None].expand(-1, -1, 3))
     votes, alike, presence = (values.gather(1, best) for values in (votes, likeness, presence))
     apart = torch.cdist(points, points)
-    inside = (apart < CLUSTER_M).to(votes)
-    ring = (apart < 2.5 * CLUSTER_M).to(votes) - inside
+    inside = (apart < cluster_m).to(votes)
+    ring = (apart < 2.5 * cluster_m).to(votes) - inside
     number = (inside - 0.5 * ring) @ votes[..., None]
     total = inside @ votes[..., None]
     quality = (inside @ (votes * alike)[..., None]) / total.clamp_min(1e-6)
     score = (quality * (1.0 - torch.exp(-number.clamp_min(0.0) / 4.0))).squeeze(-1)
-    confidence, chosen = score.max(1)
-    place = points.gather(1, chosen[:, None, None].expand(-1, 1, 3))
-    for _ in range(CENTRING):
-        near = (torch.cdist(place, points).squeeze(1) < CLUSTER_M).to(votes)
-        weight = near * votes * alike
-        place = ((weight[..., None] * points).sum(1) / weight.sum(1, keepdim=True).clamp_min(1e-6))[:, None]
-    return Place(place.squeeze(1), (near * presence * alike).sum(1), confidence)
+    found = []
+    for _ in range(count):
+        confidence, chosen = score.max(1)
+        place = points.gather(1, chosen[:, None, None].expand(-1, 1, 3))
+        for _ in range(CENTRING):
+            near = (torch.cdist(place, points).squeeze(1) < cluster_m).to(votes)
+            weight = near * votes * alike
+            place = ((weight[..., None] * points).sum(1) / weight.sum(1, keepdim=True).clamp_min(1e-6))[:, None]
+        found.append((place.squeeze(1), (near * presence * alike).sum(1), confidence))
+        score = score * (torch.cdist(place[..., :2], points[..., :2]).squeeze(1) > 2.0 * cluster_m)
+    return Place(*(torch.stack(parts, dim=1) for parts in zip(*found, strict=True)))

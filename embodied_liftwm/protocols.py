@@ -38,7 +38,7 @@ class Observation(TensorTree):
     camera: Camera  # the pose the agent believes it has (exact, or odometry)
     action: Tensor  # [B, A] the action that led here; zeros on the first frame, [B, 0] where nobody acts, as on a camera path
     is_first: Tensor  # [B] bool, true on the first frame of an episode: the model forgets what it held
-    goal: Tensor | None = None  # [B, G] the task's instruction, zeros before it is given
+    goal: Tensor | None = None  # [B, G] the task's instruction in numbers, zeros before it is given; None where it is none
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,48 @@ class Prediction(TensorTree):
 
     reward: Tensor  # [B] expected reward of the step that led here
     continuation: Tensor  # [B] probability that the episode goes on
+
+
+@dataclass(frozen=True)
+class AttributeGoal(TensorTree):
+    """What something is like in numbers, as a task says it."""
+
+    attributes: Tensor  # [G] the first three a colour in [0, 1]; all zeros before it is called
+
+
+@dataclass(frozen=True)
+class PictureGoal(TensorTree):
+    """What something looks like: a crop, or a whole frame and a mask."""
+
+    rgb: Tensor  # [3, H, W] in [0, 1]; all zeros before it is called
+    mask: Tensor | None = None  # [H, W] in [0, 1], 1 on it; None where it stands in the middle of a crop
+
+
+@dataclass(frozen=True)
+class PointGoal(TensorTree):
+    """What an earlier frame showed at a pixel."""
+
+    pixel: Tensor  # [2] right and down, centres at half-integers
+    camera: Camera  # of that frame, batch of one
+
+
+@dataclass(frozen=True)
+class PlaceGoal(TensorTree):
+    """A place in the world."""
+
+    xyz: Tensor  # [3] the world's unit of length
+
+
+Goal = AttributeGoal | PictureGoal | PointGoal | PlaceGoal
+"""What an agent is to go to. `goals.same_goal` compares two."""
+
+
+@dataclass(frozen=True)
+class Candidates(TensorTree):
+    """Where a goal may be, best first."""
+
+    xyz: Tensor  # [K, 3] world
+    probability: Tensor  # [K] that it is this one, falling; what is missing to 1 is for none of them
 
 
 class State(TensorTree):
@@ -111,4 +153,22 @@ class ExplicitModel(Protocol):
 
     def primitives(self, state: Any) -> tuple[Tensor, Tensor, Tensor]:
         """What the first row of a state keeps: places [K, 3] world, metres, now; colours [K, 3] and opacities [K] in [0, 1]."""
+        ...
+
+
+class GoalFinder(Protocol):
+    """Turns a goal into places: replaceable, `planner.goal_finder=my_package:make_finder`."""
+
+    def find(self, model: WorldModel, state: Any, goal: Goal) -> Candidates:
+        """Look for a goal in what a state remembers.
+
+        Args:
+            model: whose state it is. A planner's also has `primitives` (`ExplicitModel`), whatever the model: what it keeps, or
+                what its pictures showed from the places of the tour.
+            state: batch of one.
+            goal: what is looked for.
+
+        Returns:
+            Ranked places, none where nothing is like it.
+        """
         ...

@@ -7,13 +7,14 @@ where the two meet.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.protocols import Camera, Observation
+from embodied_liftwm.protocols import AttributeGoal, Camera, Goal, Observation, PictureGoal, PlaceGoal
 
 KEYS = ("rgb", "intrinsics", "world_from_camera", "goal")
 """What an environment must put into its observation dict."""
@@ -25,7 +26,8 @@ def to_observation(
     """Turn a batch of environment observations into the model's `Observation`.
 
     Args:
-        batch: rgb [B, H, W, 3] uint8, intrinsics [B, 9] pixels, world_from_camera [B, 16], goal [B, G].
+        batch: rgb [B, H, W, 3] uint8, intrinsics [B, 9] pixels, world_from_camera [B, 16], goal [B, G], or pictures
+            [B, h, w, 3 or 4] uint8, of which models are told nothing (`goal_of`).
         action: the action that led here, discrete ones one-hot. [B, A] float32
         is_first: the first frame of an episode. [B] bool, or one bool for all
         device: where the tensors go.
@@ -50,8 +52,39 @@ def to_observation(
         camera=Camera(floats(batch["intrinsics"], 3, 3), floats(batch["world_from_camera"], 4, 4), height, width),
         action=floats(action, -1),
         is_first=torch.as_tensor(first, device=device),
-        goal=floats(batch["goal"], -1),
+        goal=None if np.ndim(batch["goal"]) > 2 else floats(batch["goal"], -1),
     )
+
+
+def goal_of(value: np.ndarray, kind: str | None = None) -> Goal:
+    """What an environment asks for, from the `goal` of its observation.
+
+    Args:
+        value: numbers [G], or a picture [h, w, 3] or, with its mask, [h, w, 4] uint8.
+        kind: "place" where the numbers are a place in the world [2 or 3]; what else it may be, the value shows.
+
+    Raises:
+        UserError: neither numbers nor a picture.
+    """
+    value = np.asarray(value)
+    if value.ndim == 3 and value.shape[2] in (3, 4) and value.dtype == np.uint8:
+        layers = torch.from_numpy(np.ascontiguousarray(value)).permute(2, 0, 1).float() / 255.0
+        return PictureGoal(layers[:3], layers[3] if len(layers) == 4 else None)
+    if value.ndim != 1:
+        raise UserError(f"goal: expected numbers [G] or a picture [h, w, 3 or 4] uint8, got {list(value.shape)} {value.dtype}")
+    numbers = torch.as_tensor(np.array(value, dtype=np.float32))
+    if kind != "place":
+        return AttributeGoal(numbers)
+    if len(numbers) not in (2, 3):
+        raise UserError(f"goal: expected a place [2 or 3], got {list(value.shape)}")
+    return PlaceGoal(torch.cat([numbers, numbers.new_zeros(3 - len(numbers))]))
+
+
+def told_by(environment: Any, name: str) -> Any:
+    """An attribute of an environment, or of the outermost wrapper around it that has one; None where none does."""
+    while environment is not None and not hasattr(environment, name):
+        environment = getattr(environment, "env", None)
+    return getattr(environment, name, None)
 
 
 def single(obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

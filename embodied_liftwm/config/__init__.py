@@ -34,6 +34,7 @@ from embodied_liftwm.config.experiments import BenchConfig, DemoConfig
 from embodied_liftwm.config.judging import (
     HELD_OUT,
     PERMANENCE,
+    BodyConfig,
     EvaluateConfig,
     GenerateConfig,
     PlannerConfig,
@@ -117,6 +118,7 @@ __all__ = [
     "TEACHER_SEED_OFFSET",
     "TRAIN_MAY_CHANGE",
     "BenchConfig",
+    "BodyConfig",
     "CollectConfig",
     "ContextConfig",
     "DemoConfig",

@@ -12,6 +12,18 @@ from embodied_liftwm.errors import UserError
 
 
 @dataclass(frozen=True)
+class BodyConfig:
+    """Lengths of the body that carries the camera, in the world's unit; 0 for what the episode shows of each."""
+
+    camera_height_m: float = bounded(0.0, 0, 1e6)  # of the camera above the floor
+    radius_m: float = bounded(0.0, 0, 1e6)  # around the camera, of what must not touch anything
+    step_m: float = bounded(0.0, 0, 1e6)  # that a full action moves
+
+    def __post_init__(self) -> None:
+        check_fields(self, "planner.body.")
+
+
+@dataclass(frozen=True)
 class PlannerConfig:
     """Model-predictive control on the state: MPPI or CEM over `imagine`."""
 
@@ -23,7 +35,9 @@ class PlannerConfig:
     num_elites: int = bounded(16, 1, 100_000)  # cem: cheapest sequences, to which the distribution is refitted
     noise: float = bounded(0.6, 0, 100, above=True)  # standard deviation of sampled actions
     panorama_views: int = bounded(6, 1, 64)  # views rendered from the state to find the goal and free space
-    cell_m: float = bounded(0.1, 0.01, 10)  # edge of an occupancy cell
+    cell_m: float = bounded(0.0, 0, 1e6)  # edge of an occupancy cell; 0 for half the body's radius
+    body: BodyConfig = field(default_factory=BodyConfig)  # what lengths are measured in
+    goal_finder: str = ""  # my_package:make_finder, which says where goals may be; empty for the vote by colour
     objective: str = ""  # my_package:make_objective, whose prices plans are chosen by; empty for the metres still to go
 
     def __post_init__(self) -> None:

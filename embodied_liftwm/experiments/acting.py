@@ -17,7 +17,7 @@ from liftwm_agents.policies.policy import PPOPolicy
 def planner_on(planner: PlannerConfig, model: Any, device: str, env: Any, seed: int) -> Any:
     """The planner, on the state of a model, whose outputs are checked."""
     checked = model if isinstance(model, ActingModel) else ActingModel(model)
-    return PlannerPolicy(checked, planner, env.action_space, device, seed)
+    return PlannerPolicy(checked, planner, env.action_space, device, seed, environment=env)
 
 
 def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, trust: bool = False) -> Any:

@@ -50,19 +50,19 @@ def ball_behind_a_screen(kind: type[OracleMemory]) -> tuple[OracleMemory, CloudS
 
 def test_what_a_screen_hides_from_all_sides_is_found_behind_it() -> None:
     model, state = ball_behind_a_screen(OracleMemory)
-    belief = SpatialBelief(model, 6, 0.1)
+    belief = SpatialBelief(model, 6)
     belief.survey(state, AROUND, 4)
-    belief.locate(RED)
+    belief.locate(state, RED)
     outside = belief.confidence
     belief.look_behind(state, 8)
-    belief.locate(RED)
+    belief.locate(state, RED)
     assert outside < 0.05 and belief.confidence > 0.3
     assert belief.goal_xyz is not None and np.linalg.norm(belief.goal_xyz[:2]) < 0.15
 
 
 def test_what_a_state_says_that_it_keeps_is_found_without_looking_behind_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     model, state = ball_behind_a_screen(Explicit)
-    belief = SpatialBelief(model, 6, 0.1)
+    belief = SpatialBelief(model, 6)
     monkeypatch.setattr(belief, "look_behind", None)  # would raise
     belief.survey(state, AROUND, 4)
     belief.find(state, RED)
@@ -70,17 +70,17 @@ def test_what_a_state_says_that_it_keeps_is_found_without_looking_behind_screens
     assert belief.goal_xyz is not None and np.linalg.norm(belief.goal_xyz[:2]) < 0.15
     votes, free = belief.evidence(RED), belief.grid()
     assert len(votes[0]) and np.linalg.norm(votes[0][:, :2], axis=1).max() < 0.3
-    pictures = SpatialBelief(OracleMemory(48, state.points.shape[1]), 6, 0.1)
+    pictures = SpatialBelief(OracleMemory(48, state.points.shape[1]), 6)
     pictures.survey(state, AROUND, 4)
     np.testing.assert_array_equal(free.free, pictures.grid().free)  # what is free, only pictures show
 
 
 def test_what_a_state_no_longer_keeps_is_no_longer_believed() -> None:
     model, state = ball_behind_a_screen(Explicit)
-    belief = SpatialBelief(model, 6, 0.1)
+    belief = SpatialBelief(model, 6)
     belief.survey(state, AROUND, 4)
     belief.find(state, RED)
     assert belief.goal_xyz is not None
     belief.look(dataclasses.replace(state, valid=state.valid & (state.points[..., 4] > 0.4)))  # the ball's points are gone
-    belief.locate(RED)
+    belief.locate(state, RED)
     assert belief.goal_xyz is None

@@ -13,19 +13,22 @@ from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import AttributeGoal
+from liftwm_agents.planning.body import Body
 from liftwm_agents.planning.mapping import TOUCHING, CostField, Grid
-from liftwm_agents.planning.objective import CONTROL_M, NOSE_M, Belief, find_objective, metres_to_go
+from liftwm_agents.planning.objective import CONTROL, NOSE, Belief, find_objective, metres_to_go
 from liftwm_agents.planning.perception import level_cameras
 from liftwm_agents.planning.planner import PlannerPolicy
 from tests.agents.oracle_model import DepthTap, OracleMemory
 from tests.agents.toy_env import ToyRoom
 
+BODY = Body.of_height(0.75)
 CODE = """
 import torch
 
 def turning(config):
     def price(belief, poses, actions):
-        assert belief.goal.shape == (9,) and config.horizon == poses.shape[1]
+        assert belief.goal.attributes.shape == (9,) and config.horizon == poses.shape[1]
         return -actions[:, :, 1].sum(1)
     return price
 
@@ -54,7 +57,7 @@ def _written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def believed(field: CostField | None) -> Belief:
     model = OracleMemory(image_size=8, capacity=4)
-    return Belief(model, model.initial_state(1), np.zeros(9), None, 0.0, field)
+    return Belief(model, model.initial_state(1), AttributeGoal(torch.zeros(9)), None, 0.0, field, BODY)
 
 
 def along_x(xs: list[float]) -> torch.Tensor:
@@ -67,13 +70,13 @@ def test_the_planners_own_is_the_mean_way_along_and_the_way_left_at_its_nose_and
     x = np.repeat(np.arange(40)[:, None] * 0.1 + 0.05, 10, axis=1)
     none = np.zeros((40, 10), dtype=bool)
     touching = np.where(x > 2.0, 0.5, 0.0)
-    field = CostField(4.0 - x, touching, Grid(none, ~none, none, none, np.zeros(2), 0.1))
+    field = CostField(4.0 - x, touching, Grid(none, ~none, none, none, np.zeros(2), 0.1, BODY))
     poses, actions = along_x([0.5, 0.7, 0.9]), torch.full((1, 3, 2), 0.5)
-    expected = (3.5 + 3.3 + 3.1) / 3 + (3.1 - NOSE_M) + CONTROL_M * 0.25
+    expected = (3.5 + 3.3 + 3.1) / 3 + (3.1 - NOSE * BODY.radius_m) + CONTROL * 0.25
     assert float(metres_to_go(believed(field), poses, actions)) == pytest.approx(expected, abs=1e-4)
     inside = along_x([2.5, 2.7, 2.9])
-    paid = TOUCHING * 0.5 * np.cumsum([0.0, 0.2, 0.2, NOSE_M])
-    expected = (1.5 + 1.3 + 1.1) / 3 + paid[:3].mean() + (1.1 - NOSE_M) + paid[3] + CONTROL_M * 0.25
+    paid = TOUCHING * 0.5 * np.cumsum([0.0, 0.2, 0.2, NOSE * BODY.radius_m])
+    expected = (1.5 + 1.3 + 1.1) / 3 + paid[:3].mean() + (1.1 - NOSE * BODY.radius_m) + paid[3] + CONTROL * 0.25
     assert float(metres_to_go(believed(field), inside, actions)) == pytest.approx(expected, rel=1e-3)
 
 

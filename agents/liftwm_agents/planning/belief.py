@@ -4,7 +4,8 @@ Reading is expensive (pictures are rendered), so it happens when the goal is cal
 the goal may be in a room that cannot be seen from here; and every few steps afterwards, from where the agent stands.
 
 The map comes from pictures, for only they show what is free. The goal is looked for in the primitives of the state where its
-model has any (`protocols.ExplicitModel`): no screen stands before them. Otherwise pictures have to do for that too.
+model has any (`protocols.ExplicitModel`): no screen stands before them. Otherwise pictures have to do for that too. Who looks
+is a `GoalFinder`; what its places turned out not to be is remembered here.
 """
 
 from __future__ import annotations
@@ -13,35 +14,51 @@ from collections import deque
 
 import numpy as np
 
-from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.config import BodyConfig
+from embodied_liftwm.goals import same_goal
+from embodied_liftwm.protocols import Candidates, Goal, GoalFinder, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
+from liftwm_agents.planning.body import Body, measure_body
+from liftwm_agents.planning.goal_finder import CLUSTER, ColourVote, Remembered, colour_evidence
 from liftwm_agents.planning.mapping import CostField, Grid, OccupancyMap, cost_to_go, frontier, low_obstacles
-from liftwm_agents.planning.perception import Points, goal_evidence, heading_of, held_points, locate_goal, panorama
+from liftwm_agents.planning.perception import Points, heading_of, held_points, panorama
 
 RECENT_READINGS = 3
 SURE, PEEK_PLACES = 0.3, 24  # below this confidence the state is read from so many places behind what stands about, too
-PEEK_HEIGHT_M = 0.5  # of a camera among what stands on the floor
-PEEK_APART_M = 0.4
+PEEK_HEIGHT = 2 / 3  # of the camera's: of one among what stands on the floor
+APART, PEEK_APART = 2.5, 2.0  # radii of the body between places of a survey, and between those
+BUMP_AHEAD = 1.75  # radii: what stopped the body is so far from its middle
 STRIDE = 2  # every second pixel of a picture is read: a quarter of the points tell as much
-BUMP_AHEAD_M = 0.35  # what stopped the body is so far from its middle
 
 
 class SpatialBelief:
     """Map and goal of one agent in one episode."""
 
-    def __init__(self, model: WorldModel, views: int, cell_m: float) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        views: int,
+        cell_m: float = 0.0,
+        known: BodyConfig | None = None,
+        finder: GoalFinder | None = None,
+    ) -> None:
         """
         Args:
             model: the world model whose state is read.
             views: pictures of a full turn.
-            cell_m: edge of a map cell, metres.
+            cell_m: edge of a map cell; 0 for half the body's radius.
+            known: what of the body is not to be measured.
+            finder: looks for goals; None for the colour vote.
         """
-        self._model, self._views = model, views
-        self.map = OccupancyMap(cell_m)
-        self.goal_xyz: np.ndarray | None = None  # [3] world, metres
+        self._model, self._views, self._cell_m = model, views, cell_m
+        self._known, self._finder = known or BodyConfig(), finder or ColourVote()
+        self.body = Body.of_height(self._known.camera_height_m or 1.0)  # until the first survey
+        self.map = OccupancyMap(self.body, cell_m)
+        self.goal_xyz: np.ndarray | None = None  # [3] world
         self.confidence = 0.0  # in [0, 1]
         self.rejected = np.zeros((0, 2))  # places that turned out not to be the goal, world xy
-        self._goal = np.zeros(0)  # the last one that was looked for
+        self._goal: Goal | None = None  # the last one that was looked for
+        self._surveyed = False
         self._survey: list[Points] = []
         self._recent: deque[Points] = deque(maxlen=RECENT_READINGS)
         self._held: Points | None = None  # primitives, as last read
@@ -51,13 +68,23 @@ class SpatialBelief:
 
         Args:
             state: batch of one.
-            positions: where the camera has been, in the world, metres. [P, 3]
+            positions: where the camera has been, in the world. [P, 3]
             places: how many of them to look from.
         """
-        found = panorama(self._model, state, self._views, spread(positions, places), STRIDE)
+        self._held = held_points(self._model, state)
+        if not self._surveyed:
+            self._measure(state, positions)
+        chosen = spread(positions, places, APART * self.body.radius_m)
+        found = panorama(self._model, state, self._views, chosen, STRIDE)
         self.map.update(found)
         self.stand(positions)
-        self._survey, self._held = [found.points()], held_points(self._model, state)
+        self._survey = [found.points()]
+
+    def _measure(self, state: TensorTree, positions: np.ndarray) -> None:
+        """Measure the body where an episode begins, and begin its map."""
+        around = panorama(self._model, state, self._views, None, STRIDE).points() if self._held is None else self._held
+        self.body, self._surveyed = measure_body(positions, around[0], self._known), True
+        self.map = OccupancyMap(self.body, self._cell_m)
 
     def look_behind(self, state: TensorTree, places: int) -> None:
         """Read the state from within what stands in the rooms: what a screen hides from all sides may still be remembered.
@@ -70,8 +97,8 @@ class SpatialBelief:
         """
         standing = low_obstacles(self.map.grid())
         if len(standing):
-            heights = np.full((len(standing), 1), PEEK_HEIGHT_M)
-            chosen = spread(np.concatenate([standing, heights], axis=1), places, PEEK_APART_M)
+            heights = np.full((len(standing), 1), self.body.floor_m + PEEK_HEIGHT * self.body.camera_height_m)
+            chosen = spread(np.concatenate([standing, heights], axis=1), places, PEEK_APART * self.body.radius_m)
             self._survey.append(panorama(self._model, state, self._views, chosen, STRIDE).points())
 
     def look(self, state: TensorTree) -> None:
@@ -82,13 +109,13 @@ class SpatialBelief:
         self._held = held_points(self._model, state)
 
     def stand(self, positions: np.ndarray) -> None:
-        """Where the agent is, or has been, is free. [P, 3] world, metres."""
+        """Where the agent is, or has been, is free. [P, 3] world"""
         for position in positions:
             self.map.stand(position[:2])
 
     def bump(self, position: np.ndarray, heading_rad: float) -> None:
         """Something blocked the way ahead, whatever the state shows."""
-        ahead = np.array([np.cos(heading_rad), np.sin(heading_rad)]) * BUMP_AHEAD_M
+        ahead = np.array([np.cos(heading_rad), np.sin(heading_rad)]) * BUMP_AHEAD * self.body.radius_m
         self.map.bump(position[:2] + ahead)
 
     def reject(self) -> None:
@@ -97,35 +124,47 @@ class SpatialBelief:
             self.rejected = np.concatenate([self.rejected, self.goal_xyz[None, :2]])
         self.goal_xyz, self.confidence = None, 0.0
 
-    def is_new(self, goal: np.ndarray) -> bool:
-        """Whether another goal than this [G] was looked for last."""
-        return not np.array_equal(goal, self._goal)
+    def is_new(self, goal: Goal) -> bool:
+        """Whether another goal than this was looked for last."""
+        return not same_goal(goal, self._goal)
 
-    def locate(self, goal: np.ndarray) -> None:
-        """Search what was read for the goal [G]. What was rejected of another goal may be this one."""
+    def locate(self, state: TensorTree, goal: Goal) -> None:
+        """Search what was read for the goal. What was rejected of another goal may be this one."""
         if self.is_new(goal):
-            self._goal, self.rejected = np.array(goal), np.zeros((0, 2))
-        self.goal_xyz, self.confidence = locate_goal(*self._clues(), goal, self.rejected)
+            self._goal, self.rejected = goal, np.zeros((0, 2))
+        found = self._finder.find(Remembered(self._model, self._clues(), self.body), state, goal)
+        self.goal_xyz, self.confidence = self._best_of(found)
 
-    def find(self, state: TensorTree, goal: np.ndarray) -> None:
+    def _best_of(self, found: Candidates) -> tuple[np.ndarray | None, float]:
+        """The best place that was not rejected, and how probable it is now that those are ruled out."""
+        xyz, probability = found.xyz.numpy(), found.probability.numpy()
+        apart = np.linalg.norm(xyz[:, None, :2] - self.rejected, axis=-1)
+        ruled_out = (apart <= 2.0 * CLUSTER * self.body.radius_m).any(axis=1)
+        left = np.where(ruled_out, 0.0, probability)
+        if not left.any():
+            return None, 0.0
+        best = int(left.argmax())
+        return xyz[best], float(min(1.0, left[best] / max(1e-3, 1.0 - probability[ruled_out].sum())))
+
+    def find(self, state: TensorTree, goal: Goal) -> None:
         """As `locate`; where a new goal is left unsure by pictures, which are all there is, look behind things."""
         unsure = self.is_new(goal) and self._held is None
-        self.locate(goal)
+        self.locate(state, goal)
         if unsure and self.confidence < SURE:
             self.look_behind(state, PEEK_PLACES)
-            self.locate(goal)
+            self.locate(state, goal)
 
     def way(self, least_confidence: float = 0.0) -> CostField | None:
-        """Metres still to go to the goal; while it is not found so surely, to the border of the unknown; None without one."""
+        """How far it still is to the goal; while it is not found so surely, to the border of the unknown; None without one."""
         grid = self.grid()
         if self.goal_xyz is not None and self.confidence >= least_confidence:
             return cost_to_go(grid, self.goal_xyz[None, :2])
         edge = frontier(grid)
         return cost_to_go(grid, edge, reach_m=0.0) if len(edge) else None
 
-    def evidence(self, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Votes for the goal's place: positions [M, 3], weights [M]."""
-        return goal_evidence(*self._clues(), goal)
+    def evidence(self, goal: Goal) -> tuple[np.ndarray, np.ndarray]:
+        """Votes for where the goal's colour is: positions [M, 3], weights [M]."""
+        return colour_evidence(self._clues(), goal, self.body)
 
     def grid(self) -> Grid:
         """The present map."""
@@ -144,11 +183,11 @@ class SpatialBelief:
         return xyz, rgb, seen
 
 
-def spread(positions: np.ndarray, count: int, at_least_m: float = 0.5) -> np.ndarray:
+def spread(positions: np.ndarray, count: int, at_least_m: float) -> np.ndarray:
     """Choose places that are far from one another: farthest-point sampling from the last one.
 
     Args:
-        positions: [P, 3] world, metres.
+        positions: [P, 3] world
         count: how many at most.
         at_least_m: stop when every place has a chosen one this near.
 

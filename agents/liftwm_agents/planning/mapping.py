@@ -15,26 +15,30 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
+from liftwm_agents.planning.body import Body
 from liftwm_agents.planning.perception import Panorama
-from liftwm_envs.rooms.scene import AGENT_RADIUS_M, DOOR_HEIGHT_M, SCREEN_HEIGHT_M
 
-FLOOR_M = 0.15  # points below are floor
-FLOOR_SLOPE = 0.05  # and this much more per metre of range: believed depth is worst far away
-CEILING_M = 1.2  # points above do not block a base
-WALKED_M = 0.15  # around each place where the agent has been, nothing stands
-WALL_M = (
-    SCREEN_HEIGHT_M + 0.1,
-    DOOR_HEIGHT_M - 0.1,
-)  # only walls are: objects and screens are lower, lintels higher
-RANGE_M = 6.0  # believed points farther than this are not mapped
+# Of the camera's height above the floor:
+FLOOR = 0.2  # points below are floor,
+FLOOR_SLOPE = 0.05  # and this much more of their range: believed depth is worst far away
+CEILING = 1.6  # points above do not block a body: it carries its camera near its top
+WALL = (32 / 15, 2.6)  # only walls are: furniture and screens reach twice the camera's height, the lintels of doors begin above
+WALL_TOP, WALL_BOTTOM = 0.82, 0.83  # lower worlds: walls are looked for below this share of the highest, above this one of that
+RANGE = 8.0  # believed points farther than this are not mapped: the floor is seen at 7 degrees there
+# Of the body's radius:
+CELL = 0.5  # edge of a cell, where nothing says it: gaps are told to a quarter of the body
+WALKED = 0.7  # around each place where it has been, nothing stands: no more than it covered
+WALL_BLUR = 1.0  # what is so near to a wall belongs to it
+MARGIN = 5.0  # around what was read, so that ways may lead around it
+BUMP = 1.0  # around what was bumped into, something stands
+GAP = 3.0  # so wide a strip of the unknown between obstacles is taken for obstacle too; doors let a body through with room
+REACH = 3.25  # around a target, where what stands is it, or hides it
+CLEAR = 1.25  # beside the body, what comes nearer costs some more
+# Of nothing:
 ALIKE = 0.06  # of their range: neighbouring pixels that differ by less are one obstacle
-TOUCHING = 60.0  # price of a metre with something in the base's middle
-WALL = 150.0  # and of a metre within a wall, on top: what lies behind one is not near
-UNKNOWN = 2.5  # and of a metre of unknown cells; free ones cost 1
-WALL_BLUR_M = 0.2  # what is so near to a wall belongs to it
-MARGIN_M = 1.0  # around what was read, so that ways may lead around it
-BUMP_M = 0.2  # around what was bumped into, something stands
-GAP_M = 0.6  # so wide a strip of the unknown between obstacles is taken for obstacle too; doors are wider
+TOUCHING = 60.0  # price of a length with something in the body's middle
+WITHIN_WALL = 150.0  # and of a length within a wall, on top: what lies behind one is not near
+UNKNOWN = 2.5  # and of a length of unknown cells; free ones cost 1
 HIT, MISS, LIMIT = 0.9, 0.45, 3.0  # log odds of one reading, and their bound
 
 
@@ -46,8 +50,9 @@ class Grid:
     free: np.ndarray  # [X, Y] bool; neither means unknown
     walked: np.ndarray  # [X, Y] bool; the agent has been there: free, whatever stands near
     wall: np.ndarray  # [X, Y] bool; occupied up to where only walls reach
-    origin: np.ndarray  # [2] world xy of the lower corner, metres
+    origin: np.ndarray  # [2] world xy of the lower corner
     cell_m: float
+    body: Body  # who is to find a way
 
     def cells(self, xy: np.ndarray) -> np.ndarray:
         """Fractional index of world positions; whole numbers are cell centres. [..., 2]"""
@@ -67,9 +72,15 @@ class Grid:
 class OccupancyMap:
     """Accumulates panoramas; grows where they reach."""
 
-    def __init__(self, cell_m: float) -> None:
-        self.cell_m = cell_m
-        self._margin = round(MARGIN_M / cell_m)
+    def __init__(self, body: Body, cell_m: float = 0.0) -> None:
+        """
+        Args:
+            body: what lengths are measured in.
+            cell_m: edge of a cell; 0 for half the body's radius.
+        """
+        self.body = body
+        self.cell_m = cell_m or CELL * body.radius_m
+        self._margin = round(MARGIN * body.radius_m / self.cell_m)
         self._corner = np.zeros(2, dtype=int)  # index, in cells from the world's origin, of log_odds[0, 0]
         self._log_odds = np.zeros((1, 1), dtype=np.float32)
         self._wall = np.zeros((1, 1), dtype=np.float32)  # log odds of a wall
@@ -79,7 +90,7 @@ class OccupancyMap:
         """Take in readings, place by place: cells where beams end are occupied, cells that they cross are free."""
         _, place = np.unique(panorama.origin, axis=0, return_inverse=True)
         for k in range(place.max() + 1):
-            self._take(_beams(panorama.of(place.reshape(-1) == k), self.cell_m))
+            self._take(_beams(panorama.of(place.reshape(-1) == k), self.body, self.cell_m))
 
     def _take(self, beams: Beams) -> None:
         """What was read from one place has one vote a cell."""
@@ -99,11 +110,11 @@ class OccupancyMap:
 
     def stand(self, xy: np.ndarray) -> None:
         """The agent is at `xy` [2] (world, metres): nothing else is."""
-        self._feel(xy, 1, WALKED_M)
+        self._feel(xy, 1, WALKED * self.body.radius_m)
 
     def bump(self, xy: np.ndarray) -> None:
         """Something at `xy` [2] (world, metres) stopped the agent."""
-        self._feel(xy, -1, BUMP_M)
+        self._feel(xy, -1, BUMP * self.body.radius_m)
 
     def grid(self) -> Grid:
         """The present map."""
@@ -111,8 +122,8 @@ class OccupancyMap:
         wall = (self._wall > 0.5) & ~walked
         occupied = ((self._log_odds > 0.5) & ~walked) | bumped | wall
         free = ((self._log_odds < -0.2) | walked) & ~(bumped | wall)
-        occupied |= _closed(occupied, self.cell_m) & ~free
-        return Grid(occupied, free, walked, wall, self._corner * self.cell_m, self.cell_m)
+        occupied |= _closed(occupied, GAP * self.body.radius_m / self.cell_m) & ~free
+        return Grid(occupied, free, walked, wall, self._corner * self.cell_m, self.cell_m, self.body)
 
     def _feel(self, xy: np.ndarray, what: int, reach_m: float) -> None:
         reach = max(1, round(reach_m / self.cell_m))
@@ -141,20 +152,23 @@ class Beams(NamedTuple):
     crossed: np.ndarray  # [n, 2] seen through
 
 
-def _beams(panorama: Panorama, cell_m: float) -> Beams:
+def _beams(panorama: Panorama, body: Body, cell_m: float) -> Beams:
+    eye, farthest_m = body.camera_height_m, RANGE * body.camera_height_m
+    highest = min(WALL[1] * eye, WALL_TOP * body.top_m)
+    lowest = min(WALL[0] * eye, WALL_BOTTOM * highest)
     offset = panorama.xyz[..., :2] - panorama.origin[:, None, None, :2]
     distance = np.linalg.norm(offset, axis=-1)
-    height = panorama.xyz[..., 2]
-    near = (panorama.seen > 0.5) & (distance < RANGE_M)
-    obstacle = near & (height > FLOOR_M + FLOOR_SLOPE * distance) & (height < CEILING_M)
+    height = panorama.xyz[..., 2] - body.floor_m
+    near = (panorama.seen > 0.5) & (distance < farthest_m)
+    obstacle = near & (height > FLOOR * eye + FLOOR_SLOPE * distance) & (height < CEILING * eye)
     obstacle = _supported(obstacle, distance)
-    tall = _supported(near & (height > WALL_M[0]) & (height < WALL_M[1]), distance)
+    tall = _supported(near & (height > lowest) & (height < highest), distance)
     first = np.where(obstacle, distance, np.inf).min(axis=1)
     farthest = np.where(near, distance, 0.0).max(axis=1)
     reach = np.minimum(first - 1.5 * cell_m, farthest)
     direction = np.where(near[..., None], offset / np.maximum(distance, 1e-6)[..., None], 0.0).sum(axis=1)
     direction = direction / np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-6)
-    steps = np.arange(0.0, RANGE_M, cell_m)
+    steps = np.arange(0.0, farthest_m, cell_m)
     along = panorama.origin[:, None, None, :2] + direction[:, :, None] * steps[:, None]
     crossed = along[(steps < reach[..., None]) & near.any(axis=1)[..., None]]
     cells = (
@@ -177,9 +191,9 @@ def _vote(log_odds: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
     return np.clip(log_odds + change, -LIMIT, LIMIT).astype(np.float32)
 
 
-def _closed(occupied: np.ndarray, cell_m: float) -> np.ndarray:
-    """Obstacles, and the gaps of at most GAP_M between them along either axis. [X, Y] bool"""
-    reach = round(GAP_M / cell_m) + 1
+def _closed(occupied: np.ndarray, gap_cells: float) -> np.ndarray:
+    """Obstacles, and the gaps of so many cells between them along either axis. [X, Y] bool"""
+    reach = round(gap_cells) + 1
     closed = occupied.copy()
     for line in ((reach, 1), (1, reach)):
         closed |= ndimage.binary_closing(occupied, np.ones(line, dtype=bool))
@@ -188,10 +202,10 @@ def _closed(occupied: np.ndarray, cell_m: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CostField:
-    """Metres still to go from anywhere, at the price of the cells crossed."""
+    """How far it is from anywhere, at the price of the cells crossed."""
 
     cost: np.ndarray  # [X, Y] metres
-    touching: np.ndarray  # [X, Y] how deep a base of AGENT_RADIUS_M would stand in something: 1 at its middle, 0 when clear
+    touching: np.ndarray  # [X, Y] how deep the body would stand in something: 1 at its middle, 0 when clear
     grid: Grid
 
     def at(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +225,7 @@ class CostField:
         return cost + 3.0 * outside, ndimage.map_coordinates(self.touching, where, order=1, mode="nearest")
 
 
-def cost_to_go(grid: Grid, targets: np.ndarray, reach_m: float = 0.65) -> CostField:
+def cost_to_go(grid: Grid, targets: np.ndarray, reach_m: float | None = None) -> CostField:
     """Shortest priced paths to the nearest target by Dijkstra's algorithm on the 8-connected grid.
 
     Nothing is forbidden, only dear: a phantom wall in the map must not seal a door. Cells within `reach_m` of a target are
@@ -221,12 +235,13 @@ def cost_to_go(grid: Grid, targets: np.ndarray, reach_m: float = 0.65) -> CostFi
     Args:
         grid: the map.
         targets: world xy, metres; at least one. [K, 2]
-        reach_m: radius around targets that stays open.
+        reach_m: radius around targets that stays open; None for REACH of the body's radius.
 
     Returns:
         `CostField` on the grid.
     """
-    targets = np.atleast_2d(targets)
+    targets, radius = np.atleast_2d(targets), grid.body.radius_m
+    reach_m = REACH * radius if reach_m is None else reach_m
     i, j = grid.nearest(targets)
     elsewhere = np.ones(grid.free.shape, dtype=bool)
     elsewhere[i, j] = False
@@ -236,9 +251,9 @@ def cost_to_go(grid: Grid, targets: np.ndarray, reach_m: float = 0.65) -> CostFi
     if occupied.any():
         clearance = ndimage.distance_transform_edt(~occupied) * grid.cell_m
     # Graded, not all or nothing: cells make gaps up to two cells narrower than they are.
-    touching = np.where(grid.walked, 0.0, np.clip(1.0 - clearance / AGENT_RADIUS_M, 0.0, 1.0) ** 2)
-    price = np.where(grid.free | (away <= reach_m), 1.0, UNKNOWN) + WALL * grid.wall
-    price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - AGENT_RADIUS_M) / 0.25, 0.0, 1.0)
+    touching = np.where(grid.walked, 0.0, np.clip(1.0 - clearance / radius, 0.0, 1.0) ** 2)
+    price = np.where(grid.free | (away <= reach_m), 1.0, UNKNOWN) + WITHIN_WALL * grid.wall
+    price = price + TOUCHING * touching + 2.0 * np.clip(1.0 - (clearance - radius) / (CLEAR * radius), 0.0, 1.0)
     sources = np.unique(i * grid.free.shape[1] + j)
     cost = dijkstra(_graph(price, grid.cell_m), directed=False, indices=sources, min_only=True)
     return CostField(cost.reshape(price.shape), touching, grid)
@@ -265,7 +280,8 @@ def _graph(price: np.ndarray, cell_m: float) -> coo_matrix:
 def frontier(grid: Grid) -> np.ndarray:
     """Free cells that touch the unknown: where exploring may go on. World xy, metres. [K, 2]"""
     unknown = ~(grid.free | grid.occupied)
-    open_free = grid.free & ~ndimage.binary_dilation(grid.occupied, iterations=max(1, round(AGENT_RADIUS_M / grid.cell_m)))
+    beside = max(1, round(grid.body.radius_m / grid.cell_m))
+    open_free = grid.free & ~ndimage.binary_dilation(grid.occupied, iterations=beside)
     edge = open_free & ndimage.binary_dilation(unknown)
     return grid.centres()[edge]
 
@@ -275,4 +291,4 @@ def low_obstacles(grid: Grid) -> np.ndarray:
     away = np.full(grid.wall.shape, np.inf)
     if grid.wall.any():
         away = ndimage.distance_transform_edt(~grid.wall) * grid.cell_m
-    return grid.centres()[grid.occupied & (away >= WALL_BLUR_M)]
+    return grid.centres()[grid.occupied & (away >= WALL_BLUR * grid.body.radius_m)]

@@ -20,12 +20,13 @@ from torch import Tensor
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.plugins import call_function, users_code
-from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.protocols import Goal, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
+from liftwm_agents.planning.body import Body
 from liftwm_agents.planning.mapping import TOUCHING, CostField
 
-NOSE_M = 0.3  # a pose is judged by where it is and by what lies this far ahead
-CONTROL_M, TILT_M = 0.02, 1.0  # prices in metres: full action, leaving level flight
+NOSE = 1.5  # radii of the body: a pose is judged by where it is and by what lies this far ahead
+CONTROL, TILT = 0.02, 1.0  # prices in `Body.unit_m`: full action, leaving level flight
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Belief:
 
     model: WorldModel
     state: TensorTree  # of the model, batch of one: render it, summarize it
-    goal: np.ndarray  # the instruction. [G]
-    goal_xyz: np.ndarray | None  # where that is, world, metres; None while it is not found. [3]
+    goal: Goal  # what is looked for
+    goal_xyz: np.ndarray | None  # where that is in the world; None while it is not found. [3]
     confidence: float  # of the place, in [0, 1]
-    field: CostField | None  # metres still to go, to the goal or else to the border of the unknown; None with nowhere to go
+    field: CostField | None  # how far it still is, to the goal or else to the border of the unknown; None with nowhere to go
+    body: Body  # what lengths are measured in
 
 
 class Objective(Protocol):
@@ -58,23 +60,26 @@ class Objective(Protocol):
 
 
 def metres_to_go(belief: Belief, poses: Tensor, actions: Tensor) -> Tensor:
-    """The planner's own: metres still to go along the way and at its end; touching, tilting and acting cost some more."""
-    control = CONTROL_M * (actions**2).mean(dim=(1, 2))
+    """The planner's own: how far it still is along the way and at its end; touching, tilting and acting cost some more.
+
+    Counted in `Body.unit_m`, a metre in our rooms: prices, and MPPI's temperature, are the same in a world of any size.
+    """
+    control, unit = CONTROL * (actions**2).mean(dim=(1, 2)), belief.body.unit_m
     if belief.field is None:  # nowhere to go: turn and look
         facing = torch.atan2(poses[:, :, 1, 2], poses[:, :, 0, 2])
         turned = torch.atan2(torch.sin(facing[:, 1:] - facing[:, :-1]), torch.cos(facing[:, 1:] - facing[:, :-1]))
         moved = (poses[:, -1, :2, 3] - poses[:, 0, :2, 3]).norm(dim=-1)
-        return moved - turned.sum(dim=1).abs()
+        return moved / unit - turned.sum(dim=1).abs()
     xy = poses[:, :, :2, 3]
-    nose = xy[:, -1] + NOSE_M * poses[:, -1, :2, 2]
+    nose = xy[:, -1] + NOSE * belief.body.radius_m * poses[:, -1, :2, 2]
     path = torch.cat([xy, nose[:, None]], dim=1).double().numpy()
     cost, touching = belief.field.at(path)
     # Touching is paid for ever after: a sequence must not gain by passing through a wall within the horizon.
     stride = np.linalg.norm(np.diff(path, axis=1, prepend=path[:, :1]), axis=-1)
     total = cost + TOUCHING * np.cumsum(touching * stride, axis=1)
-    price = torch.from_numpy(total[:, :-1].mean(axis=1) + total[:, -1]).float()
-    tilt = poses[:, :, 2, 2].abs().mean(dim=1) + (poses[:, :, 2, 3] - poses[:, :1, 2, 3]).abs().mean(dim=1)
-    return price + control + TILT_M * tilt
+    price = torch.from_numpy((total[:, :-1].mean(axis=1) + total[:, -1]) / unit).float()
+    tilt = poses[:, :, 2, 2].abs().mean(dim=1) + (poses[:, :, 2, 3] - poses[:, :1, 2, 3]).abs().mean(dim=1) / unit
+    return price + control + TILT * tilt
 
 
 def find_objective(config: PlannerConfig) -> Objective:

@@ -2,7 +2,7 @@
 
 Cameras are placed at believed positions, the model renders them, and the depth it believes in becomes coloured points in
 the world frame: `WorldModel.render` and `ego_camera` are all that this takes, so it works on any memory. What a model keeps as
-primitives is read as it is. World z is up and the floor lies at z = 0.
+primitives is read as it is. World z is up.
 """
 
 from __future__ import annotations
@@ -14,14 +14,8 @@ import numpy as np
 import torch
 
 from embodied_liftwm.geometry import back_project
-from embodied_liftwm.goals import CLUSTER_M, goal_place, hue_likeness
 from embodied_liftwm.protocols import Camera, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-
-MIN_FIELD_OF_VIEW_RAD = math.radians(80.0)  # as the environments' cameras: models render best what looks like their data
-VOXEL_M = 0.05  # points closer than this are one piece of evidence, however many pixels show them
-MAX_OBJECT_HEIGHT_M = 1.5
-VOTERS = 2048  # among which a goal is looked for: of 256, walls of its hue show their best pieces alone (experiments.md, 49)
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 """World positions [P, 3] in metres, colours [P, 3] and how much each was observed [P], both in [0, 1]."""
@@ -51,7 +45,9 @@ def heading_of(world_from_camera: np.ndarray) -> np.ndarray:
     return np.arctan2(world_from_camera[..., 1, 2], world_from_camera[..., 0, 2])
 
 
-def level_cameras(positions: np.ndarray, headings: np.ndarray, height: int, width: int, views: int) -> Camera:
+def level_cameras(
+    positions: np.ndarray, headings: np.ndarray, height: int, width: int, views: int, focal_px: float = math.inf
+) -> Camera:
     """`views` level cameras at each position, a full turn in equal yaw steps from each heading.
 
     Args:
@@ -60,6 +56,7 @@ def level_cameras(positions: np.ndarray, headings: np.ndarray, height: int, widt
         height: image height, pixels.
         width: image width, pixels.
         views: cameras a position.
+        focal_px: of the pictures; less where so few views would leave gaps.
 
     Returns:
         Camera of batch P * views, positions outermost.
@@ -71,8 +68,8 @@ def level_cameras(positions: np.ndarray, headings: np.ndarray, height: int, widt
     pose = np.tile(np.eye(4, dtype=np.float32), (len(yaw), 1, 1))
     pose[:, :3, :3] = np.stack([right, down, forward], axis=-1)
     pose[:, :3, 3] = np.repeat(positions, views, axis=0)
-    field_of_view = max(MIN_FIELD_OF_VIEW_RAD, 2 * math.pi / views * 1.05)
-    focal = 0.5 * width / math.tan(0.5 * min(field_of_view, math.radians(150.0)))
+    closed = min(2 * math.pi / views * 1.05, math.radians(150.0))
+    focal = min(focal_px, 0.5 * width / math.tan(0.5 * closed))
     Ks = np.array([[focal, 0, 0.5 * width], [0, focal, 0.5 * height], [0, 0, 1]], dtype=np.float32)
     return Camera(torch.from_numpy(np.tile(Ks, (len(yaw), 1, 1))), torch.from_numpy(pose), height, width)
 
@@ -94,7 +91,8 @@ def panorama(model: WorldModel, state: TensorTree, views: int, positions: np.nda
     ego = model.ego_camera(state)
     pose = ego.world_from_camera[0].cpu().numpy()
     centres = pose[None, :3, 3] if positions is None else np.asarray(positions, dtype=np.float32)
-    cameras = level_cameras(centres, np.full(len(centres), heading_of(pose)), ego.height, ego.width, views)
+    focal = float(ego.intrinsics[0, 0, 0])  # models render best what looks like their data
+    cameras = level_cameras(centres, np.full(len(centres), heading_of(pose)), ego.height, ego.width, views, focal)
     pictures = []
     for start in range(0, len(centres) * views, views):
         camera = cameras.index(slice(start, start + views)).to(ego.world_from_camera.device)
@@ -121,77 +119,3 @@ def held_points(model: WorldModel, state: TensorTree) -> Points | None:
         return None
     xyz, rgb, opacity = (tensor.float().cpu().numpy() for tensor in primitives(state))
     return xyz, rgb.clip(0, 1), opacity.clip(0, 1)
-
-
-def voxelize(points: np.ndarray, rgb: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average points within cells of VOXEL_M, weighted by `seen`.
-
-    Args:
-        points: world, metres. [P, 3]
-        rgb: [P, 3]
-        seen: [P]
-
-    Returns:
-        Mean position [M, 3], mean colour [M, 3], largest `seen` [M].
-    """
-    cells = np.floor(points / VOXEL_M).astype(np.int64) + (1 << 19)
-    keys = (cells[:, 0] << 40) | (cells[:, 1] << 20) | cells[:, 2]
-    _, index = np.unique(keys, return_inverse=True)
-    weight = np.bincount(index, seen)
-    means = [np.bincount(index, seen * column) / weight for column in (*points.T, *rgb.T)]
-    highest = np.zeros(len(weight))
-    np.maximum.at(highest, index, seen)
-    return np.stack(means[:3], axis=-1), np.stack(means[3:], axis=-1), highest
-
-
-def goal_evidence(points: np.ndarray, rgb: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the goal's colour is: one weighted vote a voxel.
-
-    Args:
-        points: world, metres. [P, 3]
-        rgb: [P, 3] in [0, 1]
-        seen: [P] in [0, 1]
-        goal: the instruction, colour first; all zeros before it is given. [G]
-
-    Returns:
-        Positions [M, 3] between the floor and MAX_OBJECT_HEIGHT_M, and votes in [0, 1] [M]; empty without a goal.
-    """
-    height = points[:, 2]
-    keep = (height > 0.02) & (height < MAX_OBJECT_HEIGHT_M) & (seen > 0.2)
-    if not np.any(goal) or not keep.any():
-        return np.zeros((0, 3)), np.zeros(0)
-    xyz, colour, confidence = voxelize(points[keep], rgb[keep], seen[keep])
-    wanted = torch.as_tensor(np.asarray(goal[:3], dtype=np.float64))
-    votes = confidence * hue_likeness(torch.from_numpy(colour), wanted).numpy()
-    strong = votes > 0.1
-    return xyz[strong], votes[strong]
-
-
-def locate_goal(
-    points: np.ndarray,
-    rgb: np.ndarray,
-    seen: np.ndarray,
-    goal: np.ndarray,
-    rejected: np.ndarray | None = None,
-) -> tuple[np.ndarray | None, float]:
-    """Find the compact cluster of points that has the goal's colour (`goals.goal_place`), among points of any reading.
-
-    Args:
-        points: world, metres. [P, 3]
-        rgb: [P, 3] in [0, 1]
-        seen: [P] in [0, 1]
-        goal: the instruction, colour first. [G]
-        rejected: places known not to be the goal, world xy. [R, 2]
-
-    Returns:
-        World position [3] or None, and confidence in [0, 1].
-    """
-    xyz, votes = goal_evidence(points, rgb, seen, goal)
-    if rejected is not None and len(rejected) and len(xyz):
-        far = np.linalg.norm(xyz[:, None, :2] - rejected[None], axis=-1).min(axis=1) > 2 * CLUSTER_M
-        xyz, votes = xyz[far], votes[far]
-    if len(votes) == 0:
-        return None, 0.0
-    found = goal_place(torch.from_numpy(xyz)[None], torch.ones(1, len(xyz)).double(), torch.from_numpy(votes)[None], VOTERS)
-    confidence = float(found.confidence)
-    return (found.xyz[0].numpy(), confidence) if confidence > 0 else (None, 0.0)

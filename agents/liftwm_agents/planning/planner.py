@@ -15,11 +15,14 @@ import torch
 from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
-from embodied_liftwm.protocols import WorldModel
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import Goal, GoalFinder, PlaceGoal, PointGoal, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.observations import is_last_frame, single, to_observation, tour_observations
+from liftwm_agents.observations import goal_of, is_last_frame, single, to_observation, told_by, tour_observations
 from liftwm_agents.planning.action_plan import ActionPlan, make_plan
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
+from liftwm_agents.planning.body import known_of
+from liftwm_agents.planning.goal_finder import find_goal_finder
 from liftwm_agents.planning.mapping import CostField
 from liftwm_agents.planning.objective import Belief, Objective, find_objective
 from liftwm_agents.planning.search import improve_plan
@@ -28,9 +31,9 @@ from liftwm_envs.actions import ActionCodec, space_of
 READ_EVERY = 4  # steps between readings of the state
 SURVEY_PLACES = 8  # places of the tour from which the state is read when the goal is called
 LEAST_CONFIDENCE = 0.01  # below, the goal counts as not found and the agent explores
-ARRIVED_M, PATIENCE = 0.7, 8  # this near for so many steps and the call stands: it was not the goal
-HALTED_M = 1.2  # or, this near, as many steps without getting on: something is in the way that will not go away
-BUMP_SHARE, BUMP_LEAST_M = 0.2, 0.08  # moving less than this share of what was imagined
+ARRIVED, PATIENCE = 3.5, 8  # this near, in radii of the body, for so many steps and the call stands: it was not the goal
+HALTED, STILL = 6.0, 0.5  # or, this near, as many steps within half a step: something is in the way that will not go away
+BUMP_SHARE, BUMP_LEAST = 0.2, 0.4  # moving less than this share of what was imagined, if that was so much of a full step
 BUMP_STEPS = 2  # so often in a row is a bump; once may be inertia
 
 
@@ -52,6 +55,8 @@ class PlannerPolicy:
         device: str = "cpu",
         seed: int = 0,
         objective: Objective | None = None,
+        finder: GoalFinder | None = None,
+        environment: Any = None,
     ) -> None:
         """
         Args:
@@ -61,19 +66,24 @@ class PlannerPolicy:
             device: where the model's tensors live.
             seed: of the sampled action sequences.
             objective: prices imagined sequences; None for that of `config`.
+            finder: looks for goals; None for that of `config`.
+            environment: asked for what it says of the body (`body`) and of its goals (`goal_kind`), if it does; nothing else.
 
         Raises:
-            UserError: there is no objective of the name in `config`.
+            UserError: there is no objective or goal finder of the name in `config`.
         """
         self._model, self._config, self._device, self._seed = model, config, device, seed
         self._given_space, self._objective = action_space, objective or find_objective(config)
+        self._finder = finder or find_goal_finder(config)
+        self._known = known_of(environment, config.body)
+        self._goal_kind = told_by(environment, "goal_kind")
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
         self._space = self._given_space
         self._state: TensorTree = self._model.initial_state(1)
-        self._belief = SpatialBelief(self._model, self._config.panorama_views, self._config.cell_m)
+        self._belief = SpatialBelief(self._model, self._config.panorama_views, self._config.cell_m, self._known, self._finder)
         self._generator = torch.Generator().manual_seed(self._seed)
         self._plan: ActionPlan | None = None
         self._field: CostField | None = None
@@ -81,7 +91,8 @@ class PlannerPolicy:
         self._expected_xy: np.ndarray | None = None
         self._last_xy: np.ndarray | None = None
         self._tour: Mapping[str, np.ndarray] | None = None
-        self._goal = np.zeros(0)  # of this moment
+        self._goal: Goal | None = None  # of this moment
+        self._given_goal: Goal | None = None  # by hand
         self._first, self._steps, self._arrived, self._held = True, 0, 0, 0
         self._visited: list[np.ndarray] = []
         self._plans, self._plan_seconds = 0, 0.0
@@ -101,6 +112,10 @@ class PlannerPolicy:
             self._visited.append(observation.camera.world_from_camera[0, :3, 3].cpu().numpy())
         self._tour, self._first = tour, False
 
+    def set_goal(self, goal: Goal | None) -> None:
+        """Go to this instead of what the environment says, until the next episode begins; None for that again."""
+        self._given_goal = goal
+
     @torch.no_grad()
     def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
         """Observe, and choose the next action.
@@ -115,7 +130,7 @@ class PlannerPolicy:
         self._observe(obs)
         position, heading = ego_pose(self._model, self._state)
         self._feel(position, heading)
-        self._goal = np.array(obs["goal"])
+        self._goal = self._given_goal or self._told(obs)
         if self._belief.is_new(self._goal) or self._steps % READ_EVERY == 0 or self._field is None:
             self._read()
         started = time.perf_counter()
@@ -128,7 +143,7 @@ class PlannerPolicy:
         """What the agent believes now.
 
         Returns:
-            goal_xyz [3] or None (world, metres), confidence in [0, 1], map (`Grid`), rejected [R, 2] world xy,
+            goal_xyz [3] or None (world), confidence in [0, 1], map (`Grid`), rejected [R, 2] world xy,
             plans_per_second (search alone, without observing and reading).
         """
         return {
@@ -143,6 +158,11 @@ class PlannerPolicy:
     def state(self) -> TensorTree:
         """The world model's state, batch of one."""
         return self._state
+
+    def _told(self, obs: Mapping[str, np.ndarray]) -> Goal:
+        if "goal" not in obs:
+            raise UserError("the observation has no goal: give one by set_goal()")
+        return goal_of(obs["goal"], self._goal_kind)
 
     def _observe(self, obs: Mapping[str, np.ndarray]) -> None:
         if self._space is None:
@@ -159,23 +179,25 @@ class PlannerPolicy:
         if self._expected_xy is not None and self._last_xy is not None:
             wanted, moved = self._expected_xy - self._last_xy, position[:2] - self._last_xy
             length = float(np.linalg.norm(wanted))
-            held = length > BUMP_LEAST_M and float(np.linalg.norm(moved)) < BUMP_SHARE * length
+            held = length > BUMP_LEAST * self._belief.body.step_m and float(np.linalg.norm(moved)) < BUMP_SHARE * length
             self._held = self._held + 1 if held else 0
             if self._held >= BUMP_STEPS:
                 self._belief.bump(position, float(np.arctan2(wanted[1], wanted[0])))
                 self._field = None
         self._belief.stand(position[None])
         self._visited.append(position)
-        goal = self._belief.goal_xyz
+        goal, body = self._belief.goal_xyz, self._belief.body
         away = np.inf if goal is None else float(np.linalg.norm(goal[:2] - position[:2]))
-        halted = len(self._visited) > PATIENCE and np.ptp(self._visited[-PATIENCE:], axis=0)[:2].max() < 0.1
-        self._arrived = self._arrived + 1 if away < (HALTED_M if halted else ARRIVED_M) else 0
-        if self._arrived >= PATIENCE:
+        still = STILL * body.step_m
+        halted = len(self._visited) > PATIENCE and np.ptp(self._visited[-PATIENCE:], axis=0)[:2].max() < still
+        self._arrived = self._arrived + 1 if away < (HALTED if halted else ARRIVED) * body.radius_m else 0
+        if self._arrived >= PATIENCE and not isinstance(self._goal, PlaceGoal | PointGoal):  # a place is what it is
             self._belief.reject()
             self._field, self._arrived = None, 0
 
     def _read(self) -> None:
         """Look around in the state, find the goal, and price the ways to it."""
+        assert self._goal is not None
         if self._belief.is_new(self._goal):
             self._arrived = 0
             self._belief.survey(self._state, np.stack(self._visited), SURVEY_PLACES)
@@ -191,8 +213,9 @@ class PlannerPolicy:
             self._plan = make_plan(self._space, config.horizon, config.noise)
         else:
             self._plan.shift()
+        assert self._goal is not None
         found = self._belief.goal_xyz, self._belief.confidence
-        belief = Belief(self._model, self._state, self._goal, *found, self._field)
+        belief = Belief(self._model, self._state, self._goal, *found, self._field, self._belief.body)
         improve_plan(self._plan, self._model, self._state, partial(self._objective, belief), config, self._generator)
 
     def _take(self, position: np.ndarray) -> np.ndarray | int:

@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree, concatenate
-from liftwm_agents.observations import KEYS, is_last_frame, single, to_observation, tour_observations
+from liftwm_agents.observations import KEYS, goal_of, is_last_frame, single, to_observation, tour_observations
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
 from liftwm_agents.planning.perception import heading_of
 from liftwm_agents.policies.birdseye import CHANNELS, Raster, make_raster
@@ -103,7 +103,7 @@ class FeatureReader:
         self.belief.stand(position[None])
         if self._steps and self.watches:
             self._summarize(state)
-        if self._steps and (self.belief.is_new(goal) or self._steps % self._config.read_every == 0):
+        if self._steps and (self.belief.is_new(goal_of(goal)) or self._steps % self._config.read_every == 0):
             self.belief.look(state)
             self._find(state, goal)
         self._steps += 1
@@ -126,8 +126,9 @@ class FeatureReader:
         """Ask the model what it says of a state; it is shown until the next frame is watched."""
         self._summary = self._model.summarize(state)[0].detach().cpu().numpy().astype(np.float32)
 
-    def _find(self, state: TensorTree, goal: np.ndarray) -> None:
+    def _find(self, state: TensorTree, instruction: np.ndarray) -> None:
         """Look for the goal in what was read, and make the raster anew."""
+        goal = goal_of(instruction)
         self.belief.find(state, goal)
         way = self.belief.way() if self._config.way else None
         edge_m = self._config.extent_m / self._config.cells
