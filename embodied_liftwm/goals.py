@@ -80,10 +80,10 @@ def picture_colour(rgb: Tensor, mask: Tensor | None) -> Tensor | None:
     thing, rest = (_some(rgb[:, where].T) for where in (inside, around))
     if not len(thing):
         return None
-    alike = torch.stack([hue_likeness(thing, colour) for colour in thing])  # [colours, pixels]
+    alike = hue_likeness(thing, thing[:, None])  # [colours, pixels]
     contrast = alike.mean(1)
     if mask is None and len(rest):
-        contrast = contrast - torch.stack([hue_likeness(rest, colour).mean() for colour in thing])
+        contrast = contrast - hue_likeness(rest, thing[:, None]).mean(1)
     weight = alike[contrast.argmax()]
     return (weight[:, None] * thing).sum(0) / weight.sum()
 
@@ -116,10 +116,10 @@ def colour_likeness(rgb: Tensor, goal: Tensor) -> Tensor:
 
 
 def hue_likeness(rgb: Tensor, colour: Tensor) -> Tensor:
-    """How well colours [..., 3] agree with one [3] in chromaticity, and roughly in brightness: exp(-d^2 / 2). [...]"""
-    brightness, wanted = rgb.sum(-1, keepdim=True) + 1e-3, colour.sum() + 1e-3
+    """How well colours [..., 3] agree with others in chromaticity, and roughly in brightness: exp(-d^2 / 2). [...]"""
+    brightness, wanted = rgb.sum(-1, keepdim=True) + 1e-3, colour.sum(-1, keepdim=True) + 1e-3
     chroma = (rgb / brightness - colour / wanted).square().sum(-1) / CHROMA_SIGMA**2
-    darker = torch.log(brightness[..., 0] / wanted) / BRIGHTNESS_SIGMA
+    darker = torch.log(brightness / wanted)[..., 0] / BRIGHTNESS_SIGMA
     return torch.exp(-0.5 * (chroma + darker.square()))
 
 

@@ -86,6 +86,8 @@ class EvaluateConfig:
     tour_steps: int = bounded(200, 1, 100_000)  # navigation: and for so many steps
     max_steps: int = bounded(500, 1, 1_000_000)  # navigation, where the world is none of ours: steps after which an episode
     # that has not ended is over
+    goal: Literal["attributes", "picture"] = "attributes"  # navigation: how an object is called: by its colour and shape, or by
+    # the frame of the tour that showed it best, with its mask
     navigation_episodes: int = bounded(30, 1, 100_000)  # navigation: paired episodes per agent
     bootstrap: int = bounded(1000, 1, 100_000)  # resamples behind every interval
     seed: int = bounded(0, 0, LAST_SEED)  # of the bootstrap and of the navigation episodes

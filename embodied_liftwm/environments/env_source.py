@@ -146,25 +146,33 @@ class EnvSource:
             raise UserError(f"env={self.name} returned {got}, expected a gymnasium.Env, or a pair of one and a camera source")
         return ContractEnv(env, camera)
 
-    def make_task(self, task: Task, **more: Any) -> gym.Env:
+    def make_task(self, task: Task, goal: str = "attributes", **more: Any) -> gym.Env:
         """Build the environment so that `reset` shows its world first: `info["tour"]`, as `GuidedTour` and `ExploredTour` give.
 
         Args:
             task: options, and what matters where the environment is none of ours.
+            goal: how objects of ours are called: "attributes", or "picture" (`PictureCalls`); others call as they do.
             more: other keyword arguments of ours.
 
         Raises:
-            UserError: `task.tour` is neither `wander` nor a policy of the user's.
+            UserError: `task.tour` is neither `wander` nor a policy of the user's, or pictures of what calls by none.
         """
         from liftwm_envs.actions import Wander
-        from liftwm_envs.wrappers import ExploredTour, GuidedTour
+        from liftwm_envs.contract import goal_kind
+        from liftwm_envs.wrappers import ExploredTour, GuidedTour, PictureCalls
 
         if self.ours:
-            return GuidedTour(gym.make(self.gym_id, disable_env_checker=True, **self.options(task.env_options), **more))
+            pictures = goal == "picture"
+            words = self.options(task.env_options) | more | ({"truth": True} if pictures else {})
+            env = gym.make(self.gym_id, disable_env_checker=True, **words)
+            return GuidedTour(PictureCalls(env) if pictures else env)
         if task.tour != "wander" and not is_function_name(task.tour):
             raise UserError(f"tour={task.tour}: expected wander or my_policy:make_policy")
         guide = partial(UsersPolicy, task.tour) if is_function_name(task.tour) else Wander
-        toured = ExploredTour(self.make(task.env_options, truth=False), guide, task.tour_steps)
+        env = self.make(task.env_options, truth=False)
+        if goal == "picture" and goal_kind(env) != "picture":
+            raise UserError(f"goal=picture: env={self.name} calls things in its own way, by {goal_kind(env) or 'no goal'}")
+        toured = ExploredTour(env, guide, task.tour_steps)
         return gym.wrappers.TimeLimit(toured, task.max_steps)
 
 

@@ -97,8 +97,11 @@ class CheckedModel:
             raise UserError(f"model {self.source}: generate returned a {type(stepped).__name__}, expected (state, view)")
         return self._state(stepped[0], "generate", len(camera.intrinsics)), self._view(stepped[1], camera, "generate")
 
-    def fits(self, image_size: tuple[int, int], action_dim: int, goal_dim: int, where: str) -> None:
-        """Raise UserError if the model says that it is for images, actions or goals of another size than `where` has."""
+    def fits(self, image_size: tuple[int, int], action_dim: int, goal_dim: int | None, where: str) -> None:
+        """Raise UserError if the model says that it is for images, actions or goals of another size than `where` has.
+
+        Goals that are told to no model have no size: None.
+        """
         wanted_size = frame_size_of(self.model) or image_size
         if wanted_size != tuple(image_size):
             has, wanted = ("x".join(map(str, pair)) for pair in (image_size, wanted_size))
@@ -106,7 +109,7 @@ class CheckedModel:
         shapes = getattr(self.model, "shapes", None)
         for name, found in (("action_dim", action_dim), ("goal_dim", goal_dim)):
             expected = getattr(shapes, name, found)
-            if expected != found:
+            if found is not None and expected != found:
                 raise UserError(f"{where} has {name} {found}, model {self.source} is for {expected}: not the same task or body")
 
     def _ask(self, method: str, *arguments: Any) -> Any:

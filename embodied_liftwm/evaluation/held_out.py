@@ -136,7 +136,9 @@ def _where_they_fit(
     if "navigation" not in config.suite or not episodes:
         return config, []
     env = make_env(config)
-    there, here = sizes_of(env)[1:], (episodes[0].action.shape[1], episodes[0].goal.shape[1])
+    here = episodes[0].action.shape[1], episodes[0].goal.shape[1]
+    _, actions, goals = sizes_of(env)
+    there = actions, here[1] if goals is None else goals
     env.close()
     if there == here or all(getattr(model.model, "shapes", None) is None for model in models):
         return config, []

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from liftwm_envs.actions import ActionCodec, Policy
@@ -99,3 +100,41 @@ def _stacked(frames: list[dict[str, NDArray]], actions: list[NDArray]) -> Record
     """The frames of a tour and the actions that led to each."""
     tour = {key: np.stack([frame[key] for frame in frames]) for key in ("rgb", "intrinsics", "world_from_camera", "goal")}
     return Record(**tour, action=np.stack(actions))
+
+
+class PictureCalls(gymnasium.Wrapper):
+    """Calls an object by what it looks like: `goal` [H, W, 4] uint8 is the frame that showed it best, and its mask.
+
+    Best is with most pixels, of all frames before the first call; zeros until then, and for what none showed. The environment
+    gives `info["truth"]` with its segmentation, which goes no further, and `info["goal_object"]`.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        assert isinstance(space, spaces.Dict)
+        self._size = space["rgb"].shape[:2]  # type: ignore[index]
+        self.observation_space = spaces.Dict({**space, "goal": spaces.Box(0, 255, (*self._size, 4), np.uint8)})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """A new episode, in which nothing was seen yet."""
+        self._best: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+        return self._called(*self.env.reset(seed=seed, options=options))
+
+    def step(self, action: Any) -> tuple[dict[str, NDArray], float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        obs, info = self._called(obs, info)
+        return obs, float(reward), terminated, truncated, info
+
+    def _called(self, obs: dict[str, NDArray], info: dict[str, Any]) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        told = {key: value for key, value in info.items() if key != "truth"}
+        segmentation, called = info["truth"]["segmentation"], int(info["goal_object"])
+        if not called:
+            for thing, pixels in zip(*np.unique(segmentation[segmentation > 0], return_counts=True), strict=True):
+                if pixels > self._best.get(int(thing), (0,))[0]:
+                    mask = 255 * (segmentation == thing)[..., None].astype(np.uint8)
+                    self._best[int(thing)] = int(pixels), np.concatenate([obs["rgb"], mask], axis=-1)
+        nothing = 0, np.zeros((*self._size, 4), np.uint8)
+        return {**obs, "goal": self._best.get(called, nothing)[1].copy()}, told

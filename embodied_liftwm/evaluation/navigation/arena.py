@@ -184,15 +184,15 @@ def soft_spl(final_m: float, shortest_m: float, path_m: float) -> float:
 
 def make_env(config: EvaluateConfig) -> gymnasium.Env:
     """The task `env`, anyone's, with a tour. Raises UserError for one that does not exist."""
-    return find_env(config.env).make_task(config)
+    return find_env(config.env).make_task(config, config.goal)
 
 
-def sizes_of(env: gymnasium.Env) -> tuple[tuple[int, int], int, int]:
-    """Height and width of frames, numbers an action, and numbers a goal: those that models are told, so none of a picture."""
+def sizes_of(env: gymnasium.Env) -> tuple[tuple[int, int], int, int | None]:
+    """Height and width of frames, numbers an action, and numbers a goal; None where it is a picture, which no model is told."""
     space = env.observation_space
     assert isinstance(space, spaces.Dict)
     (height, width, _), goal = space["rgb"].shape or (), space["goal"]
-    return (height, width), spaces.flatdim(env.action_space), 0 if len(goal.shape or ()) == 3 else spaces.flatdim(goal)
+    return (height, width), spaces.flatdim(env.action_space), None if len(goal.shape or ()) == 3 else spaces.flatdim(goal)
 
 
 def task_id(task: str) -> str:
