@@ -112,6 +112,8 @@ class ModelConfig:
     planes: int = bounded(40, 2, 512)  # depth hypotheses per cell, uniform in log-depth
     max_depth_m: float = bounded(10.0, 0.01, 1000)  # the farthest of them, metres
     min_depth_m: float = bounded(0.15, 0.001, 1000)  # and the nearest
+    scale_prior: float = bounded(0.0, 0, 2)  # standard deviation of the logarithm of how large a world may be, beside those
+    # learned from, before parallax tells; 0: depth is in metres, and so are the weights
     stereo_sources: int = bounded(6, 0, 64)  # recent frames that depth is triangulated with; 0 for monocular depth alone
     movers: int = bounded(0, 0, 2**16)  # points that may move, beside the patches; 0 where the world stands still
     learned_fusion: bool = True  # learn what a look at a texel counts, and tell the decoder how sure the map is
@@ -128,6 +130,9 @@ class ModelConfig:
             raise UserError(f"model.min_depth_m={self.min_depth_m}: must be below model.max_depth_m={self.max_depth_m}")
         if self.movers and self.memory != "patches":
             raise UserError(f"model.movers={self.movers}: things move beside patches only, not with model.memory={self.memory}")
+        if self.scale_prior and (self.movers or not self.stereo_sources or self.memory in ("recurrent", "context")):
+            why = "needs frames to match (model.stereo_sources), a model that lifts, and a world that stands still"
+            raise UserError(f"model.scale_prior={self.scale_prior}: {why}")
         if self.frame_moves_depth and self.memory in ("rgb_cloud", "context"):
             raise UserError(f"model.frame_moves_depth=True: no image moves depth with model.memory={self.memory}")
         if self.epipolar_heads and self.width % self.epipolar_heads:

@@ -138,8 +138,11 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
         state = self.pass_time(state, torch.ones_like(observation.rgb[:, 0, 0, 0]))
         if bool(observation.is_first.any()):
             state = self.initial_state(len(observation.rgb)).where(observation.is_first, state)
-        encoding = self.encode(observation.rgb, observation.camera, self.sources(state, observation.camera))
-        return self.write(state, encoding, observation)
+        return self.write(*self.look(state, observation), observation)
+
+    def look(self, state: S, observation: Observation) -> tuple[S, Any]:
+        """The state, which may learn of a frame before it is written, and what the frame says beside it, as `encode` has it."""
+        return state, self.encode(observation.rgb, observation.camera, self.sources(state, observation.camera))
 
     def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matched:
         """`encode`, with the matching costs of all sources where the model matches: what training reads."""

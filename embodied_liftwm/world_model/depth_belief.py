@@ -14,6 +14,8 @@ from embodied_liftwm.geometry.compiled import arrays, compilable
 from embodied_liftwm.kernels import exp, loosely_compiled
 from embodied_liftwm.threads import bands, for_each
 
+TYPICAL_DEPTH, TYPICAL_SPREAD = 2.2, 0.8
+"""What is believed of a depth by whoever has not learned: log-normal around the middle of a room, in units."""
 MODE_REACH = 2
 """The depth is the expectation this many planes around the mode: a mean over two surfaces lies on neither."""
 LARGEST_LOG_TRUST = 0.7
@@ -34,6 +36,11 @@ class DepthBelief(NamedTuple):
     log_belief: Tensor  # [B, P, h, w] log-probability of each depth plane
     log_depth: Tensor  # [B, h, w] its mean around the mode
     spread: Tensor  # [B, h, w] standard deviation of the log-depth around it
+
+
+def typical(log_planes: Tensor) -> Tensor:
+    """Log-likelihoods, up to a constant, of the depth of anything in a room. [P]"""
+    return -0.5 * ((log_planes - math.log(TYPICAL_DEPTH)) / TYPICAL_SPREAD) ** 2
 
 
 def believe(logits: Tensor, trust: Tensor, matches: Matches | None, log_sharpness: Tensor, log_planes: Tensor) -> DepthBelief:

@@ -19,13 +19,12 @@ from embodied_liftwm.geometry.matching.plane_sweep import Sweep, plane_sweep
 from embodied_liftwm.geometry.matching.semi_global import semi_global
 from embodied_liftwm.protocols import Camera
 from embodied_liftwm.world_model.decoders.cell_codec import CellEncoder
-from embodied_liftwm.world_model.depth_belief import Matches, belief_of, believe
+from embodied_liftwm.world_model.depth_belief import Matches, belief_of, believe, typical
+from embodied_liftwm.world_model.episode_belief import relied_on
 from embodied_liftwm.world_model.layers.blocks import Pyramid, levels_of, ray_channels
 from embodied_liftwm.world_model.layers.epipolar_attention import EpipolarAttention
 from embodied_liftwm.world_model.motion import Recent
 
-TYPICAL_DEPTH_M, TYPICAL_SPREAD = 2.2, 0.8
-"""What an untrained encoder believes of a depth: log-normal around the middle of a room."""
 LOCAL_SHARPNESS, SMOOTH_SHARPNESS = 1.0, 3.0
 """Initial weights of the matching costs, of a window and semi-global, against the network's log-likelihoods; learned, and each
 cell trusts them more or less."""
@@ -51,6 +50,7 @@ class Sources(NamedTuple):
     usable: Tensor  # [B, S] bool
     judges: Tensor | None = None  # [B, S] bool: in training, those that must be explained, usable or not
     recent: Recent | None = None  # the last few frames, for models of a world in which things move
+    reliance: Tensor | None = None  # [B] how far looks are to be relied on (`episode_belief.py`); wholly if None
 
 
 class Encoding(NamedTuple):
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
         nn.init.normal_(self.head.weight, std=1e-2)
         bias = torch.zeros(sum(self.parts))
         bias[-config.latent_dim - 1] = -1.0  # an untrained normal faces the camera
-        bias[: config.planes] = -0.5 * ((log_planes - math.log(TYPICAL_DEPTH_M)) / TYPICAL_SPREAD) ** 2
+        bias[: config.planes] = typical(log_planes)
         bias[config.planes + 1] = 3.0
         self.head.bias = nn.Parameter(bias)
 
@@ -132,6 +132,9 @@ class Encoder(nn.Module):
             features = features + F.interpolate(answer, features.shape[-2:], mode="bilinear")
         out = self.head(F.silu(self.trunk(features)))
         depth_logits, trust, opacity, latents, normal, scale = out.split(self.parts, dim=1)
+        if sources is not None and sources.reliance is not None:
+            depth_logits = relied_on(depth_logits, sources.reliance, self.log_planes)
+            trust = trust * sources.reliance[:, None, None, None]
         found = believe(depth_logits, trust, matches, self.log_sharpness, self.log_planes)
         spread, log_depth = found.spread, found.log_depth
         alone = belief_of(depth_logits, self.log_planes).log_depth if self.things_move else log_depth

@@ -29,12 +29,15 @@ from embodied_liftwm.world_model.decoders.picture import encoded_again
 from embodied_liftwm.world_model.decoders.surface import Decoded, SplatDecoder
 from embodied_liftwm.world_model.dynamics import AgentState
 from embodied_liftwm.world_model.encoder import TYPICAL_SPREAD_SEEN, Encoder, Encoding, Sources
+from embodied_liftwm.world_model.episode_belief import Episode, drifted, expected, in_units, narrowed, unknown
 from embodied_liftwm.world_model.generation import shown
 from embodied_liftwm.world_model.motion import Motion, MotionEncoder, Recent
 from embodied_liftwm.world_model.summary import GOAL_FEATURES, GRID_CELLS, GRID_CHANNELS, Surface, egocentric_code
 
 IMAGINED_SPREAD = 0.25
 """Spread of a log-depth that was imagined: what is seen later soon outweighs it."""
+SURE_SCALE = 0.02
+"""Standard deviation of the log of an episode's unit below which a frame is not asked about it: a fifth of a depth plane."""
 SURELY_SEEN = 0.5
 """Probability below which a pixel of a generated picture is written as imagined."""
 
@@ -55,6 +58,7 @@ class LiftWMState(AgentState, Generic[W]):
     world: W
     keyframes: Keyframes
     recent: RecentFrames | None = None
+    episode: Tensor | None = None  # [B, R, S] what its world is like (`episode_belief.py`); None where a unit is a metre
 
 
 class LiftWM(BaseWorldModel[LiftWMState[W]], Generic[W]):
@@ -88,7 +92,29 @@ class LiftWM(BaseWorldModel[LiftWMState[W]], Generic[W]):
         like = next(self.parameters()).detach()
         keyframes = Keyframes.empty(batch_size, self.image_size, like)
         recent = RecentFrames.empty(batch_size, self.image_size, like) if self.motion is not None else None
-        return LiftWMState(self.blank_ego(batch_size), world.to(like.device), keyframes, recent)
+        prior = self.config.scale_prior
+        episode = unknown(batch_size, prior, self.log_planes) if prior else None
+        return LiftWMState(self.blank_ego(batch_size), world.to(like.device), keyframes, recent, episode)
+
+    def look(self, state: LiftWMState[W], observation: Observation) -> tuple[LiftWMState[W], Encoding]:
+        if state.episode is None:
+            return super().look(state, observation)
+        rgb, camera = observation.rgb, observation.camera
+        belief = drifted(state.episode)
+        episode = expected(belief, self.log_planes)
+        seen, sources = self._in_units(state, camera, episode)
+        if bool(((episode.doubt > SURE_SCALE) & sources.usable.any(1)).any()):
+            looks = self.encoder(rgb, seen, None).log_belief
+            belief = narrowed(belief, looks, rgb, seen, sources, episode.unit, self.log_planes, self.config.stride)
+            episode = expected(belief, self.log_planes)
+            seen, sources = self._in_units(state, camera, episode)
+        return replace(state, episode=belief), _in_metres(self.encode(rgb, seen, sources), episode)
+
+    def _in_units(self, state: LiftWMState[W], camera: Camera, episode: Episode) -> tuple[Camera, Sources]:
+        """A camera, and the frames kept that help to encode what it sees, with lengths in the episode's unit."""
+        camera = replace(camera, world_from_camera=in_units(camera.world_from_camera, episode.unit))
+        kept = replace(state.keyframes, poses=in_units(state.keyframes.poses, episode.unit))
+        return camera, Sources(*kept.sources(camera, self.config.stereo_sources), reliance=episode.reliance)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
         encoding = self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
@@ -138,9 +164,10 @@ class LiftWM(BaseWorldModel[LiftWMState[W]], Generic[W]):
     def _take_in(self, state: LiftWMState[W], lifted: Lifted, observation: Observation) -> LiftWMState[W]:
         world = self.memory.write(state.world, lifted, observation.camera)
         pose = observation.camera.world_from_camera
-        keyframes = state.keyframes.add(observation.rgb, pose)
+        unit = 1.0 if state.episode is None else expected(state.episode, self.log_planes).unit
+        keyframes = state.keyframes.add(observation.rgb, pose, unit)
         recent = None if state.recent is None else state.recent.pushed(observation.rgb, pose)
-        return LiftWMState(self.move_ego(state.ego, observation), world, keyframes, recent)
+        return LiftWMState(self.move_ego(state.ego, observation), world, keyframes, recent, state.episode)
 
     def pixel_depth(self, encoding: Encoding, observation: Observation) -> Tensor:
         """Depth of every pixel of a frame. [B, H, W] metres"""
@@ -183,7 +210,7 @@ class LiftWM(BaseWorldModel[LiftWMState[W]], Generic[W]):
         view = self.render(state, camera)
         step = shown(view, camera, self.shapes.action_dim)
         state = self.pass_time(state, torch.ones_like(camera.intrinsics[:, 0, 0]))
-        encoding = self.encode(step.rgb, camera, self.sources(state, camera))
+        state, encoding = self.look(state, step)
         return self._take_in(state, self._lifted(encoding, step, view.seen < SURELY_SEEN), step), view
 
     def _generate_cells(self, state: LiftWMState[W], camera: Camera) -> tuple[LiftWMState[W], View]:
@@ -258,6 +285,13 @@ UNUSED = ("fusion.", "log_memory_noise")
 def _surface(encoding: Encoding) -> tuple[Tensor, Tensor]:
     """Depth and its spread as data: motion is not to move depth."""
     return encoding.depth.detach(), encoding.spread.detach()
+
+
+def _in_metres(encoding: Encoding, episode: Episode) -> Encoding:
+    """What was encoded in an episode's unit."""
+    unit, doubt = episode.unit[:, None, None], episode.doubt[:, None, None]
+    spread = (encoding.spread.square() + doubt.square()).sqrt()
+    return encoding._replace(depth=unit * encoding.depth, lone_depth=unit * encoding.lone_depth, spread=spread)
 
 
 def _with_motion(encoding: Encoding, motion: Motion) -> Encoding:

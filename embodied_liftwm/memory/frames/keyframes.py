@@ -30,10 +30,15 @@ class Keyframes(FrameBuffer):
         chosen, good = choose_views(camera, self.poses, self.filled, count)
         return *self.take(chosen), good
 
-    def add(self, rgb: Tensor, pose: Tensor) -> Self:
-        """Keep a frame [B, 3, H, W] in [0, 1], in rows where the camera moved since the last one kept."""
+    def add(self, rgb: Tensor, pose: Tensor, unit: Tensor | float = 1.0) -> Self:
+        """Keep a frame [B, 3, H, W] in [0, 1], in rows where the camera moved since the last one kept.
+
+        Args:
+            rgb, pose: the frame, and its world_from_camera [B, 4, 4].
+            unit: length beside which the camera's moves count, metres. [B]
+        """
         baseline, cosine = relation(pose, self.poses[:, :1])
-        moved = ~self.filled[:, 0] | (baseline[:, 0] > NEW_AT_M) | (cosine[:, 0] < NEW_AT_COSINE)
+        moved = ~self.filled[:, 0] | (baseline[:, 0] > NEW_AT_M * unit) | (cosine[:, 0] < NEW_AT_COSINE)
         if not bool(moved.any()):
             return self
         pushed = self.pushed(rgb, pose)

@@ -26,9 +26,9 @@ from embodied_liftwm.world_model.base import BaseWorldModel, Matched, ModelShape
 from embodied_liftwm.world_model.baselines.context_attention import MATCHED, ContextAttention, FrameFeatures
 from embodied_liftwm.world_model.decoders.cell_codec import CellEncoder
 from embodied_liftwm.world_model.decoders.latents import LatentDecoder, cells_of_camera
-from embodied_liftwm.world_model.depth_belief import belief_of
+from embodied_liftwm.world_model.depth_belief import TYPICAL_DEPTH, belief_of
 from embodied_liftwm.world_model.dynamics import AgentState
-from embodied_liftwm.world_model.encoder import TYPICAL_DEPTH_M, Encoder, Sources
+from embodied_liftwm.world_model.encoder import Encoder, Sources
 from embodied_liftwm.world_model.layers.blocks import ray_channels
 from embodied_liftwm.world_model.summary import GOAL_FEATURES, egocentric, goal_features
 
@@ -151,7 +151,7 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
         """`summary.goal_features` of what small pictures show, [B, S, THUMB ** 2], were it all at a typical distance."""
         height, width = self.image_size
         rays = camera_rays(resize_intrinsics(intrinsics, (THUMB / width, THUMB / height)), THUMB, THUMB).flatten(1, 2)
-        ahead = (TYPICAL_DEPTH_M * rays).repeat_interleave(poses.shape[1], dim=0)
+        ahead = (TYPICAL_DEPTH * rays).repeat_interleave(poses.shape[1], dim=0)
         points = transform(poses.flatten(0, 1), ahead).unflatten(0, poses.shape[:2]).flatten(1, 2)
         forward, left, _ = egocentric(points, pose).unbind(-1)
         return goal_features(likeness.flatten(1), forward, left)
