@@ -39,7 +39,7 @@ SUMMARIES = {
     "bench": "speed, as a ratio within one run",
     "reproduce": "an experiment of the project, from nothing to its figures",
     "data": "look at a dataset, or bring one in: summary, integrity, a video",
-    "doctor": "check that this machine has what liftwm needs",
+    "doctor": "check that this machine has what liftwm needs, or that an environment of yours keeps its contract",
 }
 NAMED = {
     "bench": "what to time, e.g. collect",
@@ -148,6 +148,8 @@ def _dispatch(parsed: argparse.Namespace) -> int:
         arguments.append(config)
     if parsed.command == "data":
         arguments.append([parsed.action, *parsed.words])
+    if parsed.command == "doctor":
+        arguments.append(parsed.env.removeprefix("env="))
     module = importlib.import_module(f"embodied_liftwm.commands.{parsed.command.replace('-', '_')}")
     return module.run(*arguments) or 0
 
@@ -193,6 +195,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parsed, rest = parser.parse_known_args(words)
     if any(word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "words")):
         parser.error(f"unrecognized arguments: {shown(' '.join(rest))}{_flag_hint(parsed.command, rest)}")
+    if parsed.command == "doctor" and parsed.env and not parsed.env.startswith("env="):
+        parser.error(f"unrecognized arguments: {shown(parsed.env)}: did you mean env={shown(parsed.env)}?")
     if rest:
         parsed.words = [*parsed.words, *rest]
     return parsed
@@ -240,6 +244,9 @@ def _style(name: str, experiment: str) -> dict[str, Any]:
 def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
     if name in NAMED:
         parser.add_argument("name", metavar="NAME", help=NAMED[name])
+    if name == "doctor":
+        what = "an environment to hold against the contract (docs/your_environment.md), such as env=my_package:make_env"
+        parser.add_argument("env", nargs="?", default="", metavar="env=NAME", help=what)
     if name == "data":
         actions = "; ".join(f"{action}: {what}" for action, what in DATA_ACTIONS.items())
         parser.add_argument("action", choices=list(DATA_ACTIONS), help=actions)

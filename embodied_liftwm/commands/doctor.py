@@ -1,4 +1,7 @@
-"""`liftwm doctor`: whether this machine has what liftwm needs, and how to mend what it lacks."""
+"""`liftwm doctor`: whether this machine has what liftwm needs, and how to mend what it lacks.
+
+`liftwm doctor env=my_package:make_env` holds an environment against its contract instead, one line a fault.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
+from rich.console import Console
 from rich.text import Text
 
 from embodied_liftwm import __version__
@@ -36,9 +40,18 @@ class Finding:
     essential: bool = True  # whether liftwm cannot work without it
 
 
-def run() -> int:
-    """Print every finding; return 1 if something essential is missing, else 0."""
+def run(env: str = "") -> int:
+    """Print every finding; return 1 if something essential is missing, else 0.
+
+    Args:
+        env: look at this environment, and not at the machine.
+
+    Raises:
+        UserError: there is no such environment, or it cannot be built.
+    """
     console = plain_console(soft_wrap=True)
+    if env:
+        return _examine(env, console)
     console.print(f"liftwm {__version__} on {platform.platform()}")
     missing = []
     for check in CHECKS:
@@ -51,6 +64,24 @@ def run() -> int:
                 missing.append(finding.name)
     console.print(f"missing: {', '.join(missing)}" if missing else "nothing essential is missing")
     return 1 if missing else 0
+
+
+def _examine(name: str, console: Console) -> int:
+    """What an environment gives, and every fault found in it."""
+    from embodied_liftwm.config import EnvOptions
+    from embodied_liftwm.environments import find_env
+    from embodied_liftwm.plugins import users_code
+    from liftwm_envs.contract import check_env, given_by
+
+    env = find_env(name).make(EnvOptions(), truth=True)
+    with users_code(f"env={name}"):
+        faults = check_env(env)
+        lines = [f"  fault {fault}" for fault in faults] or [f"  ok    {line}" for line in given_by(env)]
+    env.close()
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    console.print(f"{name} breaks its contract: docs/your_environment.md" if faults else f"{name} keeps its contract")
+    return 1 if faults else 0
 
 
 def check_python() -> list[Finding]:

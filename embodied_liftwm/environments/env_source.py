@@ -97,7 +97,7 @@ class EnvSource:
         if faults:
             more = f", and {len(faults) - 1} more" if faults[1:] else ""
             raise UserError(
-                f"env={self.name}: {faults[0]}{more} (liftwm doctor {self.name} lists all; {PAGE} has the contract)"
+                f"env={self.name}: {faults[0]}{more} (liftwm doctor env={self.name} lists all; {PAGE} has the contract)"
             )
 
     def _check_camera(self) -> None:

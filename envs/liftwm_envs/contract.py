@@ -197,6 +197,19 @@ def goal_kind(env: gymnasium.Env) -> str:
     return str(told) if spaces.flatdim(space) else ""
 
 
+def given_by(env: gymnasium.Env) -> list[str]:
+    """What an environment that keeps the contract gives, in words, and what its `info` does not tell."""
+    obs, info = env.reset(seed=0)
+    goal = f"{goal_kind(env)} {list(obs['goal'].shape)}" if goal_kind(env) else "none"
+    wanted = ("success", "position", "shortest_path_m", "distance_to_goal", "bump", "tour", "truth")
+    told = [f"truth ({', '.join(info['truth'])})" if name == "truth" else name for name in wanted if name in info]
+    missing = [name for name in wanted if name not in info]
+    return [
+        f"frames {obs['rgb'].shape[0]} x {obs['rgb'].shape[1]}, actions {env.action_space}, goal {goal}",
+        f"info tells {', '.join(told) or 'nothing'}; not {', '.join(missing) or 'anything else'}",
+    ]
+
+
 def check_env(env: gymnasium.Env, seed: int = 0, steps: int = 8) -> list[str]:
     """Every way found in which an environment breaks the contract, one line each; empty where it keeps it.
 
