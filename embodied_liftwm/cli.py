@@ -35,6 +35,7 @@ SUMMARIES = {
     "train": "a world model from a dataset",
     "train-agent": "a stable-baselines3 policy on what a world model remembers",
     "evaluate": "score a world model on held-out episodes and tasks, and write a report",
+    "manifest": "freeze the episodes of the permanence benchmark, in any environment",
     "generate": "a video from one first frame and a camera path, with the memory in the loop",
     "bench": "speed, as a ratio within one run",
     "reproduce": "an experiment of the project, from nothing to its figures",
@@ -43,6 +44,7 @@ SUMMARIES = {
 }
 NAMED = {
     "bench": "what to time, e.g. collect",
+    "manifest": "make: drive tours and freeze those that test memory; check: drive them again and compare",
     "reproduce": f"which experiment: {', '.join(EXPERIMENTS)}; its keys: liftwm reproduce NAME --help",
     "priors": "list: each with its licence and whether it is ready here; run: let one observe a dataset; train: one of our own",
 }

@@ -9,7 +9,7 @@ them. Code below the command line receives these typed objects, never a `DictCon
     model.py        world models: their memories and sizes
     training.py     `train`
     teachers.py     `priors` and `priors train`
-    judging.py      `evaluate`, `generate`, `train-agent`
+    judging.py      `evaluate`, `manifest`, `generate`, `train-agent`
     experiments.py  `bench`, `demo`
     reproduce.py    the experiments of `reproduce`
 """
@@ -37,6 +37,7 @@ from embodied_liftwm.config.judging import (
     BodyConfig,
     EvaluateConfig,
     GenerateConfig,
+    ManifestConfig,
     PlannerConfig,
     TrainAgentConfig,
 )
@@ -83,6 +84,7 @@ COMMANDS: dict[str, Any] = {
     "train": TrainConfig,
     "train-agent": TrainAgentConfig,
     "evaluate": EvaluateConfig,
+    "manifest": ManifestConfig,
     "generate": GenerateConfig,
     "bench": BenchConfig,
     **{f"reproduce {name}": schema for name, schema in EXPERIMENTS.items()},
@@ -128,6 +130,7 @@ __all__ = [
     "GaussiansConfig",
     "GenerateConfig",
     "LatentBoundedConfig",
+    "ManifestConfig",
     "MemoryRow",
     "ModelConfig",
     "PatchesConfig",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct
-from embodied_liftwm.config.episodes import REPORT_SEED, EnvOptions
+from embodied_liftwm.config.episodes import EVAL_SEED_OFFSET, REPORT_SEED, TEACHER_SEED_OFFSET, EnvOptions
 from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
 
@@ -113,6 +113,27 @@ class EvaluateConfig:
     def models(self) -> list[str]:
         """Permanence: models of one kind are separated by commas."""
         return [source.strip() for source in self.model.split(",") if source.strip()] or [""]
+
+
+@dataclass(frozen=True)
+class ManifestConfig:
+    """`liftwm manifest make|check`: freeze episodes for the permanence benchmark, of any environment, or drive them again."""
+
+    env: tuple[str, ...] = ()  # Task-size, a gymnasium id, miniworld:FourRooms and the like, or my_package:make_env; several
+    # by commas. check: all that out= holds by default
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    out: str = "manifests"  # folder of manifests, which `liftwm evaluate suite=permanence manifests=` reads
+    episodes: int = bounded(100, 1, 1_000_000)  # make: to keep in each
+    first_seed: int = bounded(EVAL_SEED_OFFSET + 2**25, EVAL_SEED_OFFSET, TEACHER_SEED_OFFSET - 1)  # make: an evaluation seed;
+    # that of the benchmark by default, where nothing is tuned
+    tour: str = "wander"  # make, where the world is none of ours and gives no tour: who walks through it before the task
+    # begins, wander or my_policy:make_policy
+    tour_steps: int = bounded(200, 1, 100_000)  # make: and for so many steps
+    max_steps: int = bounded(500, 1, 1_000_000)  # make, where the world is none of ours: steps after which a task is over
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        distinct("env", self.env, "names, such as Revisit-S", least=0)
 
 
 @dataclass(frozen=True)

@@ -157,23 +157,33 @@ class EnvSource:
         Raises:
             UserError: `task.tour` is neither `wander` nor a policy of the user's, or pictures of what calls by none.
         """
-        from liftwm_envs.actions import Wander
         from liftwm_envs.contract import goal_kind
-        from liftwm_envs.wrappers import ExploredTour, GuidedTour, PictureCalls
+        from liftwm_envs.wrappers import GuidedTour, PictureCalls
 
         if self.ours:
             pictures = goal == "picture"
             words = self.options(task.env_options) | more | ({"truth": True} if pictures else {})
             env = gym.make(self.gym_id, disable_env_checker=True, **words)
             return GuidedTour(PictureCalls(env) if pictures else env)
-        if task.tour != "wander" and not is_function_name(task.tour):
-            raise UserError(f"tour={task.tour}: expected wander or my_policy:make_policy")
-        guide = partial(UsersPolicy, task.tour) if is_function_name(task.tour) else Wander
         env = self.make(task.env_options, truth=False)
         if goal == "picture" and goal_kind(env) != "picture":
             raise UserError(f"goal=picture: env={self.name} calls things in its own way, by {goal_kind(env) or 'no goal'}")
-        toured = ExploredTour(env, guide, task.tour_steps)
+        toured = explored(env, task.tour, task.tour_steps)
         return gym.wrappers.TimeLimit(toured, task.max_steps)
+
+
+def explored(env: gym.Env, tour: str, tour_steps: int) -> gym.Env:
+    """Anybody's environment with a tour: its own, or `tour` walks through it for so many steps.
+
+    Raises:
+        UserError: `tour` is neither `wander` nor a policy of the user's.
+    """
+    from liftwm_envs.actions import Wander
+    from liftwm_envs.wrappers import ExploredTour
+
+    if tour != "wander" and not is_function_name(tour):
+        raise UserError(f"tour={tour}: expected wander or my_policy:make_policy")
+    return ExploredTour(env, partial(UsersPolicy, tour) if is_function_name(tour) else Wander, tour_steps)
 
 
 def find_env(name: str) -> EnvSource:

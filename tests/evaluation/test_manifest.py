@@ -9,19 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+from embodied_liftwm import cli
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.guided import Guide
-from embodied_liftwm.evaluation.permanence.manifest import (
-    FIRST_SEED,
-    FOLDER,
-    SUMS,
-    known_tasks,
-    load_manifest,
-    main,
-    make_manifest,
-    write_manifest,
-)
+from embodied_liftwm.evaluation.permanence.making import FIRST_SEED, make_manifest
+from embodied_liftwm.evaluation.permanence.manifest import FOLDER, SUMS, known_tasks, load_manifest, write_manifest
 
 SEED = EVAL_SEED_OFFSET + 4321  # for development
 
@@ -111,15 +104,21 @@ def test_what_was_made_verifies_and_another_scene_does_not(frozen, guided):
 
 
 def test_the_command_makes_the_same_bytes_again(frozen, tmp_path, capsys):
-    assert (
-        main(["make", "Revisit-S", "--episodes", "2", "--first-seed", str(SEED), "--image-size", "32", "--out", str(tmp_path)])
-        == 0
-    )
+    words = ["env=Revisit-S", "episodes=2", f"first_seed={SEED}", "env_options.image_size=32", f"out={tmp_path}"]
+    assert cli.main(["manifest", "make", *words]) == 0
     assert "2 episodes" in capsys.readouterr().out
     for name in ("permanence-Revisit-S.json", SUMS):
         assert (tmp_path / name).read_bytes() == (frozen / name).read_bytes()
-    assert main(["make", "Revist-S", "--out", str(tmp_path)]) == 2
-    assert "no task Revist-S in liftwm_envs" in capsys.readouterr().err
+    assert cli.main(["manifest", "check", f"out={tmp_path}"]) == 0
+    assert "2 episodes; removed: none" in capsys.readouterr().out
+    for words, line in (
+        (["make", "env=Revist-S"], "unknown env 'Revist-S': did you mean 'Revisit-S'?"),
+        (["make"], "manifest make: name what to freeze, env=Revisit-S"),
+        (["check", f"out={tmp_path}/none"], "manifest check: no manifest in"),
+        (["freeze", "env=Revisit-S"], "manifest freeze: expected make or check"),
+    ):
+        assert cli.main(["manifest", *words]) == 2
+        assert line in capsys.readouterr().err
 
 
 def test_every_changed_byte_is_refused(copied):

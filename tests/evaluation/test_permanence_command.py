@@ -18,7 +18,8 @@ from embodied_liftwm.commands.evaluate import evaluate
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions, EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.permanence import benchmark
-from embodied_liftwm.evaluation.permanence.manifest import make_manifest, write_manifest
+from embodied_liftwm.evaluation.permanence.making import make_manifest
+from embodied_liftwm.evaluation.permanence.manifest import write_manifest
 from embodied_liftwm.evaluation.permanence.suites import Suite
 from embodied_liftwm.evaluation.permanence.unfinished import Unfinished
 from embodied_liftwm.evaluation.readings.outcomes import OUTCOMES, RenderRow, VerdictRow
@@ -139,7 +140,10 @@ def test_mistakes_are_named_before_any_work(prepared, changed, message):
         (("suites=permanence",), "unknown key 'suites': it is suite= now"),
         (("suite=readings,views",), "suite=readings,views: some of views, persistence, navigation, or permanence, or some of"),
         (("suite=permanence,readings",), "or some of its suites; not together"),
-        (("suite=expectation", "tasks=Occlusion-S"), "suite=expectation runs on tasks Revisit, MovingOcclusion; none of them"),
+        (
+            ("suite=expectation", "tasks=Occlusion-S", "manifests="),
+            "suite=expectation runs on tasks Revisit, MovingOcclusion; none of them",
+        ),
         (("tasks=Revist-S",), "task Revist-S has no manifest in "),
         (("model=nowhere",), "no model at nowhere"),
         (("model=nowhere:make_model",), "nowhere"),

@@ -20,6 +20,7 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.recorder import Recorder
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.navigation.arena import task_id
+from embodied_liftwm.evaluation.views.episodes import true_poses
 from liftwm_envs.actions import ActionCodec
 
 LONGEST_TOUR = 2000
@@ -38,16 +39,18 @@ class Guided:
     seed: int
     episode: Episode  # with truth; frames 0 to `call` are the tour, the rest the oracle's way
     call: int  # the frame that shows the goal: the last that models observe
-    goal_object: int  # id of what is called
+    goal_object: int  # id of what is called; 0 where nothing is
     removed: str  # why it tests no memory, or ""
+    goal: tuple[float, ...] = ()  # of worlds that are not ours: what the observation says of the goal
+    known: tuple[str, ...] = ()  # of these: arrays of truth that they tell, and "success" and "goal"; ours tell all
 
     def fingerprint(self) -> str:
         """sha256 of the scene, of the tour's true poses, and of what is called; not of pixels, since renderers differ."""
         truth = self.episode.truth
-        assert truth is not None
-        poses = np.round(truth.world_from_camera[: self.call + 1].astype(np.float64), ROUNDED) + 0.0
-        plan = _rounded(truth.scene)
-        text = json.dumps([self.seed, plan, poses.tolist(), self.goal_object], sort_keys=True, separators=(",", ":"))
+        poses = np.round(true_poses(self.episode)[: self.call + 1].astype(np.float64), ROUNDED) + 0.0
+        plan = _rounded(truth.scene) if truth is not None else {}
+        called = [self.goal_object, *([list(self.goal)] if self.goal else [])]
+        text = json.dumps([self.seed, plan, poses.tolist(), *called], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -17,24 +17,23 @@ from typing import Any
 
 import torch
 import yaml
-from gymnasium.spaces import flatdim
 from rich.console import Console
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import ALL, CheckedModel, try_out
-from embodied_liftwm.evaluation.navigation.arena import AgentFactory, MakeAgent
+from embodied_liftwm.evaluation.left_out import LeftOut
+from embodied_liftwm.evaluation.navigation.arena import AgentFactory, MakeAgent, sizes_of
 from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, contestant
-from embodied_liftwm.evaluation.navigation.guided import Guide
 from embodied_liftwm.evaluation.permanence import expectation, hidden_changes
 from embodied_liftwm.evaluation.permanence.control_figures import controls_suite
-from embodied_liftwm.evaluation.permanence.manifest import Manifest, folder_of, load_manifest
+from embodied_liftwm.evaluation.permanence.manifest import Manifest, folder_of, known_tasks, load_manifest
 from embodied_liftwm.evaluation.permanence.suites import Measure, Picture, Row, Suite
 from embodied_liftwm.evaluation.permanence.unfinished import Unfinished
 from embodied_liftwm.evaluation.permanence.watching import watch
 from embodied_liftwm.evaluation.progress import timed
 from embodied_liftwm.evaluation.readings.figures import SEED_MARK
-from embodied_liftwm.evaluation.readings.suite import readings_suite
+from embodied_liftwm.evaluation.readings.suite import readings_of, readings_suite, untold
 from embodied_liftwm.evaluation.report.permanence_page import terminal_tables, write_page
 from embodied_liftwm.evaluation.report.tables import labels_of
 from embodied_liftwm.evaluation.rows import write_mixed
@@ -62,8 +61,9 @@ def evaluate_permanence(
         UserError: no such model, task or manifest; a manifest that was changed, an episode that is not as frozen; sizes that
             differ; a model that returns nonsense; what is left of an interrupted run with other settings.
     """
-    chosen = choose_suites(config, planner, policy)
-    manifests = {task: load_manifest(task, folder_of(config.manifests)) for task in config.tasks}
+    folder = folder_of(config.manifests)
+    manifests = {made.task: made for made in (load_manifest(task, folder) for task in tasks_of(config))}
+    chosen = choose_suites(config, manifests, planner, policy)
     with open_run(config.out, config) as out:
         with disk_errors(out):
             (out / "report").mkdir(exist_ok=True)
@@ -71,7 +71,9 @@ def evaluate_permanence(
         models = load_contestants(config)
         for task, manifest in manifests.items():
             check_before(models, task, manifest, policy, config)
-        metrics = provenance(models) | {"manifests": _listed(config, manifests), "tasks": {}}
+        missing = [entry for manifest in manifests.values() for entry in left_out_of(chosen, manifest)]
+        about = {"manifests": _listed(config, manifests), "left_out": [dataclasses.asdict(entry) for entry in missing]}
+        metrics = provenance(models) | about | {"tasks": {}}
         return _evaluate(config, chosen, models, manifests, metrics, out, console)
 
 
@@ -83,7 +85,7 @@ def _evaluate(
     kept = Unfinished(config, models, {task: manifest.text() for task, manifest in manifests.items()})
     rows, pictures = list[dict[str, Any]](), dict[tuple[str, str], list[Picture]]()
     for task, manifest in manifests.items():
-        asked = [suite for suite in chosen if runs_on(suite, task)]
+        asked = [suite for suite in chosen if runs_on(suite, manifest)]
         measured = measure_task(asked, models, task, chosen_seeds(manifest, config), config, kept, console)
         for suite in asked:
             own = measured[suite.name]
@@ -141,22 +143,68 @@ def _write(
     page = write_page(out / "report", metrics, chosen, labels, pictures, config_yaml)
     for table in terminal_tables(metrics, chosen, labels):
         console.print(table)
+    for entry in metrics["left_out"]:
+        console.print(f"left out: {entry['name']}: {entry['reason']}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"report: {page}")
 
 
-def choose_suites(config: EvaluateConfig, planner: MakeAgent, policy: AgentFactory | None) -> list[Suite]:
-    """The suites of `suite=`. Raises UserError where one of those that were asked for by name fits none of the tasks."""
+def tasks_of(config: EvaluateConfig) -> tuple[str, ...]:
+    """The tasks asked for; where none was, all that a folder of the user's has a manifest of.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    if config.tasks != EvaluateConfig.tasks or not config.manifests:
+        return config.tasks
+    found = tuple(known_tasks(folder_of(config.manifests)))
+    if not found:
+        raise UserError(f"manifests={config.manifests}: no manifest in it: make one with `liftwm manifest make`")
+    return found
+
+
+def choose_suites(
+    config: EvaluateConfig, manifests: Mapping[str, Manifest], planner: MakeAgent, policy: AgentFactory | None
+) -> list[Suite]:
+    """The suites of `suite=`.
+
+    Raises:
+        UserError: one of those that were asked for by name fits none of the tasks, or none is left.
+    """
     everything = "permanence" in config.suite
     chosen = [suite for name, suite in suites(planner, policy).items() if everything or name in config.suite]
     for suite in chosen:
-        if suite.name in config.suite and not any(runs_on(suite, task) for task in config.tasks):
-            raise UserError(f"suite={suite.name} runs on tasks {', '.join(suite.tasks)}; none of them is in tasks=")
+        if suite.name in config.suite and not any(runs_on(suite, manifest) for manifest in manifests.values()):
+            raise UserError(f"suite={suite.name} {_where(suite)}; none of them is in tasks=")
+    for task, manifest in manifests.items():
+        if not any(runs_on(suite, manifest) for suite in chosen):
+            raise UserError(f"task {task}: {'; '.join(str(entry) for entry in left_out_of(chosen, manifest))}")
     return chosen
 
 
-def runs_on(suite: Suite, task: str) -> bool:
+def _where(suite: Suite) -> str:
+    return f"runs on tasks {', '.join(suite.tasks)}" if suite.tasks else f"needs {suite.ours or 'more than these tell'}"
+
+
+def runs_on(suite: Suite, manifest: Manifest) -> bool:
     """Whether a suite has anything to ask of a task."""
-    return not suite.tasks or task.partition("-")[0] in suite.tasks
+    if not manifest.ours:
+        return not suite.ours and bool(readings_of(manifest.knows))
+    return not suite.tasks or manifest.task.partition("-")[0] in suite.tasks
+
+
+def left_out_of(chosen: Sequence[Suite], manifest: Manifest) -> list[LeftOut]:
+    """What an environment that is none of ours cannot be asked."""
+    if manifest.ours:
+        return []
+    told = f"{manifest.task} lacks"
+    found = [
+        LeftOut(f"{manifest.task}: {suite.title.lower()}", f"needs {suite.ours}, which {told}")
+        for suite in chosen
+        if suite.ours
+    ]
+    asked = any(not suite.ours for suite in chosen)
+    return [LeftOut(f"{manifest.task}: {name}", f"needs {what}, which {told}")
+            for name, what in untold(manifest.knows).items() if asked] + found  # fmt: skip
 
 
 def load_contestants(config: EvaluateConfig) -> list[CheckedModel]:
@@ -174,14 +222,12 @@ def check_before(
     models: Sequence[CheckedModel], task: str, manifest: Manifest, policy: AgentFactory | None, config: EvaluateConfig
 ) -> None:
     """Sizes of the task, the first frames of its first tour, and the policy: what is wrong with them is said at once."""
-    guide = Guide(task, manifest.options)
-    observed: Any = guide.env.observation_space
-    sizes = observed["rgb"].shape[:2], flatdim(guide.env.action_space), flatdim(observed["goal"])
+    guide = manifest.guide()
     recorded = guide.record(manifest.seeds[0], way=False)
     manifest.verify(recorded)
     for model in models:
         model.needs(ALL)
-        model.fits(*sizes, f"the manifest of {task}")
+        model.fits(*sizes_of(guide.env), f"the manifest of {task}")
         try_out(model, recorded.episode, config.device)
     if policy is not None:
         policy(guide.env, config.seed)

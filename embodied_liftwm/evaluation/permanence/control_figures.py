@@ -39,11 +39,13 @@ ABOUT = (
     "for models that have none."
 )
 
+NEEDS = "odometry that can be disturbed, and scenes in which another object can be called"
+
 
 def controls_suite(make_agent: MakeAgent) -> Suite:
     """The suite, for an agent that acts on a model."""
     measure = partial(measure_controls, make_agent)
-    return Suite("controls", "Controls", ABOUT, measure, summarize_controls, show_controls, rows=(ControlRow,))
+    return Suite("controls", "Controls", ABOUT, measure, summarize_controls, show_controls, rows=(ControlRow,), ours=NEEDS)
 
 
 def summarize_controls(rows: Sequence[ControlRow], resamples: int, seed: int) -> dict[str, Any]:

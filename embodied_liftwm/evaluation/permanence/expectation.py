@@ -188,6 +188,7 @@ SUITE = Suite(
         "right where its own likelihood finds the impossible ones less likely."
     ),
     measure=None,
+    ours="worlds in which objects vanish or change while nobody looks",
     summarize=summarize,
     show=show,
     illustrate=illustrate,

@@ -173,6 +173,7 @@ SUITE = Suite(
         "model must believe what is there now: what it still shows of the old object is false persistence."
     ),
     measure=None,
+    ours="worlds in which objects are taken away while nobody looks",
     summarize=summarize,
     show=show,
     tasks=("Revisit",),

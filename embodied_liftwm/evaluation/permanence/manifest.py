@@ -8,45 +8,39 @@ sha256 of its scene, of the tour's poses and of what is called (rounded to a mil
 that were removed, with the reason; and eight digits of a hash for every entry, so that a changed byte can be told from where it
 is. Manifests are made by a command, never by hand:
 
-    python -m embodied_liftwm.evaluation.permanence.manifest make Revisit-S Occlusion-M
-    python -m embodied_liftwm.evaluation.permanence.manifest check
+    liftwm manifest make env=Revisit-S,Occlusion-M                  manifests/permanence-*.json
+    liftwm manifest make env=miniworld:FourRooms tour_steps=200     of a world that is none of ours
+    liftwm manifest check
 
-`make` drives the tour of one seed after another, and the scripted oracle's way after it, until so many episodes are kept;
-seeds that memory cannot solve, that are solved where they start, or that the oracle itself fails, are listed as removed.
-`check` drives every tour again and compares.
+A manifest of a world that is none of ours holds in addition who walks through it before its task begins (`tour`), and what it
+tells (`knows`): arrays of truth, `success`, `goal`. What the benchmark cannot ask there is left out, and named.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import importlib.metadata
 import json
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import embodied_liftwm
-from embodied_liftwm.config import EVAL_SEED_OFFSET, EnvOptions, present_words
+from embodied_liftwm.config import EnvOptions, EvaluateConfig, present_words
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.evaluation.navigation.guided import Guide, Guided, task_id
-from embodied_liftwm.evaluation.progress import progress
+from embodied_liftwm.evaluation.left_out import TRUTHS
+from embodied_liftwm.evaluation.navigation.explored import GOAL, SUCCESS, ExploredGuide
+from embodied_liftwm.evaluation.navigation.guided import Guide, Guided
 from embodied_liftwm.files import read_json, write_text
 
 FOLDER: Path = Path(__file__).resolve().parents[1] / "manifests"
 """The manifests that ship with the package."""
 SUMS: str = "SHA256SUMS"
-FIRST_SEED: int = EVAL_SEED_OFFSET + 2**25
-"""Seeds of the benchmark begin here: beyond those of datasets and of navigation, and nothing is tuned on them."""
 FORMAT = 1
-EPISODES = 100
-"""Kept in each manifest, unless asked otherwise."""
-MOST_TRIED = 3
-"""Times as many seeds are tried before the task is given up."""
+OURS = "liftwm/"
+EVERYTHING = (*TRUTHS, SUCCESS, GOAL)
+"""What ours tell."""
 _HEADER = ("format", "env", "options", "first_seed", "versions")
-_FIELDS = (*_HEADER, "episodes", "removed", "checks")
+_FOREIGN = ("tour", "knows")
 
 
 @dataclass(frozen=True)
@@ -66,20 +60,44 @@ class Removed:
 
 
 @dataclass(frozen=True)
+class Tour:
+    """Who walks through a world that is none of ours before its task begins, and how long the task may take."""
+
+    tour: str = "wander"  # or my_policy:make_policy
+    tour_steps: int = 200
+    max_steps: int = 500
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The episodes of one task."""
 
-    env: str  # Gymnasium id
+    env: str  # Gymnasium id of ours, or how anybody's environment is called
     options: EnvOptions
     first_seed: int
     versions: dict[str, str]  # of what drew the scenes
     episodes: tuple[Frozen, ...]
     removed: tuple[Removed, ...]
+    tour: Tour = Tour()  # not of ours
+    knows: tuple[str, ...] = EVERYTHING  # arrays of truth, and `success` and `goal`
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a task of liftwm_envs."""
+        return self.env.startswith(OURS)
 
     @property
     def task(self) -> str:
-        """ "Revisit-S"."""
-        return self.env.removeprefix("liftwm/").removesuffix("-v0")
+        """ "Revisit-S", or the name of anybody's environment."""
+        return self.env.removeprefix(OURS).removesuffix("-v0") if self.ours else self.env
+
+    def setting(self, config: EvaluateConfig) -> EvaluateConfig:
+        """A configuration with this task, under its options."""
+        return replace(config, env=self.task, env_options=self.options, **({} if self.ours else asdict(self.tour)))
+
+    def guide(self) -> Guide | ExploredGuide:
+        """Who drives its tours. Raises UserError where the environment is not there."""
+        return guide_of(self.env, self.options, self.tour)
 
     @property
     def seeds(self) -> list[int]:
@@ -109,6 +127,7 @@ class Manifest:
             "format": FORMAT, "env": self.env, "options": _frozen_words(self.options),
             "first_seed": self.first_seed, "versions": self.versions,
         }  # fmt: skip
+        header |= {} if self.ours else {"tour": asdict(self.tour), "knows": list(self.knows)}
         lists = {name: [_checked(asdict(entry)) for entry in getattr(self, name)] for name in ("episodes", "removed")}
         return _canonical(header | lists | {"checks": {name: _short(value) for name, value in header.items()}})
 
@@ -118,9 +137,21 @@ def _frozen_words(options: EnvOptions) -> dict[str, Any]:
     return options.keywords() | ({"embodiment": "base"} if options.embodiment == "wheels" else {})
 
 
+def guide_of(env: str, options: EnvOptions, tour: Tour) -> Guide | ExploredGuide:
+    """Who drives the tours of an environment: a Gymnasium id of ours, or anybody's name."""
+    if env.startswith(OURS):
+        return Guide(env.removeprefix(OURS).removesuffix("-v0"), options)
+    return ExploredGuide(env, options, **asdict(tour))
+
+
+def file_word(task: str) -> str:
+    """A task in the name of a file."""
+    return re.sub(r"[^\w.+-]", "-", task)
+
+
 def file_name(task: str) -> str:
     """Of a task's manifest."""
-    return f"permanence-{task}.json"
+    return f"permanence-{file_word(task)}.json"
 
 
 def known_tasks(folder: Path = FOLDER) -> list[str]:
@@ -169,15 +200,20 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     text = path.read_bytes().decode()
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a JSON object, got a {type(data).__name__}")
-    for name in sorted(set(_FIELDS) ^ set(data)):
-        raise UserError(f"{path} {'lacks' if name in _FIELDS else 'has an unknown'} field '{name}': restore the file")
+    fields = (*_header_of(data), "episodes", "removed", "checks")
+    for name in sorted(set(fields) ^ set(data)):
+        raise UserError(f"{path} {'lacks' if name in fields else 'has an unknown'} field '{name}': restore the file")
     return text, data
+
+
+def _header_of(data: dict[str, Any]) -> tuple[str, ...]:
+    return _HEADER if str(data.get("env", OURS)).startswith(OURS) else (*_HEADER, *_FOREIGN)
 
 
 def _check_entries(path: Path, data: dict[str, Any]) -> None:
     """Name the first entry whose digits do not agree with it."""
     checks = data["checks"] if isinstance(data["checks"], dict) else {}
-    for name in _HEADER:
+    for name in _header_of(data):
         if checks.get(name) != _short(data[name]):
             raise UserError(f"{path} was changed in field '{name}', or in its check: restore the file")
     for name in ("episodes", "removed"):
@@ -196,7 +232,8 @@ def _parse(path: Path, data: dict[str, Any]) -> Manifest:
         if data["format"] != FORMAT:
             raise UserError(f"{path} has format {data['format']}, this version reads {FORMAT}")
         header = data["env"], EnvOptions(**present_words(data["options"])), int(data["first_seed"]), dict(data["versions"])
-        return Manifest(*header, entries("episodes", Frozen), entries("removed", Removed))
+        foreign = (Tour(**data["tour"]), tuple(data["knows"])) if "tour" in data else ()
+        return Manifest(*header, entries("episodes", Frozen), entries("removed", Removed), *foreign)
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -232,29 +269,6 @@ def _first_difference(text: str, wanted: str) -> str:
     return f"line {line + 1}, column {at - (text.rfind(chr(10), 0, at) + 1) + 1}"
 
 
-def make_manifest(task: str, options: EnvOptions, episodes: int = EPISODES, first_seed: int = FIRST_SEED) -> Manifest:
-    """Drive tours from `first_seed` on until `episodes` are kept.
-
-    Raises:
-        UserError: no such task, or too few of its scenes test memory.
-    """
-    guide, kept, removed = Guide(task, options), list[Frozen](), list[Removed]()
-    with progress(f"episodes of {task}", episodes) as advance:
-        for seed in range(first_seed, first_seed + MOST_TRIED * episodes):
-            if len(kept) == episodes:
-                break
-            guided = guide.record(seed)
-            if guided.removed:
-                removed.append(Removed(seed, guided.removed))
-                continue
-            kept.append(Frozen(seed, guided.fingerprint()))
-            advance(1)
-    guide.close()
-    if len(kept) < episodes:
-        raise UserError(f"{task}: only {len(kept)} of {MOST_TRIED * episodes} seeds test memory, {episodes} were asked for")
-    return Manifest(task_id(task), options, first_seed, _versions(), tuple(kept), tuple(removed))
-
-
 def write_manifest(manifest: Manifest, folder: Path = FOLDER) -> Path:
     """Write it, and its line of SHA256SUMS; each file whole or not at all."""
     path = folder / file_name(manifest.task)
@@ -262,64 +276,3 @@ def write_manifest(manifest: Manifest, folder: Path = FOLDER) -> Path:
     sums = read_sums(folder) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     write_text(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     return path
-
-
-def check_manifest(manifest: Manifest) -> None:
-    """Drive every tour again. Raises UserError for the first that is not as frozen, or no longer tests memory."""
-    guide = Guide(manifest.task, manifest.options)
-    with progress(f"episodes of {manifest.task}", len(manifest.episodes)) as advance:
-        for frozen in manifest.episodes:
-            guided = guide.record(frozen.seed)
-            manifest.verify(guided)
-            if guided.removed:
-                raise UserError(f"{manifest.task}, seed {frozen.seed}: {guided.removed}")
-            advance(1)
-    guide.close()
-
-
-def _versions() -> dict[str, str]:
-    names = ("numpy", "mujoco")
-    return {"embodied_liftwm": embodied_liftwm.__version__} | {name: importlib.metadata.version(name) for name in names}
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """The command."""
-    asked = _arguments().parse_args(words)
-    folder = Path(asked.out)
-    try:
-        for task in asked.tasks or known_tasks(folder):
-            if asked.what == "make":
-                made = make_manifest(task, EnvOptions(image_size=asked.image_size), asked.episodes, asked.first_seed)
-                path, counted = write_manifest(made, folder), len(made.episodes)
-            else:
-                made = load_manifest(task, folder)
-                check_manifest(made)
-                path, counted = folder / file_name(task), len(made.episodes)
-            removed = ", ".join(f"{count} {reason}" for reason, count in made.reasons.items()) or "none"
-            print(f"{path}: {counted} episodes; removed: {removed}")
-    except UserError as error:
-        print(f"manifest: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m embodied_liftwm.evaluation.permanence.manifest", description=__doc__)
-    parser.add_argument("what", choices=("make", "check"))
-    parser.add_argument("tasks", nargs="*", help="such as Revisit-S; check: all that there are by default")
-    parser.add_argument("--episodes", type=int, default=EPISODES, help=f"to keep ({EPISODES})")
-    parser.add_argument("--first-seed", type=_seed, default=FIRST_SEED, help="an evaluation seed; the benchmark's by default")
-    parser.add_argument("--image-size", type=int, default=EnvOptions().image_size, help="pixels")
-    parser.add_argument("--out", default=str(FOLDER), help="folder; that of the package by default")
-    return parser
-
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if not EVAL_SEED_OFFSET <= seed < 2 * EVAL_SEED_OFFSET:
-        raise argparse.ArgumentTypeError(f"{seed}: evaluation seeds are in [{EVAL_SEED_OFFSET}, {2 * EVAL_SEED_OFFSET})")
-    return seed
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -99,4 +99,5 @@ class Suite:
     tasks: tuple[str, ...] = ()  # tasks that it can be run on, without size ("Revisit"); empty for all
     rows: tuple[type[Row], ...] = ()  # classes of its rows
     pictures: tuple[str, str] = ("Pictures", "")  # heading and text above them
+    ours: str = ""  # what it needs of an environment that those of liftwm_envs alone have; empty where any will do
     question: Any = None  # `watching.Question`: suites that have one are measured together, on tours watched once

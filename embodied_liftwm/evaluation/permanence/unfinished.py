@@ -20,6 +20,7 @@ from typing import Any
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.evaluation.permanence.manifest import file_word
 from embodied_liftwm.evaluation.permanence.suites import Row, Suite
 from embodied_liftwm.files import read_json, write_text
 from embodied_liftwm.plugins import import_named, is_function_name
@@ -83,7 +84,7 @@ class Unfinished:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, task: str, suite: Suite) -> Path:
-        return self._folder / f"{task}-{suite.name}.json"
+        return self._folder / f"{file_word(task)}-{suite.name}.json"
 
 
 def _digest_of(model: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +13,12 @@ from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.navigation.arena import Arena, MakeAgent, Trace
 from embodied_liftwm.evaluation.navigation.contestants import agent_on
-from embodied_liftwm.evaluation.navigation.guided import Guide, Guided
-from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
+from embodied_liftwm.evaluation.navigation.guided import Guided
+from embodied_liftwm.evaluation.permanence.manifest import file_word, folder_of, load_manifest
 from embodied_liftwm.evaluation.permanence.suites import Picture, Row
 from embodied_liftwm.evaluation.readings.outcomes import NOT_READABLE, NOT_STORED, NOT_USED, VerdictRow
 from embodied_liftwm.evaluation.report import plans
-from embodied_liftwm.evaluation.views.episodes import EpisodeBatch
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, true_poses
 
 FAILURES = 3
 """Episodes drawn for each task: the first of each way to fail, then the first of all."""
@@ -42,15 +41,16 @@ def draw_failures(
     chosen = choose_failures(rows, model.name)
     if not chosen:
         return []
-    there = replace(config, env=task, env_options=manifest.options)
     agent = partial(agent_on, make_agent, model.name, model.source, config.device)
-    guide, arena = Guide(task, manifest.options), Arena({model.name: agent}, there)
+    guide, arena = manifest.guide(), Arena({model.name: agent}, manifest.setting(config))
     found = []
     for number, row in enumerate(chosen):
         guided = guide.record(row.seed)
+        if len(guided.episode.rgb) == guided.call + 1:
+            continue  # nobody knows the way
         played = arena.play(row.episode, row.seed)
         svg = _plan(guided, played.traces[0]) if played.traces else ""
-        found.append(_picture(f"{task}-failure-{number + 1}", model, guided, row, config.device, svg))
+        found.append(_picture(f"{file_word(task)}-failure-{number + 1}", model, guided, row, config.device, svg))
     guide.close()
     arena.env.close()
     return found
@@ -85,9 +85,7 @@ def blind_way(model: CheckedModel, guided: Guided, episode: int, device: str) ->
 
 def _plan(guided: Guided, trace: Trace) -> str:
     """From above: the tour, the oracle's way, the planner's, and where the planner believed the object to be."""
-    truth = guided.episode.truth
-    assert truth is not None
-    walked = truth.world_from_camera[:, :2, 3]
+    walked = true_poses(guided.episode)[:, :2, 3]
     ways = [
         plans.Path(walked[: guided.call + 1].tolist(), "var(--grid)"),
         plans.Path(walked[guided.call :].tolist(), "var(--oracle)"),

@@ -94,15 +94,15 @@ class VerdictRow(Row):
 
 
 def verdict_rows(rows: Sequence[Row]) -> list[VerdictRow]:
-    """Join the readings of the called object, episode by episode, of every model that was probed."""
+    """Join the readings of the called object, episode by episode, of every model that was probed and acted on."""
     acted = {(row.model, row.episode): row for row in rows if isinstance(row, ActRow)}
     rendered = {(row.model, row.episode): row for row in rows if isinstance(row, RenderRow) and row.called}
     found = []
-    for row in (row for row in rows if isinstance(row, ProbeRow) and row.called):
+    for row in (row for row in rows if isinstance(row, ProbeRow) and row.called and (row.model, row.episode) in acted):
         key = row.model, row.episode
         place = rendered[key].place_error_m if key in rendered else math.nan
         probe, render = float(row.probe_error_m <= FOUND_M), math.nan if math.isnan(place) else float(place <= FOUND_M)
-        success = acted[key].called_reached if key in acted else math.nan
+        success = acted[key].called_reached
         outcome = outcome_of(bool(probe), None if math.isnan(render) else bool(render), bool(success))
         found.append(
             VerdictRow(row.model, row.task, row.episode, row.seed, "verdict", row.gap, probe, render, success, outcome)

@@ -22,9 +22,16 @@ from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.metrics.images import right_colour, right_depth
 from embodied_liftwm.evaluation.navigation.contestants import LAST_FRAME, MEAN_COLOUR, load_all, mean_colour_on, sources_of
-from embodied_liftwm.evaluation.navigation.guided import Guide
 from embodied_liftwm.evaluation.permanence.manifest import Manifest, folder_of, load_manifest
-from embodied_liftwm.evaluation.readings.questions import Look, Question, looks, questions
+from embodied_liftwm.evaluation.readings.questions import (
+    PROBE_NEEDS,
+    RENDER_NEEDS,
+    Look,
+    Question,
+    looks,
+    questions,
+    tells,
+)
 from embodied_liftwm.evaluation.spread import judge_each
 from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, TrueFrames
 from embodied_liftwm.geometry.cameras import back_project
@@ -84,7 +91,9 @@ def summaries(
 def _read(model: CheckedModel, before: TensorTree, now: Observation, queries: np.ndarray) -> np.ndarray:
     """The summaries of a state that observes one frame under several goals, and the goals. [Q, F + 9] float32"""
     count, goal = len(queries), torch.from_numpy(queries).to(now.rgb.device)
-    asked = replace(now.index([0] * count), goal=goal)
+    asked = now.index([0] * count)
+    if asked.goal is not None and asked.goal.shape == goal.shape:  # else the task has no words for it: the probe alone is told
+        asked = replace(asked, goal=goal)
     summary = model.summarize(model.observe(before.index([0] * count), asked), count)
     return torch.cat([summary.float(), goal], dim=1).cpu().numpy()
 
@@ -161,7 +170,7 @@ class Reader:
 
     def __init__(self, models: Sequence[CheckedModel], manifest: Manifest, device: str) -> None:
         self.models, self.manifest, self.device = models, manifest, device
-        self.guide = Guide(manifest.task, manifest.options)
+        self.guide = manifest.guide()
 
     def judge(self, tour: Tour) -> Reading:
         """Drive the tour and read every model's state.
@@ -173,7 +182,8 @@ class Reader:
         if tour.judged:
             self.manifest.verify(guided)
         batch = EpisodeBatch([guided.episode], [tour.episode], self.device)
-        asked, shown = tuple(questions(guided)), tuple(looks(guided)) if tour.judged else ()
+        asked = tuple(questions(guided)) if tells(PROBE_NEEDS, self.manifest.knows) else ()
+        shown = tuple(looks(guided)) if tour.judged and tells(RENDER_NEEDS, self.manifest.knows) else ()
         features, looked = {}, {}
         for model in self.models:
             features[model.name], state = summaries(model, batch, tour.episode, asked, guided.call)

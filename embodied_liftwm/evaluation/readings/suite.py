@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from embodied_liftwm.config import EvaluateConfig
 from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.left_out import lacking
 from embodied_liftwm.evaluation.navigation.arena import (
+    ORACLE,
     AgentFactory,
     MakeAgent,
     NavigationRow,
@@ -19,13 +20,15 @@ from embodied_liftwm.evaluation.navigation.arena import (
     random_agent,
 )
 from embodied_liftwm.evaluation.navigation.contestants import agent_on
+from embodied_liftwm.evaluation.navigation.explored import GOAL, SUCCESS
 from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
-from embodied_liftwm.evaluation.permanence.manifest import folder_of, load_manifest
+from embodied_liftwm.evaluation.permanence.manifest import Manifest, folder_of, load_manifest
 from embodied_liftwm.evaluation.permanence.suites import Row, Suite
 from embodied_liftwm.evaluation.readings.failures import draw_failures
 from embodied_liftwm.evaluation.readings.figures import show, summarize
 from embodied_liftwm.evaluation.readings.outcomes import ActRow, ProbeRow, RenderRow, VerdictRow, verdict_rows
 from embodied_liftwm.evaluation.readings.probe import Asked, Probe, distance_m, fit
+from embodied_liftwm.evaluation.readings.questions import PROBE_NEEDS, RENDER_NEEDS
 from embodied_liftwm.evaluation.readings.reader import Reading, Tour, read_all
 
 PROBE_SEED = 2**29
@@ -57,20 +60,56 @@ def measure(
 ) -> list[Row]:  # fmt: skip
     """All three readings of every model; see `suites.Measure`. `make_agent` makes the planner, `others` act beside it."""
     manifest = load_manifest(task, folder_of(config.manifests))
-    tours = [Tour(i, PROBE_SEED + config.seed + i, False) for i in range(config.probe_episodes)]
-    readings = read_all(models, manifest, [*tours, *(Tour(i, seed, True) for i, seed in enumerate(seeds))], config)
-    taught, judged = readings[: len(tours)], readings[len(tours) :]
-    probes = {model.name: fit(_asked(model.name, taught), config.seed) for model in models}
-    agents: dict[str, AgentFactory] = {m.name: partial(agent_on, make_agent, m.name, m.source, config.device) for m in models}
-    there = replace(config, env=task, env_options=manifest.options)
-    acted = evaluate_navigation({**agents, **others, "random": random_agent, "oracle": oracle_agent}, there, seeds)
-    rows: list[Row] = []
-    for model in models:
-        rows += probe_rows(model.name, task, judged, probes[model.name])
-    for name in judged[0].looked or {}:
-        rows += render_rows(name, task, judged)
-    rows += [act_row(task, row, trace) for row, trace in zip(acted.rows, acted.traces, strict=True)]
+    parts, rows = readings_of(manifest.knows), list[Row]()
+    tours = [Tour(i, PROBE_SEED + config.seed + i, False) for i in range(config.probe_episodes) if PROBE in parts]
+    if PROBE in parts or RENDER in parts:
+        readings = read_all(models, manifest, [*tours, *(Tour(i, seed, True) for i, seed in enumerate(seeds))], config)
+        taught, judged = readings[: len(tours)], readings[len(tours) :]
+        for model in models if PROBE in parts and any(reading.asked for reading in taught) else ():
+            rows += probe_rows(model.name, task, judged, fit(_asked(model.name, taught), config.seed))
+        for name in judged[0].looked or {}:
+            rows += render_rows(name, task, judged)
+    if ACT in parts:
+        rows += _acted(make_agent, others, models, manifest, seeds, config)
     return rows + verdict_rows(rows)
+
+
+def _acted(
+    make_agent: MakeAgent, others: Mapping[str, AgentFactory], models: Sequence[CheckedModel], manifest: Manifest,
+    seeds: Sequence[int], config: EvaluateConfig,
+) -> list[ActRow]:  # fmt: skip
+    """Everybody who acts: the planner where there is a goal, and the oracle where somebody knows the way."""
+    agents: dict[str, AgentFactory] = {}
+    if GOAL in manifest.knows:
+        agents = {m.name: partial(agent_on, make_agent, m.name, m.source, config.device) for m in models}
+    agents |= {**others, "random": random_agent} | ({"oracle": oracle_agent} if _knows_the_way(manifest) else {})
+    acted = evaluate_navigation(agents, manifest.setting(config), seeds)
+    return [act_row(manifest.task, row, trace) for row, trace in zip(acted.rows, acted.traces, strict=True)]
+
+
+def _knows_the_way(manifest: Manifest) -> bool:
+    if manifest.ours:
+        return True
+    guide = manifest.guide()
+    guide.close()
+    return guide.env.has_wrapper_attr(ORACLE)
+
+
+PROBE, RENDER, ACT = "probe", "render", "act"
+
+
+def readings_of(knows: Collection[str]) -> set[str]:
+    """Which of the three readings a world can be asked that tells so much."""
+    needs = {PROBE: PROBE_NEEDS, RENDER: RENDER_NEEDS, ACT: (SUCCESS,)}
+    return {name for name, needed in needs.items() if all(word in knows for word in needed)}
+
+
+def untold(knows: Collection[str]) -> dict[str, str]:
+    """What of the readings such a world cannot be asked -> what it lacks, in words."""
+    lacked = {PROBE: lacking(PROBE_NEEDS, knows), RENDER: lacking(RENDER_NEEDS, knows)}
+    lacked[ACT] = "" if SUCCESS in knows else "info['success']"
+    lacked["planner"] = "" if GOAL in knows or ACT not in readings_of(knows) else "a goal in the observation"
+    return {name: words for name, words in lacked.items() if words}
 
 
 def _asked(name: str, readings: Sequence[Reading]) -> Asked:
