@@ -21,6 +21,7 @@ __all__ = ["WORLDS", "is_name", "make"]
 WORLDS: dict[str, tuple[str, str]] = {
     "miniworld": ("miniworld", "miniworld"),
     "memory_maze": ("memory_maze", "memory_maze"),
+    "vizdoom": ("vizdoom", "vizdoom"),
 }
 """What stands before the colon, and is the module here -> the package that is needed, and the extra that brings it."""
 
