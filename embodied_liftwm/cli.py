@@ -39,7 +39,7 @@ SUMMARIES = {
     "generate": "a video from one first frame and a camera path, with the memory in the loop",
     "bench": "speed, as a ratio within one run",
     "reproduce": "an experiment of the project, from nothing to its figures",
-    "data": "look at a dataset, or bring one in: summary, integrity, a video",
+    "data": "look at a dataset: summary, integrity, a video; bring one in, or hand one on",
     "doctor": "check that this machine has what liftwm needs, or that an environment of yours keeps its contract",
 }
 NAMED = {
@@ -65,10 +65,12 @@ DATA_ACTIONS = {
     "check": "integrity of every shard",
     "play": "write an mp4 of an episode",
     "import": "make a dataset of data of others",
+    "export": "write a dataset in a format of others",
 }
 DATA_KEYS = {
     "play": "episode=, out= and fps=",
-    "import": "out=, format=, size=, poses=, intrinsics=, rgb= and pose= (docs/data_format.md)",
+    "import": "out=, format=, size=, poses=, intrinsics=, rgb= and pose=",
+    "export": "format=, out= and truth= (docs/data_format.md)",
 }
 USER_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,

@@ -76,8 +76,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         with disk_errors(path):
             partial.mkdir(parents=True)
             yield partial
-            for file in partial.iterdir():
-                _flush(file)
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    _flush(file)
             os.replace(partial, path)
     finally:
         _remove(partial)

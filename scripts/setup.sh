@@ -81,7 +81,7 @@ install_packages() {
     say "installing Python packages into $venv; the first time takes some minutes"
     "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
     "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e "$target"
-    [ "$extras" != dev ] || install_mujoco3
+    [ "$extras" != dev ] || { install_mujoco3 && install_lerobot; }
 }
 
 # Memory Maze needs dm_control, which does not import beside mujoco 4: tests put this folder in front of the installed packages.
@@ -89,6 +89,13 @@ install_mujoco3() {
     rm -rf "$venv/mujoco3"
     "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$venv/mujoco3" \
         mujoco==3.17.0 dm_control==1.0.50 memory-maze==1.0.3 dm-env==1.6 dm-tree==0.1.10 labmaze==1.0.6 lxml gym==0.26.2 gym-notices
+}
+
+# LeRobot asks for an older torch: a test reads our exports with its reader, in a process that sees this folder first.
+install_lerobot() {
+    rm -rf "$venv/lerobot"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$venv/lerobot" \
+        lerobot==0.4.4 datasets==5.2.0 dill==0.4.1 multiprocess==0.70.19 xxhash==4.1.0 pandas==3.1.1 accelerate==1.15.0
 }
 
 for done_before in "$ready" "$venv/.ready-dev"; do

@@ -1,10 +1,10 @@
-"""`liftwm data info|check|play|import DIR`: look at a dataset, or make one of data of others."""
+"""`liftwm data info|check|play|import|export DIR`: look at a dataset, make one of data of others, or hand one on."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.terminal import plain_console
 
-OPTIONS = {"play": ("episode", "out", "fps"), "import": ("out", "format", "size", "poses", "intrinsics", "rgb", "pose")}
+OPTIONS = {
+    "play": ("episode", "out", "fps"),
+    "import": ("out", "format", "size", "poses", "intrinsics", "rgb", "pose"),
+    "export": ("out", "format", "truth"),
+}
 REALESTATE_SIZE = 64
 """Pixels a side of its frames where size= is not given; those of other formats stay as they are."""
 
@@ -44,7 +48,7 @@ def run(words: list[str]) -> int:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}" if known else "it takes none"
             raise UserError(f"unknown option '{key}' of data {action}: {hint}")
-    return {"info": _info, "check": _check, "play": _play, "import": _import}[action](folders[0], options)
+    return {"info": _info, "check": _check, "play": _play, "import": _import, "export": _export}[action](folders[0], options)
 
 
 def _is_folder(word: str, first: bool, known: tuple[str, ...]) -> bool:
@@ -126,7 +130,6 @@ def _play(folder: str, options: dict[str, str]) -> int:
 
 def _import(folder: str, options: dict[str, str]) -> int:
     from embodied_liftwm.data.importers import FORMATS, Settings, find_format, import_dataset
-    from embodied_liftwm.evaluation.progress import progress
 
     given = {key: value for key, value in options.items() if key not in ("out", "format")}
     format = _choice(options, "format", list(FORMATS)) or find_format(Path(folder))
@@ -138,21 +141,44 @@ def _import(folder: str, options: dict[str, str]) -> int:
     if "intrinsics" in given:
         words["intrinsics"] = _four(given["intrinsics"])
     out = options.get("out", f"{folder.rstrip('/')}-episodes")
-    bar, console = ExitStack(), plain_console()
-    with bar:
-        advance: Callable[[int], None] | None = None
-
-        def tell(done: int, total: int) -> None:
-            nonlocal advance
-            advance = advance or bar.enter_context(progress(f"importing {format}", total))
-            advance(1)
-
+    console = plain_console()
+    with _bar(f"importing {format}") as tell:
         held, left_out = import_dataset(folder, out, format, Settings(**words), tell)
     for line in left_out:
         console.print(f"left out: {line}", style="yellow", soft_wrap=True)
     told = "" if words["size"] is None else " of {} x {}".format(*words["size"])
     console.print(f"{held} episodes{told}, {len(left_out)} clips left out: {out}", soft_wrap=True)
     return 2 if left_out and format != "realestate" else 0  # its videos disappear: a clip without frames is no fault
+
+
+def _export(folder: str, options: dict[str, str]) -> int:
+    from embodied_liftwm.data.exporters import FORMATS, export_dataset
+
+    format = _choice(options, "format", list(FORMATS))
+    if not format:
+        raise UserError(f"data export: which format? Give format= one of {', '.join(FORMATS)}")
+    truth = _choice(options, "truth", ["true", "false"]) == "true"
+    out = options.get("out", f"{folder.rstrip('/')}-{format}{'-v0' if format == 'minari' else ''}")
+    with _bar(f"exporting {format}") as tell:
+        count = export_dataset(folder, out, format, truth, tell)
+    plain_console().print(f"{count} episodes {'with' if truth else 'without'} truth: {out}", soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of progress, which learns at the first call how many there are."""
+    from embodied_liftwm.evaluation.progress import progress
+
+    with ExitStack() as stack:
+        advance: Callable[[int], None] | None = None
+
+        def tell(done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or stack.enter_context(progress(description, total))
+            advance(1)
+
+        yield tell
 
 
 def _choice(options: dict[str, str], key: str, known: list[str]) -> str:

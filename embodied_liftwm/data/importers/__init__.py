@@ -36,6 +36,8 @@ class Format:
 FORMATS = {
     "nerfstudio": Format("transforms.json and its pictures"),
     "tum": Format("pictures or an mp4, and poses in TUM's format", ("poses", "intrinsics")),
+    "lerobot": Format("LeRobot v3.0", ("intrinsics", "rgb", "pose")),
+    "minari": Format("Minari", ("intrinsics", "rgb", "pose")),
     "memory_maze": Format("Memory Maze's trajectories, NPZ"),
     "npz": Format("NPZ files of arrays", ("intrinsics", "rgb", "pose")),
     "realestate": Format("RealEstate10K's camera files and frames"),

@@ -8,35 +8,66 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.data.gate import ARRAYS, describe, pose_fault
+from embodied_liftwm.data.episode import Episode, Truth
+from embodied_liftwm.data.gate import ARRAYS, TRUTH_ARRAYS, describe, pose_fault
 from embodied_liftwm.data.importers.frames import Size, fit, fit_intrinsics, pinhole
+from embodied_liftwm.data.importers.source import Settings
 from embodied_liftwm.errors import UserError
 
 SAME_INTRINSICS = 1e-4
 """Largest change of a focal length or principal point within an episode, as a share of itself: an episode has one camera."""
 _POSES = "[F, 4, 4], [F, 16] row by row, or [F, 7] tx ty tz qx qy qz qw"
 _INTRINSICS = "[3, 3], 9 numbers row by row, or 4 numbers fx fy cx cy, once or a frame each"
+NEEDED = {
+    "rgb": "[F, H, W, 3] uint8; another name: rgb=KEY",
+    "intrinsics": f"{_INTRINSICS}; or intrinsics=fx,fy,cx,cy",
+    "world_from_camera": f"{_POSES}; another name: pose=KEY",
+}
+_PIXELS = ("depth", "segmentation", "visible_pixels")
 _STEPS = ("action", "reward", "terminated", "truncated")
 _UNIT = 1e-2
 """Largest deviation of a quaternion's length from 1 that is rounding: some files have two digits."""
 
 
-def build_episode(arrays: Mapping[str, Any], size: Size | None, where: str, meta: dict[str, Any]) -> Episode:
+def choose_frames(arrays: Mapping[str, Any], settings: Settings, where: str) -> dict[str, Any]:
+    """Arrays, with the frames, poses and intrinsics that the user names, or the only ones there are, by our names.
+
+    Raises:
+        UserError: no array of a name that is given.
+    """
+    found = dict(arrays)
+    for option, key, name in (("rgb", settings.rgb, "rgb"), ("pose", settings.pose, "world_from_camera")):
+        if key and key not in arrays:
+            raise UserError(f"{where}: no {key}: expected {option}= one of {', '.join(filter(None, arrays))}")
+        found[name] = arrays[key] if key else arrays.get(name)
+    if found["rgb"] is None:
+        pictures = [
+            key for key, rows in arrays.items() if getattr(rows, "dtype", None) == np.uint8 and np.shape(rows)[3:] == (3,)
+        ]
+        found["rgb"] = arrays[pictures[0]] if len(pictures) == 1 else None
+    if settings.intrinsics:
+        found["intrinsics"] = settings.intrinsics
+    return {name: rows for name, rows in found.items() if rows is not None}
+
+
+def build_episode(
+    arrays: Mapping[str, Any], size: Size | None, where: str, meta: dict[str, Any], truth: Mapping[str, Any] | None = None
+) -> Episode:
     """An episode, checked by the one gate.
 
     Args:
         arrays: rgb [F, H, W, 3] uint8, intrinsics and world_from_camera in one of the forms above. Optional: action [T, A]
             (else the camera's own motion, a twist in the world's unit and radians, [T, 6]), reward [T] (else 0), terminated
-            and truncated [T] (else the last step is truncated), goal [F, G] (else G = 0).
+            and truncated [T] (else the last step is truncated), goal [F, G] (else G = 0), and truth/NAME.
         size: height and width of the frames; None as they are.
         where: file and place in it, for messages.
         meta: what is known of the episode.
+        truth: object_id, object_colour, object_shape and scene of its truth, as JSON holds them.
 
     Raises:
         UserError: what is missing, or what the gate finds.
     """
-    for name, expected in (("rgb", "[F, H, W, 3] uint8"), ("intrinsics", _INTRINSICS), ("world_from_camera", _POSES)):
+    for name, expected in NEEDED.items():
         if name not in arrays:
             raise UserError(f"{where}: {name}: there is none, expected {expected}")
     rgb = np.asarray(arrays["rgb"])
@@ -45,16 +76,33 @@ def build_episode(arrays: Mapping[str, Any], size: Size | None, where: str, meta
     poses = as_poses(arrays["world_from_camera"], where).astype(np.float32)
     if fault := pose_fault(poses):
         raise UserError(f"{where}: world_from_camera: {fault}")
-    k = as_intrinsics(arrays["intrinsics"], where)
+    has = (rgb.shape[1], rgb.shape[2])
+    kept = size in (None, has)
     steps: dict[str, Any] = _steps_of(arrays, poses, len(rgb) - 1)
     return Episode(
         **steps,
-        rgb=rgb if size in (None, rgb.shape[1:3]) else np.stack([fit(Image.fromarray(frame), size) for frame in rgb]),
-        intrinsics=fit_intrinsics(k, (rgb.shape[1], rgb.shape[2]), size),
+        rgb=rgb if kept else np.stack([fit(Image.fromarray(frame), size) for frame in rgb]),
+        intrinsics=fit_intrinsics(as_intrinsics(arrays["intrinsics"], where), has, size),
         world_from_camera=poses,
         goal=np.asarray(arrays.get("goal", np.zeros((len(rgb), 0))), np.float32),
         meta=meta,
+        truth=_truth_of(arrays, truth or {}, kept),
     ).validate(where)
+
+
+def _truth_of(arrays: Mapping[str, Any], words: Mapping[str, Any], kept: bool) -> Truth | None:
+    """What is known of it; what is true of each pixel is left out where frames are resized."""
+    known = {name: arrays[f"truth/{name}"] for name in TRUTH_ARRAYS if f"truth/{name}" in arrays}
+    known |= {name: words[name] for name in ("object_id", "object_colour") if name in words}
+    rows: dict[str, Any] = {
+        name: np.asarray(value, TRUTH_ARRAYS[name][1]) for name, value in known.items() if kept or name not in _PIXELS
+    }
+    if "object_colour" in rows:
+        rows["object_colour"] = rows["object_colour"].reshape(-1, 3)  # of no object, JSON holds []
+    if not rows and not words:
+        return None
+    shapes = words.get("object_shape", [""] * len(rows.get("object_id", ())))
+    return Truth(**rows, object_shape=tuple(shapes), scene=words.get("scene", {}))
 
 
 def _steps_of(arrays: Mapping[str, Any], poses: np.ndarray, steps: int) -> dict[str, np.ndarray]:

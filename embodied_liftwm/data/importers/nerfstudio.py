@@ -5,6 +5,7 @@
     frames                     file_path, and transform_matrix: camera to world, OpenGL axes (x right, y up, z backward)
 
 Frames come in the order of their file names, as there. Actions are the camera's own motion. Units are those of the file.
+`depth_file_path` of all frames, in millimetres, becomes truth, where frames are not resized.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.importers.arrays import as_intrinsics, build_episode
@@ -86,7 +88,18 @@ def _clip(path: Path, size: Size | None) -> Episode:
         "intrinsics": fit_intrinsics(k, has, size),
         "world_from_camera": np.array([frame["transform_matrix"] for frame in frames], np.float64) @ OPENGL,
     }
+    if size is None and all("depth_file_path" in frame for frame in frames):
+        found["truth/depth"] = np.stack([_depth(path.parent / str(frame["depth_file_path"])) for frame in frames])
     return build_episode(found, None, str(path), said.get(OURS, {}).get("meta", {"clip": path.parent.name}))
+
+
+def _depth(path: Path) -> np.ndarray:
+    """Metres, of a picture of millimetres."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture, np.float64) / 1000
+    except Exception as error:  # each decoder has its own for a damaged file
+        raise UserError(f"{path}: cannot be read as a picture of depth ({type(error).__name__})") from None
 
 
 def _picture(path: Path, name: str) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.data.gate import ARRAYS
-from embodied_liftwm.data.importers.arrays import build_episode
+from embodied_liftwm.data.gate import ARRAYS, TRUTH_ARRAYS
+from embodied_liftwm.data.importers.arrays import build_episode, choose_frames
 from embodied_liftwm.data.importers.source import Settings, Source
 from embodied_liftwm.errors import UserError
 
@@ -57,8 +57,6 @@ def open_source(source: Path, settings: Settings) -> Source:
 
 
 def _clip(path: Path, settings: Settings) -> Episode:
-    renamed = {settings.rgb or "rgb": "rgb", settings.pose or "world_from_camera": "world_from_camera"}
-    found = {renamed.get(name, name): array for name, array in read_npz(path, (*ARRAYS, *renamed)).items()}
-    if settings.intrinsics:
-        found["intrinsics"] = np.array(settings.intrinsics)
+    taken = (*ARRAYS, *(f"truth/{name}" for name in TRUTH_ARRAYS), settings.rgb, settings.pose)
+    found = choose_frames(read_npz(path, taken), settings, str(path))
     return build_episode(found, settings.size, str(path), {"clip": path.stem})
