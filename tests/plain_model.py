@@ -33,3 +33,16 @@ class PlainModel(MeanColour):
 
 def make_model() -> PlainModel:
     return PlainModel(2.0)
+
+
+def make_wide() -> PlainModel:
+    model = make_model()
+    model.image_size = (32, 48)  # type: ignore[assignment]
+    return model
+
+
+def make_any() -> PlainModel:
+    """One that does not say what it takes."""
+    model = make_model()
+    model.image_size = None  # type: ignore[assignment]
+    return model

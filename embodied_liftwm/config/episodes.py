@@ -33,12 +33,12 @@ def size_word(sides: tuple[int, int]) -> int | str:
     return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
 
 
-def _sides_of(size: object) -> tuple[int, int]:
-    """Height and width of what `size_word` wrote, or of a pair, in Python or as a list is written."""
+def sides_of(size: object, name: str = "env_options.image_size") -> tuple[int, int]:
+    """Height and width of what `size_word` wrote, or of a pair, in Python or as a list is written; `name` is of its key."""
     parts = size if isinstance(size, tuple | list) else re.split("[x,]", str(size).strip("[]"))
     sides = [int(part) if str(part).isdecimal() else 0 for part in parts]
     if len(sides) > 2 or not all(sides):
-        raise UserError(f"env_options.image_size={shown(size)}: expected pixels, as in 64, or height x width, as in 48x64")
+        raise UserError(f"{name}={shown(size)}: expected pixels, as in 64, or height x width, as in 48x64")
     return sides[0], sides[-1]
 
 
@@ -67,7 +67,7 @@ class EnvOptions:
     room_scale: tuple[float, ...] = bounded((), 0.9, 1.8)  # length of rooms, as a factor; randomise: 1 to 1.4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", size_word(_sides_of(self.image_size)))
+        object.__setattr__(self, "image_size", size_word(sides_of(self.image_size)))
         for side in self.sides:
             check_field(self.__dataclass_fields__["image_size"], "env_options.image_size", side)
         check_fields(self, "env_options.")
@@ -87,7 +87,7 @@ class EnvOptions:
     @property
     def sides(self) -> tuple[int, int]:
         """Height and width of frames, pixels."""
-        return _sides_of(self.image_size)
+        return sides_of(self.image_size)
 
 
 def present_words(stored: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct
-from embodied_liftwm.config.episodes import EVAL_SEED_OFFSET, REPORT_SEED, TEACHER_SEED_OFFSET, EnvOptions
+from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct, shown
+from embodied_liftwm.config.episodes import EVAL_SEED_OFFSET, REPORT_SEED, TEACHER_SEED_OFFSET, EnvOptions, sides_of
 from embodied_liftwm.config.training import TrainConfig
 from embodied_liftwm.errors import UserError
 
@@ -141,8 +141,10 @@ class GenerateConfig:
     """`liftwm generate`: from one first frame and a camera path, a video with the memory in the loop (docs/generation.md)."""
 
     model: str = "base"  # run folder, checkpoint, the name of a shipped one, or my_package:make_model
-    first_frame: str = ""  # picture, .png or .jpg; cropped to its central square and resized to what the model takes
-    fov_deg: float = bounded(90.0, 1, 170)  # field of view of that square, degrees; data= brings its own
+    first_frame: str = ""  # picture, .png or .jpg; its middle is resized to what the model takes, of any proportions
+    size: str = ""  # first_frame, where the model does not say what it takes: pixels a side, or height x width, as in 48x64;
+    # empty for the picture as it is
+    fov_deg: float = bounded(90.0, 1, 170)  # field of view across the width of what is left, degrees; data= brings its own
     data: str = ""  # or a dataset folder, whose frames begin videos
     episode: int = bounded(0, 0, 1_000_000)  # data: of the first video
     frame: int = bounded(0, 0, 1_000_000)  # data: of the episode, that begins the video
@@ -160,6 +162,15 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _ = self.sides
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width of `size`. Raises UserError for what is none."""
+        sides = sides_of(self.size, "size") if self.size else None
+        if sides and not 16 <= min(sides) <= max(sides) <= 2048:
+            raise UserError(f"size={shown(self.size)}: expected 16 to 2048 pixels a side")
+        return sides
 
 
 @dataclass(frozen=True)

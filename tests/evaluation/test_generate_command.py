@@ -30,7 +30,7 @@ def test_a_picture_and_a_path_give_a_video(picture: Path, tmp_path: Path, capsys
     out = tmp_path / "out"
     assert cli.main(["generate", MODEL, f"first_frame={picture}", "path=yaw-40", "steps=2", f"out={out}", "bootstrap=5"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "48 x 40, its central square resized to 32 x 32" in shown
+    assert "40 x 48, cropped to its middle and resized to 32 x 32, which the model takes" in shown
     written = ["metrics.json", "picture.png", "rows.csv", "video.mp4"]
     assert sorted(path.name for path in out.iterdir()) == sorted([".lock", "config.yaml", "versions.txt", *written])
     with av.open(str(out / "video.mp4")) as video:
@@ -46,6 +46,31 @@ def test_a_picture_and_a_path_give_a_video(picture: Path, tmp_path: Path, capsys
         rows = list(csv.DictReader(file))
     assert [row["revisits"] for row in rows] == ["-1", "-1", "1", "0"] and rows[3]["psnr"] == "nan"
     assert Image.open(out / "picture.png").size[0] > 4 * 256
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "shape", "said"),
+    [
+        ("make_wide", (), (32, 48), "resized to 32 x 48, which the model takes"),
+        ("make_any", ("size=48x32",), (48, 32), "resized to 48 x 32, which size= asks for"),
+        ("make_any", (), (40, 48), ""),
+    ],
+)
+def test_a_picture_may_have_any_proportions(
+    model: str, words: tuple[str, ...], shape: tuple[int, int], said: str, picture: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    asked = [f"model=tests.plain_model:{model}", f"first_frame={picture}", "path=yaw-40", "steps=2", "bootstrap=5", *words]
+    assert cli.main(["generate", *asked, f"out={out}"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (said in shown and "cropped to its middle" in shown) if said else "cropped" not in shown
+    with av.open(str(out / "video.mp4")) as video:
+        first = next(iter(video.decode(video=0))).to_ndarray(format="rgb24")
+    assert first.shape[0] / first.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.02)
+    assert first[:, : first.shape[1] // 2 - 20].mean() < 10 and first[:, first.shape[1] // 2 + 20 :].mean() > 245
+    left_out = json.loads((out / "metrics.json").read_text())["left_out"]
+    assert [entry["name"] for entry in left_out] == ["figures against truth"]
 
 
 def test_a_dataset_s_own_path_brings_its_truth(tmp_path: Path) -> None:
@@ -70,6 +95,9 @@ def test_mistakes_are_one_line_and_leave_nothing(picture: Path, tmp_path: Path, 
         ([frame, "path=yav-90"], "path=yav-90: no such path, did you mean 'yaw-90'?"),
         ([frame, "path=none.npy"], "no such file"),
         ([frame, "path=recorded"], "needs data=DATASET"),
+        ([frame, "size=wide"], "size=wide: expected pixels, as in 64, or height x width, as in 48x64"),
+        ([frame, "size=8x16"], "size=8x16: expected 16 to 2048 pixels a side"),
+        ([frame, "size=32x48"], "size=32x48: model tests.plain_model:make_model takes frames of 32, leave size= out"),
         ([frame, "steps=0"], "steps=0: must be at least 1"),
         ([frame, "fov_deg=200"], "fov_deg=200"),
         ([f"data={data}", "episode=3"], "holds 1, counted from 0"),

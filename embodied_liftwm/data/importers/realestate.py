@@ -22,9 +22,8 @@ import numpy as np
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.gate import pose_fault
 from embodied_liftwm.data.importers.arrays import build_episode
-from embodied_liftwm.data.importers.frames import PICTURES, Size, fit, fit_intrinsics, pinhole, read_frames
+from embodied_liftwm.data.importers.frames import PICTURES, Size, fit_intrinsics, pinhole, read_frames
 from embodied_liftwm.data.importers.source import Settings, Source
-from embodied_liftwm.data.pictures import read_picture
 from embodied_liftwm.errors import UserError
 
 COLUMNS = 19
@@ -96,34 +95,6 @@ def _row(path: Path, number: int, words: list[str]) -> tuple[str, list[float]]:
     if any(numbers[4:6]):
         raise UserError(f"{path}: line {number}: distortion {' '.join(words[5:7])}: expected two zeros, a camera without any")
     return words[0], numbers
-
-
-def square_intrinsics(normalised: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """Intrinsics of the central square of a picture, resized.
-
-    Args:
-        normalised: fx fy cx cy as shares of width and height. [4]
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        size: pixels a side of the result.
-
-    Returns:
-        Pixels. [3, 3] float32
-    """
-    return fit_intrinsics(pinhole(*normalised * [width, height, width, height]), (height, width), (size, size))
-
-
-def read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture's central square, resized, and the width and height it had.
-
-    Returns:
-        [size, size, 3] uint8, and (width, height).
-
-    Raises:
-        UserError: no such picture, or a file that is none.
-    """
-    picture = read_picture(path)
-    return fit(picture, (size, size)), picture.size
 
 
 def frame_files(cameras: CameraFile, folder: Path, frames: Sequence[int]) -> list[Path]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from embodied_liftwm.config import GenerateConfig
+from embodied_liftwm.config import GenerateConfig, size_word
 from embodied_liftwm.data import EvaluationReader
-from embodied_liftwm.data.importers.realestate import read_square, square_intrinsics
+from embodied_liftwm.data.importers.frames import fit, pinhole
 from embodied_liftwm.data.pictures import read_picture
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
@@ -78,21 +78,19 @@ def _episode_tour(config: GenerateConfig, reader: EvaluationReader, index: int, 
 
 def _picture_tour(config: GenerateConfig, console: Console, model: CheckedModel, path: CameraPath | None) -> Tour:
     """A picture's tour: the camera stands level at the origin and looks along world x."""
-    picture = Path(config.first_frame)
-    size = frame_size_of(model.model)
-    if size is None:  # a model that does not say takes the picture as large as it is
-        side = min(read_picture(picture).size)
-        size = side, side
-    wanted = size[0]
-    if size != (wanted, wanted):
-        raise UserError(f"model {config.model} takes frames of {size[0]}x{size[1]}: first_frame= gives square ones, set data=")
-    rgb, (width, height) = read_square(picture, wanted)
-    if (width, height) != (wanted, wanted):
-        line = f"{picture}: {width} x {height}, its central square resized to {wanted} x {wanted}, which the model takes"
-        console.print(line, soft_wrap=True, markup=False)
-    focal = 0.5 / np.tan(0.5 * np.radians(config.fov_deg))
+    picture, wanted = Path(config.first_frame), frame_size_of(model.model)
+    if config.sides and wanted and config.sides != wanted:
+        raise UserError(f"size={config.size}: model {config.model} takes frames of {size_word(wanted)}, leave size= out")
+    found = read_picture(picture)
+    rgb = fit(found, wanted or config.sides)  # a model that does not say takes the picture as it is
+    height, width = rgb.shape[:2]
+    if (found.height, found.width) != (height, width):
+        whose = "the model takes" if wanted else "size= asks for"
+        took = f"cropped to its middle and resized to {height} x {width}, which {whose}"
+        console.print(f"{picture}: {found.height} x {found.width}, {took}", soft_wrap=True, markup=False)
+    focal = 0.5 * width / np.tan(0.5 * np.radians(config.fov_deg))
     start = np.eye(4)
     start[:3, :3] = [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]  # right, down and ahead in a world with z up
-    intrinsics = square_intrinsics(np.array([focal, focal, 0.5, 0.5]), wanted, wanted, wanted)
+    intrinsics = pinhole(focal, focal, width / 2, height / 2).astype(np.float32)
     assert path is not None, "a picture has no way of its own: `path_of` has asked for data="
     return Tour(0, 0, path.starting_at(start), rgb, intrinsics)

@@ -14,7 +14,9 @@ from PIL import Image
 
 from embodied_liftwm.commands.data import run
 from embodied_liftwm.data.importers import Settings, import_dataset
-from embodied_liftwm.data.importers.realestate import read_camera_file, read_clip, read_square, square_intrinsics
+from embodied_liftwm.data.importers.frames import fit_intrinsics, pinhole
+from embodied_liftwm.data.importers.realestate import read_camera_file, read_clip
+from embodied_liftwm.data.pictures import read_picture
 from embodied_liftwm.data.reader import EvaluationReader, TrainingReader
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.se3 import se3_exp
@@ -57,9 +59,9 @@ def test_a_hand_written_file_is_read_by_its_definition(tmp_path: Path) -> None:
 
 def test_a_point_keeps_its_place_in_the_cropped_picture() -> None:
     point = np.array([0.3, -0.2, 2.0])
-    normalised = np.array([0.5, 0.9, 0.48, 0.53])
+    whole = pinhole(0.5 * WIDTH, 0.9 * HEIGHT, 0.48 * WIDTH, 0.53 * HEIGHT)
     u, v = WIDTH * (0.5 * point[0] / point[2] + 0.48), HEIGHT * (0.9 * point[1] / point[2] + 0.53)  # of the whole picture
-    square = square_intrinsics(normalised, WIDTH, HEIGHT, 18)
+    square = fit_intrinsics(whole, (HEIGHT, WIDTH), (18, 18))
     pixel = square @ (point / point[2])
     assert pixel[:2] == pytest.approx([(u - (WIDTH - HEIGHT) / 2) / 2, v / 2])  # cropped left and right, then halved
 
@@ -191,8 +193,8 @@ def picture_of(mode: str) -> tuple[Image.Image, np.ndarray]:
 def test_pictures_of_every_mode_look_as_they_are_meant_to(tmp_path: Path, mode: str) -> None:
     picture, shown = picture_of(mode)
     picture.save(tmp_path / "a.png")
-    found, size = read_square(tmp_path / "a.png", 6)
-    assert size == (6, 6) and found.dtype == np.uint8
+    found = np.asarray(read_picture(tmp_path / "a.png"))
+    assert found.shape == (6, 6, 3) and found.dtype == np.uint8
     if mode == "palette":
         assert np.abs(found.astype(int) - shown).max() <= 4  # as Pillow chose its palette
     else:
@@ -225,7 +227,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 def test_bombs_and_broken_pictures_are_one_line(tmp_path: Path, content: bytes, line: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UserError, match=line) as caught:
-        read_square(tmp_path / "a.png", 16)
+        read_picture(tmp_path / "a.png")
     assert str(tmp_path / "a.png") in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -233,7 +235,7 @@ def test_a_picture_without_a_range_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((6, 6), np.float32)).save(tmp_path / "a.tiff")
     (tmp_path / "a.tiff").rename(tmp_path / "a.png")
     with pytest.raises(UserError, match="mode F, whose range is not known"):
-        read_square(tmp_path / "a.png", 6)
+        read_picture(tmp_path / "a.png")
 
 
 def test_the_two_view_protocol_scores_the_frames_of_its_index(tmp_path: Path) -> None:
