@@ -68,6 +68,7 @@ from embodied_liftwm.config.reproduce import (
     ReproducePlannerConfig,
     ReproducePriorsConfig,
     ReproduceTeachersConfig,
+    ReproduceTransferConfig,
     TableConfig,
     TableRow,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "ReproducePlannerConfig",
     "ReproducePriorsConfig",
     "ReproduceTeachersConfig",
+    "ReproduceTransferConfig",
     "RgbCloudConfig",
     "TableConfig",
     "TableRow",

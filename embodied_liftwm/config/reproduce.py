@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from embodied_liftwm.config.checks import LAST_SEED, MOST_PROCESSES, bounded, check_fields, distinct, may_be_empty
-from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, training_scenes
+from embodied_liftwm.config.episodes import REPORT_SEED, CollectConfig, EnvOptions, training_scenes
 from embodied_liftwm.config.judging import TrainAgentConfig
 from embodied_liftwm.config.model import LEAST_BUDGET, LEAST_LATENT_DIM
 from embodied_liftwm.config.training import TrainConfig
@@ -256,6 +256,27 @@ class ReproduceTeachersConfig(ReproduceConfig):
         distinct("teachers", self.teachers, "names")
 
 
+@dataclass(frozen=True)
+class ReproduceTransferConfig(ReproduceConfig):
+    """`liftwm reproduce transfer`: depth in worlds that a model may never have seen, and in worlds scaled."""
+
+    model: str = "base"  # a run, a checkpoint or a shipped model
+    worlds: tuple[str, ...] = ("Revisit-S", "miniworld:FourRooms", "miniworld:MazeS3", "memory_maze:9x9")  # any that give true
+    # depth; one whose package is missing is left out
+    scales: tuple[float, ...] = bounded((0.25, 0.5, 1.0, 2.0, 4.0), 1e-3, 1e3)  # by which the first of them is multiplied
+    scale_prior: float = bounded(0.8, 0, 2, above=True)  # of the row with a unit of the episode's own (model.scale_prior)
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    episodes: int = bounded(6, 1, 100_000)  # of each world
+    steps: int = bounded(48, 13, 100_000)  # actions in each at most; figures are of frames from the 12th on
+    out: str = "runs/reproduce"  # the episodes, in a folder of the experiment's name
+    bootstrap: int = bounded(1000, 1, 100_000)  # resamples behind every interval
+    device: str = "cpu"  # torch device
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        distinct("worlds", self.worlds, "environments")
+
+
 EXPERIMENTS: dict[str, type[ReproduceConfig]] = {
     "agents": ReproduceAgentsConfig,
     "checkpoint": ReproduceCheckpointConfig,
@@ -268,5 +289,6 @@ EXPERIMENTS: dict[str, type[ReproduceConfig]] = {
     "planner": ReproducePlannerConfig,
     "priors": ReproducePriorsConfig,
     "teachers": ReproduceTeachersConfig,
+    "transfer": ReproduceTransferConfig,
 }
 """NAME of `liftwm reproduce NAME` -> its schema."""

@@ -155,6 +155,8 @@ def with_known_depth(model: Any, true_depth: Callable[[Tensor, Camera], Tensor])
         return torch.where(true > 0, true, told_of_cells)
 
     told.encode = encode_with_truth
+    if getattr(getattr(model, "config", None), "scale_prior", 0.0):
+        told.config = replace(model.config, scale_prior=0.0)  # who knows depth knows the unit
     if hasattr(model, "pixel_depth"):
         told.pixel_depth = true_pixels
     return told
