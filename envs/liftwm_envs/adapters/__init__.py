@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
@@ -22,6 +23,7 @@ WORLDS: dict[str, tuple[str, str]] = {
     "miniworld": ("miniworld", "miniworld"),
     "memory_maze": ("memory_maze", "memory_maze"),
     "vizdoom": ("vizdoom", "vizdoom"),
+    "mujoco_camera": ("mujoco", ""),
 }
 """What stands before the colon, and is the module here -> the package that is needed, and the extra that brings it."""
 
@@ -31,11 +33,17 @@ def is_name(name: str) -> bool:
     return name.partition(":")[0] in WORLDS and ":" in name
 
 
+def unknown(what: str, given: str, there: Iterable[str]) -> EnvError:
+    """An error that names what is like `given` among what there is."""
+    near = difflib.get_close_matches(given, there := sorted(there), 1, 0.5)
+    return EnvError(f"unknown {what} '{given}': " + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(there)}"))
+
+
 def make(name: str, **options: Any) -> gymnasium.Env:
     """Build a world by name.
 
     Args:
-        name: `world:task`, for example `miniworld:FourRooms`.
+        name: `world:task`, for example `miniworld:FourRooms`; of `mujoco_camera` the task is the path of a model.
         options: `image_size`, `truth`, and what the world itself takes; its module says which.
 
     Raises:
@@ -43,14 +51,14 @@ def make(name: str, **options: Any) -> gymnasium.Env:
     """
     world, _, task = name.partition(":")
     if world not in WORLDS:
-        near = difflib.get_close_matches(world, WORLDS, 1, 0.5)
-        raise EnvError(f"unknown world '{world}': {f'did you mean {near[0]!r}?' if near else f'there are {listed(WORLDS)}'}")
+        raise unknown("world", world, WORLDS)
     package, extra = WORLDS[world]
     if importlib.util.find_spec(package) is None:
         raise EnvError(f"{name} needs the package {package}: pip install 'embodied-liftwm[{extra}]'")
-    return importlib.import_module(f"liftwm_envs.adapters.{world}").make(task, **options)
-
-
-def listed(names: Any) -> str:
-    """Names, with commas."""
-    return ", ".join(sorted(names))
+    module = importlib.import_module(f"liftwm_envs.adapters.{world}")
+    try:
+        return module.make(task, **options)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise EnvError(f"{name}: {error}") from error

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from liftwm_envs.errors import EnvError
 from liftwm_envs.rooms.navigation import CELL_M, Grid
 from liftwm_envs.tasks.task import interpolate
 
@@ -34,13 +30,6 @@ def observation(rgb: NDArray, intrinsics: NDArray, pose: NDArray, goal: ArrayLik
         "world_from_camera": np.asarray(pose, np.float32).ravel(),
         "goal": np.asarray(goal, np.float32),
     }
-
-
-def unknown(what: str, given: str, there: Iterable[str]) -> EnvError:
-    """An error that names what is like `given` among what there is."""
-    there = sorted(there)
-    near = difflib.get_close_matches(given, there, 1, 0.5)
-    return EnvError(f"unknown {what} '{given}': " + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(there)}"))
 
 
 class Way:

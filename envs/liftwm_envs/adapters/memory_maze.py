@@ -19,7 +19,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from liftwm_envs.adapters.common import Way, observation, observation_space, unknown
+from liftwm_envs.adapters import unknown
+from liftwm_envs.adapters.common import Way, observation, observation_space
 from liftwm_envs.adapters.drawing import ModelRenderer
 from liftwm_envs.cameras import size_of, world_from_opencv
 from liftwm_envs.errors import EnvError
@@ -82,10 +83,7 @@ class MemoryMaze(gymnasium.Env[dict[str, NDArray], Any]):
     ) -> None:
         self.render_mode = "rgb_array"
         self.image_size, self._truth, self._targets = size_of(image_size), truth, targets
-        try:
-            env: Any = getattr(_tasks(), f"memory_maze_{task}")(**options)
-        except TypeError as error:
-            raise EnvError(f"memory_maze:{task}: {error}") from error
+        env: Any = getattr(_tasks(), f"memory_maze_{task}")(**options)
         self._actions = env.action_set
         self.world: Any = env.env.env.env
         """The environment of dm_control within Memory Maze's wrappers."""

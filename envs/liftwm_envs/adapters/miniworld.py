@@ -18,7 +18,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from liftwm_envs.adapters.common import Way, observation, observation_space, unknown
+from liftwm_envs.adapters import unknown
+from liftwm_envs.adapters.common import Way, observation, observation_space
 from liftwm_envs.cameras import intrinsics_from_fovy, size_of
 from liftwm_envs.errors import EnvError
 
@@ -74,10 +75,7 @@ class MiniWorld(gymnasium.Env[dict[str, NDArray], Any]):
         height, width = self.image_size
         sizes = dict(obs_height=height, obs_width=width, window_height=16, window_width=16)  # no window is looked at
         with contextlib.redirect_stdout(io.StringIO()):  # tells of fewer samples a pixel than it asked for
-            try:
-                env = gymnasium.make(f"MiniWorld-{task}-v0", disable_env_checker=True, **sizes, **options)
-            except TypeError as error:
-                raise EnvError(f"miniworld:{task}: {error}") from error
+            env = gymnasium.make(f"MiniWorld-{task}-v0", disable_env_checker=True, **sizes, **options)
         self.world: Any = env.unwrapped
         """MiniWorld's own environment."""
         self._env: gymnasium.Env | None = env

@@ -22,7 +22,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from liftwm_envs.adapters.common import Way, observation, observation_space, unknown
+from liftwm_envs.adapters import unknown
+from liftwm_envs.adapters.common import Way, observation, observation_space
 from liftwm_envs.cameras import size_of
 from liftwm_envs.errors import EnvError
 
