@@ -7,7 +7,6 @@ only where it is asked for: else the episodes that an exporter is given have non
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,10 @@ FORMATS = {
     "lerobot": "LeRobot v3.0, frames as PNG",
     "nerfstudio": "transforms.json and PNG frames, a folder an episode",
 }
+
+
+TRUTH_ROWS = ("depth", "segmentation", "world_from_camera")
+"""Of truth, what has the same shape in all episodes of a dataset: the rest is JSON."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,9 @@ def export_dataset(
 
 
 def words_of(episode: Episode) -> dict[str, Any]:
-    """What an episode says in words, as JSON holds it: `meta`, and `truth` where the episode has it."""
+    """What an episode says as JSON: `meta`, and of truth, where it has any, the scene and the objects, whose number differs."""
     found: dict[str, Any] = {"meta": episode.meta}
     if episode.truth is not None:
-        found["truth"] = {
-            "object_id": episode.truth.object_id.tolist(),
-            "object_colour": episode.truth.object_colour.tolist(),
-            "object_shape": list(episode.truth.object_shape),
-            "scene": episode.truth.scene,
-        }
-    return json.loads(json.dumps(found))
+        rows = {name: array.tolist() for name, array in episode.truth_arrays().items() if name not in TRUTH_ROWS}
+        found["truth"] = rows | {"object_shape": list(episode.truth.object_shape), "scene": episode.truth.scene}
+    return found

@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image
 
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.data.exporters import Export, words_of
+from embodied_liftwm.data.exporters import TRUTH_ROWS, Export, words_of
 from embodied_liftwm.data.exporters.lerobot_stats import Stats
-from embodied_liftwm.data.gate import TRUTH_PER_FRAME
 from embodied_liftwm.data.importers.lerobot import CAMERA, EPISODES, INFO, KEYS, LIFTWM, OURS, library
 from embodied_liftwm.errors import UserError
 
@@ -85,7 +84,7 @@ def columns_of(episode: Episode) -> dict[str, np.ndarray]:
     columns["next.done"] = columns[KEYS["terminated"]] | columns[KEYS["truncated"]]
     columns["next.done"][-1] = True
     for name, rows in episode.truth_arrays().items():
-        if name in TRUTH_PER_FRAME:
+        if name in TRUTH_ROWS:
             columns[f"truth.{name}"] = rows.astype(STORED.get(rows.dtype.name, rows.dtype))
     return {name: rows for name, rows in columns.items() if rows.size}
 

@@ -2,7 +2,7 @@
 
     observations    rgb, world_from_camera, intrinsics, and goal where there is one: T + 1 rows each
     actions, rewards, terminations, truncations
-    infos           liftwm: JSON, what the episode says in words; truth: arrays of T + 1 rows, where it was asked for
+    infos           liftwm: JSON, meta and what truth says of objects; truth: arrays of T + 1 rows, where it was asked for
 
 `MINARI_DATASETS_PATH=PARENT` and `minari.load_dataset("NAME-v0")` open what was written to PARENT/NAME-v0.
 """
@@ -22,8 +22,7 @@ import numpy as np
 from gymnasium import spaces
 
 from embodied_liftwm.data.episode import Episode
-from embodied_liftwm.data.exporters import Export, words_of
-from embodied_liftwm.data.gate import TRUTH_PER_FRAME
+from embodied_liftwm.data.exporters import TRUTH_ROWS, Export, words_of
 from embodied_liftwm.data.importers.minari import OURS, library
 from embodied_liftwm.errors import UserError
 
@@ -44,7 +43,7 @@ def write(out: Path, export: Export) -> None:
     seen = observations(first)
     kinds: dict[str, spaces.Space] = {name: _box(rows) for name, rows in seen.items()}
     before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(out)
+    os.environ["MINARI_DATASETS_PATH"] = str(out.resolve())  # relative ones it joins twice
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an e-mail address and other things that are not given
@@ -86,7 +85,7 @@ def _buffers(first: Episode, others: Iterator[Episode]) -> Iterator[Any]:
 
     for index, episode in enumerate(chain([first], others)):
         infos: dict[str, Any] = {OURS: [json.dumps(words_of(episode))]}
-        truth = {name: rows for name, rows in episode.truth_arrays().items() if name in TRUTH_PER_FRAME and rows.size}
+        truth = {name: rows for name, rows in episode.truth_arrays().items() if name in TRUTH_ROWS}
         yield EpisodeBuffer(
             id=index,
             seed=episode.meta.get("seed"),

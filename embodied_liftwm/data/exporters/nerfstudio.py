@@ -28,7 +28,7 @@ def write(out: Path, export: Export) -> None:
 
 def _write_episode(folder: Path, episode: Episode, export: Export) -> None:
     (folder / "images").mkdir(parents=True)
-    poses = episode.world_from_camera.astype(np.float64) @ OPENGL
+    poses = episode.world_from_camera.astype(np.float64) * OPENGL
     frames = [{"file_path": f"images/frame_{t:05d}.png", "transform_matrix": pose.tolist()} for t, pose in enumerate(poses)]
     for frame, rgb in zip(frames, episode.rgb, strict=True):
         Image.fromarray(rgb).save(folder / str(frame["file_path"]), compress_level=1)

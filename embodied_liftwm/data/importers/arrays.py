@@ -62,7 +62,7 @@ def build_episode(
         size: height and width of the frames; None as they are.
         where: file and place in it, for messages.
         meta: what is known of the episode.
-        truth: object_id, object_colour, object_shape and scene of its truth, as JSON holds them.
+        truth: more arrays of truth, object_shape and scene, as JSON holds them.
 
     Raises:
         UserError: what is missing, or what the gate finds.
@@ -92,13 +92,13 @@ def build_episode(
 
 def _truth_of(arrays: Mapping[str, Any], words: Mapping[str, Any], kept: bool) -> Truth | None:
     """What is known of it; what is true of each pixel is left out where frames are resized."""
-    known = {name: arrays[f"truth/{name}"] for name in TRUTH_ARRAYS if f"truth/{name}" in arrays}
-    known |= {name: words[name] for name in ("object_id", "object_colour") if name in words}
-    rows: dict[str, Any] = {
-        name: np.asarray(value, TRUTH_ARRAYS[name][1]) for name, value in known.items() if kept or name not in _PIXELS
-    }
-    if "object_colour" in rows:
-        rows["object_colour"] = rows["object_colour"].reshape(-1, 3)  # of no object, JSON holds []
+    rows: dict[str, Any] = {}
+    for name, (axes, dtype) in TRUTH_ARRAYS.items():
+        found = arrays.get(f"truth/{name}", words.get(name))
+        if found is not None and (kept or name not in _PIXELS):
+            rows[name] = np.asarray(found, dtype)
+            if not rows[name].size:  # of no object, JSON does not hold the shape
+                rows[name] = rows[name].reshape([{"F": len(found), "3": 3, "7": 7}.get(axis, 0) for axis in axes.split()])
     if not rows and not words:
         return None
     shapes = words.get("object_shape", [""] * len(rows.get("object_id", ())))

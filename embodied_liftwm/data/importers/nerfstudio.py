@@ -28,8 +28,8 @@ from embodied_liftwm.files import read_json
 FILE = "transforms.json"
 OURS = "liftwm"
 """Key of what our own exports say beside the format: `dataset` and `meta`."""
-OPENGL = np.diag([1.0, -1, -1, 1])
-"""opengl_from_opencv, and its inverse."""
+OPENGL = np.array([1.0, -1, -1, 1])
+"""Signs of the columns of a pose with OpenCV axes in one with OpenGL's, and back."""
 PINHOLE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 UNDISTORTED = "expected a camera without distortion; undistort the pictures first"
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -86,7 +86,7 @@ def _clip(path: Path, size: Size | None) -> Episode:
     found = {
         "rgb": rgb,
         "intrinsics": fit_intrinsics(k, has, size),
-        "world_from_camera": np.array([frame["transform_matrix"] for frame in frames], np.float64) @ OPENGL,
+        "world_from_camera": np.array([frame["transform_matrix"] for frame in frames], np.float64) * OPENGL,
     }
     if size is None and all("depth_file_path" in frame for frame in frames):
         found["truth/depth"] = np.stack([_depth(path.parent / str(frame["depth_file_path"])) for frame in frames])
