@@ -98,7 +98,7 @@ def test_depth_and_pose_carry_one_frame_into_another(build: Callable[..., Any]) 
         assert np.abs(moved[:3, 3]).max() > 0.05
         share, depth, colour = warp_errors(first, last)
         assert share > 0.1
-        assert depth < 0.01
+        assert depth < 0.02  # the nearest pixel's: floors are seen at grazing angles
         assert colour < 8
 
 
