@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_liftwm.protocols import AttributeGoal, Goal, PictureGoal
+from embodied_liftwm.errors import UserError
+from embodied_liftwm.protocols import AttributeGoal, Goal, PictureGoal, PlaceGoal
 
 COLOUR_SHARPNESS = 40.0
 """Inverse squared distance of colours at which they stop being alike."""
@@ -25,6 +27,8 @@ CLUSTER_M = 0.35
 """About the radius of the largest object in our rooms; other worlds have other lengths."""
 VOTERS, CENTRING = 256, 3
 """Pieces among which a goal is looked for; steps of mean shift from the best one."""
+COLOUR = 3
+"""Numbers that data and models are told of a picture."""
 MOST_PIXELS = 256
 """Of a picture, or of its surroundings, that are compared with one another."""
 
@@ -35,6 +39,30 @@ class Place(NamedTuple):
     xyz: Tensor  # [B, 3] or [B, K, 3] world
     mass: Tensor  # [B] or [B, K] surface there, weighed by likeness; 0 where nothing is alike
     confidence: Tensor  # [B] or [B, K] in [0, 1]
+
+
+def goal_of(value: np.ndarray, kind: str | None = None) -> Goal:
+    """What an environment asks for, from the `goal` of its observation.
+
+    Args:
+        value: numbers [G], or a picture [h, w, 3] or, with its mask, [h, w, 4] uint8.
+        kind: "place" where the numbers are a place in the world [2 or 3]; what else it may be, the value shows.
+
+    Raises:
+        UserError: neither numbers nor a picture.
+    """
+    value = np.asarray(value)
+    if value.ndim == 3 and value.shape[2] in (3, 4) and value.dtype == np.uint8:
+        layers = torch.from_numpy(np.ascontiguousarray(value)).permute(2, 0, 1).float() / 255.0
+        return PictureGoal(layers[:3], layers[3] if len(layers) == 4 else None)
+    if value.ndim != 1:
+        raise UserError(f"goal: expected numbers [G] or a picture [h, w, 3 or 4] uint8, got {list(value.shape)} {value.dtype}")
+    numbers = torch.as_tensor(np.array(value, dtype=np.float32))
+    if kind != "place":
+        return AttributeGoal(numbers)
+    if len(numbers) not in (2, 3):
+        raise UserError(f"goal: expected a place [2 or 3], got {list(value.shape)}")
+    return PlaceGoal(torch.cat([numbers, numbers.new_zeros(3 - len(numbers))]))
 
 
 def same_goal(one: Goal | None, other: Goal | None) -> bool:
@@ -64,6 +92,12 @@ def attributes_of(goal: Goal, size: int) -> Tensor:
     colour = colour_of(goal)
     said = torch.zeros(size) if colour is None else torch.cat([colour.float().cpu(), torch.zeros(size)])
     return said[:size]
+
+
+def instruction_of(pictures: np.ndarray, numbers: int) -> np.ndarray:
+    """What data, models and policies are told of pictures: `attributes_of` each. [..., h, w, 3 or 4] uint8 -> [..., numbers]"""
+    said = [attributes_of(goal_of(picture), numbers).numpy() for picture in pictures.reshape(-1, *pictures.shape[-3:])]
+    return np.stack(said).astype(np.float32).reshape(*pictures.shape[:-3], numbers)
 
 
 def picture_colour(rgb: Tensor, mask: Tensor | None) -> Tensor | None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.protocols import AttributeGoal, Camera, Goal, Observation, PictureGoal, PlaceGoal
+from embodied_liftwm.goals import instruction_of
+from embodied_liftwm.protocols import Camera, Observation
 
 KEYS = ("rgb", "intrinsics", "world_from_camera", "goal")
 """What an environment must put into its observation dict."""
@@ -27,7 +28,7 @@ def to_observation(
 
     Args:
         batch: rgb [B, H, W, 3] uint8, intrinsics [B, 9] pixels, world_from_camera [B, 16], goal [B, G], or pictures
-            [B, h, w, 3 or 4] uint8, of which models are told nothing (`goal_of`).
+            [B, h, w, 3 or 4] uint8, of which models are told nothing.
         action: the action that led here, discrete ones one-hot. [B, A] float32
         is_first: the first frame of an episode. [B] bool, or one bool for all
         device: where the tensors go.
@@ -56,28 +57,15 @@ def to_observation(
     )
 
 
-def goal_of(value: np.ndarray, kind: str | None = None) -> Goal:
-    """What an environment asks for, from the `goal` of its observation.
+def instructed(obs: Mapping[str, np.ndarray], numbers: int) -> dict[str, np.ndarray]:
+    """An observation, or stacked ones, with goals as models and policies know them: of a picture its colour, then zeros.
 
     Args:
-        value: numbers [G], or a picture [h, w, 3] or, with its mask, [h, w, 4] uint8.
-        kind: "place" where the numbers are a place in the world [2 or 3]; what else it may be, the value shows.
-
-    Raises:
-        UserError: neither numbers nor a picture.
+        obs: `goal` is [G], which is left as it is, a picture [h, w, 3 or 4] uint8, or several [K, h, w, 3 or 4].
+        numbers: of an instruction.
     """
-    value = np.asarray(value)
-    if value.ndim == 3 and value.shape[2] in (3, 4) and value.dtype == np.uint8:
-        layers = torch.from_numpy(np.ascontiguousarray(value)).permute(2, 0, 1).float() / 255.0
-        return PictureGoal(layers[:3], layers[3] if len(layers) == 4 else None)
-    if value.ndim != 1:
-        raise UserError(f"goal: expected numbers [G] or a picture [h, w, 3 or 4] uint8, got {list(value.shape)} {value.dtype}")
-    numbers = torch.as_tensor(np.array(value, dtype=np.float32))
-    if kind != "place":
-        return AttributeGoal(numbers)
-    if len(numbers) not in (2, 3):
-        raise UserError(f"goal: expected a place [2 or 3], got {list(value.shape)}")
-    return PlaceGoal(torch.cat([numbers, numbers.new_zeros(3 - len(numbers))]))
+    goal = np.asarray(obs["goal"])
+    return {**obs, "goal": instruction_of(goal, numbers)} if goal.ndim > 2 else dict(obs)
 
 
 def told_by(environment: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from embodied_liftwm.data.episode import Episode, Truth
 from embodied_liftwm.data.gate import TRUTH_PER_FRAME, describe
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.goals import COLOUR, instruction_of
 
 _STEPS: dict[str, tuple[tuple[int, ...], type]] = {
     "action": ((-1,), np.float32), "reward": ((), np.float32), "terminated": ((), np.bool_), "truncated": ((), np.bool_),
@@ -48,7 +49,9 @@ class Recorder:
         """
         self._put("rgb", self.frames, obs["rgb"])
         self._put("world_from_camera", self.frames, self._numbers("world_from_camera", obs["world_from_camera"], (4, 4)))
-        self._put("goal", self.frames, self._numbers("goal", obs.get("goal", ()), (-1,)))
+        goal = obs.get("goal", ())
+        goal = instruction_of(goal, COLOUR) if np.ndim(goal) == 3 else goal
+        self._put("goal", self.frames, self._numbers("goal", goal, (-1,)))
         self._add_truth(info.get("truth"))
         for (name, (shape, dtype)), value in zip(_STEPS.items(), step, strict=False):
             self._put(name, self.frames - 1, self._numbers(name, value, shape, dtype))

@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
+from embodied_liftwm.data.recorder import Recorder
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.goals import attributes_of, colour_of, picture_colour, same_goal
+from embodied_liftwm.goals import attributes_of, colour_of, goal_of, instruction_of, picture_colour, same_goal
 from embodied_liftwm.protocols import AttributeGoal, Camera, Candidates, Goal, PictureGoal, PlaceGoal, PointGoal
-from liftwm_agents.observations import goal_of
+from liftwm_agents.observations import instructed
 from liftwm_agents.planning.belief import SpatialBelief
 from liftwm_agents.planning.goal_finder import ColourVote, Remembered, find_goal_finder
 from liftwm_agents.planning.perception import Points
 from liftwm_agents.planning.planner import PlannerPolicy
+from liftwm_agents.policies.training_envs import Instructed
 from tests.agents.oracle_model import DepthTap, OracleMemory
 from tests.agents.test_belief import Explicit, ball_behind_a_screen
 from tests.agents.test_planner import BODY, NO_GOAL, RED, blob
@@ -233,3 +236,47 @@ def test_faults_of_a_users_finder_are_one_line(name: str, line: str) -> None:
     model, state = ball_behind_a_screen(Explicit)
     with pytest.raises(UserError, match=line):
         find_goal_finder(PlannerConfig(goal_finder=f"finders_here:{name}")).find(model, state, RED)
+
+
+class PicturedRoom(ToyRoom):
+    """Calls its ball by a picture."""
+
+    def __init__(self) -> None:
+        super().__init__(24, max_steps=10)
+        space = dict(self.observation_space.spaces)  # type: ignore[attr-defined]
+        self.observation_space = spaces.Dict({**space, "goal": spaces.Box(0, 255, (48, 48, 4), np.uint8)})
+
+    def _look(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        obs, depth = super()._look()
+        return {**obs, "goal": picture((0.9, 0.1, 0.1), True) * np.uint8(self._called)}, depth
+
+
+def test_policies_and_data_are_told_the_colour_of_a_picture() -> None:
+    env = Instructed(PicturedRoom())
+    obs, info = env.reset(seed=0)
+    assert env.observation_space.contains(obs) and obs["goal"].shape == (3,)
+    np.testing.assert_allclose(obs["goal"] / obs["goal"].sum(), np.array([0.9, 0.1, 0.1]) / 1.1, atol=0.02)
+    assert info["tour"]["goal"].shape == (22, 3) and not info["tour"]["goal"][:-1].any()
+    np.testing.assert_array_equal(env.step(env.action_space.sample())[0]["goal"], obs["goal"])
+    numbers = {"goal": np.zeros(9)}
+    assert instructed(numbers, 3)["goal"] is numbers["goal"]
+    recorder, bare = Recorder(PicturedRoom()), PicturedRoom()
+    shown, _ = bare.reset(seed=0)
+    recorder.add(shown, {})
+    np.testing.assert_array_equal(recorder._arrays["goal"][0], instruction_of(shown["goal"], 3))
+
+
+def test_the_planner_goes_to_what_a_picture_shows() -> None:
+    model = OracleMemory(image_size=24, capacity=20_000, stride=1)
+    env = DepthTap(PicturedRoom(), model)
+    env.unwrapped._max_steps = 60  # type: ignore[attr-defined]
+    policy = PlannerPolicy(model, PlannerConfig(num_samples=64, panorama_views=4), env.action_space)
+    obs, info = env.reset(seed=0)
+    for frame, depth in zip(info["tour"]["rgb"], info["tour_depth"], strict=True):
+        model.tell(frame, depth)
+    policy.begin(info["tour"])
+    done = False
+    while not done:
+        obs, _, reached, late, _ = env.step(policy.act(obs))
+        done = reached or late
+    assert reached

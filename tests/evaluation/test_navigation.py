@@ -38,6 +38,21 @@ def test_the_oracle_solves_what_random_does_not():
     assert len(trace.tour) > 20 and trace.goal_object in [o["id"] for o in trace.scene["objects"]]
 
 
+def test_pictures_call_the_same_objects():
+    called = dataclasses.replace(CONFIG, navigation_episodes=1)
+    said, shown = (
+        evaluate_navigation({"oracle": oracle_agent}, dataclasses.replace(called, goal=goal))
+        for goal in ("attributes", "picture")
+    )
+    assert said.rows == shown.rows and said.rows[0].success
+
+
+def test_pictures_of_what_calls_otherwise_are_refused():
+    config = dataclasses.replace(CONFIG, env="tests.agents.toy_camera_env:make_env", goal="picture")
+    with pytest.raises(UserError, match="goal=picture: env=tests.agents.toy_camera_env:make_env calls things in its own way"):
+        evaluate_navigation({"random": random_agent}, config)
+
+
 def test_processes_change_nothing():
     agents = {"random": random_agent}
     alone = evaluate_navigation(agents, CONFIG)

@@ -16,9 +16,10 @@ from gymnasium import spaces
 
 from embodied_liftwm.config import PlannerConfig
 from embodied_liftwm.errors import UserError
+from embodied_liftwm.goals import goal_of
 from embodied_liftwm.protocols import Goal, GoalFinder, PlaceGoal, PointGoal, WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.observations import goal_of, is_last_frame, single, to_observation, told_by, tour_observations
+from liftwm_agents.observations import is_last_frame, single, to_observation, told_by, tour_observations
 from liftwm_agents.planning.action_plan import ActionPlan, make_plan
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
 from liftwm_agents.planning.body import known_of

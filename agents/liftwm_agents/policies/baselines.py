@@ -32,6 +32,7 @@ from liftwm_agents.planning.perception import heading_of
 from liftwm_envs.actions import ActionCodec
 
 PLAYING = 0  # place in the vector of 1 from the call on, 0 during the tour
+BESIDE_GOAL = 5  # numbers of the vector beside the instruction and the last action: that one, and the way from the start
 POSITION_SCALE_M = 5.0
 COLOURS = 3
 
@@ -48,7 +49,7 @@ class PixelObservation:
     def space(self, rgb: spaces.Box, goal_dim: int) -> spaces.Dict:
         """Of images [3 * stack, H, W] uint8, channels first, oldest frame first, and vectors [1 + G + 4 + A] float32."""
         height, width = rgb.shape[:2]
-        length = 1 + goal_dim + 4 + len(self._none)
+        length = BESIDE_GOAL + goal_dim + len(self._none)
         return spaces.Dict(
             image=spaces.Box(0, 255, (3 * self._stack, height, width), np.uint8),
             vector=spaces.Box(-np.inf, np.inf, (length,), np.float32),

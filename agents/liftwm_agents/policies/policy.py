@@ -15,11 +15,11 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree
-from liftwm_agents.observations import KEYS, single
+from liftwm_agents.observations import KEYS, instructed, single
 from liftwm_agents.policies.action_table import table_for
-from liftwm_agents.policies.baselines import PixelObservation, episode_frames
+from liftwm_agents.policies.baselines import BESIDE_GOAL, PixelObservation, episode_frames
 from liftwm_agents.policies.policy_file import about_of, open_policy
-from liftwm_agents.policies.readout import FeatureConfig, FeatureReader, Features, follow, watch_start
+from liftwm_agents.policies.readout import BELIEF_DIM, FeatureConfig, FeatureReader, Features, follow, watch_start
 from liftwm_agents.policies.start_pool import Start
 from liftwm_envs.actions import ActionCodec, Policy
 
@@ -78,7 +78,7 @@ class PPOPolicy:
             UserError: the policy chooses among other actions than the environment takes.
         """
         self.reset()
-        self._tour, self._start = tour, start
+        self._tour, self._start = instructed(tour, self._instruction(tour["action"].shape[1])), start
         width = tour["action"].shape[1]
         if spaces.flatdim(self._space) == width:
             return
@@ -92,7 +92,8 @@ class PPOPolicy:
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, np.ndarray], info: Mapping[str, Any] | None = None) -> np.ndarray | int:
-        """Observe, and choose the next action. `info` is ignored."""
+        """Observe, and choose the next action. `info` is ignored. Of a picture the policy is told the colour."""
+        obs = instructed(obs, self._instruction(self._codec.width))
         if self._last_action is None:
             first = {key: obs[key] for key in KEYS}
             *before, seen = self._sight.begin(self._tour, self._start, first, self._codec.width)
@@ -105,6 +106,12 @@ class PPOPolicy:
         if self._chooses_rows:
             return self._last_action.copy()
         return int(action) if isinstance(self._space, spaces.Discrete) else action
+
+    def _instruction(self, action_dim: int) -> int:
+        """Numbers of the instructions that it was trained on, whose actions have `action_dim`."""
+        space = self._algorithm.observation_space
+        assert isinstance(space, spaces.Dict) and space["vector"].shape is not None
+        return space["vector"].shape[0] - (BELIEF_DIM if isinstance(self._sight, _StateSight) else BESIDE_GOAL + action_dim)
 
     def _predict(self, seen: dict[str, np.ndarray], first: bool) -> np.ndarray:
         try:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from embodied_liftwm.goals import goal_of
 from embodied_liftwm.protocols import WorldModel
 from embodied_liftwm.tensor_tree import TensorTree, concatenate
-from liftwm_agents.observations import KEYS, goal_of, is_last_frame, single, to_observation, tour_observations
+from liftwm_agents.observations import KEYS, is_last_frame, single, to_observation, tour_observations
 from liftwm_agents.planning.belief import SpatialBelief, ego_pose
 from liftwm_agents.planning.perception import heading_of
 from liftwm_agents.policies.birdseye import CHANNELS, Raster, make_raster

@@ -17,8 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
 from embodied_liftwm.environments import find_env
+from embodied_liftwm.goals import COLOUR
 from embodied_liftwm.protocols import WorldModel
-from liftwm_agents.observations import KEYS
+from liftwm_agents.observations import KEYS, instructed
 from liftwm_agents.policies.action_table import TableActions, table_for
 from liftwm_agents.policies.baselines import PixelEnv
 from liftwm_agents.policies.env_processes import EnvProcesses
@@ -26,6 +27,7 @@ from liftwm_agents.policies.features import WorldModelVecEnv, check_spaces
 from liftwm_agents.policies.imagination import ImaginedVecEnv
 from liftwm_agents.policies.readout import FeatureConfig, Watched, watch_start
 from liftwm_agents.policies.start_pool import StartPool, TrainingSeeds
+from liftwm_envs.contract import goal_kind
 
 _STREAM = 7919  # between the seeds of environments
 
@@ -40,7 +42,27 @@ def make_task(config: TrainAgentConfig) -> gym.Env:
     more = {"reward": "progress"} if source.ours else {}
     env = source.make_task(config, **more)
     kept = isinstance(env.observation_space, spaces.Dict) and set(env.observation_space.spaces) <= set(KEYS)
-    return env if kept else gym.wrappers.FilterObservation(env, KEYS)
+    env = env if kept else gym.wrappers.FilterObservation(env, KEYS)
+    return Instructed(env) if goal_kind(env) == "picture" else env
+
+
+class Instructed(gym.Wrapper):
+    """Says the colour of what a picture shows in place of the picture, as data hold it: policies know no other looks."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Dict)
+        self.observation_space = spaces.Dict({**env.observation_space, "goal": spaces.Box(0.0, 1.0, (COLOUR,), np.float32)})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A new episode, and its tour."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        told = {"tour": instructed(info["tour"], COLOUR)} if "tour" in info else {}
+        return instructed(obs, COLOUR), {**info, **told}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return instructed(obs, COLOUR), float(reward), terminated, truncated, info
 
 
 def check_task(config: TrainAgentConfig, model: WorldModel) -> None:
