@@ -3,7 +3,7 @@
     RUN/loop/data, RUN/fixed/data        episodes, in the dataset format
     RUN/ARM/model-1, model-2, ...        world models, each begun with the weights of the last
     RUN/ARM/agent                        run folder of the policy
-    RUN/held_out                         held-out episodes with truth, of the development seeds
+    RUN/held_out                         held-out episodes, of the development seeds
     RUN/loop.csv                         one row an arm and round
 
 A round collects episodes, trains the world model on all episodes so far, and goes on with the policy on that model's state.
@@ -27,7 +27,6 @@ import embodied_liftwm
 from embodied_liftwm.commands import collect
 from embodied_liftwm.commands import train as train_world
 from embodied_liftwm.config import CollectConfig, TrainAgentConfig
-from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.results_table import judge
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
@@ -53,21 +52,17 @@ class LoopRow:
     low: float  # Wilson's 95 % interval
     high: float
     mean_return: float
-    psnr_seen: float  # dB, of the world model's novel views
-    persistence: float  # its persistence score; nan where nothing came back into view
+    psnr_seen: float  # dB, of the world model's novel views; nan without truth
+    persistence: float  # its persistence score; nan where nothing came back into view, and without truth
+    psnr: float = float("nan")  # dB, of all pixels
 
 
 def run(config: TrainAgentConfig) -> None:
     """Do every round of both arms that is not there yet in a folder that this process holds, and show the table.
 
     Raises:
-        UserError: an environment that is none of ours.
         KeyboardInterrupt: says what is kept.
     """
-    from embodied_liftwm.environments import find_env
-
-    if not find_env(config.env).ours:
-        raise UserError(f"env={config.env}: loop=true collects guided tours, which environments of liftwm have")
     console, folder = plain_console(), Path(config.run)
     rows = read_rows(folder / TABLE, LoopRow) if (folder / TABLE).exists() else []
     for number in range(1, config.rounds + 1):
@@ -83,7 +78,8 @@ def run(config: TrainAgentConfig) -> None:
     for row in rows:
         console.print(
             f"{row.arm:<6} round {row.round}: success {100 * row.success:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}] of "
-            f"{row.tours}, seen views {row.psnr_seen:.2f} dB, persistence {row.persistence:.2f}"
+            f"{row.tours}, return {row.mean_return:.2f}, views {row.psnr:.2f} dB, seen ones {row.psnr_seen:.2f} dB, "
+            f"persistence {row.persistence:.2f}"
         )
     console.print(f"rows: {folder / TABLE}")
 
@@ -130,7 +126,7 @@ def _collect_with_policy(config: TrainAgentConfig, folder: Path, number: int, co
     model: Any = embodied_liftwm.load(str(folder / f"model-{number - 1}"), config.device)
     policy = PPOPolicy(model, folder / "agent", config.device, deterministic=False)
     collector = ShardCollector(collect_settings(config, data, 1), find_env(config.env))
-    collector.policy_maker = _tour_then(policy)
+    collector.policy_maker = _tour_then(policy, config)
     successes = []
     for index in missing:
         episode = collector.record(index)
@@ -141,13 +137,15 @@ def _collect_with_policy(config: TrainAgentConfig, folder: Path, number: int, co
     console.print(f"collected {len(missing)} episodes with the policy, success {100 * float(np.mean(successes)):.0f} %: {data}")
 
 
-def _tour_then(policy: Any) -> Callable[..., Any]:
-    """A maker of policies, as collectors call it."""
+def _tour_then(policy: Any, config: TrainAgentConfig) -> Callable[..., Any]:
+    """A maker of policies, as collectors call it. Where there is no scripted tour, one takes half of an episode at most."""
 
     def make(name: str, env: Any, *, ours: bool, seed: int) -> Any:
+        from embodied_liftwm.environments import guide_of
         from liftwm_agents.policies.policy import TourThenPolicy
 
-        return TourThenPolicy(env, policy)
+        guide = None if ours else guide_of(config.tour)(env, seed)
+        return TourThenPolicy(env, policy, guide, min(config.tour_steps, config.episode_steps // 2))
 
     return make
 
@@ -167,12 +165,13 @@ def _judge(config: TrainAgentConfig, arm: str, number: int, model: Any, path: Pa
     episodes = [episode for episode in EvaluationReader(held_out)]
     context = min(48, min(len(episode.rgb) for episode in episodes) - 2)
     judged = judge(model, arm, f"{arm}, round {number}", episodes, context, 4, config.device)
-    share = wilson_interval(round(score.success * score.episodes), score.episodes)
+    told = 0 if np.isnan(score.success) else score.episodes
+    share = wilson_interval(round(score.success * told) if told else 0, told)
     trained_on = config.round_episodes * (number if arm == "loop" else config.rounds)
     return LoopRow(
         arm, number, trained_on, config.world.steps * number, config.steps * number // config.rounds, score.episodes,
         score.success, share.low, share.high, score.mean_return, _mean([row.psnr_seen for row in judged.views]),
-        _mean([row.score for row in judged.persistence]),
+        _mean([row.score for row in judged.persistence]), _mean([row.psnr for row in judged.views]),
     )  # fmt: skip
 
 

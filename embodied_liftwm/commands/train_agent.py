@@ -79,11 +79,12 @@ def _held_out(folder: Path) -> list[str]:
     if not curve:
         return []
     row = curve[-1]
-    share = wilson_interval(round(row.success * row.episodes), row.episodes)
-    lines = [
-        f"held-out tours, after {row.steps} steps: success {100 * row.success:.0f} % of {row.episodes} "
-        f"[{100 * share.low:.0f}, {100 * share.high:.0f}], return {row.mean_return:.2f}; curve: {folder / CURVE_NAME}"
-    ]
+    success = ""
+    if not math.isnan(row.success):
+        share = wilson_interval(round(row.success * row.episodes), row.episodes)
+        success = f"success {100 * row.success:.0f} % of {row.episodes} [{100 * share.low:.0f}, {100 * share.high:.0f}], "
+    line = f"held-out tours, after {row.steps} steps: {success}return {row.mean_return:.2f}; curve: {folder / CURVE_NAME}"
+    lines = [line]
     if row.imagined_episodes:
         lines.append(
             f"the same {row.imagined_episodes} in imagination: success {100 * row.imagined_success:.0f} %, "

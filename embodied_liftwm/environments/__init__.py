@@ -6,6 +6,6 @@ users_policy.py  policies of the user's, which act or show tours
 
 from __future__ import annotations
 
-from embodied_liftwm.environments.env_source import EnvSource, find_env, use_renderer, versions
+from embodied_liftwm.environments.env_source import EnvSource, find_env, guide_of, use_renderer, versions
 
-__all__ = ["EnvSource", "find_env", "use_renderer", "versions"]
+__all__ = ["EnvSource", "find_env", "guide_of", "use_renderer", "versions"]

@@ -15,6 +15,7 @@ import difflib
 import importlib
 import importlib.metadata
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -172,18 +173,26 @@ class EnvSource:
         return gym.wrappers.TimeLimit(toured, task.max_steps)
 
 
-def explored(env: gym.Env, tour: str, tour_steps: int) -> gym.Env:
-    """Anybody's environment with a tour: its own, or `tour` walks through it for so many steps.
+def guide_of(tour: str) -> Callable[[gym.Env, int], Any]:
+    """Makes who walks through worlds that give no tour, from the environment and a seed.
 
     Raises:
         UserError: `tour` is neither `wander` nor a policy of the user's.
     """
     from liftwm_envs.actions import Wander
+
+    if is_function_name(tour):
+        return partial(UsersPolicy, tour)
+    if tour != "wander":
+        raise UserError(f"tour={tour}: expected wander or my_policy:make_policy")
+    return Wander
+
+
+def explored(env: gym.Env, tour: str, tour_steps: int) -> gym.Env:
+    """Anybody's environment with a tour: its own, or `tour` walks through it for so many steps; raises as `guide_of`."""
     from liftwm_envs.wrappers import ExploredTour
 
-    if tour != "wander" and not is_function_name(tour):
-        raise UserError(f"tour={tour}: expected wander or my_policy:make_policy")
-    return ExploredTour(env, partial(UsersPolicy, tour) if is_function_name(tour) else Wander, tour_steps)
+    return ExploredTour(env, guide_of(tour), tour_steps)
 
 
 def find_env(name: str) -> EnvSource:

@@ -15,12 +15,14 @@ import numpy as np
 
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.checked import CheckedModel
-from embodied_liftwm.evaluation.judging import judge_all
+from embodied_liftwm.evaluation.judging import JudgeFactory, judge_all
+from embodied_liftwm.evaluation.left_out import PERSISTENCE_NEEDS, lacking
 from embodied_liftwm.evaluation.metrics.calibration import calibration_error
 from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS, Persistence, PersistenceRow
 from embodied_liftwm.evaluation.report.tables import Column
 from embodied_liftwm.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_sums
 from embodied_liftwm.evaluation.summary import VIEW_METRICS, gap_label
+from embodied_liftwm.evaluation.views.episodes import known_truth
 from embodied_liftwm.evaluation.views.novel import ViewRow, novel_views
 
 POOLED = "pooled"
@@ -79,7 +81,7 @@ class TableFigure:
 
 
 def judge(model: Any, name: str, source: str, episodes: Sequence[Episode], context: int, views: int, device: str) -> Judged:
-    """Novel views and persistence of one model.
+    """Novel views and, where episodes tell what it needs, persistence of one model.
 
     Args:
         model: anything that can observe and render.
@@ -90,8 +92,10 @@ def judge(model: Any, name: str, source: str, episodes: Sequence[Episode], conte
         views: novel views of an episode.
         device: torch device.
     """
-    factories = [novel_views(episodes, context, views), Persistence]
-    return Judged(*judge_all([CheckedModel(model, name, source)], episodes, factories, device))
+    factories: list[JudgeFactory] = [novel_views(episodes, context, views)]
+    factories += [] if lacking(PERSISTENCE_NEEDS, known_truth(episodes)) else [Persistence]
+    views_rows, *more = judge_all([CheckedModel(model, name, source)], episodes, factories, device)
+    return Judged(views_rows, more[0] if more else [])
 
 
 Table = Mapping[str, Mapping[int, Judged]]

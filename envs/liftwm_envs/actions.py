@@ -43,8 +43,8 @@ class Wander:
     """Explores any environment that shows its camera: an action is held for a random while, a leg or a turn.
 
     Which action leads ahead is learned on the way from the camera's own motion, so that about half of all legs do; a leg ends
-    where the camera no longer moves. Box actions are held at the ends of one axis, so that legs are straight and turns pure, or
-    anywhere between.
+    where the camera no longer moves, and another choice follows. Box actions are held at the ends of one axis while the others
+    rest at 0, so that legs are straight and turns pure, or anywhere between.
     """
 
     longest = 12
@@ -67,6 +67,7 @@ class Wander:
         self._ahead = np.zeros(count)  # how far each choice moves the camera forward, when it moves
         self._choice, self._left, self._action = 0, 0, None
         self._pose: NDArray | None = None
+        self._blocked = False
 
     def act(self, obs: Any, info: dict[str, Any]) -> Any:
         """The action that is held, or the next one."""
@@ -76,6 +77,7 @@ class Wander:
         self._pose = pose
         if self._left == 0:
             likely = 1.0 + len(self._ahead) * (self._ahead == self._ahead.max()) * (self._ahead.max() > 0)
+            likely[self._choice] *= not self._blocked or len(likely) == 1
             self._choice = int(self._rng.choice(len(likely), p=likely / likely.sum()))
             self._left, self._action = int(self._rng.integers(1, self.longest + 1)), self._chosen()
         self._left -= 1
@@ -83,7 +85,8 @@ class Wander:
 
     def _learn(self, before: NDArray, now: NDArray) -> None:
         moved = now[:3, 3] - before[:3, 3]
-        if np.abs(now - before).max() < 1e-4:
+        self._blocked = bool(np.abs(now - before).max() < 1e-4)
+        if self._blocked:
             self._left = 0
         else:
             self._ahead[self._choice] += 0.5 * (float(moved @ before[:3, 2]) - self._ahead[self._choice])
@@ -96,7 +99,7 @@ class Wander:
         low, high = space.low.reshape(-1), space.high.reshape(-1)
         if axis == len(low):
             return self._rng.uniform(space.low, space.high).astype(space.dtype)
-        action = 0.5 * (low + high)
+        action = np.clip(0.0, low, high)
         action[axis] = (low, high)[end][axis]
         return action.reshape(space.shape).astype(space.dtype)
 

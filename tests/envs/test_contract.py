@@ -11,7 +11,9 @@ import pytest
 from gymnasium import spaces
 
 import liftwm_envs
+from liftwm_envs.actions import Wander
 from liftwm_envs.contract import ContractEnv, check_env, goal_kind
+from liftwm_envs.wrappers import ExploredTour
 
 K = np.array([[24, 0, 16], [0, 24, 12], [0, 0, 1]], np.float64)
 
@@ -118,3 +120,62 @@ def test_actions_and_seeds_are_held_against_the_contract() -> None:
 
 def test_ours_keep_it() -> None:
     assert check_env(gym.make(liftwm_envs.ENV_IDS[0], truth=True)) == []
+
+
+class Walker(Slider):
+    """Turns left or right, or goes ahead, within 4 of the start."""
+
+    def __init__(self, box: bool) -> None:
+        super().__init__()
+        self.action_space = (
+            spaces.Box(np.array([0, -3], np.float32), np.array([0.5, 3], np.float32)) if box else spaces.Discrete(3)
+        )
+        self.xy, self.yaw, self.steps, self.seeds = np.zeros(2), 0.0, 0, []  # type: ignore[var-annotated]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.seeds.append(seed)
+        self.xy, self.yaw, self.steps = np.zeros(2), 0.0, 0
+        return self._seen()
+
+    def step(self, action: Any) -> Any:
+        ahead, turn = action if isinstance(self.action_space, spaces.Box) else ((0, 0.3), (0, -0.3), (0.25, 0))[action]
+        self.yaw += 0.1 * turn if isinstance(self.action_space, spaces.Box) else turn
+        self.xy = np.clip(self.xy + ahead * np.array([np.cos(self.yaw), np.sin(self.yaw)]), -4, 4)
+        self.steps += 1
+        obs, info = self._seen()
+        return obs, 0.0, self.steps == 25, False, info
+
+    def _seen(self) -> Any:
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        pose = np.array([[s, 0, c, self.xy[0]], [-c, 0, s, self.xy[1]], [0, -1, 0, 1], [0, 0, 0, 1]])
+        return {"rgb": np.full((24, 32, 3), self.steps, np.uint8), "intrinsics": K, "world_from_camera": pose}, {}
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_wandering_holds_actions_and_finds_what_leads_ahead(box: bool) -> None:
+    env = ContractEnv(Walker(box))
+    actions: list[Any] = []
+    for _ in range(2):
+        policy, (obs, info) = Wander(env, seed=5), env.reset()
+        for _ in range(300):
+            actions.append(policy.act(obs, info))
+            assert env.action_space.contains(actions[-1])
+            obs, _, done, _, info = env.step(actions[-1])
+            obs, info = env.reset() if done else (obs, info)
+    numbers = np.array(actions, np.float64).reshape(600, -1)
+    assert (numbers[:300] == numbers[300:]).all(), "the same seed wandered elsewhere"
+    assert (numbers[1:] == numbers[:-1]).all(1).mean() > 0.6, "actions are not held"
+    ahead = numbers[:, 0] == 0.5 if box else numbers[:, 0] == 2
+    assert 0.3 < ahead.mean() < 0.85
+
+
+def test_a_world_is_shown_before_its_task_begins() -> None:
+    walker = Walker(False)
+    env = ExploredTour(ContractEnv(walker), Wander, 40)
+    obs, info = env.reset(seed=9)
+    tour = info["tour"]
+    assert len(tour["rgb"]) == 1 + 40 + 1 + 1, "the first frame, 40 steps, one start again after 25, the frame of the call"
+    assert tour["action"].shape == (43, 3) and not tour["action"][[0, 26, 42]].any() and (tour["action"].sum(1) <= 1).all()
+    assert all(np.array_equal(tour[key][-1], obs[key]) for key in obs) and walker.steps == 0
+    assert env.reset(seed=9)[1]["tour"] is tour and walker.seeds == [9] * 4, "the same world was walked through twice"
+    assert env.reset(seed=10)[1]["tour"] is not tour and check_env(env) == []

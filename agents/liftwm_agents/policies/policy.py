@@ -166,14 +166,20 @@ class _PixelSight:
 
 
 class TourThenPolicy:
-    """The scripted tour up to the call, which the learned policy watches; the policy from there: `train-agent loop=true`."""
+    """The tour up to the call, which the learned policy watches; the policy from there: `train-agent loop=true`."""
 
-    def __init__(self, env: gym.Env, policy: PPOPolicy) -> None:
-        """An environment of ours that stands reset, and who acts after the call."""
+    def __init__(self, env: gym.Env, policy: PPOPolicy, guide: Policy | None = None, steps: int = 0) -> None:
+        """
+        Args:
+            env: stands reset.
+            policy: acts after the call.
+            guide: who tours; None for the scripted tour of our environments, whose phases say when it ends.
+            steps: of the tour of others, unless they give one at reset.
+        """
         from liftwm_envs.tasks.policies import TourPolicy
 
         self._codec, self._policy = ActionCodec(env.action_space), policy
-        self._guide: Policy = TourPolicy(env)
+        self._guide, self._steps = guide or TourPolicy(env), steps if guide else None
         self.reset()
 
     def reset(self) -> None:
@@ -187,12 +193,16 @@ class TourThenPolicy:
         """An action of the environment's action space."""
         if not self._called:
             self._frames.append({key: np.asarray(obs[key]) for key in KEYS})
-        if info["phase"] == "tour":
-            action = self._guide.act(obs, info)
-            self._actions.append(self._codec.encode(action))
-            return action
-        if not self._called:
+            if self._touring(info):
+                action = self._guide.act(obs, info)
+                self._actions.append(self._codec.encode(action))
+                return action
             self._called = True
             tour = {key: np.stack([frame[key] for frame in self._frames]) for key in KEYS}
-            self._policy.begin(tour | {"action": np.stack(self._actions)})
+            self._policy.begin(info.get("tour") or tour | {"action": np.stack(self._actions)})
         return self._policy.act(obs, info)
+
+    def _touring(self, info: dict[str, Any]) -> bool:
+        if self._steps is None:
+            return bool(info["phase"] == "tour")
+        return "tour" not in info and len(self._frames) <= self._steps
