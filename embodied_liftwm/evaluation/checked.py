@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,7 @@ class CheckedModel:
         self.name = name
         self.source = source or name
         self.where = ""  # the episode and frame at hand, which messages name
+        self._untold = False
         self.needs(NEEDED)
 
     def at(self, episode: int, frame: int) -> CheckedModel:
@@ -58,7 +60,7 @@ class CheckedModel:
 
     def observe(self, state: TensorTree, observation: Observation) -> TensorTree:
         """Write one observation."""
-        return self._state(self._ask("observe", state, observation), "observe", len(observation.rgb))
+        return self._state(self._ask("observe", state, self._told(observation)), "observe", len(observation.rgb))
 
     def imagine(self, state: TensorTree, action: Tensor) -> TensorTree:
         """Advance one step without looking."""
@@ -72,7 +74,7 @@ class CheckedModel:
     def surprise(self, state: TensorTree, observation: Observation) -> Tensor:
         """-log p of what is seen now, before observing it. [B]"""
         self.needs(["surprise"])
-        return self._checked("surprise", "", self._ask("surprise", state, observation), (len(observation.rgb),))
+        return self._checked("surprise", "", self._ask("surprise", state, self._told(observation)), (len(observation.rgb),))
 
     def ego_camera(self, state: TensorTree) -> Camera:
         """The camera that the state believes it looks through."""
@@ -111,6 +113,25 @@ class CheckedModel:
             expected = getattr(shapes, name, found)
             if found is not None and expected != found:
                 raise UserError(f"{where} has {name} {found}, model {self.source} is for {expected}: not the same task or body")
+
+    def watch_only(self, action_dim: int, goal_dim: int) -> bool:
+        """Tell the model from now on neither actions nor goals, if it says that it is for ones of other sizes than these.
+
+        Views need neither, so that frames of any body and task can be judged. Returns whether it is so.
+        """
+        shapes = getattr(self.model, "shapes", None)
+        self._untold = any(
+            getattr(shapes, name, found) != found for name, found in (("action_dim", action_dim), ("goal_dim", goal_dim))
+        )
+        return self._untold
+
+    def _told(self, observation: Observation) -> Observation:
+        """An observation as the model takes it."""
+        if not self._untold:
+            return observation
+        sizes, like = self.model.shapes, observation.rgb
+        action, goal = (like.new_zeros(len(like), size) for size in (sizes.action_dim, sizes.goal_dim))
+        return replace(observation, action=action, goal=goal)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """What a method of the model returns; one that takes other arguments than the protocol's is named."""

@@ -86,7 +86,7 @@ def evaluate_held_out(
         missing += strangers
         agents = _agents(config, planner, policy) if "navigation" in config.suite else {}
         for model in models:
-            _check_fit(model, episodes, agents, config)
+            missing += _check_fit(model, episodes, agents, config)
         rows = _measure(config, console, models, agents, episodes)
         missing += untold(rows.navigation, f"env={config.env}") if rows.navigation else []
         about = {"data": _data(config, episodes), "left_out": [asdict(entry) for entry in missing]}
@@ -178,11 +178,17 @@ def _agents(config: EvaluateConfig, planner: MakeAgent, policy: AgentFactory | N
 
 def _check_fit(
     model: CheckedModel, episodes: list[Episode], agents: Mapping[str, AgentFactory], config: EvaluateConfig
-) -> None:
-    """Image, action and goal sizes of the dataset and of the task, before any work."""
+) -> list[LeftOut]:
+    """Hold sizes of frames, actions and goals against the model before any work; what one of another body is not told."""
+    untold = []
     if episodes:
         first = episodes[0]
-        model.fits(first.image_size, first.action.shape[1], first.goal.shape[1], f"data={config.data}")
+        told = first.action.shape[1], first.goal.shape[1]
+        if model.watch_only(*told):
+            why = f"data={config.data} is of another body or task than model {model.source}, which is told neither"
+            untold.append(LeftOut(f"actions and goals ({model.name})", why))
+            told = model.model.shapes.action_dim, model.model.shapes.goal_dim
+        model.fits(first.image_size, *told, f"data={config.data}")
     if "navigation" in config.suite:
         env = make_env(config)
         sizes = sizes_of(env)
@@ -190,6 +196,7 @@ def _check_fit(
             agents["policy"](env, config.seed)
         env.close()
         model.fits(*sizes, f"env={config.env}")
+    return untold
 
 
 def _measure(

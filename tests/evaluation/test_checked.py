@@ -155,6 +155,23 @@ def test_another_image_size_or_body_is_refused(cloud):
         for_drones.fits((64, 64), 2, 9, "the task")
 
 
+def test_a_model_of_another_body_is_told_neither_actions_nor_goals(cloud, episodes):
+    told = []
+
+    class Listening(MeanColour):
+        def observe(self, state, observation):
+            told.append((observation.action, observation.goal))
+            return super().observe(state, observation)
+
+    model, batch = CheckedModel(Listening(1.0), "mine"), EpisodeBatch([episodes[0]], [0])
+    sizes = episodes[0].action.shape[1], episodes[0].goal.shape[1]
+    assert not model.watch_only(*sizes)  # it says nothing of sizes
+    model.model.shapes = SimpleNamespace(action_dim=sizes[0] + 4, goal_dim=sizes[1])
+    assert model.watch_only(*sizes)
+    model.observe(model.initial_state(1), batch.observation([(0, 1)]))
+    assert [tuple(t.shape) for t in told[0]] == [(1, sizes[0] + 4), (1, sizes[1])] and not any(t.any() for t in told[0])
+
+
 def test_truth_is_asked_for(episodes):
     bare = [dataclasses.replace(episode, truth=None) for episode in episodes]
     with pytest.raises(UserError, match="episode 0 has no truth"):

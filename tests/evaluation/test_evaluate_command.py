@@ -174,3 +174,8 @@ def test_posed_video_is_judged_without_navigation(prepared, episodes, tmp_path):
     found = evaluate(asked, Console(quiet=True))
     assert "navigation" not in found and found["views"]["model"]["psnr"]["mean"] > 0
     assert "not the same task or body" in found["left_out"][-1]["reason"] and found["left_out"][-1]["name"] == "navigation"
+    stranger = build_model(ModelConfig(memory="recurrent", recurrent=RecurrentConfig(units=32)), ModelShapes(32, 2, 9))
+    save_checkpoint(tmp_path / "stranger", 1, stranger, {}, {})
+    asked = dataclasses.replace(asked, model=str(tmp_path / "stranger"), out=str(tmp_path / "seen"))
+    found = evaluate(asked, Console(quiet=True))
+    assert found["views"]["model"]["psnr"]["mean"] > 0 and "actions and goals (model)" in [e["name"] for e in found["left_out"]]
