@@ -9,7 +9,8 @@ engine; a subclass says the first (`trained_rows`, `settings`, `made_of`) and th
     OUT/NAME/index.html                            the page (`page.py`)
 
 Whatever is there is not done again, so an interrupted run goes on where it was. Beside the rows of its author every table has
-the honest ones (`HONEST`): what the same architecture does with nothing learned, made of the row that the table is about.
+the honest ones (`HONEST`): what the same architecture does with nothing learned, and what its frames do with nothing merged,
+made of the row that the table is about.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.metrics.persistence import PersistenceRow
 from embodied_liftwm.evaluation.results_table import Judged, judge
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
-from embodied_liftwm.evaluation.views.bounds import can_match, matching, untrained
+from embodied_liftwm.evaluation.views.bounds import can_match, frame_warp, matching, untrained
 from embodied_liftwm.evaluation.views.budget_curve import at_budget
 from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
 from embodied_liftwm.evaluation.views.novel import ViewRow
@@ -51,10 +52,11 @@ TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
 GAUSSIANS_A_PATCH = 32
 """Gaussians that take about the bytes of a patch. Where the frame term moves depth they are the better read-out
 (docs/experiments.md, section 14): alpha compositing lets more of a picture's error reach depth than the first surface does."""
-UNTRAINED, MATCHING, MEAN_COLOUR = "untrained", "matching", "mean_colour"
+UNTRAINED, MATCHING, FRAME_WARP, MEAN_COLOUR = "untrained", "matching", "frame_warp", "mean_colour"
 HONEST = {
     UNTRAINED: "untrained (initial weights)",
     MATCHING: "matching (no network)",
+    FRAME_WARP: "frame warp (frames, their depth)",
     MEAN_COLOUR: "mean colour",
 }
 """Rows that every table gets, and what they are called. A claim is the difference to the best of them."""
@@ -74,7 +76,7 @@ def honest_rows(config: ModelConfig, seed: int, device: str) -> dict[str, Make]:
     """The honest rows, made of a model of this kind."""
     rows: dict[str, Make] = {UNTRAINED: lambda model, _: untrained(model, seed)}
     if can_match(config):
-        rows[MATCHING] = lambda model, _: matching(model)
+        rows |= {MATCHING: lambda model, _: matching(model), FRAME_WARP: lambda model, _: frame_warp(model)}
     return rows | {MEAN_COLOUR: lambda _, episodes: mean_colour_of(episodes, device)}
 
 

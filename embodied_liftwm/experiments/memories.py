@@ -51,7 +51,7 @@ from embodied_liftwm.evaluation.results_table import (
 )
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.views.bounds import LastFrame, with_true_depth
-from embodied_liftwm.experiments.engine import HONEST, MEAN_COLOUR, Experiment, Make, as_it_is, at
+from embodied_liftwm.experiments.engine import FRAME_WARP, HONEST, MEAN_COLOUR, Experiment, Make, as_it_is, at
 from embodied_liftwm.experiments.page import (
     COLOURS,
     MINUS,
@@ -208,8 +208,8 @@ class Memories(Experiment[ReproduceMemoriesConfig]):
         return [*table, *loop_figures(loops, c.bootstrap), *cost_figures(self.costs(keys))]
 
     def costs(self, keys: Sequence[str]) -> list[MemoryCost]:
-        """What each memory costs over one held-out episode, one after another; honest rows have the costs of `patches`."""
-        own, path = [key for key in keys if key not in HONEST], self.folder / "cost.csv"
+        """What each memory costs over one held-out episode, one after another; most honest rows have the costs of `patches`."""
+        own, path = [key for key in keys if key not in HONEST or key == FRAME_WARP], self.folder / "cost.csv"
         found = read_rows(path, MemoryCost) if path.exists() else []
         if {cost.row for cost in found} != set(own):
             episodes, seed, device = self.episodes(), self.config.train.seed, self.config.train.device

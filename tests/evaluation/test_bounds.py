@@ -16,6 +16,7 @@ from embodied_liftwm.evaluation.views.bounds import (
     TRUE_SPREAD,
     LastFrame,
     cell_depth,
+    frame_warp,
     matching,
     untrained,
     with_true_depth,
@@ -58,6 +59,17 @@ def test_untrained_has_the_initial_weights_and_the_models_body(model):
     for name, weight in model.state_dict().items():
         assert torch.equal(fresh[name], weight if name.startswith("ego_motion.") else initial[name]), name
     assert any(not torch.equal(fresh[name], other) for name, other in untrained(model, 1).state_dict().items())
+
+
+def test_frame_warp_has_the_depth_of_the_model_and_learns_nothing_else(episodes, model):
+    found, batch = frame_warp(model), EpisodeBatch(episodes, [0, 1])
+    now = batch.observation([(0, 4), (1, 7)])
+    with torch.no_grad():
+        assert torch.equal(found.encode(now.rgb, now.camera).depth, model.encode(now.rgb, now.camera).depth)
+        state = found.observe(found.initial_state(2), now)
+        again = found.render(state, now.camera)
+    assert not any(parameter.any() for parameter in found.decoder.head.parameters())
+    assert float((again.rgb - now.rgb).abs().mean()) < 0.05 and float(again.seen.mean()) > 0.9
 
 
 def test_matching_says_nothing_by_looks_and_knows_depth_where_frames_tell_it(episodes, model):

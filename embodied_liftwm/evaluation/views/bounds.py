@@ -1,4 +1,4 @@
-"""What a trained model stands between, made of it at evaluation: initial weights, one frame alone, and the true depth told."""
+"""What a trained model stands between, made of it at evaluation: initial weights, frames alone, and the true depth told."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from embodied_liftwm.config import ModelConfig
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.views.episodes import truth_of
+from embodied_liftwm.memory.frames.memory import FrameMemory
 from embodied_liftwm.protocols import Camera, Observation, View
 from embodied_liftwm.tensor_tree import TensorTree
 from embodied_liftwm.world_model.build import BASELINES, build_model
+from embodied_liftwm.world_model.decoders.surface import SplatDecoder
+from embodied_liftwm.world_model.encoder import Encoder
+from embodied_liftwm.world_model.liftwm import LiftWM, Networks
 
 TRUE_SPREAD = 0.01
 """Doubt of a true depth, as the standard deviation of its logarithm: a cell still covers a piece of a surface."""
@@ -64,7 +68,7 @@ def untrained(model: Any, seed: int = 0) -> Any:
 
 
 def can_match(config: ModelConfig) -> bool:
-    """Whether there is a row `matching` for models of this kind: those that lift frames to depth before they remember them."""
+    """Whether there are rows `matching` and `frame_warp` for models of this kind: those that write depth."""
     return config.memory not in BASELINES
 
 
@@ -84,6 +88,21 @@ def matching(model: Any) -> Any:
     found.ego_motion.load_state_dict(model.ego_motion.state_dict())
     torch.nn.init.zeros_(found.encoder.head.weight)
     return found
+
+
+def frame_warp(model: Any) -> Any:
+    """The world model `frame_warp`: the frames that a trained model saw, with the depth that it has of each, warped into views.
+
+    Nothing is learned for the memory (`memory/frames/memory.py`); the decoder has its initial weights, which show what is read.
+
+    Args:
+        model: one of ours for which `can_match` holds.
+    """
+    config, networks = replace(model.config, movers=0), Networks(Encoder, SplatDecoder)
+    torch.manual_seed(0)
+    found: Any = LiftWM(config, model.shapes, networks, lambda: FrameMemory(config, model.image_size))
+    found.encoder, found.ego_motion = model.encoder, model.ego_motion
+    return found.to(next(model.parameters()).device).eval()
 
 
 def with_true_depth(model: Any, episodes: Sequence[Episode]) -> Any:

@@ -1,1 +1,1 @@
-"""Memories of frames as they were: all of them, the newest, or those that stereo needs."""
+"""Memories of frames as they were: all of them, with or without depth, the newest, or those that stereo needs."""
