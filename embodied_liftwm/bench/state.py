@@ -6,9 +6,8 @@ of primitives is told beside it, and otherwise not on what was learned. Millisec
 a walk of its own.
 
 `bench_state.csv` has the calls and the bytes of the state, `bench_state_walk.csv` the first tenth of a walk beside the last
-(`steps=10000`: the first thousand observes beside the last), with the state and the process before and after,
-and `bench_state_latent_read.csv` the latent read (`latent_read`). The two tenths are timed in turn: a second walk begins
-when the first has but a tenth to go, so that what else the machine does falls on both.
+(`steps=10000`: the first thousand observes beside the last), with the state and the process before and after. The two tenths
+are timed in turn: a second walk begins when the first has but a tenth to go, so that what else the machine does falls on both.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 
-from embodied_liftwm.bench import latent_read
 from embodied_liftwm.bench.table import Row, by_name, machine, report, seconds, seconds_in_turn, using_threads
 from embodied_liftwm.config import BenchConfig, CollectConfig, ModelConfig, size_word
 from embodied_liftwm.data.episode import Episode
@@ -48,7 +46,7 @@ MIB = 2**20
 
 
 def run(config: BenchConfig) -> int:
-    """Time, print and write the three tables.
+    """Time, print and write the two tables.
 
     Raises:
         UserError: the environment or the model cannot be built, or the two do not fit.
@@ -65,11 +63,8 @@ def run(config: BenchConfig) -> int:
             call, walk = _time_budget(config, shapes, budget, observations)
             calls.append(call)
             walks.append(walk)
-        status.update("reading latents")
-        reads = latent_read.rows(config.repeats, config.device)
     report(console, f"a call after {config.steps} observes", calls, about, out / "bench_state.csv")
     report(console, f"{config.steps} observes in a row", walks, about, out / "bench_state_walk.csv")
-    report(console, "latent read", reads, about, out / "bench_state_latent_read.csv")
     return 0
 
 

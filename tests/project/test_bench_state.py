@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from embodied_liftwm import cli
-from embodied_liftwm.bench import latent_read
 from embodied_liftwm.bench import state as bench_state
 from embodied_liftwm.bench.table import seconds_in_turn
 
@@ -19,8 +18,6 @@ TINY = ["env_options.image_size=32", "steps=30", "repeats=2", "model.width=8", "
 def bench(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, list[dict[str, str]]]:
     """Run it and return the rows of each CSV."""
     monkeypatch.setattr(bench_state, "CALLS", 1)
-    monkeypatch.setattr(latent_read, "COUNTS", (64, 256))
-    monkeypatch.setattr(latent_read, "SECONDS_A_REPEAT", 0.0)
     assert cli.main(["bench", "state", *TINY, f"out={folder}", *words]) == 0
     return {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
 
@@ -31,7 +28,7 @@ def test_every_budget_call_and_size_has_its_rows(
     threads = torch.get_num_threads()
     tables = bench(tmp_path, monkeypatch, "model.patches.budget=640")
     assert torch.get_num_threads() == threads
-    calls, walks, reads = tables["bench_state"], tables["bench_state_walk"], tables["bench_state_latent_read"]
+    calls, walks = tables["bench_state"], tables["bench_state_walk"]
     assert [(row["budget"], row["repeat"]) for row in calls] == [("512", "0"), ("512", "1"), ("640", "0"), ("640", "1")]
     for row in calls:
         assert all(float(row[f"{name}, ms"]) > 0 for name in ("observe", "render", "imagine", "predict", "summarize"))
@@ -45,13 +42,9 @@ def test_every_budget_call_and_size_has_its_rows(
         assert float(row["state first, MiB"]) == float(row["state last, MiB"]) == sizes[row["budget"]]
         before, after = float(row["process first, MiB"]), float(row["process last, MiB"])
         assert before > 50 and float(row["process grew, MiB"]) == pytest.approx(after - before, abs=0.1 + 1e-4 * after)
-    sizes_read = {(row["scene"], row["points"]) for row in reads}
-    assert len(sizes_read) == 2 * 2 and len(reads) == 2 * len(sizes_read)
-    for row in reads:
-        assert float(row["ns a point"]) == pytest.approx(1e6 * float(row["ms"]) / int(row["points"]), rel=1e-3)
-    assert all(row["cpu"] and row["cores"] and row["threads"] == "1" and row["torch"] for row in (*calls, *walks, *reads))
+    assert all(row["cpu"] and row["cores"] and row["threads"] == "1" and row["torch"] for row in (*calls, *walks))
     shown = capsys.readouterr().out
-    assert "a call after 30 observes" in shown and "30 observes in a row" in shown and "latent read" in shown
+    assert "a call after 30 observes" in shown and "30 observes in a row" in shown
 
 
 def test_a_memory_without_primitives_has_rows_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

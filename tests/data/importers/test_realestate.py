@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -236,27 +235,6 @@ def test_a_picture_without_a_range_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tiff").rename(tmp_path / "a.png")
     with pytest.raises(UserError, match="mode F, whose range is not known"):
         read_picture(tmp_path / "a.png")
-
-
-def test_the_two_view_protocol_scores_the_frames_of_its_index(tmp_path: Path) -> None:
-    from embodied_liftwm.evaluation.checked import CheckedModel
-    from embodied_liftwm.evaluation.views.mean_colour import MeanColour
-    from embodied_liftwm.evaluation.views.two_view import evaluate_two_view, read_evaluation_index
-
-    write_clip(tmp_path, "k")
-    index = {"k": {"context": [4, 0], "target": [1, 2, 3]}, "unusable": None}
-    (tmp_path / "index.json").write_text(json.dumps(index))
-    scored, left_out = read_evaluation_index(tmp_path / "index.json")
-    assert left_out == 1 and scored[0].gap == 4
-    rows = evaluate_two_view([CheckedModel(MeanColour(2.0), "mean")], tmp_path, scored, HEIGHT)
-    assert [(r.clip, r.gap, r.frame) for r in rows] == [("k", 4, 1), ("k", 4, 2), ("k", 4, 3)]
-    frames = read_clip(tmp_path / "k.txt", HEIGHT).rgb / 255.0
-    mean = frames[[0, 4]].mean((0, 1, 2))
-    for row in rows:
-        assert row.psnr == pytest.approx(-10 * np.log10(np.mean((frames[row.frame] - mean) ** 2)), abs=1e-3)
-    (tmp_path / "index.json").write_text('{"k": {"context": [0, 4]}}')
-    with pytest.raises(UserError, match="not an evaluation index"):
-        read_evaluation_index(tmp_path / "index.json")
 
 
 @pytest.mark.parametrize("ending", [".PNG", ".JPG", ".jpeg"])
