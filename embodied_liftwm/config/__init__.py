@@ -102,6 +102,8 @@ MOVED_KEYS = {
     ("reproduce agents", "agents.episodes"): "it is episodes",
     ("reproduce agents", "agents.train"): "it is train",
     ("reproduce priors", "prior_episodes"): "it is collect.episodes",
+    ("reproduce priors", "doses.scale"): "doses are doses.noise and doses.outliers",
+    ("reproduce priors", "doses.pose"): "doses are doses.noise and doses.outliers",
 }
 """Keys that a command had -> what serves now."""
 

@@ -119,17 +119,14 @@ class ReproduceMemoriesConfig(TableConfig):
 class DoseConfig:
     """How much a teacher is corrupted, in `liftwm reproduce priors`: models for each dose (`priors/corruption.py`)."""
 
-    scale: tuple[float, ...] = bounded((0.1, 0.3, 0.9), 0, 100, above=True)  # drift: deviation of log-scale in the last frame
     noise: tuple[float, ...] = bounded((0.1, 0.3, 0.9), 0, 100, above=True)  # deviation of log-depth, and of normals in radians
     outliers: tuple[float, ...] = bounded((0.1, 0.3, 0.7), 0, 1, above=True)  # share of blocks of pixels replaced by anything
-    pose: tuple[float, ...] = bounded((0.05, 0.15, 0.45), 0, 100, above=True)  # by which wrong poses displace cameras, metres;
-    # they turn them too
     pure_noise: bool = True  # and a teacher that says nothing of the scene at all
     held: bool = True  # all of it once more with students that do not learn how noisy their teacher is
 
     def __post_init__(self) -> None:
         check_fields(self, "doses.")
-        for name in ("scale", "noise", "outliers", "pose"):
+        for name in ("noise", "outliers"):
             distinct(f"doses.{name}", getattr(self, name), "numbers", least=0)
 
 

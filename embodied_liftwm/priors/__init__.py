@@ -14,5 +14,5 @@ invariant as the convention says. Where each thing lives:
     inhouse/            depth, views: networks of ours, their losses; their training is `training/inhouse`
     weights/            of ours, each with its card
     beside.py           cameras beside the path, where a frame sees room
-    corruption.py, pose_error.py    teachers made worse on purpose
+    corruption.py    teachers made worse on purpose
 """

@@ -6,10 +6,8 @@ form confidence knows: it is the teacher's own times the probability that the co
 normal within `NEAR_ENOUGH_DEG`. In the unweighted form values are the same, and confidence is 1 wherever the teacher speaks.
 
     clean       nothing; unweighted it is the teacher as it is, equally sure of everything
-    scale       drift: log-scale is a random walk over the frames, whose deviation is the dose in the last one
     noise       white noise of log-depth, and of normals in radians, of deviation dose
     outliers    blocks of pixels replaced by one depth, log-uniform, and one normal; the dose is their share
-    pose        depth as a teacher with wrong poses has it: that of a camera displaced by dose metres, and turned
     pure_noise  log-uniform depth and any normal at every pixel
 """
 
@@ -30,7 +28,6 @@ from torch.nn import functional as F
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import camera_rays
 from embodied_liftwm.priors.contract import Clip, DepthMaps, NormalMaps, PseudoObservations
-from embodied_liftwm.priors.pose_error import depth_deviation, moved_depth, normal_deviation, pose_errors
 
 VERSION = 1
 """Of the corruptions; a part of their fingerprints."""
@@ -152,17 +149,6 @@ def clean(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Generator)
     return maps
 
 
-def scale(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Generator) -> Maps:
-    """Log-depth is off by w_t s(u); w is a random walk from 0, of deviation dose in the last frame. Normals stay."""
-    frames, *size = maps.depth.shape
-    strength = strengths(rng, frames, *size)
-    steps = _normal(rng, max(frames - 1, 1))[: frames - 1] / math.sqrt(max(frames - 1, 1))
-    walk = torch.cat([torch.zeros(1), steps.cumsum(0)])
-    deviation = dose * torch.sqrt(torch.arange(frames) / max(frames - 1, 1))[:, None, None] * strength
-    depth = maps.depth * torch.exp(dose * walk[:, None, None] * strength)
-    return maps._replace(depth=depth, depth_chance=chance_within(math.log(NEAR_ENOUGH), deviation))
-
-
 def noise(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Generator) -> Maps:
     """Every log-depth is off by a number of deviation dose s(u), and every normal by such a step along the tangent plane."""
     deviation = dose * strengths(rng, *maps.depth.shape)
@@ -196,32 +182,6 @@ def outliers(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Generat
     )
 
 
-def pose(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Generator) -> Maps:
-    """The depth of cameras that errors s(u) e moved, e of each frame of root mean square dose; see `pose_error`.
-
-    Where the moved camera sees nothing that the teacher spoke of, it says nothing.
-    """
-    strength = strengths(rng, *maps.depth.shape)
-    error = pose_errors(rng, len(maps.depth), dose)
-    moved = moved_depth(maps.depth, maps.depth_sure > 0, error, strength, intrinsics)
-    chance = chance_within(math.log(NEAR_ENOUGH), depth_deviation(maps.depth, dose * strength, intrinsics))
-    normal_chance = chance_of_angle(normal_deviation(dose * strength))
-    from_pixel, there = moved.source.clamp_min(0).flatten(1), moved.source >= 0
-
-    def seen(values: Tensor) -> Tensor:
-        return values.flatten(1).gather(1, from_pixel).view_as(values)
-
-    turned = moved.turned(maps.normals)
-    return Maps(
-        moved.depth,
-        seen(maps.depth_sure) * there,
-        seen(chance),
-        torch.where(there.unsqueeze(1), torch.stack([seen(part) for part in turned.unbind(1)], dim=1), maps.normals),
-        seen(maps.normals_sure) * there,
-        seen(normal_chance),
-    )
-
-
 def pure_noise(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Generator) -> Maps:
     """Nothing of the scene is left."""
     frames, height, width = maps.depth.shape
@@ -233,7 +193,7 @@ def pure_noise(maps: Maps, intrinsics: Tensor, dose: float, rng: np.random.Gener
 
 
 KINDS: dict[str, Callable[[Maps, Tensor, float, np.random.Generator], Maps]] = {
-    "clean": clean, "scale": scale, "noise": noise, "outliers": outliers, "pose": pose, "pure_noise": pure_noise
+    "clean": clean, "noise": noise, "outliers": outliers, "pure_noise": pure_noise
 }  # fmt: skip
 """Kind -> the function that does it."""
 

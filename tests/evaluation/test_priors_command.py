@@ -68,8 +68,8 @@ def test_every_dose_has_two_forms_with_caches_of_their_own(config: ReproducePrio
     students = dosed(config, MVS, 5, held=False)
     assert list(students)[:3] == [None, Dose("clean", "weighted", 0.0), Dose("clean", "unweighted", 0.0)]
     assert students[None].row == "glo" and students[Dose("clean", "weighted", 0.0)].row == "glo+mvs"
-    assert students[Dose("pose", "unweighted", 0.15)].row == "glo+mvs-pose-0.15-unweighted"
-    assert len(students) == 3 + 2 * (4 * 3 + 1) == len({student.row for student in students.values()})
+    assert students[Dose("noise", "unweighted", 0.3)].row == "glo+mvs-noise-0.3-unweighted"
+    assert len(students) == 3 + 2 * (2 * 3 + 1) == len({student.row for student in students.values()})
     corrupted = [student for student in students.values() if student.corruption]
     caches = {settings(config, student).priors for student in corrupted}
     assert len(caches) == len(corrupted) and all(cache.startswith("mvs-") for (cache,) in caches)
@@ -117,7 +117,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
     command = words(tmp_path, "bases=glo", "teachers=mvs", "train.steps=2", "doses.pure_noise=false", "eval_seed=3")
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
-    assert all(text in shown for text in ("prior mvs observes 2 episodes", "distillation over GLO, mvs:", "scale drift, PSNR"))
+    assert all(text in shown for text in ("prior mvs observes 2 episodes", "distillation over GLO, mvs:", "noise, PSNR"))
     folder, results = tmp_path / "runs/priors", tmp_path / "results"
     with (results / "priors.csv").open() as file:
         rows = {(row["row"], row["seed"], row["figure"]): float(row["mean"]) for row in csv.DictReader(file)}
@@ -126,22 +126,22 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
     assert rows["glo+mvs - glo", "pooled", "psnr_seen"] == pytest.approx(taught - alone, abs=1e-3)
     with (results / "priors_dose.csv").open() as file:
         doses = {(row["kind"], row["form"], row["figure"]): float(row["mean"]) for row in csv.DictReader(file)}
-    assert doses["scale", "weighted", "teacher_abs_rel"] > doses["clean", "weighted", "teacher_abs_rel"] > 0
+    assert doses["noise", "weighted", "teacher_abs_rel"] > doses["clean", "weighted", "teacher_abs_rel"] > 0
     assert doses["clean", "weighted", "teacher_abs_rel"] == rows["glo+mvs", "pooled", "teacher_abs_rel"]
-    assert ("scale", "unweighted", "psnr_seen_turns_at") in doses and ("scale", "weighted", "persistence") in doses
-    assert ("scale", "unweighted, noise held", "psnr_seen") in doses
-    assert "scale drift" in (results / "priors_dose.svg").read_text()
+    assert ("noise", "unweighted", "psnr_seen_turns_at") in doses and ("noise", "weighted", "persistence") in doses
+    assert ("noise", "unweighted, noise held", "psnr_seen") in doses
+    assert "deviation of log-depth" in (results / "priors_dose.svg").read_text()
     assert "teachers made worse" in (folder / "index.html").read_text()
     assert [path.name[:4] for path in (folder / "data/train/priors").iterdir()] == ["mvs-"]  # corrupted ones are gone
 
     figures = (results / "priors_dose.csv").read_bytes()
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.csv")}
-    lost = folder / "glo+mvs-scale-0.5-weighted-seed0.views.csv"
+    lost = folder / "glo+mvs-noise-0.5-weighted-seed0.views.csv"
     lost.unlink()
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "nothing to collect" in shown and "observes" not in shown
-    assert "train and judge glo+mvs-scale-0.5-weighted\n" in shown
+    assert "train and judge glo+mvs-noise-0.5-weighted\n" in shown
     assert (results / "priors_dose.csv").read_bytes() == figures
     changed = {path.name for path in kept if path.stat().st_mtime_ns != kept[path]}
     assert changed == {lost.name, lost.name.replace("views", "persistence")}
@@ -156,6 +156,7 @@ def test_both_tables_are_written_and_resumed(tmp_path: Path, capsys: pytest.Capt
         (["teachers=mvs,mvs"], "teachers=['mvs', 'mvs']: expected distinct names"),
         (["bases=mv"], "bases=mv: expected list of 2d_only | glo"),
         (["doses.noise=0"], "doses.noise=0.0: must be above 0"),
+        (["doses.pose=0.1"], "unknown key 'doses.pose': doses are doses.noise and doses.outliers"),
         (["doses.outliers=1.5"], "doses.outliers=1.5: must be at most 1"),
         (["teachers=depth_anything"], "prior depth_anything: "),
     ],

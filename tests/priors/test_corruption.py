@@ -1,4 +1,4 @@
-"""Corrupted teachers: doses are what they say, confidence knows of them, and wrong poses move planes as geometry says."""
+"""Corrupted teachers: doses are what they say, and confidence knows of them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from torch import Tensor
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import camera_rays
-from embodied_liftwm.geometry.se3 import so3_exp
 from embodied_liftwm.priors.contract import Clip, DepthMaps, NormalMaps, PseudoObservations
 from embodied_liftwm.priors.corruption import (
     FARTHEST_M,
     KINDS,
     NEAREST_M,
     Corruption,
-    Maps,
     corrupt,
     generator,
-    scale,
     strengths,
 )
-from embodied_liftwm.priors.pose_error import TURN_PER_M, PoseErrors, moved_depth, pose_errors
 
 FRAMES, SIZE = 9, 32
 INTRINSICS = torch.tensor([[20.0, 0.0, 16.0], [0.0, 20.0, 16.0], [0.0, 0.0, 1.0]])
@@ -67,24 +63,6 @@ def test_fields_are_smooth_and_of_mean_one() -> None:
     assert field.diff(dim=1).abs().mean() < 0.2 and field.std() == pytest.approx(1 / math.sqrt(3), abs=0.01)
 
 
-def test_scale_drifts_as_a_random_walk_of_the_stated_deviation() -> None:
-    """And confidence says how often it stays near enough: many walks over images of a few pixels."""
-    ones, towards = torch.ones(FRAMES, 4, 4), torch.ones(FRAMES, 3, 4, 4)
-    maps = Maps(ones, ones, ones, towards, ones, ones)
-    found = [scale(maps, INTRINSICS, 0.3, np.random.default_rng(seed)) for seed in range(1000)]
-    off = torch.stack([one.depth.log() for one in found])
-    drift = off.mean((2, 3))
-    assert drift[:, 0].abs().max() < 1e-6
-    assert drift[:, -1].std() == pytest.approx(0.3, rel=0.1)
-    assert drift[:, 2].std() == pytest.approx(0.3 * math.sqrt(2 / 8), rel=0.1)
-    assert (drift[:, -1] - drift[:, 4]).std() == pytest.approx(0.3 * math.sqrt(4 / 8), rel=0.1)
-    chance = torch.stack([one.depth_chance for one in found])[:, 1:]
-    near = (off[:, 1:].abs() < math.log(1.1)).float()
-    for low in (0.2, 0.4, 0.6, 0.8):
-        inside = (chance >= low) & (chance < low + 0.2)
-        assert near[inside].mean() == pytest.approx(float(chance[inside].mean()), abs=0.04)
-
-
 def test_noise_is_white_and_grows_with_the_strength() -> None:
     how = Corruption("noise", 0.2, True, 0)
     strength, off = strengths(generator(how, 0), FRAMES, SIZE, SIZE), errors(worse("noise", 0.2))
@@ -110,35 +88,7 @@ def test_outliers_are_blocks_of_the_stated_share(dose: float) -> None:
     assert drawn.mean() == pytest.approx(middle, abs=0.15) and drawn.std() == pytest.approx(spread, rel=0.1)
 
 
-def test_a_plane_moves_as_geometry_says() -> None:
-    translation, rotation = torch.tensor([[0.05, -0.1, 0.2]]), torch.tensor([[0.05, -0.08, 0.1]])
-    depth, ones = plane_depth(PLANE, OFFSET)[None], torch.ones(1, SIZE, SIZE)
-    moved = moved_depth(depth, ones > 0, PoseErrors(translation, rotation), ones, INTRINSICS)
-    turned = so3_exp(rotation[0]) @ PLANE  # X' = R X + t lies on the plane R n X' = c + R n t
-    true = plane_depth(turned, OFFSET + turned @ translation[0])
-    there = moved.source[0] >= 0
-    assert there.float().mean() > 0.8
-    assert (moved.depth[0] / true)[there].log().abs().max() < 0.03
-    normals = moved.turned(PLANE[None, :, None, None].expand(1, 3, SIZE, SIZE))
-    assert torch.allclose(normals[0, :, 5, 5], turned, atol=1e-6)
-    still = moved_depth(depth, ones > 0, PoseErrors(0 * translation, 0 * rotation), ones, INTRINSICS)
-    assert (still.source[0].flatten() == torch.arange(SIZE * SIZE)).all()
-    assert (still.depth / depth).log().abs().max() < 0.02
-
-
-def test_the_nearest_surface_stays_and_silent_pixels_are_not_moved() -> None:
-    depth = torch.full((1, SIZE, SIZE), 4.0)
-    depth[:, :, 16:] = 1.0
-    aside = PoseErrors(torch.tensor([[-0.3, 0.0, 0.0]]), torch.zeros(1, 3))  # 6 pixels at 1 m, 1.5 at 4 m
-    said = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
-    moved = moved_depth(depth, said, aside, torch.ones(1, SIZE, SIZE), INTRINSICS)
-    assert moved.depth[0, 8, 10] == pytest.approx(1.0) and moved.depth[0, 8, 9] == pytest.approx(4.0)
-    assert (moved.source[0, :, 27:] == -1).all()
-    silent = moved_depth(depth, said & (depth > 2), aside, torch.ones(1, SIZE, SIZE), INTRINSICS)
-    assert (silent.depth[silent.source >= 0] > 3.9).all()
-
-
-@pytest.mark.parametrize(("kind", "dose"), [("noise", 0.1), ("outliers", 0.4), ("pose", 0.15), ("pure_noise", 1)])
+@pytest.mark.parametrize(("kind", "dose"), [("noise", 0.1), ("outliers", 0.4), ("pure_noise", 1)])
 def test_confidence_says_how_often_depth_is_near_enough(kind: str, dose: float) -> None:
     sure, right = [], []
     for seed in range(8):
@@ -155,10 +105,9 @@ def test_confidence_says_how_often_depth_is_near_enough(kind: str, dose: float) 
         assert near[inside].mean() == pytest.approx(float(chance[inside].mean()), abs=0.06)
 
 
-@pytest.mark.parametrize(("kind", "dose"), [("scale", 0.3), ("noise", 0.1)])
-def test_confidence_falls_with_the_strength(kind: str, dose: float) -> None:
-    how = Corruption(kind, dose, True, 0)
-    strength, found = strengths(generator(how, 0), FRAMES, SIZE, SIZE)[-1].flatten(), worse(kind, dose).depth
+def test_confidence_falls_with_the_strength() -> None:
+    how = Corruption("noise", 0.1, True, 0)
+    strength, found = strengths(generator(how, 0), FRAMES, SIZE, SIZE)[-1].flatten(), worse("noise", 0.1).depth
     assert found is not None
     spoken = found.confidence[-1].flatten()[strength.argsort()]
     spoken = spoken[spoken > 0]
@@ -181,7 +130,7 @@ def test_the_same_seed_and_episode_give_the_same(kind: str) -> None:
 def test_every_corruption_has_a_fingerprint_of_its_own() -> None:
     settings = itertools.product(KINDS, (0.1, 0.2), (True, False), (0, 1))
     names = [Corruption(*setting).fingerprint(of) for setting in settings for of in ("0" * 16, "1" * 16)]
-    assert len(set(names)) == len(names) == 96 and all(re.fullmatch("[0-9a-f]{16}", name) for name in names)
+    assert len(set(names)) == len(names) == 64 and all(re.fullmatch("[0-9a-f]{16}", name) for name in names)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,16 +138,9 @@ def test_unweighted_is_sure_wherever_the_teacher_speaks(kind: str) -> None:
     plain, sure = worse(kind, 0.3), worse(kind, 0.3, weighted=False)
     assert plain.depth and sure.depth and plain.normals and sure.normals
     assert set(sure.depth.confidence.unique().tolist()) == {0.0, 1.0} == set(sure.normals.confidence.unique().tolist())
-    if kind != "pose":
-        assert (sure.depth.confidence[:, 3, 4] == 0).all() and sure.depth.confidence.sum() == FRAMES * (SIZE**2 - 1)
+    assert (sure.depth.confidence[:, 3, 4] == 0).all() and sure.depth.confidence.sum() == FRAMES * (SIZE**2 - 1)
     assert (plain.depth.confidence[sure.depth.confidence == 0] == 0).all()
     assert plain.depth.confidence.max() <= 0.5 and sure.depth.values.isfinite().all() and (sure.depth.values > 0).all()
-
-
-def test_errors_of_poses_are_of_the_stated_size() -> None:
-    found = pose_errors(np.random.default_rng(0), 4000, 0.2)
-    assert found.translation.square().sum(1).mean().sqrt() == pytest.approx(0.2, rel=0.03)
-    assert found.rotation.square().sum(1).mean().sqrt() == pytest.approx(0.2 * TURN_PER_M, rel=0.03)
 
 
 def test_only_metric_depth_of_every_frame_can_be_corrupted() -> None:

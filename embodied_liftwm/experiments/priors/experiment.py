@@ -175,7 +175,7 @@ def corruptions(config: ReproducePriorsConfig, seed: int) -> list[Corruption]:
     The first leaves what it says, but makes it equally sure of everything: there unweighted doses begin.
     """
     doses = config.doses
-    by_kind = {"scale": doses.scale, "noise": doses.noise, "outliers": doses.outliers, "pose": doses.pose}
+    by_kind = {"noise": doses.noise, "outliers": doses.outliers}
     found = [(kind, dose) for kind, values in by_kind.items() for dose in sorted(values)]
     found += [(PURE_NOISE, 1.0)] if doses.pure_noise else []
     both = [Corruption(kind, dose, weighted, seed) for kind, dose in found for weighted in (True, False)]

@@ -25,13 +25,8 @@ from embodied_liftwm.experiments.priors.doses import CLEAN, GAINS, PURE_NOISE, D
 
 AIM_DB, AIM_DEPTH, AIM_NOISE_DB = 0.8, -10.0, 0.1
 """What distillation over GLO is to gain, change depth RMSE by in percent at most, and what a teacher of pure noise may cost."""
-TITLES = {"scale": "scale drift", "noise": "noise", "outliers": "outliers", "pose": "wrong poses"}
-UNITS = {
-    "scale": "deviation of log-scale at the end",
-    "noise": "deviation of log-depth, and radians",
-    "outliers": "share of pixels",
-    "pose": "displacement (m)",
-}
+TITLES = {"noise": "noise", "outliers": "outliers"}
+UNITS = {"noise": "deviation of log-depth, and radians", "outliers": "share of pixels"}
 NAMES = {"psnr_seen": "PSNR", "depth_rmse_seen_m_change": "depth RMSE"}
 AXES = {"psnr_seen": "gain in PSNR, seen px (dB)", "depth_rmse_seen_m_change": "depth RMSE saved, seen px (%)"}
 QUALITY = (

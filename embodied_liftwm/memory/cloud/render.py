@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,12 +43,12 @@ _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 
 class PaintRules(NamedTuple):
-    """The constants above, float32."""
+    """The constants above."""
 
-    near_m: Any
-    splat: Any
-    most_px: Any
-    tolerance: Any
+    near_m: np.float32
+    splat: np.float32
+    most_px: np.float32
+    tolerance: np.float32
 
 
 class Row(NamedTuple):
@@ -63,7 +63,7 @@ class Eye(NamedTuple):
     """One camera."""
 
     matrix: np.ndarray  # [3, 4] from world points to homogeneous pixels
-    focal: Any  # pixels, float32
+    focal: np.float32  # pixels
     planes: np.ndarray  # [P, 4] float64: what is seen lies where n . x + d >= 0, n of length 1
     sizes: np.ndarray  # [256] metres, of the last byte of looks
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from embodied_liftwm.errors import UserError
 
@@ -44,11 +43,11 @@ class _Once(torch.autograd.Function):
     """The identity, which every gradient passes: the nodes of gsplat would leave their part out of a second one."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: FunctionCtx, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(value.view_as(value) for value in inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, ...]:
         if torch.is_grad_enabled():
             raise UserError("backend='gsplat' has no second derivatives: use backend='torch', or no create_graph=True")
         return gradients

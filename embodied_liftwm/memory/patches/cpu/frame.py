@@ -156,7 +156,7 @@ def surface_rows(depth, smooth, turn, eye, top, bottom, points, normals):
             a = _slope(left, here, right) if 0 < x < last_column else _difference(left, right)
             b = _slope(above, here, below) if 0 < y < last_row else _difference(above, below)
             n0, n1, n2 = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-            length: Any = math.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
+            length: Any = math.sqrt(n0 * n0 + n1 * n1 + n2 * n2)  # of the arrays' dtype, which mypy takes for float
             scale = _ONE / max(length, np.float32(1e-12))
             if n0 * here[0] + n1 * here[1] + n2 * here[2] > _ZERO:
                 scale = -scale

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -31,17 +31,17 @@ class ReadRules(NamedTuple):
     """What `READING` and `latents.read` say, as scalars of the tensors' dtype but for the first."""
 
     most_points: int
-    point_px: Any
-    steepest: Any
-    near_m: Any
-    unsure: Any
-    unsure_weight: Any
-    placed_near_m: Any  # of `latents.read`, as the next three
-    covers: Any
-    touches: Any
-    precedence: Any
-    log_tolerance: Any
-    temperature: Any
+    point_px: float
+    steepest: float
+    near_m: float
+    unsure: float
+    unsure_weight: float
+    placed_near_m: float  # of `latents.read`, as the next three
+    covers: float
+    touches: float
+    precedence: float
+    log_tolerance: float
+    temperature: float
 
 
 class Relief(NamedTuple):
@@ -58,7 +58,7 @@ class View(NamedTuple):
     """One camera."""
 
     matrix: np.ndarray  # [3, 4] from world points to homogeneous pixels
-    focal: Any  # pixels
+    focal: float  # pixels
     height: int
     width: int
 
