@@ -237,6 +237,13 @@ def test_lerobot_datasets_with_videos(make_dataset: Make, tmp_path: Path) -> Non
     assert found[1].action.tolist() == [[10], [11]] and found[0].world_from_camera[:, 0, 3].tolist() == [0, 1, 2, 3]
     with pytest.raises(UserError, match="no feature wrist: expected pose= one of observation.images.top, action"):
         run([*words, "pose=wrist"])
+    for damage, line in (
+        ({"data_path": None}, "not as format=lerobot says"),
+        ({"codebase_version": "v2.1"}, "format v2.1, expected"),
+    ):
+        (root / "meta/info.json").write_text(json.dumps(info | damage))
+        with pytest.raises(UserError, match=line):
+            run([*words, f"out={tmp_path / 'damaged'}"])
 
 
 def test_nerfstudio_means_what_its_documentation_says(make_dataset: Make) -> None:

@@ -11,13 +11,15 @@ The formats are described in docs/data_format.md.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from embodied_liftwm.data.importers.source import Settings, Source
-from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_info, scan, write_episode, write_info
+from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_episode, read_info, scan, write_episode, write_info
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
 from embodied_liftwm.folder_lock import held
@@ -87,7 +89,8 @@ def import_dataset(
         UserError: nothing that can be read, or a dataset of something else in `out`.
     """
     source, out = Path(source), Path(out)
-    opened = _module(format).open_source(source, settings)
+    with _one_line(f"{source}: not as format={format} says"):
+        opened = _module(format).open_source(source, settings)
     info = {**opened.info, "format": FORMAT, "clips": [name for name, _ in opened.clips]}
     if settings.size is not None:
         height, width = settings.size
@@ -96,11 +99,16 @@ def import_dataset(
     with held(out):
         remove_partials(out)
         _begin(out, info)
-        there = set(scan(out))
-        for index, (_, read) in enumerate(opened.clips):
+        there = scan(out)
+        first = next((_shared(read_episode(path, index, False).arrays()) for index, path in there.items()), None)
+        for index, (name, read) in enumerate(opened.clips):
             try:
                 if index not in there:
-                    write_episode(out, index, read())
+                    with _one_line(f"{source}: {name}: not as format={format} says"):
+                        episode = read()
+                    first = first or _shared(episode.arrays())
+                    _check_alike(_shared(episode.arrays()), first, f"{source}: {name}")
+                    write_episode(out, index, episode)
             except UserError as problem:
                 left_out.append(str(problem))
             tell(index + 1, len(opened.clips))
@@ -109,6 +117,30 @@ def import_dataset(
             raise UserError(f"{source}: no whole episode in it: {left_out[0]}")
         list_episodes(out, episodes)
     return len(episodes), left_out
+
+
+def _shared(arrays: Mapping[str, Any]) -> dict[str, list[int]]:
+    """What all episodes of a dataset have in common: the shape of a row of these arrays."""
+    return {name: list(arrays[name].shape[1:]) for name in ("rgb", "action", "goal")}
+
+
+def _check_alike(found: dict[str, list[int]], first: dict[str, list[int]], where: str) -> None:
+    for name in found:
+        if found[name] != first[name]:
+            remedy = "; size= makes them alike" if name == "rgb" else ""
+            raise UserError(f"{where}: {name}: {found[name]} a row, expected {first[name]} as in the others{remedy}")
+
+
+@contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    """Files of others may break any rule: what no check foresaw is one line, too."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{where} ({type(error).__name__}: {reason})") from error
 
 
 def _begin(out: Path, info: dict[str, object]) -> None:

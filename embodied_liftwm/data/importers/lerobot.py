@@ -9,7 +9,6 @@ feature that is an image or a video, or rgb=FEATURE. Also read: `next.reward`, `
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from embodied_liftwm.data.importers.arrays import build_episode
 from embodied_liftwm.data.importers.frames import fit
 from embodied_liftwm.data.importers.source import Settings, Source
 from embodied_liftwm.errors import UserError
-from embodied_liftwm.files import read_json
+from embodied_liftwm.files import parse_json, read_json
 
 INFO, EPISODES, LIFTWM = "meta/info.json", "meta/episodes", "meta/liftwm.json"
 OURS = "liftwm"
@@ -127,7 +126,7 @@ def _clip(dataset: _Dataset, outline: dict[str, Any]) -> Episode:
     if settings.intrinsics:
         arrays["intrinsics"] = settings.intrinsics
     arrays["rgb"] = _video(dataset, outline) if video else _pictures(table[dataset.camera], where)
-    words = json.loads(outline[OURS]) if OURS in outline else {"meta": {"episode": index, "task": outline.get("tasks")}}
+    words = parse_json(outline[OURS], where) if OURS in outline else {"meta": {"episode": index, "task": outline.get("tasks")}}
     return build_episode(arrays, settings.size, where, **words)
 
 

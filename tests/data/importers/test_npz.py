@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from embodied_liftwm.commands.data import run
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.data.importers import find_format
-from embodied_liftwm.data.importers.memory_maze import HEIGHT_M, pose_of
+from embodied_liftwm.data.importers.memory_maze import HEIGHT_M
 from embodied_liftwm.data.reader import EvaluationReader
 from embodied_liftwm.errors import UserError
 
@@ -60,6 +59,8 @@ def test_other_forms_and_names(tmp_path: Path, make_episode: Callable[..., Episo
         ({"reward": np.full(6, np.nan)}, "reward: step 0 holds nan"),
         ({"terminated": np.ones(6, bool)}, "terminated: step 0 of 6 ends the episode"),
         ({"goal": np.array(["a"], object)}, "cannot be read as NPZ"),
+        ({"reward": np.array(["a"] * 6)}, r": a: not as format=npz says \(ValueError: could not convert string"),
+        ({"terminated": np.array(True)}, r": a: not as format=npz says \(TypeError"),
     ],
 )
 def test_faults_name_the_file_and_the_array(
@@ -69,7 +70,20 @@ def test_faults_name_the_file_and_the_array(
     np.savez(tmp_path / "a.npz", **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(UserError, match=line) as caught:
         run(["import", str(tmp_path), f"out={tmp_path / 'out'}"])
-    assert str(tmp_path / "a.npz") in str(caught.value)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_episodes_of_a_dataset_are_alike(
+    tmp_path: Path, make_episode: Callable[..., Episode], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("a", 16), ("b", 24), ("c", 16)):
+        np.savez(tmp_path / f"{name}.npz", **make_episode(3, size=size, truth=False).arrays())
+    for _ in range(2):  # what is there already counts, too
+        assert run(["import", str(tmp_path), f"out={tmp_path / 'out'}"]) == 2
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ": b: rgb: [24, 24, 3] a row, expected [16, 16, 3] as in the others; size= makes them alike" in shown
+    assert [episode.meta["clip"] for episode in EvaluationReader(tmp_path / "out")] == ["a", "c"]
+    assert run(["import", str(tmp_path), f"out={tmp_path / 'alike'}", "size=16"]) == 0
 
 
 def test_a_trajectory_of_memory_maze(tmp_path: Path) -> None:
@@ -97,19 +111,19 @@ def test_a_trajectory_of_memory_maze(tmp_path: Path) -> None:
 
 
 SIMULATE = """
-import json, sys
+import sys
 import numpy as np
 from memory_maze import tasks
-env = tasks.memory_maze_9x9(global_observables=True, seed=1)
-rows, rng = [], np.random.RandomState(0)
-seen = env.reset().observation
+env, rng, rows = tasks.memory_maze_9x9(global_observables=True, seed=1), np.random.RandomState(0), []
+step, action = env.reset(), 0
 camera = next(i for i in range(env.physics.model.ncam) if "egocentric" in env.physics.model.id2name(i, "camera"))
 for _ in range(60):
-    at, turn = env.physics.data.cam_xpos[camera], env.physics.data.cam_xmat[camera]
-    rows.append([seen["agent_pos"].tolist(), seen["agent_dir"].tolist(), at.tolist(), turn.tolist()])
-    seen = env.step(rng.choice([1, 1, 1, 2, 3, 4, 5])).observation
-border, colour = seen["image"][0].tolist(), seen["target_color"].tolist()
-json.dump([rows, float(env.physics.model.cam_fovy[camera]), border, colour], open(sys.argv[1], "w"))
+    place = {"at": env.physics.data.cam_xpos[camera].copy(), "turn": env.physics.data.cam_xmat[camera].reshape(3, 3).copy()}
+    rows.append(step.observation | place | {"action": np.eye(6, dtype=np.uint8)[action], "reward": step.reward or 0.0})
+    action = rng.choice([1, 1, 1, 2, 3, 4, 5])
+    step = env.step(action)
+found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+np.savez(sys.argv[1], fovy=env.physics.model.cam_fovy[camera], **found)
 """
 
 
@@ -119,15 +133,19 @@ def test_the_derived_camera_is_the_simulators(tmp_path: Path) -> None:
         pytest.skip("no Memory Maze here: scripts/setup.sh dev installs it")
     paths = os.pathsep.join([str(MUJOCO3), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": paths, "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
-    subprocess.run(
-        [sys.executable, "-c", SIMULATE, str(tmp_path / "rows")], check=True, env=env, timeout=300, capture_output=True
-    )
-    rows, fovy, border, colour = json.loads((tmp_path / "rows").read_text())
-    found = pose_of(*(np.array([row[i] for row in rows]) for i in (0, 1)), 9)
-    at, turn = np.array([row[2] for row in rows]), np.array([row[3] for row in rows]).reshape(-1, 3, 3)
-    assert fovy == 80
-    assert np.abs(found[:, :3, :3] - turn * [1, -1, -1]).max() < 1e-6
-    assert np.abs(found[:, :2, 3] - at[:, :2]).max() < 1e-6
-    rise = np.abs(found[:, 2, 3] - at[:, 2])
+    script = [sys.executable, "-c", SIMULATE, str(tmp_path / "a.npz")]
+    subprocess.run(script, check=True, env=env, timeout=300, capture_output=True)
+    made = np.load(tmp_path / "a.npz")
+    assert run(["import", str(tmp_path / "a.npz"), f"out={tmp_path / 'out'}"]) == 0
+    (found,) = EvaluationReader(tmp_path / "out")
+    pose = found.world_from_camera
+    assert made["fovy"] == 80 and len(found) == 59 and found.goal[0] == pytest.approx(made["target_color"][0])
+    assert np.abs(pose[:, :3, :3] - made["turn"] * [1, -1, -1]).max() < 1e-6
+    assert np.abs(pose[:, :2, 3] - made["at"][:, :2]).max() < 1e-5
+    rise = np.abs(pose[:, 2, 3] - made["at"][:, 2])
     assert np.sqrt(np.mean(rise**2)) < 1.3e-3 and rise.max() < 5e-3
-    assert np.ptp(border, axis=0).max() == 0 and border[0] == [int(c * 255 * 0.7) for c in colour]
+    edge = np.ones((64, 64), bool)
+    edge[2:-2, 2:-2] = False
+    shown = (made["target_color"] * 255 * 0.7).astype(np.uint8)
+    assert (made["image"][:, edge] == shown[:, None]).all(), "the border shows the colour, and nothing else does"
+    assert not found.rgb[:, edge].any() and np.array_equal(found.rgb[:, ~edge], made["image"][:, ~edge])

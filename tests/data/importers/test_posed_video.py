@@ -85,6 +85,7 @@ def test_other_ways_to_give_the_focal_length(tmp_path: Path) -> None:
         (None, {"h": 21}, "images/0.png is 20 x 32, and h x w in the file 21 x 32"),
         ([{"file_path": "images/9.png"}, {}, {}], {}, "9.png: no such picture"),
         ([{"transform_matrix": [[1]]}, {}, {}], {}, "frame 0: transform_matrix: expected 4 x 4 numbers"),
+        ([{"transform_matrix": [[1], [1, 2]]}, {}, {}], {}, "not as format=nerfstudio says"),
         ([{"transform_matrix": np.diag([1, 1, -1, 1]).tolist()}, {}, {}], {}, "world_from_camera: frame 2 is mirrored"),
     ],
 )
