@@ -76,10 +76,12 @@ def run(config: TrainAgentConfig) -> None:
                 raise KeyboardInterrupt(f"what was finished is kept in {folder}: the same command continues there") from None
             write_rows(folder / TABLE, rows)
     for row in rows:
+        unknown = np.isnan(row.psnr_seen)
         console.print(
             f"{row.arm:<6} round {row.round}: success {100 * row.success:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}] of "
-            f"{row.tours}, return {row.mean_return:.2f}, views {row.psnr:.2f} dB, seen ones {row.psnr_seen:.2f} dB, "
-            f"persistence {row.persistence:.2f}"
+            f"{row.tours}, return {row.mean_return:.2f}, views {row.psnr:.2f} dB"
+            + ("" if unknown else f", seen ones {row.psnr_seen:.2f} dB, persistence {row.persistence:.2f}"),
+            soft_wrap=True,
         )
     console.print(f"rows: {folder / TABLE}")
 
@@ -124,8 +126,8 @@ def _collect_with_policy(config: TrainAgentConfig, folder: Path, number: int, co
     if not missing:
         return
     model: Any = embodied_liftwm.load(str(folder / f"model-{number - 1}"), config.device)
-    policy = PPOPolicy(model, folder / "agent", config.device, deterministic=False)
     collector = ShardCollector(collect_settings(config, data, 1), find_env(config.env))
+    policy = PPOPolicy(model, folder / "agent", config.device, deterministic=False, space=collector.env.action_space)
     collector.policy_maker = _tour_then(policy, config)
     successes = []
     for index in missing:

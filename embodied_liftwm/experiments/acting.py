@@ -24,4 +24,6 @@ def policy_agent(source: str, path: str, device: str, env: Any, seed: int, *, tr
     """A policy of the user's, or one of `liftwm train-agent` on a model loaded in this very process."""
     if is_function_name(path) and not Path(path).exists():
         return UsersPolicy(path, env, seed)
-    return PPOPolicy(ActingModel(embodied_liftwm.load(source, device), source), path, device, trust=trust)
+    return PPOPolicy(
+        ActingModel(embodied_liftwm.load(source, device), source), path, device, trust=trust, space=env.action_space
+    )

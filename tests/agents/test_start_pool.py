@@ -112,3 +112,5 @@ def test_choices_become_the_actions_of_the_table() -> None:
     drone = table_for(6)
     assert drone.shape == (13, 6) and np.abs(drone).sum(axis=1).tolist() == [0.0] + [1.0] * 12
     assert len({tuple(row) for row in drone.tolist()}) == 13
+    crane = gym.spaces.Box(np.array([0, -3], np.float32), np.array([0.5, 3], np.float32))
+    assert table_for(2, crane).tolist() == [[0, 0], [0.5, 0], [0, 3], [0, -3], [0.5, 3], [0.5, -3]]

@@ -48,7 +48,7 @@ class HeldOutTours:
 
     def score(self, algorithm: OnPolicyAlgorithm) -> HeldOutScore:
         """Let a policy act on all of them, greedily, as `liftwm evaluate` does."""
-        policy = PPOPolicy(self._model, algorithm, self._config.device)
+        policy = PPOPolicy(self._model, algorithm, self._config.device, space=self._env.action_space)
         played = [self._play(policy, start) for start in self._tours()]
         imagined = self._imagine(algorithm) if about_of(algorithm)["input"] in ("state", "imagined") else []
         return HeldOutScore(len(played), *_means(played), len(imagined), *_means(imagined))
@@ -92,7 +92,7 @@ def imagine_episode(
 ) -> tuple[float, float]:
     """Success and return of a greedy policy in one imagined episode after a watched tour of `env`."""
     width = spaces.flatdim(env.action_space)
-    table = table_for(width) if spaces.flatdim(algorithm.action_space) != width else None
+    table = table_for(width, env.action_space) if spaces.flatdim(algorithm.action_space) != width else None
     dream = ImaginedVecEnv(model, lambda: watched, algorithm.action_space, 1, features, table, device)
     obs: Any = dream.reset()
     while True:

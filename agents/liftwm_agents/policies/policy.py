@@ -35,6 +35,7 @@ class PPOPolicy:
         features: FeatureConfig | None = None,
         deterministic: bool = True,
         trust: bool = False,
+        space: spaces.Space | None = None,
     ) -> None:
         """
         Args:
@@ -44,13 +45,14 @@ class PPOPolicy:
             features: what is read of the state; None for what it was trained on.
             deterministic: take the most probable action instead of a sample.
             trust: open a zip of stable-baselines3 too, which runs what is in it.
+            space: of the environment's actions; None where they are in [-1, 1], or choices.
 
         Raises:
             UserError: no such file, a damaged or foreign one, a zip without `trust`, or another model's summary.
         """
         self._algorithm = source if isinstance(source, OnPolicyAlgorithm) else open_policy(Path(source), trust=trust)
         about = about_of(self._algorithm)
-        self._space, self._deterministic = self._algorithm.action_space, deterministic
+        self._space, self._deterministic, self._envs = self._algorithm.action_space, deterministic, space
         self._recurrent = about["input"] == "recurrent"
         self._sight: _StateSight | _PixelSight
         if about["input"] in ("state", "imagined"):
@@ -82,7 +84,7 @@ class PPOPolicy:
         width = tour["action"].shape[1]
         if spaces.flatdim(self._space) == width:
             return
-        table = table_for(width)
+        table = table_for(width, self._envs)
         if not isinstance(self._space, spaces.Discrete) or len(table) != int(self._space.n):
             raise UserError(
                 f"the policy acts in {self._space}, the environment takes {width} numbers: evaluate with the env_options "

@@ -198,7 +198,7 @@ class WatchedTours:
 
 def _imagined(config: TrainAgentConfig, model: WorldModel, features: FeatureConfig, seed: int) -> ImaginedVecEnv:
     env = make_task(config)
-    table = table_for(spaces.flatdim(env.action_space)) if has_table(config, env) else None
+    table = table_for(spaces.flatdim(env.action_space), env.action_space) if has_table(config, env) else None
     space = env.action_space if table is None else spaces.Discrete(len(table))
     pool = StartPool(max(config.starts, 1), config.fresh, seed, config.repeats)
     tours = WatchedTours(env, model, features, pool, config.device)
