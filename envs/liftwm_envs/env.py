@@ -20,9 +20,9 @@ from liftwm_envs.odometry import Odometry
 from liftwm_envs.rooms import photographs
 from liftwm_envs.rooms.floor_plan import EVALUATION_SEEDS
 from liftwm_envs.rooms.layout import make_scene
-from liftwm_envs.rooms.scene import SHAPES, Scene
+from liftwm_envs.rooms.scene import AGENT_RADIUS_M, SHAPES, Scene
 from liftwm_envs.rooms.variation import check_ranges, draw_variation
-from liftwm_envs.settings import settings_of
+from liftwm_envs.settings import STEP_M, settings_of
 from liftwm_envs.simulation import Simulation
 from liftwm_envs.tasks.moving import MovingOcclusionTask
 from liftwm_envs.tasks.search import SearchTask
@@ -83,6 +83,7 @@ class RoomEnv(gymnasium.Env[dict[str, NDArray], Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+    body = {"radius_m": AGENT_RADIUS_M, "step_m": STEP_M}  # what planners may know of it, as of anyone's (docs/agents.md)
 
     def __init__(
         self,

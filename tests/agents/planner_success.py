@@ -98,7 +98,10 @@ def main(path: str) -> None:
             model = kind(capacity=capacity)
             made = gym.make(f"liftwm/{name}-v0", truth=True, disable_env_checker=True, **options)
             env = GuidedTour(DepthTap(made, model))
-            for agent, policy in (("planner", PlannerPolicy(model, PlannerConfig(), env.action_space)), ("random", None)):
+            for agent, policy in (
+                ("planner", PlannerPolicy(model, PlannerConfig(), env.action_space, environment=env)),
+                ("random", None),
+            ):
                 rows = []
                 for seed in range(FIRST_SEED, FIRST_SEED + episodes):
                     rows.append({"case": case, "env": name, "agent": agent, **play(env, policy, seed)})

@@ -77,6 +77,7 @@ class VizDoom(gymnasium.Env[dict[str, NDArray], Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 9}
     goal_kind = "attributes"
+    body = {"radius_m": _RADIUS_M}
 
     def __init__(
         self,
