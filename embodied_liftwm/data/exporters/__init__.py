@@ -74,7 +74,7 @@ def export_dataset(
             tell(done, len(files))
 
     with whole_folder(out) as partial:
-        shared = {key: value for key, value in info.items() if key not in ("episodes", "format", "clips")}
+        shared = {key: value for key, value in info.items() if key not in ("episodes", "format", "clips", "import_options")}
         module = importlib.import_module(f"{__name__}.{format}")
         module.write(partial, Export(out.name, shared, episodes()))
     return len(files)

@@ -11,15 +11,26 @@ The formats are described in docs/data_format.md.
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from embodied_liftwm.data.importers.source import Settings, Source
-from embodied_liftwm.data.storage import FORMAT, INFO, list_episodes, read_episode, read_info, scan, write_episode, write_info
+from embodied_liftwm.data.storage import (
+    FORMAT,
+    INFO,
+    list_episodes,
+    listed_episodes,
+    read_episode,
+    read_info,
+    scan,
+    write_episode,
+    write_info,
+)
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.files import remove_partials
 from embodied_liftwm.folder_lock import held
@@ -91,10 +102,7 @@ def import_dataset(
     source, out = Path(source), Path(out)
     with _one_line(f"{source}: not as format={format} says"):
         opened = _module(format).open_source(source, settings)
-    info = {**opened.info, "format": FORMAT, "clips": [name for name, _ in opened.clips]}
-    if settings.size is not None:
-        height, width = settings.size
-        info["image_size"] = height if height == width else [height, width]
+    info = _info(opened, settings)
     left_out = []
     with held(out):
         remove_partials(out)
@@ -143,8 +151,18 @@ def _one_line(where: str) -> Iterator[None]:
         raise UserError(f"{where} ({type(error).__name__}: {reason})") from error
 
 
-def _begin(out: Path, info: dict[str, object]) -> None:
-    if not (out / INFO).exists():
+def _info(opened: Source, settings: Settings) -> dict[str, Any]:
+    """What dataset.json says: the source's own words, and how it was imported."""
+    info = {**opened.info, "format": FORMAT, "clips": [name for name, _ in opened.clips]}
+    if settings.size is not None:
+        height, width = settings.size
+        info["image_size"] = height if height == width else [height, width]
+    told = {key: value for key, value in asdict(settings).items() if value and key != "size"}
+    return info | ({"import_options": json.loads(json.dumps(told))} if told else {})
+
+
+def _begin(out: Path, info: dict[str, Any]) -> None:
+    if not (out / INFO).exists() or not (scan(out) or listed_episodes(read_info(out))):  # all of an earlier try was left out
         write_info(out, info)
     elif {key: value for key, value in read_info(out).items() if key != "episodes"} != info:
-        raise UserError(f"{out} holds another dataset: choose another out=")
+        raise UserError(f"{out} holds another dataset, or one imported with other options: choose another out=")

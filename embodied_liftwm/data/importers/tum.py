@@ -52,8 +52,7 @@ def open_source(source: Path, settings: Settings) -> Source:
     if poses is None:
         raise UserError(f"{named[0]}: no such file of poses: name it, poses=FILE")
     read = partial(_clip, source, poses, pinhole(*settings.intrinsics), settings.size)
-    info = {"env": "TUM", "source_format": "tum", "intrinsics": list(settings.intrinsics)}
-    return Source(info, [(source.stem, read)])
+    return Source({"env": "TUM", "source_format": "tum"}, [(source.stem, read)])
 
 
 def _clip(source: Path, poses: Path, k: np.ndarray, size: Size | None) -> Episode:

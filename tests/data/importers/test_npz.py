@@ -73,6 +73,17 @@ def test_faults_name_the_file_and_the_array(
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_import_is_begun_anew_where_nothing_came_of_it(tmp_path: Path, make_episode: Callable[..., Episode]) -> None:
+    arrays = make_episode(6, truth=False).arrays()
+    np.savez(tmp_path / "a.npz", **{name: array for name, array in arrays.items() if name != "intrinsics"})
+    words = ["import", str(tmp_path), f"out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="intrinsics: there is none"):
+        run(words)
+    assert run([*words, "intrinsics=16,16,8,8"]) == run([*words, "intrinsics=16,16,8,8"]) == 0
+    with pytest.raises(UserError, match="imported with other options"):
+        run([*words, "intrinsics=16,16,8,9"])
+
+
 def test_episodes_of_a_dataset_are_alike(
     tmp_path: Path, make_episode: Callable[..., Episode], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,7 +112,7 @@ def test_an_import_goes_on_and_says_what_was_left_out(tmp_path: Path, capsys: py
     assert run(words) == 0
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}.items() > before.items()
     assert [episode.meta["clip"] for episode in EvaluationReader(out)] == ["a", "b", "c"]
-    with pytest.raises(UserError, match="holds another dataset"):
+    with pytest.raises(UserError, match="holds another dataset, or one imported with other options"):
         run([*words, "size=16"])
 
 
