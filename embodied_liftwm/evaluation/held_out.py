@@ -46,6 +46,7 @@ from embodied_liftwm.evaluation.views.episodes import known_truth, true_poses, t
 from embodied_liftwm.evaluation.views.mean_colour import FROZEN_FRAME, FrozenFrame, mean_colour_of
 from embodied_liftwm.evaluation.views.novel import columns_without, novel_views
 from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
+from embodied_liftwm.evaluation.views.swapped import SwappedFrames, is_surprised
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.run_folder import open_run
 from liftwm_envs.contract import goal_kind
@@ -87,6 +88,8 @@ def evaluate_held_out(
         agents = _agents(config, planner, policy) if "navigation" in config.suite else {}
         for model in models:
             missing += _check_fit(model, episodes, agents, config)
+            if "views" in config.suite and not is_surprised(model):
+                missing.append(LeftOut("surprise", f"needs surprise(), which model {model.source} lacks"))
         rows = _measure(config, console, models, agents, episodes)
         missing += untold(rows.navigation, f"env={config.env}") if rows.navigation else []
         about = {"data": _data(config, episodes), "left_out": [asdict(entry) for entry in missing]}
@@ -208,7 +211,9 @@ def _measure(
     if episodes:
         factories: dict[str, Any] = {}
         if "views" in config.suite:
-            factories["views"] = novel_views(episodes, config.context, config.views_per_episode)
+            asked = config.context, config.views_per_episode
+            factories["views"] = novel_views(episodes, *asked)
+            factories["surprise"] = partial(SwappedFrames, context=asked[0], views_per_episode=asked[1])
         if "persistence" in config.suite:
             factories["persistence"] = Persistence
         mean_colour = mean_colour_of(episodes, config.device)
@@ -219,6 +224,7 @@ def _measure(
         found = timed(console, "held-out episodes", watch, lambda lists: f"{sum(map(len, lists))} rows of {described}")
         by_suite = dict(zip(factories, found, strict=True))
         rows.views, rows.persistence = by_suite.get("views", []), by_suite.get("persistence", [])
+        rows.surprise = by_suite.get("surprise", [])
         rows.cost = timed(console, "cost", partial(measure_cost, models, episodes[0], config.device), lambda _: "one episode")
     if "navigation" in config.suite:
         navigate = partial(evaluate_navigation, agents, config)

@@ -22,6 +22,7 @@ from embodied_liftwm.evaluation.statistics import (
     wilson_interval,
 )
 from embodied_liftwm.evaluation.views.novel import ViewRow
+from embodied_liftwm.evaluation.views.swapped import SurpriseRow
 
 VIEW_METRICS = tuple(name for name, field in ViewRow.__dataclass_fields__.items() if str(field.type) == "float")
 """Columns of `ViewRow` whose mean over views is a figure; `seen_ece` is made of its bins."""
@@ -38,6 +39,7 @@ class Rows:
     """Everything measured, unaveraged. A suite that was not run is empty."""
 
     views: list[ViewRow] = field(default_factory=list)
+    surprise: list[SurpriseRow] = field(default_factory=list)
     persistence: list[PersistenceRow] = field(default_factory=list)
     cost: list[CostRow] = field(default_factory=list)
     navigation: NavigationResult | None = None
@@ -45,7 +47,7 @@ class Rows:
 
     def flat(self) -> list[dict[str, Any]]:
         """One dict a row, the suite first. `cost` is left out: its rows are timings, and these rows are the same every time."""
-        suites: dict[str, Iterable[Any]] = {"views": self.views, "persistence": self.persistence}
+        suites: dict[str, Iterable[Any]] = {"views": self.views, "surprise": self.surprise, "persistence": self.persistence}
         suites["navigation"] = self.navigation.rows if self.navigation else []
         return [{"suite": suite} | self._cells(row) for suite, rows in suites.items() for row in rows]
 
@@ -62,12 +64,16 @@ def summarize(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
         seed: of the bootstrap.
 
     Returns:
-        JSON-able: views, persistence, cost by model; navigation by agent; difference: model minus baseline.
+        JSON-able: views, surprise, persistence, cost by model; navigation by agent; difference: model minus baseline.
     """
     draw = resamples, seed
     found: dict[str, Any] = {}
     if rows.views:
         found["views"] = {name: _views(own, rows.without, draw) for name, own in grouped(rows.views, "model").items()}
+    if rows.surprise:
+        found["surprise"] = {
+            name: {"right": _estimate(own, "right", draw)} for name, own in grouped(rows.surprise, "model").items()
+        }
     if rows.persistence:
         found["persistence"] = {name: _persistence(own, draw) for name, own in grouped(rows.persistence, "model").items()}
     if rows.navigation:

@@ -57,7 +57,7 @@ def test_everything_is_written(prepared, metrics):
     out = Path(prepared.out)
     assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     rows = list(csv.DictReader((out / "rows.csv").open()))
-    assert {row["suite"] for row in rows} == {"views", "persistence", "navigation"}
+    assert {row["suite"] for row in rows} == {"views", "surprise", "persistence", "navigation"}
     assert {row["model"] for row in rows if row["suite"] == "views"} == {"model", "baseline", "floor", "frozen_frame"}
     assert set(metrics["navigation"]["agents"]) <= {"planner", "planner_baseline", "random", "oracle"}
     assert set(metrics["cost"]) == {"model", "baseline"}
@@ -138,7 +138,8 @@ def test_a_dataset_without_truth_gets_a_report(prepared, metrics, episodes, tmp_
     ]  # fmt: skip
     assert "seen px" not in page + said and "nan" not in page and "Novel views</h2>" in page
     header = (Path(config.out) / "rows.csv").read_text().splitlines()[0]
-    assert header == "suite,model,episode,frame,psnr,ssim,depth_share"
+    assert header == "suite,model,episode,frame,psnr,ssim,depth_share,other,surprise,surprise_swapped,right"
+    assert found["surprise"]["model"] == metrics["surprise"]["model"] and "Surprise</h2>" in page
 
 
 def test_a_part_of_the_truth_gives_its_figures(prepared, metrics, episodes, tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ import torch
 
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.checked import CheckedModel
+from embodied_liftwm.evaluation.judging import judge_all
 from embodied_liftwm.evaluation.views.mean_colour import mean_colour_of
 from embodied_liftwm.evaluation.views.novel import target_frames
+from embodied_liftwm.evaluation.views.swapped import SwappedFrames
 from tests.scoring import evaluate_views, seen_mask
 
 
@@ -84,3 +87,21 @@ def test_batching_changes_nothing(episodes, cloud):
 def test_a_context_that_leaves_nothing_is_refused(episodes, cloud):
     with pytest.raises(UserError, match=r"context=99.*30 frames"):
         evaluate_views([CheckedModel(cloud, "cloud")], episodes, 99, 3)
+
+
+def test_who_knows_the_place_is_surprised_by_the_frame_of_another(episodes, clairvoyant):
+    class Surprised:
+        """Squared error of what it shows, to somebody who shows this."""
+
+        def __init__(self, model):
+            self.model, self.initial_state, self.observe, self.render = model, model.initial_state, model.observe, model.render
+
+        def surprise(self, state, observation):
+            return (self.model.render(state, observation.camera).rgb - observation.rgb).square().mean((1, 2, 3))
+
+    named = {"all": Surprised(clairvoyant), "mean": Surprised(mean_colour_of(episodes)), "mute": clairvoyant}
+    models = [CheckedModel(model, name) for name, model in named.items()]
+    (rows,) = judge_all(models, episodes, [partial(SwappedFrames, context=20, views_per_episode=6)])
+    right = {name: [row.right for row in rows if row.model == name] for name in named}
+    assert right["all"] == [1.0] * 6 and right["mean"] == [0.5] * 6 and right["mute"] == []
+    assert all(row.frame < row.other for row in rows)

@@ -21,8 +21,8 @@ from embodied_liftwm.evaluation.navigation.guided import ORACLE_FAILS, SOLVED, U
 from embodied_liftwm.evaluation.views.episodes import known_truth
 from liftwm_envs.actions import ActionCodec
 
-SUCCESS, GOAL = "success", "goal"
-"""What besides arrays of truth an environment may tell: whether the agent has arrived, and where it is to go."""
+SUCCESS, GOAL, SHORTEST, LEFT = "success", "goal", "shortest_path_m", "distance_to_goal"
+"""What an environment may tell besides arrays of truth: whether the agent has arrived, where it is to go, and how far it is."""
 
 
 class ExploredGuide:
@@ -63,8 +63,8 @@ class ExploredGuide:
             removed = "" if self._drive(recorder, info) else ORACLE_FAILS
         called = [] if obs["goal"].ndim > 1 else [round(float(v), 3) + 0.0 for v in obs["goal"]]
         episode = recorder.finish({"seed": seed})
-        tells = {SUCCESS: SUCCESS in info, GOAL: obs["goal"].size > 0}
-        known = (*sorted(known_truth([episode])), *(name for name, does in tells.items() if does))
+        tells = [name for name in (SUCCESS, SHORTEST, LEFT) if name in info] + [GOAL] * (obs["goal"].size > 0)
+        known = (*sorted(known_truth([episode])), *tells)
         return Guided(seed, episode, call, int(info.get("goal_object", 0)), removed, tuple(called), known)
 
     def _drive(self, recorder: Recorder, info: dict[str, Any]) -> bool:

@@ -196,15 +196,9 @@ def left_out_of(chosen: Sequence[Suite], manifest: Manifest) -> list[LeftOut]:
     """What an environment that is none of ours cannot be asked."""
     if manifest.ours:
         return []
-    told = f"{manifest.task} lacks"
-    found = [
-        LeftOut(f"{manifest.task}: {suite.title.lower()}", f"needs {suite.ours}, which {told}")
-        for suite in chosen
-        if suite.ours
-    ]
-    asked = any(not suite.ours for suite in chosen)
-    return [LeftOut(f"{manifest.task}: {name}", f"needs {what}, which {told}")
-            for name, what in untold(manifest.knows).items() if asked] + found  # fmt: skip
+    readings = untold(manifest.knows) if any(not suite.ours for suite in chosen) else {}
+    needs = readings | {suite.title.lower(): suite.ours for suite in chosen if suite.ours}
+    return [LeftOut(f"{manifest.task}: {name}", f"needs {what}, which it lacks") for name, what in needs.items()]
 
 
 def load_contestants(config: EvaluateConfig) -> list[CheckedModel]:

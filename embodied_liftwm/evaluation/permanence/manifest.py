@@ -13,7 +13,7 @@ is. Manifests are made by a command, never by hand:
     liftwm manifest check
 
 A manifest of a world that is none of ours holds in addition who walks through it before its task begins (`tour`), and what it
-tells (`knows`): arrays of truth, `success`, `goal`. What the benchmark cannot ask there is left out, and named.
+tells (`knows`): arrays of truth, `success`, `goal`, and how far it is. What the benchmark cannot ask is left out, and named.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 from embodied_liftwm.config import EnvOptions, EvaluateConfig, present_words
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.evaluation.left_out import TRUTHS
-from embodied_liftwm.evaluation.navigation.explored import GOAL, SUCCESS, ExploredGuide
+from embodied_liftwm.evaluation.navigation.explored import GOAL, LEFT, SHORTEST, SUCCESS, ExploredGuide
 from embodied_liftwm.evaluation.navigation.guided import Guide, Guided
 from embodied_liftwm.files import read_json, write_text
 
@@ -37,7 +37,7 @@ FOLDER: Path = Path(__file__).resolve().parents[1] / "manifests"
 SUMS: str = "SHA256SUMS"
 FORMAT = 1
 OURS = "liftwm/"
-EVERYTHING = (*TRUTHS, SUCCESS, GOAL)
+EVERYTHING = (*TRUTHS, SUCCESS, GOAL, SHORTEST, LEFT)
 """What ours tell."""
 _HEADER = ("format", "env", "options", "first_seed", "versions")
 _FOREIGN = ("tour", "knows")
@@ -79,7 +79,7 @@ class Manifest:
     episodes: tuple[Frozen, ...]
     removed: tuple[Removed, ...]
     tour: Tour = Tour()  # not of ours
-    knows: tuple[str, ...] = EVERYTHING  # arrays of truth, and `success` and `goal`
+    knows: tuple[str, ...] = EVERYTHING  # arrays of truth, `success`, `goal`, `shortest_path_m`, `distance_to_goal`
 
     @property
     def ours(self) -> bool:

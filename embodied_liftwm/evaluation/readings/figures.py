@@ -200,7 +200,8 @@ def show(summary: Mapping[str, Any]) -> list[Table | Chart]:
 def _acting(figures: Mapping[str, Any]) -> Table:
     """Success; where more than one object is called, how often the first was reached, too."""
     several = any(own["called_reached"]["mean"] != own["success"]["mean"] for own in figures.values())
-    columns = (ACT_COLUMNS[0], FIRST_COLUMN, *ACT_COLUMNS[1:]) if several else ACT_COLUMNS
+    asked = (ACT_COLUMNS[0], *((FIRST_COLUMN,) if several else ()), *ACT_COLUMNS[1:])
+    columns = tuple(c for c in asked if any(own[c.path[0]]["mean"] is not None for own in figures.values()))
     text = "Same tours, same order, for every agent." + (
         " Success: all that were called, in turn, were reached." if several else ""
     )

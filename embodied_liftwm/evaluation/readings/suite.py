@@ -20,7 +20,7 @@ from embodied_liftwm.evaluation.navigation.arena import (
     random_agent,
 )
 from embodied_liftwm.evaluation.navigation.contestants import agent_on
-from embodied_liftwm.evaluation.navigation.explored import GOAL, SUCCESS
+from embodied_liftwm.evaluation.navigation.explored import GOAL, LEFT, SHORTEST, SUCCESS
 from embodied_liftwm.evaluation.navigation.navigation import evaluate_navigation
 from embodied_liftwm.evaluation.permanence.manifest import Manifest, folder_of, load_manifest
 from embodied_liftwm.evaluation.permanence.suites import Row, Suite
@@ -107,8 +107,11 @@ def readings_of(knows: Collection[str]) -> set[str]:
 def untold(knows: Collection[str]) -> dict[str, str]:
     """What of the readings such a world cannot be asked -> what it lacks, in words."""
     lacked = {PROBE: lacking(PROBE_NEEDS, knows), RENDER: lacking(RENDER_NEEDS, knows)}
-    lacked[ACT] = "" if SUCCESS in knows else "info['success']"
-    lacked["planner"] = "" if GOAL in knows or ACT not in readings_of(knows) else "a goal in the observation"
+    lacked[ACT] = "" if SUCCESS in knows else 'info["success"]'
+    if not lacked[ACT]:
+        lacked["planner"] = "" if GOAL in knows else "a goal in the observation"
+        lacked["SPL"] = "" if SHORTEST in knows else 'info["shortest_path_m"]'
+        lacked["SoftSPL"] = "" if {SHORTEST, LEFT} <= set(knows) else 'info["shortest_path_m"] and info["distance_to_goal"]'
     return {name: words for name, words in lacked.items() if words}
 
 

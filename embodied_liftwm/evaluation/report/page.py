@@ -164,6 +164,8 @@ def _tables(report: Report) -> dict[str, tables.Table]:
         for name, columns in zip(("views", "geometry", "calibration"), tables.view_columns(metrics["views"]), strict=True):
             if columns:
                 found[name] = tables.figure_table(metrics["views"], report.labels, columns, ranked)
+    if metrics.get("surprise"):
+        found["surprise"] = tables.figure_table(metrics["surprise"], report.labels, tables.SURPRISE_COLUMNS, ranked)
     if metrics.get("persistence"):
         found["persistence"] = tables.figure_table(metrics["persistence"], report.labels, tables.PERSISTENCE_COLUMNS, ranked)
     agents = metrics.get("navigation", {}).get("agents")

@@ -78,6 +78,7 @@ CALIBRATION_COLUMNS = (
     Column("mean seen", ("seen_predicted",), 3),
 )
 """How far `View.seen` is a probability: the share of pixels that some context frame saw, its scores, and its mean."""
+SURPRISE_COLUMNS = (Column("swapped frames surprise more", ("right",), 0, "higher", percent=True),)
 PERSISTENCE_COLUMNS = (
     Column("score", ("all", "score"), 3, "higher"),
     Column(f"score, gap ≥ {LONG_GAP}", (LONG, "score"), 3, "higher"),

@@ -19,6 +19,7 @@ def result_tables(metrics: dict[str, Any]) -> list[Table]:
     parts = (
         ("novel views", views, labels, (*images[:2], *geometry[:1])),
         ("calibration of seen", views, labels, calibration[:3]),
+        ("surprise", metrics.get("surprise"), labels, tables.SURPRISE_COLUMNS),
         ("persistence", metrics.get("persistence"), labels, tables.PERSISTENCE_COLUMNS[:3]),
         ("navigation", agents, tables.AGENTS, tables.navigation_columns(agents)[:3] if agents else ()),
     )
