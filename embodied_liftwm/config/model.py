@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from embodied_liftwm.config.checks import bounded, check_fields, shown
 from embodied_liftwm.errors import UserError
@@ -115,6 +115,8 @@ class ModelConfig:
     scale_prior: float = bounded(0.0, 0, 2)  # standard deviation of the logarithm of how large a world may be, beside those
     # learned from, before parallax tells; 0: depth is in metres, and so are the weights
     stereo_sources: int = bounded(6, 0, 64)  # recent frames that depth is triangulated with; 0 for monocular depth alone
+    matching: Literal["sweep", "none"] = "sweep"  # how: by costs of depth planes, which hand-set rules give; or not, and only
+    # attention asks those frames (model.epipolar_heads)
     movers: int = bounded(0, 0, 2**16)  # points that may move, beside the patches; 0 where the world stands still
     learned_fusion: bool = True  # learn what a look at a texel counts, and tell the decoder how sure the map is
     frame_moves_depth: bool = False  # let the splatted image move depth: where no term on several views does
@@ -130,8 +132,8 @@ class ModelConfig:
             raise UserError(f"model.min_depth_m={self.min_depth_m}: must be below model.max_depth_m={self.max_depth_m}")
         if self.movers and self.memory != "patches":
             raise UserError(f"model.movers={self.movers}: things move beside patches only, not with model.memory={self.memory}")
-        if self.scale_prior and (self.movers or not self.stereo_sources or self.memory in ("recurrent", "context")):
-            why = "needs frames to match (model.stereo_sources), a model that lifts, and a world that stands still"
+        if self.scale_prior and (self.movers or not self.matches or self.memory in ("recurrent", "context")):
+            why = "needs frames to match (model.stereo_sources, model.matching), a model that lifts, and things at rest"
             raise UserError(f"model.scale_prior={self.scale_prior}: {why}")
         if self.frame_moves_depth and self.memory in ("rgb_cloud", "context"):
             raise UserError(f"model.frame_moves_depth=True: no image moves depth with model.memory={self.memory}")
@@ -151,6 +153,11 @@ class ModelConfig:
             raise UserError(f"model.latent_dim={self.latent_dim}: must be at least {least}")
         if self.stride not in (1, 2, 4, 8):
             raise UserError(f"model.stride={self.stride}: must be 1, 2, 4 or 8")
+
+    @property
+    def matches(self) -> bool:
+        """Whether depth is told by matching."""
+        return self.stereo_sources > 0 and self.matching == "sweep"
 
     @property
     def primitives(self) -> int:

@@ -117,14 +117,15 @@ class LiftWM(BaseWorldModel[LiftWMState[W]], Generic[W]):
         return camera, Sources(*kept.sources(camera, self.config.stereo_sources), reliance=episode.reliance)
 
     def encode(self, rgb: Tensor, camera: Camera, sources: Sources | None = None) -> Encoding:
-        encoding = self.encoder.encode(rgb, camera, sources if self.config.stereo_sources else None)
+        asked = sources if self.config.stereo_sources else None
+        encoding = self.encoder.encode(rgb, camera, asked) if self.config.matches else self.encoder(rgb, camera, None, asked)
         if self.motion is None or sources is None or sources.recent is None:
             return encoding
         return _with_motion(encoding, self.motion(rgb, camera, *_surface(encoding), sources.recent))
 
     def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matched:
         matches, judged = self.encoder.match_and_judge(rgb, camera, sources)
-        encoding = self.encoder(rgb, camera, matches if self.config.stereo_sources else None, sources)
+        encoding = self.encoder(rgb, camera, matches if self.config.matches else None, sources)
         if self.motion is None or sources.recent is None:
             return Matched(encoding, judged)
         motion, velocities = self.motion.match_and_judge(rgb, camera, *_surface(encoding), sources.recent)

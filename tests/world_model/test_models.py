@@ -235,3 +235,19 @@ def test_the_recurrent_baseline_may_be_narrow(width: int):
     camera = Camera(torch.from_numpy(intrinsics(64))[None], torch.eye(4)[None], 64, 64)
     shown = model.render(model.initial_state(1), camera).rgb
     assert shown.shape == (1, 3, 64, 64) and bool(torch.isfinite(shown).all())
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_without_matching_attention_alone_asks_other_frames(heads: int):
+    torch.manual_seed(0)
+    model = build_model(replace(CONFIG, matching="none", epipolar_heads=heads), ModelShapes(SIZE, 2, 9)).requires_grad_(False)
+    assert isinstance(model, LiftWM)
+    model.encoder.attention and torch.nn.init.normal_(model.encoder.attention.out.weight)
+    torch.nn.init.normal_(model.encoder.head.weight, std=0.1)
+    model.encoder.match = None  # type: ignore[assignment]  # nobody may call it
+    *before, last = observations(steps=12)
+    state = watch(model, before)
+    sources = model.sources(state, last.camera)
+    assert sources is not None and bool(sources.usable.any())
+    alone, together = (model.encode(last.rgb, last.camera, asked).depth for asked in (None, sources))
+    assert torch.equal(alone, together) == (heads == 0)

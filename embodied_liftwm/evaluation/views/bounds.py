@@ -82,7 +82,8 @@ def matching(model: Any) -> Any:
     Args:
         model: one of ours for which `can_match` holds.
     """
-    config = model.config if model.config.stereo_sources else replace(model.config, stereo_sources=ModelConfig().stereo_sources)
+    sources = model.config.stereo_sources or ModelConfig().stereo_sources
+    config = replace(model.config, stereo_sources=sources, matching="sweep")
     torch.manual_seed(0)
     found: Any = build_model(config, model.shapes).to(next(model.parameters()).device).eval()
     found.ego_motion.load_state_dict(model.ego_motion.state_dict())

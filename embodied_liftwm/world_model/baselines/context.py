@@ -79,7 +79,7 @@ class ContextWorldModel(BaseWorldModel[ContextState]):
     def encode_matched(self, rgb: Tensor, camera: Camera, sources: Sources) -> Matched:
         """Depth as every model that lifts is taught it: reading weighs frames by it, and `seen` is judged by it."""
         matches, judged = self.encoder.match_and_judge(rgb, camera, sources)
-        return Matched(self.encoder(rgb, camera, matches if self.config.stereo_sources else None, sources), judged)
+        return Matched(self.encoder(rgb, camera, matches if self.config.matches else None, sources), judged)
 
     def write(self, state: ContextState, encoding: NamedTuple, observation: Observation) -> ContextState:
         """Raises UserError for a pose that is not finite; the state that was given holds what it held."""
