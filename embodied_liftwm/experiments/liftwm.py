@@ -20,6 +20,7 @@ from embodied_liftwm.evaluation.checked import CheckedModel
 from embodied_liftwm.evaluation.cost import CostRow
 from embodied_liftwm.evaluation.metrics.persistence import GAP_BINS
 from embodied_liftwm.evaluation.report import pictures, tables
+from embodied_liftwm.evaluation.report.charts import COLOURS, Panel, line, svg
 from embodied_liftwm.evaluation.report.page import strip_grid, strip_sheet
 from embodied_liftwm.evaluation.report.tables import Column
 from embodied_liftwm.evaluation.results_table import (
@@ -38,19 +39,7 @@ from embodied_liftwm.evaluation.views.bounds import LastFrame, with_true_depth
 from embodied_liftwm.evaluation.views.budget_curve import BudgetFigure, curve_figures, measure_costs
 from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
 from embodied_liftwm.experiments.engine import HONEST, Experiment, Make, as_it_is, at, without_geometry
-from embodied_liftwm.experiments.page import (
-    COLOURS,
-    MINUS,
-    Panel,
-    Section,
-    about_tables,
-    honest_lines,
-    line,
-    show,
-    svg,
-    table_of,
-    told,
-)
+from embodied_liftwm.experiments.page import MINUS, Section, about_tables, honest_lines, show, table_of, told
 from embodied_liftwm.files import write_bytes, write_text
 from embodied_liftwm.terminal import plain_console
 

@@ -40,6 +40,7 @@ from embodied_liftwm.evaluation.generation.memory_figures import (
     measure_memory,
 )
 from embodied_liftwm.evaluation.generation.tours import Tour, first_clear_tour
+from embodied_liftwm.evaluation.report.charts import COLOURS, Panel, line, svg
 from embodied_liftwm.evaluation.report.tables import Column
 from embodied_liftwm.evaluation.results_table import (
     GEOMETRY_COLUMNS,
@@ -52,19 +53,7 @@ from embodied_liftwm.evaluation.results_table import (
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.views.bounds import LastFrame, with_true_depth
 from embodied_liftwm.experiments.engine import FRAME_WARP, HONEST, MEAN_COLOUR, Experiment, Make, as_it_is, at
-from embodied_liftwm.experiments.page import (
-    COLOURS,
-    MINUS,
-    Panel,
-    Section,
-    about_tables,
-    honest_lines,
-    line,
-    show,
-    svg,
-    table_of,
-    told,
-)
+from embodied_liftwm.experiments.page import MINUS, Section, about_tables, honest_lines, show, table_of, told
 from embodied_liftwm.files import write_text
 from embodied_liftwm.memory.latents.bounded import slots_for
 from embodied_liftwm.terminal import plain_console

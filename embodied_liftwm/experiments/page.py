@@ -6,27 +6,22 @@ the terminal shows the tables of the same sections, without differences and, whe
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
 import yaml
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from embodied_liftwm.config import ReproduceConfig, TableConfig
 from embodied_liftwm.evaluation.report import tables
+from embodied_liftwm.evaluation.report.charts import COLOURS
 from embodied_liftwm.evaluation.report.page import template
 from embodied_liftwm.evaluation.report.tables import Column
+from embodied_liftwm.evaluation.report.terminal import terminal_table
 from embodied_liftwm.evaluation.results_table import TableFigure, pooled
 from embodied_liftwm.files import write_text
 from embodied_liftwm.run_folder import versions
@@ -34,34 +29,8 @@ from embodied_liftwm.terminal import plain_console
 
 WIDE = 132
 """Columns of a terminal from which tables have intervals."""
-COLOURS = ("#2b6cb0", "#b0532b", "#2f7d5b", "#c9a227", "#b86b8b", "#5aa7a7", "#7a5aa7", "#97266d", "#8a8a8a", "#222222")
 MINUS = " - "
 """In the name of a row that is the difference of two."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a chart, with intervals where they are finite."""
-
-    label: str
-    at: Sequence[float]
-    means: Sequence[float]
-    lows: Sequence[float]
-    highs: Sequence[float]
-    colour: str = COLOURS[0]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart."""
-
-    x: str
-    y: str
-    lines: Sequence[Line]
-    title: str = ""
-    ticks: Mapping[float, str] = field(default_factory=dict)  # place -> label; empty for numbers
-    log: bool = False  # the horizontal axis
-    level: float | None = None  # a horizontal line
 
 
 @dataclass(frozen=True)
@@ -71,47 +40,8 @@ class Section:
     title: str
     words: str = ""  # may hold tags
     table: tables.Table | None = None
-    chart: str = ""  # of `svg`
+    chart: str = ""  # of `charts.svg`
     picture: Any = None  # of `report.page.strip_grid`
-
-
-def line(label: str, at: Sequence[float], estimates: Sequence[Mapping[str, Any]], colour: str = COLOURS[0]) -> Line:
-    """A line of estimates with mean, low and high, of which the ends may be None."""
-    means, lows, highs = ([np.nan if e[end] is None else float(e[end]) for e in estimates] for end in ("mean", "low", "high"))
-    return Line(label, at, means, lows, highs, colour)
-
-
-def svg(panels: Sequence[Panel], columns: int = 4, salt: str = "experiment") -> str:
-    """Charts side by side, in rows of `columns`, as the text of an SVG that is the same for the same figures."""
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    sheet = Figure(figsize=(3.4 * columns, 3.1 * rows), layout="constrained")
-    for axes, panel in zip(sheet.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
-        _draw(axes, panel)
-    for axes in sheet.axes[len(panels) :]:
-        axes.set_visible(False)
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt}):
-        sheet.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _draw(axes: Any, panel: Panel) -> None:
-    for shown in panel.lines:
-        axes.plot(shown.at, shown.means, "o-", color=shown.colour, label=shown.label, linewidth=1.2, markersize=4)
-        axes.fill_between(shown.at, shown.lows, shown.highs, color=shown.colour, alpha=0.2, linewidth=0)
-        for at, low, high in zip(shown.at, shown.lows, shown.highs, strict=True) if len(shown.at) == 1 else ():
-            axes.vlines(at, low, high, color=shown.colour)
-    if panel.log:
-        axes.set_xscale("log")
-    if panel.ticks:
-        axes.set_xticks(list(panel.ticks), list(panel.ticks.values()), rotation=45 if len(panel.ticks) > 5 else 0)
-        axes.minorticks_off()
-    if panel.level is not None:
-        axes.axhline(panel.level, color="#888888", linewidth=0.8)
-    axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
-    if len(panel.lines) > 1:
-        axes.legend(frameon=False, fontsize=7)
 
 
 def table_of(
@@ -148,14 +78,8 @@ def print_table(console: Console, title: str, body: tables.Table) -> None:
     """One table of figures, without differences, and with intervals where there is room for them."""
     if not console.is_terminal:
         console = plain_console(width=WIDE)
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("", *body.titles):
-        table.add_column(name, justify="right" if name else "left", no_wrap=not name)
-    for key, label, cells in body.rows:
-        if MINUS not in key:
-            under = [(f"\n{cell.interval}" if cell.interval and console.width >= WIDE else "", "dim") for cell in cells]
-            table.add_row(label, *[Text.assemble(cell.value, interval) for cell, interval in zip(cells, under, strict=True)])
-    console.print(table)
+    rows = [row for row in body.rows if MINUS not in row[0]]
+    console.print(terminal_table(title, replace(body, rows=rows), console.width >= WIDE))
 
 
 def print_rows(console: Console, title: str, rows: Sequence[Any], columns: Sequence[str]) -> None:

@@ -23,12 +23,13 @@ import embodied_liftwm
 from embodied_liftwm.config import EVAL_SEED_OFFSET, EvaluateConfig, PlannerConfig, ReproducePlannerConfig
 from embodied_liftwm.evaluation.navigation.arena import Arena, Outcome, make_env, oracle_agent, random_agent
 from embodied_liftwm.evaluation.permanence.controls import task_env
+from embodied_liftwm.evaluation.report.charts import COLOURS, Line, Panel, svg
 from embodied_liftwm.evaluation.report.tables import Cell, Table
 from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, LastFrame, with_known_depth
 from embodied_liftwm.experiments.acting import planner_on
-from embodied_liftwm.experiments.page import COLOURS, Line, Panel, print_table, svg
+from embodied_liftwm.experiments.page import print_table
 from embodied_liftwm.files import write_text
 from embodied_liftwm.terminal import plain_console
 

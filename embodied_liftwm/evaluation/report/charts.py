@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,6 +37,32 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.axisbelow": True,
     "lines.dash_capstyle": "butt", "lines.solid_capstyle": "butt",
 }  # fmt: skip
+COLOURS = ("#2b6cb0", "#b0532b", "#2f7d5b", "#c9a227", "#b86b8b", "#5aa7a7", "#7a5aa7", "#97266d", "#8a8a8a", "#222222")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart, with intervals where they are finite."""
+
+    label: str
+    at: Sequence[float]
+    means: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+    colour: str = COLOURS[0]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart."""
+
+    x: str
+    y: str
+    lines: Sequence[Line]
+    title: str = ""
+    ticks: Mapping[float, str] = field(default_factory=dict)  # place -> label; empty for numbers
+    log: bool = False  # the horizontal axis
+    level: float | None = None  # a horizontal line
 
 
 @dataclass(frozen=True)
@@ -207,3 +234,42 @@ def _span(axes: Axes, series: Sequence[Series], top: float) -> None:
     """From 0 to `top`, and farther where a value lies beyond."""
     values = [line.values[i] or 0.0 for line in series for i in line.known]
     axes.set_ylim(min([0.0, *(1.05 * value for value in values)]), max([top, *(1.05 * value for value in values)]))
+
+
+def line(label: str, at: Sequence[float], estimates: Sequence[Mapping[str, Any]], colour: str = COLOURS[0]) -> Line:
+    """A line of estimates with mean, low and high, of which the ends may be None."""
+    means, lows, highs = ([np.nan if e[end] is None else float(e[end]) for e in estimates] for end in ("mean", "low", "high"))
+    return Line(label, at, means, lows, highs, colour)
+
+
+def svg(panels: Sequence[Panel], columns: int = 4, salt: str = "experiment") -> str:
+    """Charts side by side, in rows of `columns`, as the text of an SVG that is the same for the same figures."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    sheet = Figure(figsize=(3.4 * columns, 3.1 * rows), layout="constrained")
+    for axes, panel in zip(sheet.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
+        _draw_panel(axes, panel)
+    for axes in sheet.axes[len(panels) :]:
+        axes.set_visible(False)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        sheet.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    for shown in panel.lines:
+        axes.plot(shown.at, shown.means, "o-", color=shown.colour, label=shown.label, linewidth=1.2, markersize=4)
+        axes.fill_between(shown.at, shown.lows, shown.highs, color=shown.colour, alpha=0.2, linewidth=0)
+        for at, low, high in zip(shown.at, shown.lows, shown.highs, strict=True) if len(shown.at) == 1 else ():
+            axes.vlines(at, low, high, color=shown.colour)
+    if panel.log:
+        axes.set_xscale("log")
+    if panel.ticks:
+        axes.set_xticks(list(panel.ticks), list(panel.ticks.values()), rotation=45 if len(panel.ticks) > 5 else 0)
+        axes.minorticks_off()
+    if panel.level is not None:
+        axes.axhline(panel.level, color="#888888", linewidth=0.8)
+    axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
+    if len(panel.lines) > 1:
+        axes.legend(frameon=False, fontsize=7)

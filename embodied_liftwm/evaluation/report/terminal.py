@@ -32,12 +32,16 @@ def result_tables(metrics: dict[str, Any]) -> list[Table]:
     return found
 
 
-def terminal_table(title: str, body: tables.Table) -> Table:
+def terminal_table(title: str, body: tables.Table, intervals: bool = True) -> Table:
     """A table of `report.tables` for the terminal, each figure with its interval below it."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("", *body.titles):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for _, label, cells in body.rows:
-        intervals = [(f"\n{cell.interval.replace(' %', '')}", "dim") for cell in cells]  # the unit stands with the value above
-        table.add_row(label, *[Text.assemble(cell.value, low_high) for cell, low_high in zip(cells, intervals, strict=True)])
+        table.add_row(label, *(_text(cell, intervals) for cell in cells))
     return table
+
+
+def _text(cell: tables.Cell, interval: bool) -> Text:
+    below = f"\n{cell.interval.replace(' %', '')}" if interval and cell.interval else ""  # the unit stands with the value above
+    return Text.assemble(cell.value, (below, "dim"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from embodied_liftwm.evaluation.report.charts import COLOURS, Line, Panel, svg
 from embodied_liftwm.evaluation.report.tables import Cell, Table
 from embodied_liftwm.experiments.engine import HONEST
 from embodied_liftwm.experiments.gap.toy import ToyRow
 from embodied_liftwm.experiments.gap.views import GLO, TWO_D, GapFigure
-from embodied_liftwm.experiments.page import COLOURS, Line, Panel, Section, svg
+from embodied_liftwm.experiments.page import Section
 
 PANELS = {"psnr_seen": "PSNR of displaced views, seen pixels (dB)", "abs_rel_seen": "depth error of displaced views (AbsRel)"}
 GAIN = f"{GLO} - {TWO_D}"

@@ -6,21 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from embodied_liftwm.evaluation.report.charts import COLOURS, Line, Panel, svg
 from embodied_liftwm.evaluation.report.tables import Column, Table, figure_table
 from embodied_liftwm.evaluation.results_table import POOLED, TableFigure, pooled
 from embodied_liftwm.experiments.engine import HONEST
 from embodied_liftwm.experiments.liftwm import LABELS
-from embodied_liftwm.experiments.page import (
-    COLOURS,
-    MINUS,
-    Line,
-    Panel,
-    Section,
-    honest_lines,
-    svg,
-    told,
-    verdict,
-)
+from embodied_liftwm.experiments.page import MINUS, Section, honest_lines, told, verdict
 from embodied_liftwm.experiments.priors.doses import CLEAN, GAINS, PURE_NOISE, DoseFigure, forms_of, response
 
 AIM_DB, AIM_DEPTH, AIM_NOISE_DB = 0.8, -10.0, 0.1
