@@ -85,6 +85,20 @@ def make_with_source() -> tuple[gym.Env, Any]:
     return ImageOnly(ToyEnv()), source
 
 
+def make_robot() -> gym.Env:
+    """With joint angles beside its frames."""
+
+    class Angles(gym.ObservationWrapper):
+        def __init__(self) -> None:
+            super().__init__(ToyEnv())
+            self.observation_space = gym.spaces.Dict({**self.env.observation_space, "joints": gym.spaces.Box(-1, 1, (7,))})
+
+        def observation(self, observation: Any) -> Any:
+            return observation | {"joints": np.zeros(7, np.float32)}
+
+    return Angles()
+
+
 def make_logged() -> gym.Env:
     """Slow, and leaves the seed of every reset in the file `resets` of the current folder."""
 
