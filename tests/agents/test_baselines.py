@@ -18,6 +18,7 @@ from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_liftwm.config import TrainAgentConfig
+from embodied_liftwm.goals import instruction_of
 from liftwm_agents.policies.action_table import TableActions
 from liftwm_agents.policies.baselines import PLAYING, PixelEnv, PixelExtractor, TouredRecurrentPPO
 from liftwm_agents.policies.features import WorldModelVecEnv
@@ -192,6 +193,17 @@ def test_every_input_trains_saves_and_acts_as_it_was_trained(kind: Any, tmp_path
         np.testing.assert_array_equal(action, np.array([[0, 0], [1, 0], [0, 1], [0, -1], [1, 1], [1, -1]])[int(choice)])
         obs, *_, info = raw.step(action)
         seen, *_, told = env.step(int(choice))
+    red = np.zeros((8, 8, 4), np.uint8) + np.array([230, 26, 26, 255], np.uint8)
+    np.testing.assert_array_equal(first_action(policy, red), first_action(policy, instruction_of(red, 9)))
+
+
+def first_action(policy: PPOPolicy, goal: np.ndarray) -> Any:
+    """What a policy does first where the goal is called by this."""
+    raw = toy()
+    obs, info = raw.reset(seed=9)
+    called = np.stack([np.zeros_like(goal)] * (TOUR_FRAMES - 1) + [goal])
+    policy.begin({**info["tour"], "goal": called})
+    return policy.act({**obs, "goal": goal}, info)
 
 
 def reference(kind: str) -> gym.Env:
