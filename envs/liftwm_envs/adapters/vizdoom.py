@@ -41,8 +41,8 @@ _FOCAL_X, _FOCAL_Y, _CENTRE_X, _CENTRE_Y = 320.0, 384.0, 320.5, 239.5
 _VARIABLES = ("CAMERA_POSITION_X", "CAMERA_POSITION_Y", "CAMERA_POSITION_Z", "CAMERA_ANGLE", "CAMERA_FOV")
 _GOALS = {"my_way_home": ("GreenArmor", (0.19, 0.32, 0.15))}
 """Scenario -> the object that is to be reached, and the mean colour of its green pixels."""
-_THICK_UNITS = 16
-"""By which a sprite's depth in the buffer may differ from its object's: two steps."""
+_THICK_STEPS = 2
+"""By which a sprite's depth in the buffer may differ from its object's."""
 _RADIUS_M, _REACH_M = 16 / UNITS, 36 / UNITS
 """Of the player; between its centre and an item's (20 units) when they touch."""
 
@@ -192,7 +192,8 @@ class VizDoom(gymnasium.Env[dict[str, NDArray], Any]):
             [-math.cos(yaw), 0, math.sin(yaw), y / UNITS],
             [0, -1, 0, z / UNITS],
         ]
-        rgb = self._blocks(state.screen_buffer).mean((1, 3)).round().astype(np.uint8)
+        rows = self._blocks(state.screen_buffer).sum(1, dtype=np.uint32)  # rows first: ten times as fast
+        rgb = (rows.sum(2) / self._factor**2).round().astype(np.uint8)
         info: dict[str, Any] = {"position": pose[:2, 3].copy()}
         if self._way is not None:
             info["distance_to_goal"] = self._way.length_from(info["position"])
@@ -208,13 +209,14 @@ class VizDoom(gymnasium.Env[dict[str, NDArray], Any]):
 
     def _truth_of(self, state: Any, pose: NDArray) -> dict[str, Any]:
         """Depth: the median of a pixel's. Ids: of the sprite, from 1, that has most of a pixel, at its own depth."""
-        units = state.depth_buffer * np.float32(DEPTH_STEP) + np.float32(DEPTH_START)
-        depth = np.median(np.moveaxis(self._blocks(units), 1, 2).reshape(*self.image_size, -1), -1)
+        pixels = np.moveaxis(self._blocks(state.depth_buffer), 1, 2).reshape(*self.image_size, -1)
+        depth = np.median(pixels, -1) * DEPTH_STEP + DEPTH_START
         ids = np.zeros(self.image_size, np.uint16)
         for label in state.labels:
             if label.object_id in self._objects:
                 place = np.array([label.object_position_x, label.object_position_y]) - pose[:2, 3] * UNITS
-                its = (state.labels_buffer == label.value) & (np.abs(units - place @ pose[:2, 2]) < _THICK_UNITS)
+                step = (place @ pose[:2, 2] - DEPTH_START) / DEPTH_STEP
+                its = (state.labels_buffer == label.value) & (np.abs(state.depth_buffer - step) < _THICK_STEPS)
                 ids[self._blocks(its).mean((1, 3)) > 0.5] = label.object_id + 1
         self._objects |= {o.id: o for o in state.objects if o.id in self._objects}
         objects = [
