@@ -68,7 +68,7 @@ def test_frames_of_our_environments_on_the_command_line(tmp_path: Path, monkeypa
     metrics = json.loads(Path("judged/metrics.json").read_text())
     assert metrics["data"]["image_size"] == "48x64" and 0 < metrics["views"]["model"]["psnr_seen"]["mean"] < 60
     rows = csv.DictReader(Path("judged/rows.csv").read_text().splitlines())
-    assert {row["suite"] for row in rows} == {"views", "persistence", "navigation"}
+    assert {row["suite"] for row in rows} == {"views", "surprise", "persistence", "navigation"}
     assert cli.main(["generate", "model=run", "data=eval", "path=yaw-40", "steps=1", "out=generated", "bootstrap=5"]) == 0
     assert Path("generated/video.mp4").is_file() and Image.open("generated/picture.png").size[0] > 64
     model, state, camera = observed(Path("train"), Path("run"))
