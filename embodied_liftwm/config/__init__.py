@@ -71,6 +71,7 @@ from embodied_liftwm.config.reproduce import (
     ReproduceTransferConfig,
     TableConfig,
     TableRow,
+    TrainingsConfig,
 )
 from embodied_liftwm.config.teachers import FORMER_NAMES, PriorsConfig, TeacherConfig
 from embodied_liftwm.config.training import (
@@ -159,6 +160,7 @@ __all__ = [
     "TeacherConfig",
     "TrainAgentConfig",
     "TrainConfig",
+    "TrainingsConfig",
     "present_words",
     "size_word",
     "split_of",

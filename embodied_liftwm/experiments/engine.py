@@ -1,7 +1,7 @@
-"""One engine for every table of world models: collect, train side by side, judge, go on where it was, read the rows.
+"""One engine for every table: collect, train side by side, judge, go on where it was, read the rows.
 
-An experiment is **rows, each a name and what it changes; seeds; data; what judges it; what is printed**. `Experiment` is the
-engine; a subclass says the first (`trained_rows`, `settings`, `made_of`) and the last, and inherits the rest:
+An experiment is **rows, each a name and what it changes; seeds; data; what judges it; what is printed**. `Trainings` is the
+engine, `Experiment` that of world models; a subclass says the first (`trained_rows`, `settings`, `made_of`) and the last, and inherits the rest:
 
     OUT/NAME/data/train, eval                      episodes, and held-out ones of other scenes and layouts
     OUT/NAME/glo-seed0/                            run folder of one training
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from rich.console import Console
 
 import embodied_liftwm
-from embodied_liftwm.config import TRAIN_MAY_CHANGE, CollectConfig, ModelConfig, TableConfig, TrainConfig
+from embodied_liftwm.config import TRAIN_MAY_CHANGE, CollectConfig, ModelConfig, TableConfig, TrainConfig, TrainingsConfig
 from embodied_liftwm.data import EvaluationReader
 from embodied_liftwm.data.episode import Episode
 from embodied_liftwm.evaluation.metrics.persistence import PersistenceRow
@@ -45,6 +45,7 @@ from liftwm_agents.collection.shown import collect_shown
 
 Make = Callable[[Any, Sequence[Episode]], Any]
 """What is judged, of a loaded model and the episodes that it is judged on."""
+Settings = TypeVar("Settings", bound=TrainingsConfig)
 Config = TypeVar("Config", bound=TableConfig)
 
 TWO_D_TERMS = ("frame", "ego_motion", "reward", "continuation")
@@ -80,16 +81,14 @@ def honest_rows(config: ModelConfig, seed: int, device: str) -> dict[str, Make]:
     return rows | {MEAN_COLOUR: lambda _, episodes: mean_colour_of(episodes, device)}
 
 
-class Experiment(ABC, Generic[Config]):
-    """A table of world models."""
+class Trainings(ABC, Generic[Settings]):
+    """Rows that are trained and judged side by side, seed by seed; whatever is there is not done again."""
 
     name: ClassVar[str]
-    about: ClassVar[str]
-    """The row that the table is about: honest rows have its architecture."""
     may_change: ClassVar[set[str]] = set()
     """Settings of its own in which a continued experiment may differ: how much of it is done, not how any part of it is."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Settings) -> None:
         self.config, self.folder, self.results = config, Path(config.out) / self.name, Path(config.results)
 
     @abstractmethod
@@ -97,36 +96,22 @@ class Experiment(ABC, Generic[Config]):
         """Rows that have weights of their own, the longest work first."""
 
     @abstractmethod
-    def changes(self, row: str, seed: int) -> TrainConfig:
-        """How a row is trained: `config.train`, but for what its name says."""
-
-    def made_of(self, row: str) -> dict[str, Make]:
-        """Everything that is judged with the weights of one training, by its row in the table."""
-        return {row: as_it_is}
-
     def parts(self, key: str) -> dict[str, type]:
         """What a judged row is made of, and the rows of each part."""
-        return {"views": ViewRow, "persistence": PersistenceRow}
 
-    def judge(self, model: Any, key: str, seed: int, episodes: Sequence[Episode]) -> dict[str, list[Any]]:
-        """Rows of each part of one model."""
-        c = self.config
-        return judge(model, key, f"{key}-seed{seed}", episodes, c.context, c.views_per_episode, c.train.device)._asdict()
+    @abstractmethod
+    def work(self, row: str, seed: int, tell: Tell) -> None:
+        """One training, and what is judged of it, in a process of its own."""
 
-    def begin(self, row: str, trainer: Trainer) -> Callable[[], None]:
-        """Called before the first step of a training and of every resumption; gives what is called after every step."""
-        return lambda: None
-
-    # --- the engine
+    def rows_of(self, row: str, seed: int) -> dict[str, Make]:
+        """Everything that is judged with the weights of one training, by its row in the table."""
+        return {row: as_it_is}
 
     @property
     def seeds(self) -> range:
         """Training seeds of the experiment."""
-        return range(self.config.train.seed, self.config.train.seed + self.config.seeds)
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
+        first = self.config.train.seed  # type: ignore[attr-defined]
+        return range(first, first + self.config.seeds)
 
     def claim(self) -> AbstractContextManager[Path]:
         """Hold the experiment's folder, and write the settings into it, or hold those that are there against these.
@@ -136,32 +121,6 @@ class Experiment(ABC, Generic[Config]):
         """
         common = {"out", "results", "seeds", "processes", "bootstrap"}
         return open_run(self.folder, self.config, common | self.may_change, continued=True)
-
-    def collect(self, policy: str = "", held_out_policy: str = "") -> None:
-        """Training episodes and held-out ones; a policy left empty is that of `config.collect`."""
-        asked: CollectConfig = self.config.collect
-        policies = policy or asked.policy, held_out_policy or asked.policy
-        collect_shown(replace(asked, out=str(self.data / "train"), split="train", policy=policies[0]))
-        held_out = replace(asked, out=str(self.data / "eval"), split="eval", policy=policies[1], seed=self.config.eval_seed)
-        collect_shown(replace(held_out, episodes=self.config.eval_episodes))
-
-    def episodes(self) -> list[Episode]:
-        """The held-out ones."""
-        return list(EvaluationReader(self.data / "eval"))
-
-    def settings(self, row: str, seed: int) -> TrainConfig:
-        """How a row is trained, and where."""
-        run = str(self.file(f"{row}-seed{seed}"))
-        return replace(self.changes(row, seed), data=str(self.data / "train"), run=run, seed=seed)
-
-    def rows_of(self, row: str, seed: int) -> dict[str, Make]:
-        """`made_of`, and the honest rows where the table is about this row, or this is the first and that is not trained."""
-        trained = self.trained_rows(seed)
-        about = self.about if self.about in trained else trained[0]
-        if row != about:
-            return self.made_of(row)
-        own = self.settings(row, seed)
-        return self.made_of(row) | honest_rows(own.model, seed, own.device)
 
     def file(self, name: str) -> Path:
         """A file of a row's name; that of a user's own prior has a colon."""
@@ -192,6 +151,68 @@ class Experiment(ABC, Generic[Config]):
             tasks = [Task(row, partial(self.work, row, seed)) for row in todo]
             side_by_side(tasks, self.config.processes, console)
 
+    def read(self, key: str, seed: int, part: str) -> list[Any]:
+        """Rows of one part, as they were written."""
+        return read_rows(self.files(key, seed)[part], self.parts(key)[part])
+
+
+class Experiment(Trainings[Config]):
+    """A table of world models."""
+
+    about: ClassVar[str]
+    """The row that the table is about: honest rows have its architecture."""
+
+    @abstractmethod
+    def changes(self, row: str, seed: int) -> TrainConfig:
+        """How a row is trained: `config.train`, but for what its name says."""
+
+    def made_of(self, row: str) -> dict[str, Make]:
+        """Everything that is judged with the weights of one training, by its row in the table."""
+        return {row: as_it_is}
+
+    def parts(self, key: str) -> dict[str, type]:
+        """What a judged row is made of, and the rows of each part."""
+        return {"views": ViewRow, "persistence": PersistenceRow}
+
+    def judge(self, model: Any, key: str, seed: int, episodes: Sequence[Episode]) -> dict[str, list[Any]]:
+        """Rows of each part of one model."""
+        c = self.config
+        return judge(model, key, f"{key}-seed{seed}", episodes, c.context, c.views_per_episode, c.train.device)._asdict()
+
+    def begin(self, row: str, trainer: Trainer) -> Callable[[], None]:
+        """Called before the first step of a training and of every resumption; gives what is called after every step."""
+        return lambda: None
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def collect(self, policy: str = "", held_out_policy: str = "") -> None:
+        """Training episodes and held-out ones; a policy left empty is that of `config.collect`."""
+        asked: CollectConfig = self.config.collect
+        policies = policy or asked.policy, held_out_policy or asked.policy
+        collect_shown(replace(asked, out=str(self.data / "train"), split="train", policy=policies[0]))
+        held_out = replace(asked, out=str(self.data / "eval"), split="eval", policy=policies[1], seed=self.config.eval_seed)
+        collect_shown(replace(held_out, episodes=self.config.eval_episodes))
+
+    def episodes(self) -> list[Episode]:
+        """The held-out ones."""
+        return list(EvaluationReader(self.data / "eval"))
+
+    def settings(self, row: str, seed: int) -> TrainConfig:
+        """How a row is trained, and where."""
+        run = str(self.file(f"{row}-seed{seed}"))
+        return replace(self.changes(row, seed), data=str(self.data / "train"), run=run, seed=seed)
+
+    def rows_of(self, row: str, seed: int) -> dict[str, Make]:
+        """`made_of`, and the honest rows where the table is about this row, or this is the first and that is not trained."""
+        trained = self.trained_rows(seed)
+        about = self.about if self.about in trained else trained[0]
+        if row != about:
+            return self.made_of(row)
+        own = self.settings(row, seed)
+        return self.made_of(row) | honest_rows(own.model, seed, own.device)
+
     def work(self, row: str, seed: int, tell: Tell) -> None:
         """One training, and all models that are made of it, in a process of their own."""
         train(self.settings(row, seed), tell, partial(self.begin, row))
@@ -214,10 +235,6 @@ class Experiment(ABC, Generic[Config]):
     def table_rows(self) -> list[str]:
         """Every row of the table, as they are made."""
         return list(dict.fromkeys(key for row in self.trained_rows(self.seeds[0]) for key in self.rows_of(row, self.seeds[0])))
-
-    def read(self, key: str, seed: int, part: str) -> list[Any]:
-        """Rows of one part, as they were written."""
-        return read_rows(self.files(key, seed)[part], self.parts(key)[part])
 
     def judged(self, keys: Iterable[str], seeds: Iterable[int] = ()) -> dict[str, dict[int, Judged]]:
         """Row -> seed -> what was judged, for seeds at which there is such a row; all seeds of the experiment without any."""

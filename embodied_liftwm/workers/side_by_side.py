@@ -163,16 +163,20 @@ class Meter:
         """Take in one step's row; returns the fields of the bar."""
         if self._start is None:
             self._start = (row["step"], row["seconds"], progress)
-        self.loss, self.quality = self._mean(self.loss, row["loss"]), self._mean(self.quality, row[self._column])
         step, seconds, before = self._start
         self.stage = "training"
         spent = max(row["seconds"] - seconds, 1e-9)
-        picture = "depth first" if math.isnan(row[self._column]) else self._form.format(self.quality)
-        self._parts = [f"loss {self.loss:6.3f}", picture, f"{(row['step'] - step) / spent:5.2f} steps/s"]
+        self._parts = [*self._measures(row), f"{(row['step'] - step) / spent:5.2f} steps/s"]
         minutes, rest = divmod(round(spent * (1.0 - progress) / max(progress - before, 1e-6)), 60)
         left = f"{minutes}:{rest:02d}" if progress > before else "?"
         self.fields = {"step": int(row["step"]), "told": "  ".join(self._parts), "left": left}
         return self.fields
+
+    def _measures(self, row: dict[str, float]) -> list[str]:
+        if "loss" not in row:  # of a policy
+            return [] if math.isnan(row["success"]) else [f"success {100 * row['success']:3.0f} %"]
+        self.loss, self.quality = self._mean(self.loss, row["loss"]), self._mean(self.quality, row[self._column])
+        return [f"loss {self.loss:6.3f}", "depth first" if math.isnan(row[self._column]) else self._form.format(self.quality)]
 
     def turn_to(self, stage: str) -> dict[str, Any]:
         """No step is taken any more: it is `judging`, or `done`. Returns the fields of the bar, which ends as training did."""

@@ -23,7 +23,7 @@ from embodied_liftwm.evaluation.rows import read_rows, write_rows
 from embodied_liftwm.evaluation.views.bounds import TRUE_SPREAD
 from embodied_liftwm.experiments.agents import experiment as reproduce_agents
 from embodied_liftwm.experiments.agents.aims import ALL, LONG, ORACLE_STATE, POOLED, AgentFigure, aim_lines, aims
-from embodied_liftwm.experiments.agents.experiment import by_gap, cells, figure, on_oracle_state, settings
+from embodied_liftwm.experiments.agents.experiment import Agents, by_gap, figure, on_oracle_state
 from embodied_liftwm.protocols import Camera
 from liftwm_agents.observations import tour_observations
 from liftwm_agents.policies.policy import TourThenPolicy
@@ -33,12 +33,17 @@ CONFIG = ReproduceAgentsConfig(out="out", seeds=2, tasks=("Revisit-S", "Occlusio
 
 
 def test_every_input_has_the_same_settings_but_what_its_name_says() -> None:
-    found = [settings(CONFIG, cell) for cell in cells(CONFIG) if cell.trained]
+    it = Agents(CONFIG)
+    found = [it.settings(row, seed) for seed in it.seeds for row in it.trained_rows(seed) if it.trained(row)]
     assert len(found) == 2 * 2 * 5 and len({config.run for config in found}) == len(found)
     common = [{k: v for k, v in asdict(c).items() if k not in ("input", "env", "seed", "run")} for c in found]
     assert all(other == common[0] for other in common)
     assert {config.seed for config in found} == {0, 1} and {config.env for config in found} == {"Revisit-S", "Occlusion-M"}
-    assert [cell.name for cell in cells(CONFIG)][:4] == ["scripted", ORACLE_STATE] * 2
+    names = [row for row in it.trained_rows(0) if not it.trained(row)]
+    assert names == [f"{task}/{name}" for task in CONFIG.tasks for name in ("scripted", ORACLE_STATE)]
+    assert all(it.trained(row) for row in it.trained_rows(1))
+    assert it.files("Revisit-S/scripted", 0)["navigation"] == Path("out/agents/Revisit-S/scripted.csv")
+    assert it.files("Revisit-S/state", 1)["navigation"] == Path("out/agents/Revisit-S/state-seed1.csv")
 
 
 def test_a_figure_has_wilsons_interval() -> None:

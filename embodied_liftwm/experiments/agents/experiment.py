@@ -1,4 +1,4 @@
-"""`liftwm reproduce agents`: what a persistent state is worth to a policy, against pixels and learned memories.
+"""`liftwm reproduce agents`: what a persistent state is worth to a policy, against pixels and learned memories (`engine.py`).
 
     OUT/agents/Revisit-M/state-seed0/        run folder of one policy
     OUT/agents/Revisit-M/state-seed0.csv     its episodes, judged; scripted.csv holds planner, random and
@@ -11,8 +11,9 @@ code of `liftwm evaluate`. Whatever is there is not done again, so an interrupte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,64 +29,68 @@ from embodied_liftwm.evaluation.navigation.contestants import agent_on
 from embodied_liftwm.evaluation.navigation.navigation import SEED_OFFSET, evaluate_navigation
 from embodied_liftwm.evaluation.permanence.controls import task_env
 from embodied_liftwm.evaluation.report import tables
-from embodied_liftwm.evaluation.rows import read_rows, write_rows
+from embodied_liftwm.evaluation.rows import write_rows
 from embodied_liftwm.evaluation.statistics import wilson_interval
 from embodied_liftwm.evaluation.views.bounds import KnownDepth, NoDepthError, with_known_depth
 from embodied_liftwm.experiments.acting import planner_on, policy_agent
 from embodied_liftwm.experiments.agents.aims import ALL, GAPS, ORACLE_STATE, POOLED, AgentFigure, aim_lines
+from embodied_liftwm.experiments.engine import Trainings
+from embodied_liftwm.experiments.page import print_table
 from embodied_liftwm.run_folder import open_run
 from embodied_liftwm.terminal import plain_console
-from embodied_liftwm.workers import find_engine, run_tasks
+from embodied_liftwm.workers.side_by_side import TRAINED, Tell
 from liftwm_agents.policies.training_envs import check_task
 
 SCRIPTED = "scripted"
+"""The row of agents that need no training: planner, random and oracle."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A policy to train and judge; without an input, or on the oracle's state, agents that need no training."""
+class Agents(Trainings[ReproduceAgentsConfig]):
+    """Policies by task and what they see, as in `Revisit-M/state`, and agents that need no training."""
 
-    task: str
-    input: str
-    seed: int
+    name = "agents"
 
-    @property
-    def name(self) -> str:
-        return f"{self.input}-seed{self.seed}" if self.trained else self.input or SCRIPTED
+    def trained_rows(self, seed: int) -> list[str]:
+        """Policies; at the first seed first those that need no training."""
+        c = self.config
+        untrained = [f"{task}/{agent}" for task in c.tasks for agent in (SCRIPTED, ORACLE_STATE)]
+        policies = [f"{task}/{kind}" for task in c.tasks for kind in c.inputs]
+        return [*untrained, *policies] if seed == self.seeds[0] else policies
 
-    @property
-    def trained(self) -> bool:
+    def parts(self, key: str) -> dict[str, type]:
+        return {"navigation": NavigationRow}
+
+    def files(self, key: str, seed: int) -> dict[str, Path]:
+        return {"navigation": self.folder / f"{key}-seed{seed}.csv" if self.trained(key) else self.folder / f"{key}.csv"}
+
+    def trained(self, key: str) -> bool:
         """Whether there is a policy to train."""
-        return self.input not in ("", ORACLE_STATE)
+        return key.partition("/")[2] in self.config.inputs
 
-    def rows(self, folder: Path) -> Path:
-        """Where its episodes go; there once it is judged."""
-        return folder / self.task / f"{self.name}.csv"
+    def settings(self, key: str, seed: int) -> TrainAgentConfig:
+        """How a policy is trained: `train`, but for what its name says."""
+        task, _, kind = key.partition("/")
+        changes: dict[str, Any] = {"input": kind, "env": task, "seed": seed, "run": str(self.folder / f"{key}-seed{seed}")}
+        return replace(self.config.train, **changes)
 
+    def work(self, row: str, seed: int, tell: Tell) -> None:
+        import torch
 
-@dataclass(frozen=True)
-class Cells:
-    """Cells trained and judged in processes of their own. A policy is on disk after every update: killed, it goes on there."""
-
-    config: ReproduceAgentsConfig
-    name: str = "training"
-
-    def start(self, report: Callable[[Cell], None]) -> Callable[[Cell], None]:
-        """See `workers.contract.Work`; tasks and messages are cells."""
-
-        def perform(cell: Cell) -> None:
-            if not cell.rows(Path(self.config.out) / "agents").exists():  # else a worker died before it could say so
-                train_and_judge(self.config, cell)
-            report(cell)
-
-        return perform
-
-    def left(self, task: Cell, message: Cell) -> Cell:
-        """The same: it is judged then, and not again."""
-        return task
-
-    def place(self, task: Cell) -> str:
-        return f"{task.task}, {task.name}"
+        torch.set_num_threads(1)
+        base, (task, _, agent) = self.config.train, row.partition("/")
+        judging = EvaluateConfig(
+            model=base.model, env=task, env_options=base.env_options, navigation_episodes=self.config.episodes, workers=1,
+            device=base.device,
+        )  # fmt: skip
+        if self.trained(row):
+            policy = partial(policy_agent, base.model, train(self.settings(row, seed), tell), base.device)
+            rows = evaluate_navigation({agent: policy}, judging).rows
+        elif agent == ORACLE_STATE:
+            rows = on_oracle_state(judging)
+        else:
+            planner = partial(agent_on, partial(planner_on, PlannerConfig()), "model", base.model, base.device)
+            rows = evaluate_navigation({"planner": planner, "random": random_agent, "oracle": oracle_agent}, judging).rows
+        write_rows(self.files(row, seed)["navigation"], rows, NavigationRow)
 
 
 def run(config: ReproduceAgentsConfig) -> int:
@@ -94,21 +99,16 @@ def run(config: ReproduceAgentsConfig) -> int:
     Raises:
         UserError: the folder holds the experiment with other settings, or a stage failed.
     """
-    from embodied_liftwm.experiments.page import print_table
-
-    console, folder = plain_console(), Path(config.out) / "agents"
+    console, it = plain_console(), Agents(config)
     _check_tasks(config)
-    with open_run(folder, config, {"out", "results", "seeds", "processes"}, continued=True):
-        todo = [cell for cell in cells(config) if not cell.rows(folder).exists()]
-        for number, cell in enumerate(run_tasks(Cells(config), todo, find_engine("local", config.processes)), 1):
-            console.print(f"{number}/{len(todo)}: {cell.task}, {cell.name}")
-        figures = all_figures(config)
-        path = Path(config.results) / "agents.csv"
-        write_rows(path, figures, AgentFigure)
+    with it.claim():
+        it.train_and_judge_all(console)
+        figures = all_figures(it)
+        write_rows(it.results / "agents.csv", figures, AgentFigure)
         print_table(console, "success, seeds pooled", table(figures))
         for line in aim_lines(figures):
             console.print(line, soft_wrap=True)
-        console.print(f"rows: {path}")
+        console.print(f"rows: {it.results / 'agents.csv'}")
         return 0
 
 
@@ -119,40 +119,6 @@ def _check_tasks(config: ReproduceAgentsConfig) -> None:
         if not find_env(task).ours:
             raise UserError(f"tasks: {task} is no task of liftwm_envs, such as Revisit-S")
         check_task(replace(config.train, env=task, input="state"), model)
-
-
-def cells(config: ReproduceAgentsConfig) -> list[Cell]:
-    """Everything that is judged, seed by seed."""
-    seeds = range(config.train.seed, config.train.seed + config.seeds)
-    scripted = [Cell(task, kind, 0) for task in config.tasks for kind in ("", ORACLE_STATE)]
-    return scripted + [Cell(task, kind, seed) for seed in seeds for task in config.tasks for kind in config.inputs]
-
-
-def settings(config: ReproduceAgentsConfig, cell: Cell) -> TrainAgentConfig:
-    """How a policy is trained: `train`, but for what its name says."""
-    run_folder = Path(config.out) / "agents" / cell.task / cell.name
-    changes: dict[str, Any] = {"input": cell.input, "env": cell.task, "seed": cell.seed, "run": str(run_folder)}
-    return replace(config.train, **changes)
-
-
-def train_and_judge(config: ReproduceAgentsConfig, cell: Cell) -> None:
-    """One cell, in a process of its own."""
-    import torch
-
-    torch.set_num_threads(1)
-    base = config.train
-    if cell.trained:
-        agents: dict[str, Any] = {cell.input: partial(policy_agent, base.model, _train(settings(config, cell)), base.device)}
-    else:
-        planner = partial(agent_on, partial(planner_on, PlannerConfig()), "model", base.model, base.device)
-        agents = {"planner": planner, "random": random_agent, "oracle": oracle_agent}
-    judging = EvaluateConfig(
-        model=base.model, env=cell.task, env_options=base.env_options, navigation_episodes=config.episodes, workers=1,
-        device=base.device,
-    )  # fmt: skip
-    on_truth = cell.input == ORACLE_STATE
-    rows = on_oracle_state(judging) if on_truth else evaluate_navigation(agents, judging).rows
-    write_rows(cell.rows(Path(config.out) / "agents"), rows, NavigationRow)
 
 
 class TrueState(Arena):
@@ -179,28 +145,35 @@ def on_oracle_state(judging: EvaluateConfig) -> list[NavigationRow]:
         arena.env.close()
 
 
-def _train(settings: TrainAgentConfig) -> str:
+def train(settings: TrainAgentConfig, tell: Tell) -> str:
     """Train a policy, or go on with it, to its end; returns its run folder."""
     from liftwm_agents.policies.policy_file import policy_at
-    from liftwm_agents.policies.training import MAY_CHANGE, train_policy
+    from liftwm_agents.policies.training import MAY_CHANGE, AgentProgress, train_policy
+
+    begun = time.perf_counter()
+
+    def show(now: AgentProgress) -> None:
+        spent = time.perf_counter() - begun
+        done = min(1.0, now.steps / now.total)
+        tell({"step": now.steps, "seconds": spent, "success": now.success_rate, "progress": done})
 
     folder = Path(settings.run)
     with open_run(folder, settings, MAY_CHANGE, continued=policy_at(folder) is not None):
-        train_policy(settings, embodied_liftwm.load(settings.model, settings.device))
+        train_policy(settings, embodied_liftwm.load(settings.model, settings.device), show)
+    tell(TRAINED)
     return settings.run
 
 
-def all_figures(config: ReproduceAgentsConfig) -> list[AgentFigure]:
+def all_figures(it: Agents) -> list[AgentFigure]:
     """Every agent in every task, seed by seed and pooled."""
-    folder, steps = Path(config.out) / "agents", config.train.steps
-    judged = {cell: read_rows(cell.rows(folder), NavigationRow) for cell in cells(config)}
-    figures = []
-    for task in config.tasks:
+    figures, steps, first = list[AgentFigure](), it.config.train.steps, it.seeds[0]
+    for task in it.config.tasks:
+        untrained = [row for name in (SCRIPTED, ORACLE_STATE) for row in it.read(f"{task}/{name}", first, "navigation")]
         for agent in ("oracle", ORACLE_STATE, "planner", "random"):
-            rows = [row for row in judged[Cell(task, agent if agent == ORACLE_STATE else "", 0)] if row.agent == agent]
+            rows = [row for row in untrained if row.agent == agent]
             figures += by_gap(task, agent, "", 0, rows) if rows else []
-        for kind in config.inputs:
-            by_seed = {cell.seed: rows for cell, rows in judged.items() if (cell.task, cell.input) == (task, kind)}
+        for kind in it.config.inputs:
+            by_seed = {seed: it.read(f"{task}/{kind}", seed, "navigation") for seed in it.seeds}
             for seed, rows in by_seed.items():
                 figures += by_gap(task, kind, str(seed), steps, rows)
             figures += by_gap(task, kind, POOLED, steps, [row for rows in by_seed.values() for row in rows])
