@@ -1,7 +1,8 @@
 """One engine for every table: collect, train side by side, judge, go on where it was, read the rows.
 
 An experiment is **rows, each a name and what it changes; seeds; data; what judges it; what is printed**. `Trainings` is the
-engine, `Experiment` that of world models; a subclass says the first (`trained_rows`, `settings`, `made_of`) and the last, and inherits the rest:
+engine, `Experiment` that of world models; a subclass says the first (`trained_rows`, `settings`, `made_of`) and the last, and
+inherits the rest:
 
     OUT/NAME/data/train, eval                      episodes, and held-out ones of other scenes and layouts
     OUT/NAME/glo-seed0/                            run folder of one training
