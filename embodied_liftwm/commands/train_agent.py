@@ -41,12 +41,12 @@ def run(config: TrainAgentConfig) -> int:
 
 
 def _train(config: TrainAgentConfig, folder: Path) -> None:
-    from liftwm_agents.policies.policy_file import POLICY_NAME, ZIP_NAME
+    from liftwm_agents.policies.policy_file import POLICY_NAME
     from liftwm_agents.policies.training import AgentProgress, saved_steps, train_policy
     from liftwm_agents.policies.training_envs import check_task
 
     console, done = plain_console(), saved_steps(folder)
-    if done >= config.steps and (folder / POLICY_NAME).exists() and not config.export_zip:
+    if done >= config.steps and (folder / POLICY_NAME).exists():
         line = f"already trained to step {done}: nothing to do; more steps= continue it: {folder}"
         console.print(line, soft_wrap=True, highlight=False)
         for line in _held_out(folder):
@@ -63,9 +63,6 @@ def _train(config: TrainAgentConfig, folder: Path) -> None:
 
         path = train_policy(config, model, show)
     console.print(f"policy: {path}, log: tensorboard --logdir {folder}")
-    if config.export_zip:
-        opener = "sb3_contrib.RecurrentPPO.load" if config.input == "recurrent" else "stable_baselines3.PPO.load"
-        console.print(f"for stable-baselines3: {folder / ZIP_NAME} (open it with {opener})", soft_wrap=True)
     for line in _held_out(folder):
         console.print(line)
 

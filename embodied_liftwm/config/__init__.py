@@ -97,6 +97,7 @@ MOVED_KEYS = {
     ("train", "prior"): "teachers of our own are trained by `liftwm priors train name=NAME`",
     ("evaluate", "suites"): "it is suite= now",
     ("evaluate", "parts"): "it is suite= now",
+    ("train-agent", "export_zip"): "`PPOPolicy(model, run)` acts; open_policy(run).save(path) writes stable-baselines3's zip",
     ("demo", "evaluate.suites"): "it is evaluate.suite= now",
     ("reproduce agents", "agents.tasks"): "it is tasks",
     ("reproduce agents", "agents.inputs"): "it is inputs",

@@ -219,7 +219,6 @@ class TrainAgentConfig:
     world: TrainConfig = field(default_factory=lambda: TrainConfig(steps=500))  # loop: the world model's training in each
     # round, from the weights of the last; data and run are set
     seed: int = bounded(0, 0, LAST_SEED)  # weights and environments
-    export_zip: bool = False  # at the end write policy.zip too, for stable-baselines3
     trust: bool = False  # go on with a run folder that holds a policy.zip alone, although opening it runs what is in it
     device: str = "cpu"  # torch device
 

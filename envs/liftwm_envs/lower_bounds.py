@@ -193,20 +193,6 @@ def write_csv(path: str, rows: list[dict[str, Any]]) -> None:
     os.replace(partial, path)
 
 
-def read_csv(path: str) -> list[dict[str, Any]]:
-    """Rows that `write_csv` wrote, as text."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def merge(kept: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """New `rows` and those `kept` of other environments, embodiments or actions, in the order of `ENV_IDS`."""
-    cell = ("env", "embodiment", "action")
-    fresh = {tuple(row[key] for key in cell) for row in rows}
-    every = [row for row in kept if tuple(row[key] for key in cell) not in fresh] + rows
-    return sorted(every, key=lambda row: (row["embodiment"], row["action"], ENV_IDS.index(row["env"])))
-
-
 def main() -> None:
     """Measure, print the table, write the rows."""
     parser = argparse.ArgumentParser(prog="python -m liftwm_envs.lower_bounds", description=__doc__.splitlines()[0])
@@ -214,15 +200,14 @@ def main() -> None:
     parser.add_argument("--embodiment", choices=["wheels", "drone"], default="wheels")
     parser.add_argument("--action", choices=["continuous", "discrete"], default="continuous")
     parser.add_argument("--envs", nargs="+", choices=ENV_IDS, default=ENV_IDS, metavar="ID", help="which; by default all")
-    parser.add_argument("--out", default="", help="CSV of the raw rows; what it holds of other cells stays")
+    parser.add_argument("--out", default="", help="CSV of the raw rows")
     options = parser.parse_args()
-    kept = read_csv(options.out) if options.out and os.path.exists(options.out) else []
     rows: list[dict[str, Any]] = []
     for env_id in options.envs:
         rows += measure(env_id, options.episodes, embodiment=options.embodiment, action=options.action)
         print(table([row for row in rows if row["env"] == env_id]), flush=True)
         if options.out:
-            write_csv(options.out, merge(kept, rows))
+            write_csv(options.out, rows)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from liftwm_agents.policies.action_table import TableActions
 from liftwm_agents.policies.baselines import PLAYING, PixelEnv, PixelExtractor, TouredRecurrentPPO
 from liftwm_agents.policies.features import WorldModelVecEnv
 from liftwm_agents.policies.policy import PPOPolicy
+from liftwm_agents.policies.policy_file import open_policy
 from liftwm_agents.policies.readout import FeatureConfig
 from liftwm_agents.policies.training import train_policy
 from liftwm_agents.policies.training_envs import WatchedEnv
@@ -171,9 +172,10 @@ def test_an_extractor_computes_its_network_whatever_the_memory_format_and_skips_
 def test_every_input_trains_saves_and_acts_as_it_was_trained(kind: Any, tmp_path: Path) -> None:
     config = TrainAgentConfig(
         input=kind, env="tests.agents.test_baselines:make_toy", run=str(tmp_path), steps=32, num_envs=1, imagined_envs=2,
-        rollout_steps=16, batch_size=16, starts=2, export_zip=True,
+        rollout_steps=16, batch_size=16, starts=2,
     )  # fmt: skip
     path = train_policy(config, MODEL, None, FEATURES)
+    open_policy(path).save(path.with_name("policy.zip"))
     algorithm: Any = (RecurrentPPO if kind == "recurrent" else PPO).load(path.with_name("policy.zip"))
     assert algorithm.liftwm["input"] == kind and algorithm.liftwm["played"] >= 32
     policy, raw = PPOPolicy(MODEL, path), toy()

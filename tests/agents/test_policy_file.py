@@ -29,7 +29,6 @@ from liftwm_agents.policies.policy_file import (
     _describe,
     _digest,
     _space,
-    export_zip,
     make_algorithm,
     open_policy,
     save_policy,
@@ -86,7 +85,7 @@ def weights(algorithm: OnPolicyAlgorithm) -> dict[str, torch.Tensor]:
 def test_training_goes_on_as_from_the_zip(tmp_path: Path, seen: str) -> None:
     algorithm = trained(seen)
     save_policy(algorithm, tmp_path / POLICY_NAME)
-    export_zip(algorithm, tmp_path / ZIP_NAME)
+    algorithm.save(tmp_path / ZIP_NAME)
     ours = open_policy(tmp_path, venv()).learn(32, reset_num_timesteps=False)
     theirs = open_policy(tmp_path / ZIP_NAME, venv(), trust=True).learn(32, reset_num_timesteps=False)
     assert ours.num_timesteps == theirs.num_timesteps == 64 and ours._n_updates == theirs._n_updates
@@ -121,7 +120,7 @@ class Bomb:
 
 
 def test_a_strangers_zip_runs_only_when_its_user_says_so(file: Path, tmp_path: Path) -> None:
-    export_zip(trained(), tmp_path / "good.zip")
+    trained().save(tmp_path / "good.zip")
     ran, bad = tmp_path / "ran", tmp_path / ZIP_NAME
     with zipfile.ZipFile(tmp_path / "good.zip") as source, zipfile.ZipFile(bad, "w") as target:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""Learned policies on disk: one safetensors file that tells everything, and stable-baselines3's zip as an export.
+"""Learned policies on disk: one safetensors file that tells everything.
 
     policy.safetensors
         policy.NAME              weights and buffers of the network
@@ -141,12 +141,6 @@ def policy_at(path: Path) -> Path | None:
     if not path.is_dir():
         return path if path.is_file() else None
     return next((path / name for name in (POLICY_NAME, ZIP_NAME) if (path / name).is_file()), None)
-
-
-def export_zip(algorithm: OnPolicyAlgorithm, path: Path) -> None:
-    """Write the zip that `PPO.load`, or `RecurrentPPO.load` where the input is `recurrent`, opens; whole or not at all."""
-    with whole_file(path) as partial:
-        algorithm.save(partial)
 
 
 def _restore(

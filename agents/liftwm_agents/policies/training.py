@@ -28,9 +28,7 @@ from liftwm_agents.policies.held_out import HeldOutScore, HeldOutTours
 from liftwm_agents.policies.policy_file import (
     ABOUT,
     POLICY_NAME,
-    ZIP_NAME,
     about_of,
-    export_zip,
     make_algorithm,
     open_policy,
     policy_at,
@@ -41,7 +39,7 @@ from liftwm_agents.policies.training_envs import make_venv
 
 METRICS_NAME, CURVE_NAME = "metrics.json", "curve.csv"
 MAY_CHANGE = (
-    "steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel", "export_zip", "trust",
+    "steps", "run", "device", "evaluate_every", "eval_episodes", "eval_seed", "starts", "parallel", "trust",
 )  # fmt: skip
 """Settings in which a continued run may differ: its length, its speed, what is looked at meanwhile."""
 TOUR_SHARE = 4
@@ -116,8 +114,6 @@ def train_policy(
             recorder.after_update()
         if not path.exists():
             save_policy(algorithm, path)
-        if config.export_zip:
-            export_zip(algorithm, run / ZIP_NAME)
     finally:
         venv.close()
         held_out.close()
