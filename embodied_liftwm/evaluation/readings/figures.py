@@ -215,7 +215,8 @@ PROBE_TEXT = (
 RENDER_TEXT = (
     "Blind from the call on, each model shows what comes into view on the oracle's way: the share of the object's true pixels "
     "in the right colour at the right depth. Found: what it shows in the object's colour lies within 1 m of it. An object "
-    "that a screen hides is looked for in the view that showed most of it, unless the screen was seen since."
+    "that a screen hides, or to which nobody knows the way, is looked for in the view that showed most of it, unless what "
+    "hides it was seen since."
 )
 
 
