@@ -44,15 +44,15 @@ from embodied_liftwm.evaluation.rows import write_mixed
 from embodied_liftwm.evaluation.summary import Rows, summarize
 from embodied_liftwm.evaluation.views.episodes import known_truth, true_poses, truth_of
 from embodied_liftwm.evaluation.views.mean_colour import FROZEN_FRAME, FrozenFrame, mean_colour_of
-from embodied_liftwm.evaluation.views.novel import columns_without, novel_views
+from embodied_liftwm.evaluation.views.novel import columns_without, novel_views, show_views
 from embodied_liftwm.evaluation.views.strips import Strip, choose_revisits, make_strip
 from embodied_liftwm.evaluation.views.swapped import SwappedFrames, is_surprised
 from embodied_liftwm.files import disk_errors, write_text
 from embodied_liftwm.run_folder import open_run
 from liftwm_envs.contract import goal_kind
 
-STRIPS = 2
-"""Turns away shown in the report."""
+STRIPS, SHOWN_VIEWS = 2, 6
+"""Turns away shown in the report; frames to come, where no truth tells of any."""
 
 
 def evaluate_held_out(
@@ -258,6 +258,9 @@ def _write(
 
     strips = timed(console, "pictures", draw, lambda found: f"{len(chosen)} strips, {len(found) - len(chosen)} film")
     film = strips.pop() if strips else None
+    views = partial(show_views, models, context=config.context, count=SHOWN_VIEWS, device=config.device)
+    longest = max(range(len(episodes)), key=lambda i: len(episodes[i].rgb), default=0)
+    shown = None if strips or not rows.views else views(episodes[longest], longest)
     sources = {"model": config.model, "baseline": config.baseline}
     report = Report(
         metrics=metrics,
@@ -265,6 +268,7 @@ def _write(
         config_yaml=yaml.safe_dump(json.loads(json.dumps(metrics["config"])), sort_keys=False),
         strips=strips,
         film=film,
+        shown=shown,
         scenes={index: truth_of(episodes[index], index).scene for index, _ in chosen},
         walked={index: true_poses(episodes[index])[:, :2, 3] for index, _ in chosen},
         traces=rows.navigation.traces if rows.navigation else [],

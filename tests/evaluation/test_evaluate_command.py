@@ -137,6 +137,7 @@ def test_a_dataset_without_truth_gets_a_report(prepared, metrics, episodes, tmp_
         "needs true depth and true poses", "needs true depth", "needs true depth and true segmentation",
     ]  # fmt: skip
     assert "seen px" not in page + said and "nan" not in page and "Novel views</h2>" in page
+    assert "frames to come</h3>" in page and page.count("data:image/png;base64,") == 3 * 6  # true, shown, error
     header = (Path(config.out) / "rows.csv").read_text().splitlines()[0]
     assert header == "suite,model,episode,frame,psnr,ssim,depth_share,other,surprise,surprise_swapped,right"
     assert found["surprise"]["model"] == metrics["surprise"]["model"] and "Surprise</h2>" in page

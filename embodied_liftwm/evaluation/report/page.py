@@ -19,6 +19,7 @@ from embodied_liftwm.evaluation.report import charts, pictures, plans, tables
 from embodied_liftwm.evaluation.report.charts import Series
 from embodied_liftwm.evaluation.report.film import film, frame_words
 from embodied_liftwm.evaluation.views.mean_colour import FROZEN_FRAME
+from embodied_liftwm.evaluation.views.novel import Shown
 from embodied_liftwm.evaluation.views.strips import Strip
 from embodied_liftwm.files import write_bytes, write_text
 
@@ -45,6 +46,7 @@ class Report:
     config_yaml: str
     strips: list[Strip] = field(default_factory=list)
     film: Strip | None = None  # every frame around the return that the first strip shows
+    shown: Shown | None = None  # frames to come, where there are no strips
     scenes: dict[int, dict[str, Any]] = field(default_factory=dict)  # episode -> scene
     walked: dict[int, np.ndarray] = field(default_factory=dict)  # episode -> true camera xy [F, 2]
     traces: list[Trace] = field(default_factory=list)
@@ -73,6 +75,7 @@ def write_report(folder: Path, report: Report) -> Path:
         training_steps=_training_steps(report),
         film=_film(folder, report),
         strips=[strip_grid(strip, report.labels) for strip in report.strips],
+        shown=views_grid(report.shown, report.labels) if report.shown else None,
         maps=[_maps(strip, report) for strip in report.strips[:1]],
         tours=_tours(report.traces),
         agents=tables.AGENTS,
@@ -262,6 +265,19 @@ def strip_grid(strip: Strip, labels: dict[str, str]) -> dict[str, Any]:
     heads = [frame_words(strip, k) for k in range(len(strip.frames))]
     about = {"gap": strip.revisit.gap, "episode": strip.episode}
     return {"heads": heads, "rows": rows, "depth": depth, "normals": normals, "top_m": round(panel.top_m, 1)} | about
+
+
+def views_grid(shown: Shown, labels: dict[str, str]) -> dict[str, Any]:
+    """Rows of frames to come for the template's grid: true, then each model's and its error."""
+
+    def row(label: str, images: list[np.ndarray]) -> dict[str, Any]:
+        return {"label": label, "images": [pictures.data_uri(image) for image in images]}
+
+    rows = [row("true", [pictures.frame_picture(rgb) for rgb in shown.true])]
+    for key, own in shown.models.items():
+        errors = [pictures.error_picture(rgb, true) for rgb, true in zip(own, shown.true, strict=True)]
+        rows += [row(labels[key], [pictures.frame_picture(rgb) for rgb in own]), row("error", errors)]
+    return {"episode": shown.episode, "heads": [(f"step {t}", "") for t in shown.frames], "rows": rows}
 
 
 def _maps(strip: Strip, report: Report) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from embodied_liftwm.evaluation.metrics import images as metrics
 from embodied_liftwm.evaluation.metrics.calibration import bin_sums, brier
 from embodied_liftwm.evaluation.metrics.correspondence import Reference, epipolar_error, find_reference
 from embodied_liftwm.evaluation.metrics.visibility import visible_in
-from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, Frame, known_truth
+from embodied_liftwm.evaluation.views.episodes import EpisodeBatch, Frame, known_truth, rollout
 from embodied_liftwm.protocols import Camera, View
 from embodied_liftwm.tensor_tree import TensorTree
 
@@ -153,6 +153,30 @@ def novel_views(episodes: Sequence[Episode], context: int, views_per_episode: in
     if longest <= context:
         raise UserError(f"context={context}: must be below the longest episode, {longest} frames, to leave frames to predict")
     return partial(NovelViews, context=context, views_per_episode=views_per_episode, known=known_truth(episodes))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Frames to come of one episode, true and as each model shows them after the context."""
+
+    episode: int
+    frames: list[int]
+    true: np.ndarray  # [K, H, W, 3] in [0, 1]
+    models: dict[str, np.ndarray]  # the same, of each
+
+
+@torch.no_grad()
+def show_views(
+    models: Sequence[CheckedModel], episode: Episode, index: int, context: int, count: int, device: str = "cpu"
+) -> Shown:
+    """Let each model watch the start of an episode, and show frames from later in it: pictures that need no truth."""
+    batch, frames = EpisodeBatch([episode], [index], device), target_frames(len(episode.rgb), context, count)
+    shown = {}
+    for model in models:
+        *_, (_, state) = rollout(model, batch, context)
+        rgb = model.render(state.index([0] * len(frames)), batch.camera([(0, t) for t in frames])).rgb
+        shown[model.name] = rgb.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return Shown(index, frames, episode.rgb[frames] / 255.0, shown)
 
 
 def _rows(name: str, batch: EpisodeBatch, targets: list[Target], view: View, known: frozenset[str]) -> list[ViewRow]:
