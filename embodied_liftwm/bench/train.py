@@ -50,7 +50,7 @@ def run(config: BenchConfig) -> int:
     with tempfile.TemporaryDirectory() as scratch, console.status("preparing") as status:
         train = _train_config(config, Path(scratch), status.update)
         status.update("timing the reader")
-        rows = [_reader_row(TrainingReader(train.data), config.repeats)]
+        rows = [_reader_row(TrainingReader(train.data[0]), config.repeats)]
         phases = _phases(train, config.repeats, Path(scratch), status.update)
     rows += [row for phase, shares in phases.items() for row in _stage_rows(phase, shares)]
     about = machine("numpy", "numba", device=train.device) | {"threads": str(torch.get_num_threads())}
@@ -67,14 +67,14 @@ def run(config: BenchConfig) -> int:
 def _train_config(config: BenchConfig, scratch: Path, tell: Callable[[str], None]) -> TrainConfig:
     """What to train: on `train.data`, or on a few episodes collected into `scratch`."""
     train = replace(config.train, threads=config.threads or config.train.threads, minutes=0.0)
-    if Path(train.data).is_dir():
+    if all(Path(folder).is_dir() for folder in train.data):
         return train
-    tell(f"collecting {EPISODES} episodes: there is no {train.data}")
+    tell(f"collecting {EPISODES} episodes: there is no {', '.join(train.data)}")
     folder = str(scratch / "data")
     collect(
         CollectConfig(env=config.env, env_options=config.env_options, out=folder, episodes=EPISODES, workers=config.workers)
     )
-    return replace(train, data=folder)
+    return replace(train, data=(folder,), weights=())
 
 
 def _reader_row(reader: TrainingReader, repeats: int) -> Row:

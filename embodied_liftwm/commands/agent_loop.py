@@ -97,7 +97,7 @@ def play_round(config: TrainAgentConfig, arm: str, number: int, console: Console
     else:
         _collect_with_policy(config, folder, number, console)
     before = str(folder / f"model-{number - 1}") if number > 1 else config.world.initial
-    train_world.run(replace(config.world, data=str(folder / "data"), run=str(folder / f"model-{number}"), initial=before))
+    train_world.run(replace(config.world, data=(str(folder / "data"),), run=str(folder / f"model-{number}"), initial=before))
     model: Any = embodied_liftwm.load(str(folder / f"model-{number}"), config.device)
     agent = replace(config, run=str(folder / "agent"), steps=config.steps * number // config.rounds, evaluate_every=0)
     path = train_policy(replace(agent, model=str(folder / f"model-{number}")), model)

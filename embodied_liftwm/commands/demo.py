@@ -58,7 +58,9 @@ def _run(config: DemoConfig, out: Path) -> None:
     )
     memories = {"model": "patches", "baseline": "recurrent"}
     settings = {
-        name: replace(config.train, data=str(train_data), run=str(out / name), model=replace(config.train.model, memory=memory))
+        name: replace(
+            config.train, data=(str(train_data),), run=str(out / name), model=replace(config.train.model, memory=memory)
+        )
         for name, memory in memories.items()
     }
     settings["baseline"] = replace(settings["baseline"], steps=config.baseline_steps)

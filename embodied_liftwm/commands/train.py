@@ -18,6 +18,7 @@ from embodied_liftwm.workers.side_by_side import Meter, progress_bar
 if TYPE_CHECKING:
     from torch import nn
 
+    from embodied_liftwm.data.mixture import Mixture
     from embodied_liftwm.training.loop import Loop
 
 
@@ -36,10 +37,20 @@ def run(config: TrainConfig) -> None:
             trainer = Trainer(config)
             begun = f"with the weights of {config.initial}" if config.initial else "from scratch"
             together = f" with {processes.world_size} processes" if processes.world_size > 1 else ""
-            frames = int((trainer.reader.episode_lengths + 1).sum())
-            data = f"{together} on {len(trainer.reader)} episodes, {frames} frames of {config.data}"
-            about = _About(config.model.memory, trainer.model, begun, data, Meter())
+            about = _About(config.model.memory, trainer.model, begun, f"{together} on {_told(trainer.mixture)}", Meter())
             _fit(trainer, about, console)
+            for name, row in trainer.validated.items():
+                console.print(f"validation on {name}: loss {row['loss']:.3f}, PSNR {row['psnr']:.2f} dB")
+
+
+def _told(mixture: Mixture) -> str:
+    """What is trained on, and where there are several datasets, how often each is drawn."""
+    parts = []
+    for dataset, share in zip(mixture.datasets, mixture.shares, strict=True):
+        held_out = f" and {len(dataset.held_out)} held out" if dataset.held_out else ""
+        drawn = f", {100 * share:.0f} % of the steps" if len(mixture.datasets) > 1 else ""
+        parts.append(f"{len(dataset.learned)} episodes{held_out}, {dataset.frames} frames of {dataset.name}{drawn}")
+    return "; ".join(parts)
 
 
 def run_teacher(config: TeacherConfig) -> None:

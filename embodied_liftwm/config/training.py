@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from embodied_liftwm.config.checks import LAST_SEED, MOST_THREADS, bounded, check_fields
+from embodied_liftwm.config.checks import LAST_SEED, MOST_THREADS, bounded, check_fields, distinct, shown
 from embodied_liftwm.config.model import ModelConfig
 from embodied_liftwm.errors import UserError
 
@@ -19,9 +19,14 @@ TRAIN_MAY_CHANGE = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`liftwm train`: a world model from a dataset."""
+    """`liftwm train`: a world model from a dataset, or from several."""
 
-    data: str = "data/revisit-s"  # dataset folder
+    data: tuple[str, ...] = ("data/revisit-s",)  # dataset folder; or several, a,b,c, of any cameras and frame sizes, of which
+    # every step learns from one. The model is built for the frames, the body and the goals of the first
+    weights: tuple[float, ...] = bounded((), 0, 1e9, above=True)  # how often each of several is drawn, as in 2,1,1; by default
+    # as often as it has frames
+    validation: float = bounded(0.05, 0, 0.5)  # share of each dataset's episodes, its last ones, that is not learned from: the
+    # terms are measured on it at every checkpoint, into validation.csv; rounded down, so that small datasets have none
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     initial: str = ""  # weights to begin with: a run, a checkpoint, or a shipped one by its name, such as base; "" for none
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -55,7 +60,14 @@ class TrainConfig:
     device: str = "cpu"  # torch device
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, str):
+            object.__setattr__(self, "data", (self.data,))
         check_fields(self)
+        distinct("data", self.data, "dataset folders")
+        if self.weights and len(self.weights) != len(self.data):
+            raise UserError(
+                f"weights={shown(self.weights)}: expected {len(self.data)}, one for each of data={shown(self.data)}"
+            )
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size}: must be a multiple of accumulate={self.accumulate}")
         frames = self.batch_size * (self.context + self.targets)

@@ -66,7 +66,9 @@ class Batch(Generic[Array]):
         return Batch(*(change(getattr(self, field.name)) for field in fields(self)))
 
 
-def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows: range | None = None) -> Batch[np.ndarray]:
+def sample_windows(
+    reader: TrainingReader, config: TrainConfig, step: int, rows: range | None = None, episodes: range | None = None
+) -> Batch[np.ndarray]:
     """Draw the batch of one training step.
 
     Args:
@@ -74,6 +76,7 @@ def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows:
         config: `seed`, `batch_size`, `context`, `targets` and `span` are used, and of `model` what it matches frames with.
         step: number of the step, from 0.
         rows: which of the `batch_size` windows to read, in order and one at least; all of them if None.
+        episodes: positions of those to draw from; all of the dataset's if None.
 
     Returns:
         The same arrays for the same dataset, config and step, in any process.
@@ -81,7 +84,9 @@ def sample_windows(reader: TrainingReader, config: TrainConfig, step: int, rows:
     rows = range(config.batch_size) if rows is None else rows
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step))))
     starts = np.maximum(1, reader.episode_lengths - config.span + 1)  # windows an episode has, each equally likely
-    chosen = rng.choice(len(reader), size=config.batch_size, p=starts / starts.sum())[: rows[-1] + 1]
+    episodes = range(len(reader)) if episodes is None else episodes
+    likely = starts[episodes.start : episodes.stop]
+    chosen = rng.choice(episodes, size=config.batch_size, p=likely / likely.sum())[: rows[-1] + 1]
     drawn = [_draw_window(reader, config, int(episode), int(rng.integers(starts[episode])), rng) for episode in chosen]
     moving = config.model.movers > 0
     windows = [_read_window(reader, drawn[row], RECENT + RECENT_JUDGES if moving else ()) for row in rows]

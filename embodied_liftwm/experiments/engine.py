@@ -203,7 +203,7 @@ class Experiment(Trainings[Config]):
     def settings(self, row: str, seed: int) -> TrainConfig:
         """How a row is trained, and where."""
         run = str(self.file(f"{row}-seed{seed}"))
-        return replace(self.changes(row, seed), data=str(self.data / "train"), run=run, seed=seed)
+        return replace(self.changes(row, seed), data=(str(self.data / "train"),), run=run, seed=seed)
 
     def rows_of(self, row: str, seed: int) -> dict[str, Make]:
         """`made_of`, and the honest rows where the table is about this row, or this is the first and that is not trained."""

@@ -51,9 +51,9 @@ class Viewed(NamedTuple):
     was_seen: Tensor | None  # [F, H, W] bool: by the lifted depths it was
     kl: Tensor | None  # [B, K] of the latents' posterior to the map's prior, nats per number of a frame
     reward: Tensor  # [B, K]
-    reward_mean: Tensor  # [B, K]
+    reward_mean: Tensor | None  # [B, K]; None where goals are of another kind than the model's
     continued: Tensor  # [B, K] 1 where the episode went on
-    continuation: Tensor  # [B, K] probability
+    continuation: Tensor | None  # [B, K] probability; None as above
 
 
 class Moved(NamedTuple):
@@ -71,8 +71,8 @@ class Rollout(NamedTuple):
     lifted: Lifted | None  # None for models that do not lift
     viewed: Viewed | None  # None while only geometry is trained
     twist: Tensor  # [B, P, 6] observed motion, m and rad in the camera's frame
-    twist_mean: Tensor  # [B, P, 6]
-    twist_scale: Tensor  # [B, P, 6]
+    twist_mean: Tensor | None  # [B, P, 6]; None of a body that is not the model's
+    twist_scale: Tensor | None  # [B, P, 6]
     moved: Moved | None = None  # None for models to which nothing moves
     teachers: TeacherObservations | None = None  # None where there is no teacher
 
@@ -251,6 +251,8 @@ class EgoMotionTerm(Term):
     name = "ego_motion"
 
     def log_prob(self, rollout: Rollout) -> Tensor:
+        if rollout.twist_mean is None or rollout.twist_scale is None:
+            return _nothing(rollout)
         return motion_log_prob(rollout.twist, rollout.twist_mean, rollout.twist_scale)
 
 
@@ -286,7 +288,7 @@ class RewardTerm(Term):
         self.noise = LaplaceScale(0.3)
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        if rollout.viewed is None:
+        if rollout.viewed is None or rollout.viewed.reward_mean is None:
             return _nothing(rollout)
         return self.noise.log_prob((rollout.viewed.reward - rollout.viewed.reward_mean).abs())
 
@@ -297,7 +299,7 @@ class ContinuationTerm(Term):
     name = "continuation"
 
     def log_prob(self, rollout: Rollout) -> Tensor:
-        if rollout.viewed is None:
+        if rollout.viewed is None or rollout.viewed.continuation is None:
             return _nothing(rollout)
         probability = rollout.viewed.continuation.clamp(1e-5, 1 - 1e-5)
         return -F.binary_cross_entropy(probability, rollout.viewed.continued, reduction="none")

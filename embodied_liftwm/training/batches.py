@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
-from embodied_liftwm.data.reader import TrainingReader
+from embodied_liftwm.data.mixture import Dataset
 from embodied_liftwm.data.sampling import Batch, sample_windows
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.training.parallel import Processes
@@ -26,10 +26,11 @@ class Windows:
 
     batch: Batch[Tensor]
     observed: Observed
+    own_body: bool = True  # whether the body that moves in them is the model's: that of the first dataset
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Windows:
         """The same windows with every tensor changed."""
-        return Windows(self.batch.map(change), map_observed(self.observed, change))
+        return replace(self, batch=self.batch.map(change), observed=map_observed(self.observed, change))
 
 
 def rows_of(config: TrainConfig, processes: Processes) -> range:
@@ -47,19 +48,21 @@ def rows_of(config: TrainConfig, processes: Processes) -> range:
 
 
 def load_parts(
-    reader: TrainingReader,
+    dataset: Dataset,
     config: TrainConfig,
     step: int,
     rows: range,
     device: torch.device,
     teachers: Teachers | None = None,
+    held_out: bool = False,
 ) -> list[Windows]:
-    """Read some windows of a step as equal micro-batches.
+    """Read some windows of a step as equal micro-batches, from the episodes that are learned from or from those held out.
 
     They stay on the CPU: for a training on CUDA in pinned memory, from where copies do not hold up the program.
     """
-    batch = sample_windows(reader, config, step, rows)
-    windows = Windows(batch.map(torch.from_numpy), {} if teachers is None else teachers.read(reader, batch))
+    batch = sample_windows(dataset.reader, config, step, rows, dataset.held_out if held_out else dataset.learned)
+    observed = {} if teachers is None else teachers.read(dataset.reader, batch)
+    windows = Windows(batch.map(torch.from_numpy), observed, own_body=dataset.first)
     if device.type == "cuda":
         with torch.cuda.device(device):  # a thread begins with the first GPU, and pinning would take memory there
             windows = windows.map(Tensor.pin_memory)
@@ -71,4 +74,4 @@ def to_device(windows: Windows, device: str | torch.device) -> Windows:
     """A micro-batch as the model takes it: on the device, images [..., H, W, 3] uint8 as [..., 3, H, W] float32 in [0, 1]."""
     found = windows.map(lambda t: t.to(device, non_blocking=True))
     images = {name: getattr(found.batch, name).movedim(-1, -3).float() / 255.0 for name in IMAGES}
-    return Windows(replace(found.batch, **images), map_observed(found.observed, as_number))
+    return replace(found, batch=replace(found.batch, **images), observed=map_observed(found.observed, as_number))

@@ -25,15 +25,16 @@ MOST_TRANSITIONS = 2**18
 """Transitions that are read at most, of episodes spread over the whole dataset."""
 
 
-def fit_ego_motion(ego_motion: EgoMotion, reader: TrainingReader, seed: int) -> None:
+def fit_ego_motion(ego_motion: EgoMotion, reader: TrainingReader, seed: int, episodes: range | None = None) -> None:
     """Fit the ego-motion of a model, in place, to the transitions of a dataset.
 
     Args:
         ego_motion: the network, as it was made or as an earlier training left it.
         reader: the dataset.
         seed: of what is drawn; the same one gives the same weights.
+        episodes: the first of the dataset's, which alone are read; all if None.
     """
-    action, before, twist = (t.to(next(ego_motion.parameters()).device) for t in transitions(reader))
+    action, before, twist = (t.to(next(ego_motion.parameters()).device) for t in transitions(reader, episodes))
     optimizer = torch.optim.AdamW(ego_motion.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-3)
     draw = torch.Generator().manual_seed(seed)
     for step in range(STEPS):
@@ -45,12 +46,12 @@ def fit_ego_motion(ego_motion: EgoMotion, reader: TrainingReader, seed: int) -> 
         optimizer.step()
 
 
-def transitions(reader: TrainingReader) -> tuple[Tensor, Tensor, Tensor]:
+def transitions(reader: TrainingReader, episodes: range | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Actions [N, A], and the twists of the step before [N, 6], zeros at the start, and after each of them [N, 6]."""
-    lengths = reader.episode_lengths
-    kept = max(1, min(len(reader), int(len(reader) * MOST_TRANSITIONS / lengths.sum())))
+    count = len(reader) if episodes is None else len(episodes)
+    kept = max(1, min(count, int(count * MOST_TRANSITIONS / reader.episode_lengths[:count].sum())))
     actions, befores, afters = [], [], []
-    for episode in np.linspace(0, len(reader) - 1, kept).round().astype(int).tolist():
+    for episode in np.linspace(0, count - 1, kept).round().astype(int).tolist():
         poses = torch.from_numpy(np.array(reader.read(episode, "world_from_camera")))
         after = se3_log(relative_pose(poses[:-1], poses[1:]))
         actions.append(torch.from_numpy(np.array(reader.read(episode, "action"))))

@@ -114,7 +114,8 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
 
     Tensors that it lacks stay as they are. Of one that has grown along some axes, the old part comes first: what new inputs
     count is zero, and new outputs stay as they are. Of the inner channels of a U-Net that has become narrower, which mean
-    nothing by themselves, the first are taken.
+    nothing by themselves, the first are taken. What another body does, and what a task with other goals gives, is left out:
+    it is learned anew.
 
     Raises:
         UserError: no checkpoint there, or one of another architecture; the tensor is named.
@@ -122,11 +123,13 @@ def begin_with(model: nn.Module, name_or_path: str) -> None:
     folder = _checkpoint_folder(Path(name_or_path))
     described = read_json(folder / "model.json") if (folder / "model.json").is_file() else {}
     described = described if isinstance(described, dict) else {}
-    _check_body(model, described.get("shapes"), name_or_path)
+    anew = _learned_anew(model, described.get("shapes"))
     other = f"another architecture{_differing(model, described.get('model'))}"
     path = folder / "model.safetensors"
     stored, wanted = named_as_now(model, read_weights(path)), model.state_dict()
     for name, old in stored.items():
+        if name.startswith(anew):
+            continue
         new = wanted.get(name)
         if new is None:
             raise UserError(f"{path} has an extra tensor {name!r}: these are weights of {other}")
@@ -150,15 +153,11 @@ def _differing(model: nn.Module, then: Any) -> str:
     return f"; it has {', '.join(other)}" if other else ""
 
 
-def _check_body(model: nn.Module, then: Any, name: str) -> None:
-    """Raises UserError for weights that learned other actions or goals, by the shapes of their model.json, than the model."""
+def _learned_anew(model: nn.Module, then: Any) -> tuple[str, ...]:
+    """Beginnings of the names of weights that learned other actions or goals, by their model.json, than the model has."""
     now: Any = getattr(model, "shapes", None)
-    if now is None or not isinstance(then, dict):
-        return
-    for what, key in (("actions", "action_dim"), ("goals", "goal_dim")):
-        was, has = then.get(key), getattr(now, key)
-        if was != has:
-            raise UserError(f"initial={name}: was trained with {what} of {was} numbers, data= has {has}: another body")
+    parts = {"action_dim": "ego_motion.", "goal_dim": "heads."} if isinstance(then, dict) else {}
+    return tuple(part for key, part in parts.items() if now is not None and then.get(key) != getattr(now, key))
 
 
 def load_model(name_or_path: str, device: str = "cpu") -> WorldModel[Any]:

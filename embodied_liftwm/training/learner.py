@@ -59,19 +59,33 @@ class Learner:
             Means over the same windows: `loss`, `psnr` in dB (nan where nothing is rendered), `kl`, and each term by its name.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        found = torch.stack([self._part(part, only_geometry, 1.0 / len(parts)) for part in parts]).mean(0)
-        self.processes.average([found, *(p.grad for p in self.parameters if p.grad is not None)])
-        loss, error, kl, *terms = found.tolist()  # the one place of a step where the program waits for the device
+        found = []
+        for part in parts:
+            loss, numbers = self._part(part, only_geometry)
+            self.backward((1.0 / len(parts)) * loss)
+            found.append(numbers)
+        return self._means(found, only_geometry, [p.grad for p in self.parameters if p.grad is not None])
+
+    @torch.no_grad()
+    def measure(self, parts: Sequence[Windows], only_geometry: bool) -> dict[str, float]:
+        """What `differentiate` returns, without a gradient."""
+        return self._means([self._part(part, only_geometry)[1] for part in parts], only_geometry)
+
+    def _means(self, found: Sequence[Tensor], only_geometry: bool, gradients: Sequence[Tensor] = ()) -> dict[str, float]:
+        """Metrics from the numbers of micro-batches; gradients are averaged over processes on the way."""
+        means = torch.stack(list(found)).mean(0)
+        self.processes.average([means, *gradients])
+        loss, error, kl, *terms = means.tolist()  # the one place of a step where the program waits for the device
         psnr = math.nan if only_geometry else -10.0 * math.log10(max(error, 1e-10))
         return {"loss": loss, "psnr": psnr, "kl": kl} | dict(zip(self.config.terms, terms, strict=True))
 
-    def _part(self, part: Windows, only_geometry: bool, weight: float) -> Tensor:
-        """Add `weight` times a micro-batch's gradient; returns its loss, squared error and terms."""
+    def _part(self, part: Windows, only_geometry: bool) -> tuple[Tensor, Tensor]:
+        """The loss of a micro-batch, and as numbers that loss, the squared error, the KL and the terms."""
         rollout = roll_out(self.model, to_device(part, self.config.device), only_geometry)
         found = self.objective(rollout)
         loss, terms = -found.bound, torch.stack(list(found.log_likelihoods.values()))
-        self.backward(weight * loss)
-        return torch.cat([torch.stack([loss.detach(), _squared_error(rollout, like=loss), found.kl.detach()]), terms.detach()])
+        numbers = torch.stack([loss, _squared_error(rollout, like=loss), found.kl])
+        return loss, torch.cat([numbers, terms]).detach()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss to what the parameters hold."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from embodied_liftwm.files import disk_errors, write_text
@@ -30,14 +31,18 @@ class MetricsLog:
         with path.open(newline="") as file:
             return [row for row in csv.DictReader(file) if all(row.get(name) for name in self.columns)]
 
-    def write(self, row: dict[str, float]) -> None:
+    def write(self, row: Mapping[str, float | str]) -> None:
         with disk_errors(self._path):
-            self._writer.writerow({name: f"{row[name]:.6g}" if name != "step" else int(row[name]) for name in self.columns})
+            self._writer.writerow({name: _written(row[name]) for name in self.columns})
             self._file.flush()
 
     def close(self) -> None:
         with disk_errors(self._path):
             self._file.close()
+
+
+def _written(value: float | str) -> float | str:
+    return value if isinstance(value, int | str) else f"{value:.6g}"
 
 
 class TensorBoardLog:
@@ -50,12 +55,12 @@ class TensorBoardLog:
         with disk_errors(folder):
             self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1, flush_secs=30)
 
-    def write(self, row: dict[str, float]) -> None:
+    def write(self, row: dict[str, float], of: str = "train") -> None:
         step = int(row["step"])
         with disk_errors(self._folder):
             for name, value in row.items():
                 if name != "step":
-                    self._writer.add_scalar(f"train/{name}", value, step)
+                    self._writer.add_scalar(f"{of}/{name}", value, step)
 
     def close(self) -> None:
         with disk_errors(self._folder):

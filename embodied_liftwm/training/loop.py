@@ -41,6 +41,7 @@ class Loop(ABC):
         self.run, self.processes, self._settings = Path(config.run), processes, config
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
         self.step, self.seconds = 0, 0.0
+        self.logs: list[MetricsLog | TensorBoardLog] = []
 
     @abstractmethod
     def load(self, step: int) -> Any:
@@ -70,7 +71,7 @@ class Loop(ABC):
             UserError: the loss is no longer finite; the last good checkpoint is kept. Or another process is lost.
             KeyboardInterrupt: asked to stop, in any of the processes: the step was finished and its checkpoint written.
         """
-        logs = self._logs() if self.processes.is_first else []
+        self.logs = self._logs() if self.processes.is_first else []
         try:
             with finishing() as asked, Prefetcher(self.load) as batches:
                 stop = False  # as all processes agree
@@ -78,7 +79,7 @@ class Loop(ABC):
                     row = self.advance(batches.take)
                     on_step(row)
                     if self.step % self._settings.log_every == 0:
-                        for log in logs:
+                        for log in self.logs:
                             log.write(row)
                     if self.step % self._settings.save_every == 0:
                         self.save()
@@ -86,7 +87,7 @@ class Loop(ABC):
                 self.save()
                 asked.stop = asked.stop or stop
         finally:
-            for log in logs:
+            for log in self.logs:
                 log.close()
 
     def _logs(self) -> list[MetricsLog | TensorBoardLog]:

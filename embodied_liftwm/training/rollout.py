@@ -38,9 +38,15 @@ def roll_out(model: BaseWorldModel[Any], windows: Windows, only_geometry: bool =
 
     Args:
         model: any of ours.
-        windows: on their device (`batches.to_device`).
+        windows: on their device (`batches.to_device`), of any dataset: what its body does and what its task gives is left out
+            where they are not the model's.
         only_geometry: lift, but write and render nothing: cheap, and all that depth learns from.
     """
+    with model.seeing((windows.batch.rgb.shape[-2], windows.batch.rgb.shape[-1])):
+        return _roll_out(model, windows, only_geometry)
+
+
+def _roll_out(model: BaseWorldModel[Any], windows: Windows, only_geometry: bool) -> Rollout:
     b = windows.batch
     cameras = _cameras(b.intrinsics, b.world_from_camera, model.image_size)
     context = b.rgb.shape[1]
@@ -51,7 +57,7 @@ def roll_out(model: BaseWorldModel[Any], windows: Windows, only_geometry: bool =
     sources = sources._replace(usable=matched, judges=sources.usable & ~remembered)  # what is matched cannot judge as well
     sources = sources._replace(recent=_recent(b, slice(0, context)))
     encoding, sweep, motion, velocities = model.encode_matched(b.rgb.flatten(0, 1), cameras, sources)
-    step = model.ego_motion(b.action, se3_log(relative_pose(b.pose_prev, b.pose_before)))
+    step = model.ego_motion(b.action, se3_log(relative_pose(b.pose_prev, b.pose_before))) if windows.own_body else None
     lifted = None
     if sweep is not None:
         rgb = F.avg_pool2d(b.rgb.flatten(0, 1), model.config.stride)
@@ -64,8 +70,8 @@ def roll_out(model: BaseWorldModel[Any], windows: Windows, only_geometry: bool =
         viewed=viewed,
         moved=None if motion is None or velocities is None else Moved(motion.log_belief, velocities.cost, velocities.known),
         twist=se3_log(relative_pose(b.pose_before, b.pose_after)),
-        twist_mean=step.mean,
-        twist_scale=step.scale,
+        twist_mean=None if step is None else step.mean,
+        twist_scale=None if step is None else step.scale,
         teachers=_observations(model, windows.observed, rendered),
     )
 
@@ -77,11 +83,12 @@ def _view(model: BaseWorldModel[Any], windows: Windows, encoding: Any) -> tuple[
     size = model.image_size
     state, predictions, kls = model.training_state(batch_size, context), [], []
     passed = b.context_index.diff(dim=1).to(b.intrinsics)
+    own_task = b.goal.shape[-1] == model.shapes.goal_dim
     for k in range(context):
         state = model.pass_time(state, passed[:, k - 1]) if k else state
         camera = Camera(b.intrinsics, b.world_from_camera[:, k], *size)
         first = torch.full((batch_size,), k == 0, device=b.rgb.device)
-        seen = Observation(b.rgb[:, k], camera, b.context_action[:, k], first, b.goal[:, k])
+        seen = Observation(b.rgb[:, k], camera, b.context_action[:, k], first, b.goal[:, k] if own_task else None)
         part = type(encoding)(*(x.unflatten(0, (batch_size, context))[:, k] for x in encoding))
         prior = model.latent_prior(state, camera)
         if prior is not None:
@@ -89,7 +96,8 @@ def _view(model: BaseWorldModel[Any], windows: Windows, encoding: Any) -> tuple[
             kls.append(posterior.kl(prior).sum((1, 2)) / (3 * size[0] * size[1]))  # a frame has so many numbers
             part = part._replace(latents=posterior.sample(_noise(b.noise_seed, k, posterior.mean)).movedim(-1, 1))
         state = model.write(state, part, seen)
-        predictions.append(model.predict(state))
+        if own_task:
+            predictions.append(model.predict(state))
     cameras = _cameras(b.intrinsics, b.target_world_from_camera, size)
     after = (b.target_index - b.context_index[:, -1:]).to(b.intrinsics)
     decoded = model.decode(state, cameras, after.flatten()).decoded
@@ -109,9 +117,9 @@ def _view(model: BaseWorldModel[Any], windows: Windows, encoding: Any) -> tuple[
         was_seen=was_seen,
         kl=torch.stack(kls, dim=1) if kls else None,
         reward=b.context_reward,
-        reward_mean=torch.stack([p.reward for p in predictions], dim=1),
+        reward_mean=torch.stack([p.reward for p in predictions], dim=1) if own_task else None,
         continued=1.0 - b.context_terminated.float(),
-        continuation=torch.stack([p.continuation for p in predictions], dim=1),
+        continuation=torch.stack([p.continuation for p in predictions], dim=1) if own_task else None,
     )
     return viewed, _render_views(model, state, windows)
 

@@ -26,7 +26,7 @@ from embodied_liftwm.training.objective import Conventions
 from embodied_liftwm.training.teacher_windows import PICK, Arrays, Observed, Window, on_cells
 
 KEPT_BYTES = 512 * 2**20
-"""Memory for what was read, of all teachers together; who has not been asked for the longest time goes first."""
+"""Memory for what was read, of all teachers and datasets together; who has not been asked for the longest time goes first."""
 
 
 class Cache(Protocol):
@@ -105,19 +105,26 @@ class Teachers:
         return found
 
 
-def open_teachers(config: TrainConfig) -> Teachers | None:
-    """The teachers of a training; None where it has none.
+def open_teachers(config: TrainConfig) -> tuple[Teachers | None, ...]:
+    """The teachers of a training, for each of its datasets; None where it has none.
 
     Raises:
-        UserError: a prior has not observed all of the dataset yet, or priors and terms do not go together.
+        UserError: a prior has not observed all of a dataset yet, states another convention in one than in another, or priors
+            and terms do not go together.
     """
     if len(set(config.priors)) < len(config.priors):
         raise UserError(f"priors={list(config.priors)}: expected distinct names")
     taking = [name for name in config.terms if name in TEACHER_TERMS]
     if not config.priors and not taking:
-        return None
-    caches = {name: complete_cache(Path(config.data), name) for name in config.priors}
-    return Teachers(caches, config.terms, config.model.stride)
+        return (None,) * len(config.data)
+    found, kept = [], KEPT_BYTES // len(config.data)
+    for data in config.data:
+        caches = {name: complete_cache(Path(data), name) for name in config.priors}
+        found.append(Teachers(caches, config.terms, config.model.stride, kept))
+    for data, teachers in zip(config.data, found, strict=True):
+        if teachers.conventions != found[0].conventions:
+            raise UserError(f"priors={list(config.priors)}: state other conventions for {data} than for {config.data[0]}")
+    return tuple(found)
 
 
 def _generator(seed: int, name: str, kind: str) -> np.random.Generator:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -102,6 +104,15 @@ class BaseWorldModel(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def initial_state(self, batch_size: int) -> S:
         """A state that remembers nothing."""
+
+    @contextmanager
+    def seeing(self, image_size: tuple[int, int]) -> Iterator[None]:
+        """Let states that are made in this block take frames of another size: of one of several datasets."""
+        own, self.image_size = self.image_size, image_size
+        try:
+            yield
+        finally:
+            self.image_size = own
 
     def training_state(self, batch_size: int, frames: int) -> S:
         """A state that remembers nothing and has room for `frames` frames: the least that training has to carry along."""

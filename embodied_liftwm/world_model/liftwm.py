@@ -6,6 +6,7 @@ memory (`memory/contract.py`); `build.py` says which networks stand about it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar, cast
@@ -86,7 +87,10 @@ class LiftWM(BaseWorldModel[LiftWMState[W]], Generic[W]):
         return self._around(self.memory.empty(batch_size), batch_size)
 
     def training_state(self, batch_size: int, frames: int) -> LiftWMState[W]:
-        return self._around(self.memory.empty_to_train(batch_size, frames), batch_size)
+        larger = math.prod(self.image_size) / math.prod(
+            self.shapes.image_size
+        )  # the memory counts in frames of the model's own
+        return self._around(self.memory.empty_to_train(batch_size, math.ceil(frames * larger)), batch_size)
 
     def _around(self, world: W, batch_size: int) -> LiftWMState[W]:
         like = next(self.parameters()).detach()

@@ -17,29 +17,29 @@ from embodied_liftwm.training.checkpoint import checkpoints
 from embodied_liftwm.training.parallel import Processes, _take_gpu, torchrun_processes
 from embodied_liftwm.training.trainer import Trainer
 from tests.training.small import config, same, weights
-from tests.training.two_processes import STEPS
+from tests.training.two_processes import SETTINGS, STEPS
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def rows(run: Path) -> list[dict[str, float]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+def rows(run: Path, table: str = "metrics.csv") -> list[dict[str, float]]:
+    with (run / table).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if name != "data"} for row in csv.DictReader(file)]
 
 
 def words(data: Path, run: Path) -> list[str]:
     """`small.config` on the command line."""
-    settings = config(data, run, steps=STEPS)
+    settings = config(data, run, **SETTINGS)
     model = [f"model.{name}={getattr(settings.model, name)}" for name in ("latent_dim", "stride", "width")]
-    own = ("data", "run", "steps", "batch_size", "context", "targets", "span", "save_every", "log_every", "threads")
-    return [*(f"{name}={getattr(settings, name)}" for name in own), *model, "model.recurrent.units=16"]
+    own = ("run", "steps", "validation", "batch_size", "context", "targets", "span", "save_every", "log_every", "threads")
+    return [f"data={data}", *(f"{name}={getattr(settings, name)}" for name in own), *model, "model.recurrent.units=16"]
 
 
 @pytest.fixture(scope="module")
 def trained(whole_fit: None, data: Path, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """`one` and `two`: the same training in one and in two processes."""
     folder = tmp_path_factory.mktemp("runs")
-    Trainer(config(data, folder / "one", steps=STEPS)).fit()
+    Trainer(config(data, folder / "one", **SETTINGS)).fit()
     command = [*TORCHRUN, "-m", "embodied_liftwm.cli", "train", *words(data, folder / "two")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -48,12 +48,13 @@ def trained(whole_fit: None, data: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-def test_one_and_two_processes_have_the_same_losses(trained: Path) -> None:
-    one, two = rows(trained / "one"), rows(trained / "two")
-    assert [row["step"] for row in two] == list(range(1, STEPS + 1))
-    for mine, theirs in zip(one, two, strict=True):
-        for name in mine.keys() - {"seconds"}:
-            assert theirs[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-6, nan_ok=True), (mine["step"], name)
+def test_one_and_two_processes_have_the_same_losses_in_training_and_validation(trained: Path) -> None:
+    for table, steps in (("metrics.csv", list(range(1, STEPS + 1))), ("validation.csv", [2, 4, 6])):
+        one, two = rows(trained / "one", table), rows(trained / "two", table)
+        assert [row["step"] for row in two] == steps
+        for mine, theirs in zip(one, two, strict=True):
+            for name in mine.keys() - {"seconds"}:
+                assert theirs[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-6, nan_ok=True), (mine["step"], name)
 
 
 def test_two_processes_continue_where_they_were_stopped_and_agree_on_the_clock(

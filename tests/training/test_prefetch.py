@@ -86,14 +86,15 @@ def test_an_interrupted_training_leaves_no_thread(data: Path, tmp_path: Path) ->
 
 def test_a_dataset_that_becomes_unreadable_ends_the_training_with_its_error(data: Path, tmp_path: Path, monkeypatch) -> None:
     trainer = Trainer(config(data, tmp_path / "run", steps=50))
-    read, rows = trainer.reader.read, []
+    reader, rows = trainer.mixture.datasets[0].reader, []
+    read = reader.read
 
     def fail(episode: int, name: str):
         if len(rows) > 1:
             raise OSError(5, "Input/output error", "rgb.npy")
         return read(episode, name)
 
-    monkeypatch.setattr(trainer.reader, "read", fail)
+    monkeypatch.setattr(reader, "read", fail)
     with pytest.raises(OSError, match="Input/output error"):
         trainer.fit(rows.append)
     assert 2 <= len(rows) < 50

@@ -126,10 +126,12 @@ def test_weights_that_do_not_fit_are_named(run: Path, data: Path, tmp_path: Path
         Trainer(config(data, tmp_path / "another", model=replace(SMALL, memory="recurrent"), initial=str(run)))
 
 
-def test_weights_of_another_body_are_no_beginning(run: Path, tmp_path: Path) -> None:
+def test_of_another_body_and_task_all_but_what_they_do_is_taken(run: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "other", episodes=2)
     for index in range(2):
         mine = episode(index)
-        write_episode(other, index, replace(mine, action=np.repeat(mine.action, 2, axis=1)))
-    with pytest.raises(UserError, match=r"initial=.*: was trained with actions of 2 numbers, data= has 4: another body"):
-        Trainer(config(other, tmp_path / "new", initial=str(run)))
+        write_episode(other, index, replace(mine, action=np.repeat(mine.action, 2, axis=1), goal=mine.goal[:, :3]))
+    begun, fresh = (Trainer(config(other, tmp_path / name, initial=name and str(run))).model for name in ("new", ""))
+    taken = {name for name, tensor in begun.state_dict().items() if not torch.equal(tensor, fresh.state_dict()[name])}
+    assert any(name.startswith("encoder.") for name in taken)
+    assert not [name for name in taken if name.startswith(("ego_motion.", "heads."))]

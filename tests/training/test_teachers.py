@@ -14,6 +14,7 @@ from torch import Tensor
 
 from embodied_liftwm.config import TrainConfig
 from embodied_liftwm.data import TrainingReader, sample_windows
+from embodied_liftwm.data.mixture import Mixture
 from embodied_liftwm.errors import UserError
 from embodied_liftwm.geometry.cameras import back_project, project, transform
 from embodied_liftwm.geometry.normals import depth_to_normals
@@ -118,7 +119,7 @@ def with_teachers(data: Path, run: Path, *priors: str, terms: tuple[str, ...] = 
 
 def test_a_window_takes_what_was_said_of_its_frames(taught: Path, tmp_path: Path) -> None:
     settings = with_teachers(taught, tmp_path, "toy:all", terms=TAUGHT, batch_size=4)
-    reader, teachers = TrainingReader(taught), open_teachers(settings)
+    reader, (teachers,) = TrainingReader(taught), open_teachers(settings)
     assert teachers is not None
     stride, cells = settings.model.stride, SIZE // settings.model.stride
     for step in range(3):
@@ -173,17 +174,17 @@ def tensors(windows: Windows) -> list[Tensor]:
 
 def test_what_is_read_depends_on_the_window_alone(taught: Path, tmp_path: Path) -> None:
     settings = with_teachers(taught, tmp_path, "toy:all", "toy:good", terms=TAUGHT, batch_size=4)
-    reader = TrainingReader(taught)
-    teachers, forgetful = open_teachers(settings), open_teachers(settings)
+    (dataset,) = Mixture.open(settings).datasets
+    (teachers,), (forgetful,) = open_teachers(settings), open_teachers(settings)
     assert teachers is not None and forgetful is not None
     forgetful._kept_bytes = 0
     device = torch.device("cpu")
     for step in (2, 0, 1):
-        (whole,) = load_parts(reader, settings, step, range(4), device, teachers)
-        (some,) = load_parts(reader, settings, step, range(1, 3), device, forgetful)
+        (whole,) = load_parts(dataset, settings, step, range(4), device, teachers)
+        (some,) = load_parts(dataset, settings, step, range(1, 3), device, forgetful)
         assert [*some.observed] == [*whole.observed]
         assert all(torch.equal(a, b[1:3]) for a, b in zip(tensors(some), tensors(whole), strict=True))
-        plain = load_parts(reader, settings, step, range(4), device)[0]
+        plain = load_parts(dataset, settings, step, range(4), device)[0]
         assert not plain.observed
         assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(whole), strict=False))
     assert len(forgetful._kept) == 1 and len(teachers._kept) == 2 * EPISODES

@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,11 +19,12 @@ from embodied_liftwm.training.trainer import Trainer
 from tests.training.small import config
 
 STEPS = 6
+SETTINGS: dict[str, Any] = {"steps": STEPS, "validation": 0.34}  # of three episodes one
 
 
 def main(data: Path, resumed: Path, timed: Path, out: Path) -> None:
     with torchrun_processes("cpu") as processes:
-        Trainer(config(data, resumed, steps=STEPS)).fit()
+        Trainer(config(data, resumed, **SETTINGS)).fit()
         by_clock = Trainer(config(data, timed, minutes=0.01, steps=10_000, geometry_first=0.0))
         by_clock.fit()
         stopped = Trainer(config(data, out / "stopped", save_every=100))
