@@ -42,6 +42,14 @@ def sides_of(size: object, name: str = "env_options.image_size") -> tuple[int, i
     return sides[0], sides[-1]
 
 
+RANDOMISED: dict[str, tuple[float, float]] = {
+    "fov_deg": (60.0, 110.0), "camera_height_m": (0.5, 1.2), "camera_pitch_deg": (-10.0, 20.0), "light": (0.6, 1.15),
+    "light_contrast": (0.3, 2.5), "light_colour": (0.0, 0.25), "saturation": (0.1, 0.5), "texture_scale": (0.5, 2.0),
+    "room_scale": (1.0, 1.4),
+}  # fmt: skip
+"""What `EnvOptions.randomise` draws from: the same as `liftwm_envs.rooms.variation.RANGES`."""
+
+
 @dataclass(frozen=True)
 class EnvOptions:
     """Keyword arguments of our environments; see docs/tasks.md."""
@@ -52,10 +60,8 @@ class EnvOptions:
     texture: Literal["rich", "flat", "photographs"] = "rich"  # flat colours leave depth unidentifiable: a stress test;
     # photographs take those that come with MiniWorld, where it is installed
     odometry_noise: float = bounded(0.0, 0, 1)  # standard deviation of the believed motion, as a share of the true motion
-    randomise: bool = (
-        False  # draw all that follows in every episode; a range that is given, as in 60,110, or a single number, is
-    )
-    # on by itself, and is used instead of the one of randomise
+    randomise: bool = False  # draw all that follows anew in every episode, from the ranges named here unless others are given;
+    # without it only what is given is on, a range as in 60,110 or a single number
     fov_deg: tuple[float, ...] = bounded((), 20, 140)  # vertical field of view; randomise: 60 to 110
     camera_height_m: tuple[float, ...] = bounded((), 0.3, 1.4)  # above the floor; randomise: 0.5 to 1.2
     camera_pitch_deg: tuple[float, ...] = bounded((), -60, 60)  # how far the camera looks down; randomise: -10 to 20
@@ -71,17 +77,17 @@ class EnvOptions:
         for side in self.sides:
             check_field(self.__dataclass_fields__["image_size"], "env_options.image_size", side)
         check_fields(self, "env_options.")
-        for name, ends in [*vars(self).items()]:
-            if isinstance(ends, tuple | list):
-                object.__setattr__(self, name, tuple(ends))
-                if len(ends) > 2 or list(ends) != sorted(ends):
-                    expected = "a number, or the least and the most of a range, as in 0.5,1.2"
-                    raise UserError(f"env_options.{name}={shown(ends)}: expected {expected}")
+        for name, usual in RANDOMISED.items():
+            ends = getattr(self, name) or (usual if self.randomise else ())
+            object.__setattr__(self, name, tuple(ends))
+            if len(ends) > 2 or list(ends) != sorted(ends):
+                expected = "a number, or the least and the most of a range, as in 0.5,1.2"
+                raise UserError(f"env_options.{name}={shown(ends)}: expected {expected}")
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of the environment, as files keep them: ranges are lists, and what is off is left out, as it was
         before there was any."""
-        found = {name: list(value) if isinstance(value, tuple | list) else value for name, value in vars(self).items()}
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return {name: value for name, value in found.items() if value is not False and value != []}
 
     @property

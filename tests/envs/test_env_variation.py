@@ -116,8 +116,9 @@ def test_bad_ranges_are_refused_in_a_line() -> None:
         EnvOptions(fov_deg=(110.0, 60.0))
 
 
-def test_the_command_line_allows_the_same() -> None:
-    fields = EnvOptions.__dataclass_fields__
+def test_the_command_line_randomises_and_allows_the_same() -> None:
+    fields, randomised = EnvOptions.__dataclass_fields__, EnvOptions(randomise=True, light=(0.5,)).keywords()
+    assert {name: randomised[name] for name in RANGES} == {n: [*r.randomise] for n, r in RANGES.items()} | {"light": [0.5]}
     assert {name: fields[name].metadata["bounds"] for name in RANGES} == {n: Bounds(*r.allowed) for n, r in RANGES.items()}
 
 
