@@ -119,11 +119,12 @@ class ShardCollector:
             if line is None:
                 raise
             raise UserError(f"{group_name(index)}: {line}") from error
+        varied = getattr(self.env.unwrapped, "variation", {})
         about = {
             "index": index,
             "env": config.env,
             "env_options": self._source.options(config.env_options),
-            **({"variation": varied} if (varied := getattr(self.env.unwrapped, "variation", {})) else {}),
+            **({"variation": varied} if self._source.ours and varied else {}),
             "policy": config.policy,
             "renderer": self._renderer,
             "versions": self._versions,
