@@ -87,6 +87,15 @@ def test_a_world_that_tells_less_is_asked_less(prepared, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("metrics")
+def test_a_world_in_which_nothing_was_hidden_says_so(prepared, tmp_path):
+    made = make_manifest(f"{WORLD}make_env", EnvOptions(), 1, SEED, Tour("wander", 1, 12))
+    write_manifest(dataclasses.replace(made, knows=tuple({*made.knows} - {"object_pose"})), tmp_path)
+    found = evaluate(dataclasses.replace(prepared, manifests=str(tmp_path), out=str(tmp_path / "out")), Console(quiet=True))
+    (why,) = [entry["reason"] for entry in found["left_out"] if entry["name"].endswith(": render")]
+    assert why == "nothing that was seen is out of view in these episodes"
+
+
+@pytest.mark.usefixtures("metrics")
 def test_a_world_that_tells_nothing_is_refused_with_what_it_lacks(prepared, tmp_path):
     made = make_manifest(f"{WORLD}make_silent", EnvOptions(), 1, SEED, Tour("wander", 4, 6))
     assert made.knows == ("goal",)

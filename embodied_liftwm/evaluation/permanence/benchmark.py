@@ -95,6 +95,7 @@ def _evaluate(
                 draw = partial(suite.illustrate, models, task, own, config)
                 name = f"{task}, pictures of {suite.name}"
                 pictures[task, suite.name] = timed(console, name, draw, lambda found: f"{len(found)} episodes")
+        metrics["left_out"] += [dataclasses.asdict(entry) for entry in _unasked(manifest, rows)]
     _write(out, metrics, rows, chosen, pictures, console)
     kept.remove()
     return metrics
@@ -199,6 +200,13 @@ def left_out_of(chosen: Sequence[Suite], manifest: Manifest) -> list[LeftOut]:
     readings = untold(manifest.knows) if any(not suite.ours for suite in chosen) else {}
     needs = readings | {suite.title.lower(): suite.ours for suite in chosen if suite.ours}
     return [LeftOut(f"{manifest.task}: {name}", f"needs {what}, which it lacks") for name, what in needs.items()]
+
+
+def _unasked(manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> list[LeftOut]:
+    """Readings that such a world could be asked, if anything in it had been seen and then hidden."""
+    asked = {row["reading"] for row in rows if row["suite"] == "readings" and row["task"] == manifest.task}
+    left = sorted(readings_of(manifest.knows) - asked) if asked and not manifest.ours else []
+    return [LeftOut(f"{manifest.task}: {name}", "nothing that was seen is out of view in these episodes") for name in left]
 
 
 def load_contestants(config: EvaluateConfig) -> list[CheckedModel]:
