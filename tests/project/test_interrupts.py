@@ -127,12 +127,12 @@ def test_a_second_interrupt_breaks_off_the_save(data: Path, tmp_path: Path, monk
 def test_an_interrupt_of_the_start_leaves_the_last_checkpoint(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     words = [*TRAIN, f"data={data}", f"run={tmp_path}"]
     with monkeypatch.context() as patch:
-        patch.setattr("embodied_liftwm.training.trainer.TrainingReader", lambda path: signal.raise_signal(signal.SIGTERM))
+        patch.setattr("embodied_liftwm.data.mixture.TrainingReader", lambda path: signal.raise_signal(signal.SIGTERM))
         assert cli.main([*words, "steps=2"]) == 143
         assert "no step was kept" in capsys.readouterr().err
         assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.yaml", "versions.txt"}
     assert cli.main([*words, "steps=2"]) == 0
-    monkeypatch.setattr("embodied_liftwm.training.trainer.TrainingReader", lambda path: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("embodied_liftwm.data.mixture.TrainingReader", lambda path: signal.raise_signal(signal.SIGTERM))
     assert cli.main([*words, "steps=3"]) == 143
     assert f"step 2 is kept in {tmp_path}: the same command continues there" in capsys.readouterr().err
 

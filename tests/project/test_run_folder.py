@@ -7,6 +7,7 @@ import fcntl
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,5 +188,21 @@ def test_a_run_whose_model_was_saved_by_older_keys_goes_on(tmp_path: Path) -> No
     with (
         pytest.raises(UserError, match="holds a run with model.patches.budget=64, asked for model.patches.budget=512"),
         open_run(tmp_path, mine, TRAIN_MAY_CHANGE, continued=True),
+    ):
+        pass
+
+
+def test_a_training_of_a_version_without_mixtures_goes_on(tmp_path: Path) -> None:
+    mine = TrainConfig(run=str(tmp_path), data=("rooms",), validation=0.0)
+    with open_run(tmp_path, mine):
+        stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    older = {key: value for key, value in stored.items() if key not in ("weights", "validation")} | {"data": "rooms"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    with open_run(tmp_path, mine, TRAIN_MAY_CHANGE, continued=True):
+        assert yaml.safe_load((tmp_path / "config.yaml").read_text())["data"] == ["rooms"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    with (
+        pytest.raises(UserError, match=r"holds a run with validation=0.0, asked for validation=0.05"),
+        open_run(tmp_path, replace(mine, validation=0.05), TRAIN_MAY_CHANGE, continued=True),
     ):
         pass
