@@ -99,7 +99,7 @@ def _depth(frames: DeepFrames, shows: Tensor, cameras: Camera) -> Tensor:
     there = shows[..., None, None].expand(frames.depth.shape).flatten(1).to(frames.poses)
     points = frames.places.flatten(1, 3)
     depth, stride = points.new_zeros(len(points), cameras.height, cameras.width), 1
-    while cameras.height % stride == 0 and cameras.width % stride == 0:
+    while cameras.height % stride == 0 and cameras.width % stride == 0 and not bool((depth > 0).all()):
         found = read_latents(points, points[..., :0], there, cameras, stride).depths
         depth = torch.where(depth > 0, depth, F.interpolate(found.unsqueeze(1), scale_factor=float(stride)).squeeze(1))
         stride *= 2
