@@ -163,7 +163,7 @@ BAD: list[tuple[Callable[[Path], None], str, tuple[str, ...], str]] = [
     (nothing, "train-agent", ("env_options.image_size=64",), "frames of 32 x 32, the environment gives 64 x 64"),
     (nothing, "train-agent", ("env_options.embodiment=drone",), "trained with actions of 2 numbers, the environment has 6"),
     (nothing, "train-agent", ("env_options.action=discrete",), "trained with actions of 2 numbers, the environment has 6"),
-    (nothing, "train-agent", ("env=CartPole-v1",), "must be a Dict with rgb, intrinsics, world_from_camera, goal"),
+    (nothing, "train-agent", ("env=CartPole-v1", "env_options.image_size=64"), "env=CartPole-v1: rgb: frame 0 has no image"),
     (nothing, "collect", ("env=Acrobot-v1", "env_options.image_size=64"), "its observation lacks rgb, intrinsics, world_from_"),
     (nothing, "train-agent", ("num_envs=0",), "num_envs=0: must be at least 1"),
     (other_architecture, "train-agent", (), "another architecture"),
