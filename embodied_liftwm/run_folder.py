@@ -143,9 +143,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _in_present_groups(stored: dict[str, Any]) -> dict[str, Any]:
     """With the settings of every model in it by the keys that they have now."""
     found = {key: _in_present_groups(value) if isinstance(value, dict) else value for key, value in stored.items()}
-    if "geometry_first" in found:  # a training, once of one dataset alone, and of all of it
-        data = found.get("data")
-        found = {"validation": 0.0} | found | {"data": [data] if isinstance(data, str) else data}
+    if "geometry_first" in found and isinstance(found.get("data"), str):  # a training, once of one dataset alone
+        found["data"] = [found["data"]]
     model = found.get("model")
     return found | {"model": in_present_keys(model)} if isinstance(model, dict) else found
 

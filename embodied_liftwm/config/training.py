@@ -17,6 +17,10 @@ TRAIN_MAY_CHANGE = {
 """Settings in which a continued run may differ from what it was begun with: its length, its speed, its rounding."""
 
 
+VALIDATION = 0.05
+"""Share of each of several datasets that is held out where nobody says: enough for a mean, few enough to spare."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """`liftwm train`: a world model from a dataset, or from several."""
@@ -25,8 +29,9 @@ class TrainConfig:
     # every step learns from one. The model is built for the frames, the body and the goals of the first
     weights: tuple[float, ...] = bounded((), 0, 1e9, above=True)  # how often each of several is drawn, as in 2,1,1; by default
     # as often as it has frames
-    validation: float = bounded(0.05, 0, 0.5)  # share of each dataset's episodes, its last ones, that is not learned from: the
-    # terms are measured on it at every checkpoint, into validation.csv; rounded down, so that small datasets have none
+    validation: tuple[float, ...] = bounded((), 0, 0.5)  # share of a dataset's episodes, its last ones, that is not learned
+    # from: the terms are measured on it at every checkpoint, into validation.csv; one for all, or one each; by default 0.05 of
+    # each of several and none of one alone; rounded down, so that small datasets have none
     run: str = "runs/train"  # run folder: config, log, metrics, checkpoints; an interrupted one is continued
     initial: str = ""  # weights to begin with: a run, a checkpoint, or a shipped one by its name, such as base; "" for none
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -68,6 +73,9 @@ class TrainConfig:
             raise UserError(
                 f"weights={shown(self.weights)}: expected {len(self.data)}, one for each of data={shown(self.data)}"
             )
+        if len(self.validation) not in (0, 1, len(self.data)):
+            one = "one number, or one for each of data"
+            raise UserError(f"validation={shown(self.validation)}: expected {one}={shown(self.data)}")
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size}: must be a multiple of accumulate={self.accumulate}")
         frames = self.batch_size * (self.context + self.targets)
@@ -75,3 +83,9 @@ class TrainConfig:
             raise UserError(f"batch_size={self.batch_size}: makes {frames} frames a step, of at most {MOST_FRAMES}")
         if self.span < self.context + self.targets:
             raise UserError(f"span={self.span}: must be at least context + targets = {self.context + self.targets}")
+
+    @property
+    def held_out(self) -> tuple[float, ...]:
+        """The share of each dataset that is not learned from."""
+        shares = self.validation or (VALIDATION if len(self.data) > 1 else 0.0,)
+        return shares * len(self.data) if len(shares) == 1 else shares

@@ -51,7 +51,8 @@ class Mixture:
         Raises:
             UserError: no dataset in a folder, no episode in it, or scenes that no training may see.
         """
-        datasets = tuple(_open(name, config.validation, first=number == 0) for number, name in enumerate(config.data))
+        shares = zip(config.data, config.held_out, strict=True)
+        datasets = tuple(_open(name, share, number == 0) for number, (name, share) in enumerate(shares))
         weights = np.array(config.weights or [dataset.frames for dataset in datasets], np.float64)
         return cls(datasets, weights / weights.sum(), config.seed)
 

@@ -33,7 +33,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mixed(data: Path, other: Path, run: Path, **changes) -> TrainConfig:
-    return replace(config(data, run, validation=0.34), data=(str(data), str(other)), **changes)
+    return replace(config(data, run, validation=(0.34,)), data=(str(data), str(other)), **changes)
 
 
 def test_datasets_are_drawn_by_weight_or_by_their_frames(data: Path, other: Path) -> None:
@@ -131,3 +131,11 @@ def test_what_cannot_be_mixed_is_said_in_a_line(data: Path, other: Path, tmp_pat
     odd = write_dataset(tmp_path / "odd", episodes=1, size=40)
     with pytest.raises(UserError, match=r"odd: frames of 40 x 40 pixels; .* takes sides that are multiples of 16 beside it"):
         Trainer(mixed(data, odd, tmp_path))
+
+
+def test_shares_are_held_out_of_several_datasets_and_of_one_where_asked() -> None:
+    assert TrainConfig().held_out == (0.0,) and TrainConfig(validation=(0.1,)).held_out == (0.1,)
+    assert TrainConfig(data=("a", "b")).held_out == (0.05, 0.05)
+    assert TrainConfig(data=("a", "b"), validation=(0.0, 0.2)).held_out == (0.0, 0.2)
+    with pytest.raises(UserError, match="validation=.*expected one number, or one for each of data"):
+        TrainConfig(data=("a", "b"), validation=(0.1, 0.1, 0.1))

@@ -31,8 +31,9 @@ def words(data: Path, run: Path) -> list[str]:
     """`small.config` on the command line."""
     settings = config(data, run, **SETTINGS)
     model = [f"model.{name}={getattr(settings.model, name)}" for name in ("latent_dim", "stride", "width")]
-    own = ("run", "steps", "validation", "batch_size", "context", "targets", "span", "save_every", "log_every", "threads")
-    return [f"data={data}", *(f"{name}={getattr(settings, name)}" for name in own), *model, "model.recurrent.units=16"]
+    own = ("run", "steps", "batch_size", "context", "targets", "span", "save_every", "log_every", "threads")
+    data_keys = [f"data={data}", f"validation={settings.validation[0]}"]
+    return [*data_keys, *(f"{name}={getattr(settings, name)}" for name in own), *model, "model.recurrent.units=16"]
 
 
 @pytest.fixture(scope="module")

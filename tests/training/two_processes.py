@@ -19,7 +19,7 @@ from embodied_liftwm.training.trainer import Trainer
 from tests.training.small import config
 
 STEPS = 6
-SETTINGS: dict[str, Any] = {"steps": STEPS, "validation": 0.34}  # of three episodes one
+SETTINGS: dict[str, Any] = {"steps": STEPS, "validation": (0.34,)}  # of three episodes one
 
 
 def main(data: Path, resumed: Path, timed: Path, out: Path) -> None:
