@@ -223,11 +223,11 @@ def test_what_an_interrupted_run_finished_is_kept_for_the_same_command_alone(pre
 def test_an_interrupted_run_goes_on_where_it_was(prepared, metrics, tmp_path, monkeypatch):
     """The second suite is broken off; the first is not measured again, and the figures are those of a run in one go."""
     config = dataclasses.replace(prepared, out=str(tmp_path), suite=("readings", "hidden_changes"), probe_episodes=3)
-    monkeypatch.setattr(benchmark, "choose_suites", lambda c, manifests, *who: [benchmark.suites(*who)["readings"], broken_off()])
+    monkeypatch.setattr(benchmark, "choose_suites", lambda c, _, *who: [benchmark.suites(*who)["readings"], broken_off()])
     with pytest.raises(KeyboardInterrupt):
         evaluate(config, Console(quiet=True))
     assert [path.name for path in (tmp_path / "unfinished").glob("*.json")] == ["Revisit-S-readings.json"]
-    monkeypatch.setattr(benchmark, "choose_suites", lambda c, manifests, *who: [not_again(benchmark.suites(*who)["readings"])])
+    monkeypatch.setattr(benchmark, "choose_suites", lambda c, _, *who: [not_again(benchmark.suites(*who)["readings"])])
     resumed = evaluate(config, Console(quiet=True))
     assert resumed["tasks"]["Revisit-S"]["readings"] == metrics["tasks"]["Revisit-S"]["readings"]
     assert not (tmp_path / "unfinished").exists()
