@@ -11,7 +11,7 @@ frame's true depth, which is more than anyone may know) and `mvs`, which sees th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def run(config: ReproduceTransferConfig) -> int:
     """Collect, judge every row, show the tables. Worlds whose package is missing are named and left out."""
     console, rows = plain_console(), []
     torch.set_num_threads(1)
+    says = _rows(config)
     for world in config.worlds:
         try:
             episodes = _episodes(config, world)
@@ -88,7 +89,7 @@ def run(config: ReproduceTransferConfig) -> int:
             console.print(f"{world}: left out: {error}", soft_wrap=True)
             continue
         for scale in config.scales if world == config.worlds[0] else (1.0,):
-            rows += _judge(config, world, scale, episodes)
+            rows += _judge(says, world, scale, episodes)
             print_table(console, f"{world}, scaled by {scale:g}", _table(rows, world, scale, config.bootstrap))
     if not rows:
         raise UserError(f"worlds={','.join(config.worlds)}: none of them can be built here")
@@ -106,32 +107,29 @@ def _episodes(config: ReproduceTransferConfig, world: str) -> list[Episode]:
     return list(EvaluationReader(folder))
 
 
-def _judge(config: ReproduceTransferConfig, world: str, scale: float, episodes: Sequence[Episode]) -> list[TransferRow]:
+def _judge(says: Mapping[str, Says], world: str, scale: float, episodes: Sequence[Episode]) -> list[TransferRow]:
     found = []
     for i, episode in enumerate(episodes):
         true = scale * torch.from_numpy(truth_of(episode, i).depth.astype(np.float32))
         poses = episode.world_from_camera.copy()
         poses[:, :3, 3] *= scale
         scaled = replace(episode, world_from_camera=poses)
-        for row, says in _rows(config, episode.image_size).items():
-            found.append(_row(world, scale, row, i, says(scaled, true), true))
+        for row, say in says.items():
+            found.append(_row(world, scale, row, i, say(scaled, true), true))
     return found
 
 
-def _rows(config: ReproduceTransferConfig, size: tuple[int, int]) -> dict[str, Callable[[Episode, Tensor], Depths]]:
-    """Every row of the table: what it says of an episode and, for the constant alone, of its true depths."""
+Says = Callable[[Episode, Tensor], Depths]
+"""What a row says of an episode and, the constant alone, of its true depths."""
+
+
+def _rows(config: ReproduceTransferConfig) -> dict[str, Says]:
+    """Every row of the table."""
     model: Any = embodied_liftwm.load(config.model, config.device)
-
-    def own_unit() -> Any:
-        found: Any = embodied_liftwm.load(config.model, config.device)
-        found.config = replace(found.config, scale_prior=config.scale_prior)
-        return found
-
-    return {
-        MODEL: lambda episode, _: observed(model, episode, config.device),
-        EPISODE: lambda episode, _: observed(own_unit(), episode, config.device),
-        UNTRAINED: lambda episode, _: observed(untrained(model), episode, config.device),
-        MATCHING: lambda episode, _: observed(matching(model), episode, config.device),
+    own_unit: Any = embodied_liftwm.load(config.model, config.device)
+    own_unit.config = replace(own_unit.config, scale_prior=config.scale_prior)
+    watching = {MODEL: model, EPISODE: own_unit, UNTRAINED: untrained(model), MATCHING: matching(model)}
+    return {row: lambda episode, _, it=it: observed(it, episode, config.device) for row, it in watching.items()} | {  # type: ignore[misc]
         CONSTANT: lambda _, true: Depths(_constant(true)),
         MVS: lambda episode, _: Depths(_stereo(episode)),
     }
